@@ -1,0 +1,366 @@
+//! memcached's wire formats as pure functions: bytes to [`Request`], replies to bytes.
+//!
+//! ```text
+//!  read buffer --parse--> Request<'buf> --(command executes)--> reply functions --> write buffer
+//! ```
+//!
+//! A request borrows from the read buffer; a data block is described by its length and never copied here. This crate
+//! knows no clock, no lock and no allocator of items: what a request means is the server's (or the client's) business.
+//!
+//! P1. A parser looks at the bytes it is given and nothing else; the same bytes give the same answer however they were
+//!     cut into reads: a prefix of a request is [`Parsed::Incomplete`], never an error that more bytes would take back.
+//!     Key lists longer than [`LINE_LEN_MAX`] come in pieces; [`text`] says what holds for them.
+//! P2. `consumed` never exceeds the bytes given, and is at least 1 unless the answer is `Incomplete` or `HangUp`.
+//! P3. Nothing here panics or allocates by a number the peer sent.
+//!
+//! Sources: memcached's doc/protocol.txt for the text and meta commands.
+#![forbid(unsafe_code)]
+
+pub mod base64;
+pub mod error;
+mod meta;
+pub mod reply;
+pub mod text;
+mod words;
+
+pub use error::ErrorLine;
+use words::Words;
+
+/// The longest key, in bytes, after base64 decoding.
+pub const KEY_LEN_MAX: usize = 250;
+/// The longest line, in bytes without its `\n`, that is waited for when it does not begin with `get ` or `gets `.
+pub const LINE_LEN_MAX: usize = 2048;
+/// The largest length, in bytes, that a store may announce; what the server takes in is less.
+pub const VALUE_LEN_MAX: u32 = i32::MAX as u32 - 2;
+/// The longest opaque token, in bytes, without its `O`.
+pub const OPAQUE_LEN_MAX: usize = 31;
+/// The most tokens of a meta command, its name, key and length counted.
+pub const META_TOKENS_MAX: usize = 20;
+
+/// What a parser makes of the start of a read buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed<'b> {
+    /// A whole request (without its data block, if it has one), and how many bytes of the buffer it took.
+    Complete {
+        /// The request.
+        request: Request<'b>,
+        /// Bytes taken from the buffer.
+        consumed: usize,
+    },
+    /// More bytes are needed.
+    Incomplete,
+    /// A request that is refused: answer `error`, then go on behind what is skipped.
+    Invalid {
+        /// The line to answer.
+        error: ErrorLine,
+        /// True where the client asked for no reply and memcached keeps silent about this error.
+        quiet: bool,
+        /// Bytes taken from the buffer.
+        consumed: usize,
+        /// What follows in the stream and must not be read as commands.
+        skip: Skip,
+    },
+    /// The peer does not speak memcached (HTTP, an endless line): close without a word.
+    HangUp,
+}
+
+/// Bytes behind a refused request that belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// Nothing.
+    None,
+    /// A data block with its line end: so many bytes.
+    Bytes(u64),
+    /// Everything up to and with the next `\n`.
+    Line,
+}
+
+/// A key as it stands in the read buffer: plain, or base64 (meta flag `b`) and checked to decode to 1-250 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key<'b> {
+    /// The bytes as the client sent them.
+    pub text: &'b [u8],
+    /// True if `text` is base64.
+    pub base64: bool,
+}
+
+/// Room for a decoded key.
+pub type KeyBuf = [u8; KEY_LEN_MAX];
+
+impl<'b> Key<'b> {
+    /// A plain key.
+    pub fn plain(text: &'b [u8]) -> Self {
+        Key {
+            text,
+            base64: false,
+        }
+    }
+
+    /// The key's real bytes; a base64 key is decoded into `room`.
+    pub fn bytes<'s>(&self, room: &'s mut KeyBuf) -> &'s [u8]
+    where
+        'b: 's,
+    {
+        if self.base64 {
+            let len = base64::decode(self.text, room)
+                .expect("the parser has checked that the key decodes");
+            &room[..len]
+        } else {
+            self.text
+        }
+    }
+}
+
+/// An expiry time as the client sent it: 0 never, below 0 at once, above 30 days an absolute unix time, else seconds
+/// from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exptime(pub i32);
+
+/// One request, whatever its encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request<'b> {
+    /// `get`, `gets`, `gat`, `gats`.
+    Get(Get<'b>),
+    /// `set` and its kin, and `ms`.
+    Store(Store<'b>),
+    /// `delete` and `md`.
+    Delete(Delete<'b>),
+    /// `incr`, `decr` and `ma`.
+    Arith(Arith<'b>),
+    /// `touch`.
+    Touch(Touch<'b>),
+    /// `mg`.
+    MetaGet(MetaGet<'b>),
+    /// `me`.
+    MetaDebug(Key<'b>),
+    /// `mn`.
+    MetaNoop,
+    /// Everything that is about the server and not about one key.
+    Admin(Admin<'b>),
+}
+
+/// How a request wants to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode<'b> {
+    /// A classic reply line.
+    Text,
+    /// Classic `noreply`: nothing at all.
+    NoReply,
+    /// A meta reply that echoes tokens.
+    Meta(MetaTokens<'b>),
+}
+
+/// The flag tokens of a meta request, in the order the client sent them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaTokens<'b> {
+    /// The text behind the key (and length), without the line end: tokens with spaces between.
+    pub text: &'b [u8],
+    /// Flag `q`: the nominal reply is left out.
+    pub quiet: bool,
+}
+
+impl<'b> MetaTokens<'b> {
+    /// Each flag and what stands right behind it, which is empty for most.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &'b [u8])> + use<'b> {
+        Words::new(self.text)
+            .filter_map(|word| word.split_first().map(|(&flag, token)| (flag, token)))
+    }
+}
+
+/// Which retrieval command a key list belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetVerb {
+    /// `gets`, `gats`: the CAS unique is shown.
+    pub with_cas: bool,
+    /// `gat`, `gats`: the new expiry time.
+    pub touch: Option<Exptime>,
+}
+
+/// `get`, `gets`, `gat` or `gats`, or a piece of one: a key list may be longer than any buffer.
+///
+/// Where `last` is false the rest of the list follows in the stream and is parsed by [`text::parse_keys`] with the same
+/// verb; `END` is owed only after the last piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Get<'b> {
+    /// Which command.
+    pub verb: GetVerb,
+    /// The keys of this piece, which may be none unless it is the only one.
+    pub keys: Keys<'b>,
+    /// True if the line ends behind these keys.
+    pub last: bool,
+}
+
+/// Keys with spaces between them, each 1-250 bytes: checked by the parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys<'b>(pub &'b [u8]);
+
+impl<'b> Keys<'b> {
+    /// The keys in order.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        let mut words = Words::new(self.0);
+        std::iter::from_fn(move || words.next_key())
+    }
+}
+
+/// How a store treats what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Store in any case.
+    Set,
+    /// Only if the key is absent.
+    Add,
+    /// Only if the key is present.
+    Replace,
+    /// Put the data behind the present value.
+    Append,
+    /// Put the data before the present value.
+    Prepend,
+}
+
+/// A store; its data block of `value_len` bytes and `\r\n` follows in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// The mode; classic `cas` is `Set` with `compare_cas`.
+    pub mode: StoreMode,
+    /// Opaque to the server, kept with the value.
+    pub client_flags: u32,
+    /// When the item expires.
+    pub exptime: Exptime,
+    /// Bytes of the value, without the `\r\n` behind it.
+    pub value_len: u32,
+    /// Store only if the item's CAS unique is this (`cas`, ms `C`).
+    pub compare_cas: Option<u64>,
+    /// The CAS unique to give the new item (ms `E`).
+    pub new_cas: Option<u64>,
+    /// ms `I`: with a lower `compare_cas`, store and mark stale.
+    pub invalidate: bool,
+    /// ms `N` in append and prepend mode: create a missing item with this expiry.
+    pub vivify: Option<Exptime>,
+    /// How to answer.
+    pub reply: ReplyMode<'b>,
+}
+
+/// `delete` or `md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delete<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// Only if the item's CAS unique is this (`C`).
+    pub compare_cas: Option<u64>,
+    /// The CAS unique the kept item gets (`E`).
+    pub new_cas: Option<u64>,
+    /// `I`: keep the item but mark it stale.
+    pub invalidate: bool,
+    /// `T`: with `I`, the item's new expiry.
+    pub touch: Option<Exptime>,
+    /// `x`: keep the item, drop its value and client flags.
+    pub drop_value: bool,
+    /// How to answer.
+    pub reply: ReplyMode<'b>,
+}
+
+/// `incr`, `decr` or `ma`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arith<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// True to count down (stops at 0); counting up wraps at 2^64.
+    pub decrement: bool,
+    /// By how much.
+    pub delta: u64,
+    /// `N`: create a missing item with this expiry...
+    pub vivify: Option<Exptime>,
+    /// ...and this value (`J`).
+    pub initial: u64,
+    /// `T`: the item's new expiry.
+    pub touch: Option<Exptime>,
+    /// Only if the item's CAS unique is this (`C`).
+    pub compare_cas: Option<u64>,
+    /// The CAS unique to give (`E`).
+    pub new_cas: Option<u64>,
+    /// `v`: answer with the value (classic commands always do).
+    pub want_value: bool,
+    /// How to answer.
+    pub reply: ReplyMode<'b>,
+}
+
+/// `touch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touch<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// The new expiry.
+    pub exptime: Exptime,
+    /// True for `noreply`.
+    pub noreply: bool,
+}
+
+/// `mg`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaGet<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// `v`: answer with the value.
+    pub want_value: bool,
+    /// `u`: leave the item's access state as it is.
+    pub no_bump: bool,
+    /// `T`: the item's new expiry.
+    pub touch: Option<Exptime>,
+    /// `N`: create a missing item, empty, with this expiry; its creator wins the lease.
+    pub vivify: Option<Exptime>,
+    /// `R`: the first to see fewer seconds left than this wins the lease.
+    pub recache: Option<Exptime>,
+    /// `E`: the CAS unique a vivified item gets.
+    pub new_cas: Option<u64>,
+    /// The tokens to echo, in order; holds `q` too.
+    pub tokens: MetaTokens<'b>,
+}
+
+/// A command about the server; `args` is the text behind its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admin<'b> {
+    /// Which command.
+    pub verb: AdminVerb,
+    /// Its arguments: read them with [`Args::iter`]. A `noreply` at the end is taken off where the command knows it.
+    pub args: Args<'b>,
+    /// True for `noreply`.
+    pub noreply: bool,
+}
+
+/// Words with spaces between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Args<'b>(pub &'b [u8]);
+
+impl<'b> Args<'b> {
+    /// The words in order, none of them empty.
+    pub fn iter(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        Words::new(self.0)
+    }
+}
+
+/// The names of the commands about the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the command of that name")]
+pub enum AdminVerb {
+    FlushAll,
+    Version,
+    Verbosity,
+    Quit,
+    Shutdown,
+    Stats,
+    Watch,
+    CacheMemlimit,
+    RefreshCerts,
+    Slabs,
+    Lru,
+    LruCrawler,
+    Extstore,
+    DebugTime,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,444 @@
+//! The text protocol: one line of words, and a data block behind those that store.
+//!
+//! ```text
+//!  set key flags exptime len [noreply]\r\n      the block of len bytes and \r\n is the caller's to read
+//!  \_/ \_____________________________/ \__/
+//!  name             rest               \r only counts as line end right before \n
+//! ```
+//!
+//! The line is found with one memchr and cut into words as they are needed; nothing is collected. The commands with two
+//! letters are parsed in `meta`.
+//!
+//! T1. A line is judged when its `\n` is there, or when more than [`LINE_LEN_MAX`] bytes stand before it; so a request
+//!     or an error never depends on how the bytes were cut into reads.
+//! T2. A store that is refused though its length is known names its data block in [`Skip::Bytes`], so that data never
+//!     runs as commands. Where the length is missing or no number, memcached skips nothing, and neither do we: whoever
+//!     typed such a line by hand sends a command next.
+//! T3. `noreply` is looked for behind the arguments a command must have: a key may be called `noreply`.
+//!
+//! **Long key lists.** A `get` or `gets` line may be longer than any buffer. One of at most [`LINE_LEN_MAX`] bytes is
+//! waited for and answered as a whole. Of a longer one whose end is not in sight, the keys that are whole are handed
+//! out as a piece (sometimes none: a key has begun behind many spaces). If every key is good, the pieces add up to the
+//! same keys whatever the cuts, and so do the replies. If one is too long, its error line is the last reply to the list
+//! in any case, but how many values come before it depends on the cuts: none, if the whole line was in the buffer. The
+//! read buffer must hold more than [`LINE_LEN_MAX`] bytes, or a piece is never seen.
+
+use memchr::{memchr, memrchr};
+
+use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
+use crate::{
+    Admin, AdminVerb, Args, Arith, Delete, ErrorLine, Exptime, Get, GetVerb, KEY_LEN_MAX, Key,
+    Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch, VALUE_LEN_MAX,
+    meta,
+};
+
+/// Why a line is not a request.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Close the connection.
+    HangUp,
+    /// Answer a line: the fields of [`Parsed::Invalid`].
+    Answer {
+        error: ErrorLine,
+        quiet: bool,
+        skip: Skip,
+    },
+}
+
+impl From<ErrorLine> for Refusal {
+    fn from(error: ErrorLine) -> Self {
+        Refusal::Answer {
+            error,
+            quiet: false,
+            skip: Skip::None,
+        }
+    }
+}
+
+const GET: GetVerb = GetVerb {
+    with_cas: false,
+    touch: None,
+};
+const GETS: GetVerb = GetVerb {
+    with_cas: true,
+    touch: None,
+};
+
+/// Parses the command at the start of `buf`.
+#[inline]
+pub fn parse(buf: &[u8]) -> Parsed<'_> {
+    let Some(end) = memchr(b'\n', buf) else {
+        return unfinished(buf);
+    };
+    if end > LINE_LEN_MAX && long_get(buf).is_none() {
+        return Parsed::HangUp;
+    }
+    let consumed = end + 1;
+    match command(without_cr(&buf[..end])) {
+        Ok(request) => Parsed::Complete { request, consumed },
+        Err(Refusal::Answer { error, quiet, skip }) => Parsed::Invalid {
+            error,
+            quiet,
+            consumed,
+            skip,
+        },
+        Err(Refusal::HangUp) => Parsed::HangUp,
+    }
+}
+
+/// Parses on in a key list whose earlier piece came with `last == false`.
+pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
+    let Some(end) = memchr(b'\n', buf) else {
+        return if buf.len() > LINE_LEN_MAX {
+            piece(verb, buf, 0)
+        } else {
+            Parsed::Incomplete
+        };
+    };
+    let list = without_cr(&buf[..end]);
+    let consumed = end + 1;
+    if keys_fit(list) {
+        let keys = Keys(words::skip_spaces(list));
+        Parsed::Complete {
+            request: Request::Get(Get {
+                verb,
+                keys,
+                last: true,
+            }),
+            consumed,
+        }
+    } else {
+        let error = ErrorLine::BadFormat;
+        Parsed::Invalid {
+            error,
+            quiet: false,
+            consumed,
+            skip: Skip::None,
+        }
+    }
+}
+
+/// What to make of a buffer without a line end.
+#[cold]
+fn unfinished(buf: &[u8]) -> Parsed<'_> {
+    if buf.len() <= LINE_LEN_MAX {
+        return Parsed::Incomplete;
+    }
+    match long_get(buf) {
+        Some((verb, name_len)) => piece(verb, buf, name_len),
+        None => Parsed::HangUp,
+    }
+}
+
+/// The verb, and the length of its name, if a line longer than [`LINE_LEN_MAX`] may stay: `get` or `gets` with a key in
+/// sight. Looks at no more than is there when a line without end has just become too long (T1).
+fn long_get(buf: &[u8]) -> Option<(GetVerb, usize)> {
+    let (verb, name_len) = match buf {
+        [b'g', b'e', b't', b' ', ..] => (GET, 3),
+        [b'g', b'e', b't', b's', b' ', ..] => (GETS, 4),
+        _ => return None,
+    };
+    let seen = &buf[name_len..=LINE_LEN_MAX];
+    seen.iter()
+        .any(|&b| b != b' ' && b != b'\r')
+        .then_some((verb, name_len))
+}
+
+/// The keys of an endless list, which begins at `start`, that are whole because a space stands behind them.
+fn piece(verb: GetVerb, buf: &[u8], start: usize) -> Parsed<'_> {
+    let list = &buf[start..];
+    let (whole, broken) = list.split_at(memrchr(b' ', list).map_or(0, |space| space + 1));
+    // The broken key may have the `\r` of the line end already.
+    if keys_fit(whole) && broken.len() <= KEY_LEN_MAX + 1 {
+        let keys = Keys(words::skip_spaces(whole));
+        let request = Request::Get(Get {
+            verb,
+            keys,
+            last: false,
+        });
+        Parsed::Complete {
+            request,
+            consumed: start + whole.len(),
+        }
+    } else {
+        let (error, consumed) = (ErrorLine::BadFormat, buf.len());
+        Parsed::Invalid {
+            error,
+            quiet: false,
+            consumed,
+            skip: Skip::Line,
+        }
+    }
+}
+
+/// `line` without the `\r` of its line end.
+#[inline]
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// True if no key of the list is too long. A list shorter than a key needs no look.
+#[inline]
+fn keys_fit(list: &[u8]) -> bool {
+    list.len() <= KEY_LEN_MAX || Keys(list).iter().all(|key| key.len() <= KEY_LEN_MAX)
+}
+
+/// Parses a line, which comes without its end.
+#[inline]
+fn command(line: &[u8]) -> Result<Request<'_>, Refusal> {
+    if line.len() < 2 {
+        return Err(ErrorLine::BadFormat.into());
+    }
+    let name_len = line.iter().position(|&b| b == b' ').unwrap_or(line.len());
+    let (name, rest) = line.split_at(name_len);
+    let verb = match name {
+        b"get" => return get(GET, rest),
+        b"mg" => return meta::get(rest),
+        b"set" => return store(StoreMode::Set, false, rest),
+        b"ms" => return meta::set(rest),
+        b"gets" => return get(GETS, rest),
+        b"delete" => return delete(rest),
+        b"incr" => return arith(false, rest),
+        b"decr" => return arith(true, rest),
+        b"touch" => return touch(rest),
+        b"gat" => return get_and_touch(false, rest),
+        b"gats" => return get_and_touch(true, rest),
+        b"add" => return store(StoreMode::Add, false, rest),
+        b"cas" => return store(StoreMode::Set, true, rest),
+        b"replace" => return store(StoreMode::Replace, false, rest),
+        b"append" => return store(StoreMode::Append, false, rest),
+        b"prepend" => return store(StoreMode::Prepend, false, rest),
+        b"md" => return meta::delete(rest),
+        b"ma" => return meta::arith(rest),
+        b"mn" => return Ok(Request::MetaNoop),
+        b"me" => return meta::debug(rest),
+        b"stats" => AdminVerb::Stats,
+        b"version" => AdminVerb::Version,
+        b"quit" => AdminVerb::Quit,
+        b"flush_all" => AdminVerb::FlushAll,
+        b"verbosity" => AdminVerb::Verbosity,
+        b"watch" => AdminVerb::Watch,
+        b"slabs" => AdminVerb::Slabs,
+        b"lru" => AdminVerb::Lru,
+        b"lru_crawler" => AdminVerb::LruCrawler,
+        b"extstore" => AdminVerb::Extstore,
+        b"cache_memlimit" => AdminVerb::CacheMemlimit,
+        b"refresh_certs" => AdminVerb::RefreshCerts,
+        b"shutdown" => AdminVerb::Shutdown,
+        b"debugtime" => AdminVerb::DebugTime,
+        _ => return Err(unknown(rest)),
+    };
+    Ok(admin(verb, rest))
+}
+
+/// `get K+`. At least one key, and none too long.
+#[inline]
+fn get(verb: GetVerb, rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let list = words::skip_spaces(rest);
+    if list.is_empty() || !keys_fit(list) {
+        return Err(ErrorLine::BadFormat.into());
+    }
+    Ok(Request::Get(Get {
+        verb,
+        keys: Keys(list),
+        last: true,
+    }))
+}
+
+/// `gat EXPTIME K+`.
+fn get_and_touch(with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let exptime = words.next().ok_or(ErrorLine::BadFormat)?;
+    let list = words.rest();
+    if words::skip_spaces(list).is_empty() {
+        return Err(ErrorLine::BadFormat.into());
+    }
+    let exptime = parse_i32(exptime).ok_or(ErrorLine::InvalidExptime)?;
+    get(
+        GetVerb {
+            with_cas,
+            touch: Some(Exptime(exptime)),
+        },
+        list,
+    )
+}
+
+/// `set K FLAGS EXPTIME LEN [noreply]`, `cas K FLAGS EXPTIME LEN CAS [noreply]`. Further words are ignored.
+#[inline]
+fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let (Some(key), Some(client_flags), Some(exptime), Some(value_len)) =
+        (words.next_key(), words.next(), words.next(), words.next())
+    else {
+        return Err(ErrorLine::BadFormat.into());
+    };
+    let value_len = value_length(value_len)?;
+    let noreply = words::ends_with_noreply(words.rest());
+    let refusal = || Refusal::Answer {
+        error: ErrorLine::BadFormat,
+        quiet: noreply,
+        skip: block(value_len.into()),
+    };
+    if key.len() > KEY_LEN_MAX {
+        return Err(refusal());
+    }
+    let client_flags = parse_u32(client_flags).ok_or_else(refusal)?;
+    let exptime = Exptime(parse_i32(exptime).ok_or_else(refusal)?);
+    let compare_cas = if with_cas {
+        Some(words.next().and_then(parse_u64).ok_or_else(refusal)?)
+    } else {
+        None
+    };
+    Ok(Request::Store(Store {
+        key: Key::plain(key),
+        mode,
+        client_flags,
+        exptime,
+        value_len,
+        compare_cas,
+        new_cas: None,
+        invalidate: false,
+        vivify: None,
+        reply: reply_mode(noreply),
+    }))
+}
+
+/// The length of a data block. One beyond [`VALUE_LEN_MAX`] is refused, loudly as in memcached, and skipped.
+#[inline]
+pub(crate) fn value_length(word: &[u8]) -> Result<u32, Refusal> {
+    let error = ErrorLine::BadFormat;
+    let len = parse_u64(word).ok_or(error)?;
+    match u32::try_from(len) {
+        Ok(len) if len <= VALUE_LEN_MAX => Ok(len),
+        _ => Err(Refusal::Answer {
+            error,
+            quiet: false,
+            skip: block(len),
+        }),
+    }
+}
+
+/// A data block of `value_len` bytes with its line end, to be skipped.
+pub(crate) fn block(value_len: u64) -> Skip {
+    Skip::Bytes(value_len.saturating_add(2))
+}
+
+fn reply_mode(noreply: bool) -> ReplyMode<'static> {
+    if noreply {
+        ReplyMode::NoReply
+    } else {
+        ReplyMode::Text
+    }
+}
+
+/// The key of a command without a data block, and whether `noreply` is asked for; `args_min` words must follow.
+fn checked_key<'b>(words: &mut Words<'b>, args_min: usize) -> Result<(Key<'b>, bool), Refusal> {
+    let error = ErrorLine::BadFormat;
+    let key = words.next_key().ok_or(error)?;
+    if words.clone().take(args_min).count() < args_min {
+        return Err(error.into());
+    }
+    let noreply = words::ends_with_noreply(words.rest());
+    if key.len() > KEY_LEN_MAX {
+        return Err(Refusal::Answer {
+            error,
+            quiet: noreply,
+            skip: Skip::None,
+        });
+    }
+    Ok((Key::plain(key), noreply))
+}
+
+/// `delete K [IGNORED] [noreply]`: the ignored word was a time once, and old clients still send its 0. More is refused.
+fn delete(rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let (key, noreply) = checked_key(&mut words, 0)?;
+    if words.count() > 1 + usize::from(noreply) {
+        let error = ErrorLine::BadFormat;
+        return Err(Refusal::Answer {
+            error,
+            quiet: noreply,
+            skip: Skip::None,
+        });
+    }
+    Ok(Request::Delete(Delete {
+        key,
+        compare_cas: None,
+        new_cas: None,
+        invalidate: false,
+        touch: None,
+        drop_value: false,
+        reply: reply_mode(noreply),
+    }))
+}
+
+/// `incr K DELTA [noreply]`. Further words are ignored.
+fn arith(decrement: bool, rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let (key, noreply) = checked_key(&mut words, 1)?;
+    let delta = words.next().and_then(parse_u64).ok_or(Refusal::Answer {
+        error: ErrorLine::InvalidDelta,
+        quiet: noreply,
+        skip: Skip::None,
+    })?;
+    Ok(Request::Arith(Arith {
+        key,
+        decrement,
+        delta,
+        vivify: None,
+        initial: 0,
+        touch: None,
+        compare_cas: None,
+        new_cas: None,
+        want_value: true,
+        reply: reply_mode(noreply),
+    }))
+}
+
+/// `touch K EXPTIME [noreply]`. Further words are ignored.
+fn touch(rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let (key, noreply) = checked_key(&mut words, 1)?;
+    let exptime = words.next().and_then(parse_i32).ok_or(Refusal::Answer {
+        error: ErrorLine::InvalidExptime,
+        quiet: noreply,
+        skip: Skip::None,
+    })?;
+    Ok(Request::Touch(Touch {
+        key,
+        exptime: Exptime(exptime),
+        noreply,
+    }))
+}
+
+/// A command about the server; all of them know `noreply` but those that talk at length or end the connection.
+fn admin(verb: AdminVerb, rest: &[u8]) -> Request<'_> {
+    let noreply = match verb {
+        AdminVerb::Stats | AdminVerb::Watch | AdminVerb::Quit | AdminVerb::Shutdown => false,
+        _ => words::ends_with_noreply(rest),
+    };
+    let args = if noreply {
+        words::split_last(rest).0
+    } else {
+        rest
+    };
+    Request::Admin(Admin {
+        verb,
+        args: Args(words::skip_spaces(args)),
+        noreply,
+    })
+}
+
+/// Refuses what is no command of ours. A browser's request line ends in `HTTP/1.1`.
+#[cold]
+fn unknown(rest: &[u8]) -> Refusal {
+    if words::split_last(rest).1.starts_with(b"HTTP/") {
+        return Refusal::HangUp;
+    }
+    let quiet = words::ends_with_noreply(rest);
+    Refusal::Answer {
+        error: ErrorLine::Error,
+        quiet,
+        skip: Skip::None,
+    }
+}

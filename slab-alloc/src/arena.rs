@@ -1,0 +1,326 @@
+//! The arena: one stretch of address space, and the arithmetic that turns a handle into an address.
+//!
+//! ```text
+//!  mapping start                                                            mapping end
+//!  | page 0: never used | page 1 | page 2 | ..  touched as used  .. | reserved, untouched |
+//!                       ^ chunk handle = byte offset from the mapping start / granule
+//! ```
+//!
+//! The address space is reserved at once and far beyond the limit, so raising the limit later moves
+//! nothing; the kernel backs it with memory page by page, when it is first written.
+//!
+//! A1. The mapping is readable and writable from `start` to `start + len` until it is dropped, and
+//!     is never moved.
+//! A2. `start` is aligned to the system page, pages to `PAGE_BYTES` from it, chunks to the granule
+//!     (at least 8 bytes): a word inside a chunk is as aligned as its offset in the chunk.
+//! A3. A handle below `handle_end` has at least `HEADER_BYTES` bytes of the mapping after it, so
+//!     its header words can be reached whatever the number; whether it names a chunk, and whose,
+//!     is the caller's to know.
+
+use std::io;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::page::PageId;
+use crate::reserved::Zeroable;
+use crate::{HEADER_BYTES, PAGE_BYTES};
+
+/// The name of a chunk: its offset in the arena, counted in granules. 0 is no chunk, so a link
+/// field that holds a raw 0 says "none".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ChunkHandle(NonZeroU32);
+
+const _: () = assert!(size_of::<Option<ChunkHandle>>() == 4);
+
+impl ChunkHandle {
+    /// The number to keep in a link field.
+    #[inline]
+    pub fn to_raw(self) -> u32 {
+        self.0.get()
+    }
+
+    /// Reads a link field back; 0 is `None`. A number that never came from [`Self::to_raw`] makes a
+    /// handle of nothing: safe to hold, a panic or another's header words when used.
+    #[inline]
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        NonZeroU32::new(raw).map(Self)
+    }
+}
+
+/// Anonymous memory of a fixed length and address: zeros until written, given back on drop.
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread (A1); the type itself reads and writes
+// nothing of it, except in `release`, which is unsafe.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Reserves `len` bytes (rounded up to 1) without asking for memory yet.
+    pub(crate) fn reserve(len: usize) -> io::Result<Self> {
+        let len = len.max(1);
+        // SAFETY: an anonymous mapping, at an address of the kernel's choice, touches nothing that
+        // exists.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).expect("the kernel does not map address 0 unasked");
+        Ok(Self { start, len })
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Asks for transparent huge pages.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn advise_huge(&self) -> io::Result<()> {
+        // SAFETY: the range is ours (A1), and the advice changes no content.
+        check(unsafe { libc::madvise(self.at(0), self.len, libc::MADV_HUGEPAGE) })
+    }
+
+    /// Asks for transparent huge pages: not known here.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn advise_huge(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Keeps the pages of `range` in memory once they have been touched.
+    #[cfg(target_os = "linux")]
+    fn lock_on_fault(&self, range: Range<usize>) -> io::Result<()> {
+        // SAFETY: the range is ours (A1), and locking changes no content.
+        check(unsafe { libc::mlock2(self.at(range.start), range.len(), libc::MLOCK_ONFAULT) })
+    }
+
+    /// Keeps the pages of `range` in memory: only known where locking can wait for the first touch.
+    #[cfg(not(target_os = "linux"))]
+    fn lock_on_fault(&self, _range: Range<usize>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the memory behind `range` back to the kernel; the address space stays, and stays
+    /// locked where it was.
+    ///
+    /// # Safety
+    /// Nobody may hold a reference into `range`, or expect to find again what was written there.
+    unsafe fn release(&self, range: Range<usize>, locked: bool) -> io::Result<()> {
+        let (start, len) = (self.at(range.start), range.len());
+        if !locked {
+            // SAFETY: the range is ours (A1); the caller vouches that its content is nobody's.
+            return check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) });
+        }
+        #[cfg(target_os = "linux")]
+        // SAFETY: as above.
+        if check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED_LOCKED) }).is_ok() {
+            return Ok(());
+        }
+        // Before Linux 5.18 the lock must be taken off first.
+        // SAFETY: the range is ours (A1), and unlocking changes no content.
+        check(unsafe { libc::munlock(start, len) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) })?;
+        self.lock_on_fault(range)
+    }
+
+    /// An address of the mapping, as system calls want it.
+    fn at(&self, offset: usize) -> *mut libc::c_void {
+        assert!(offset < self.len);
+        self.start.as_ptr().wrapping_add(offset).cast()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours (A1), and references into it borrowed `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Asks the processor to fetch the cache line of `address`, which need not be a valid one.
+#[inline]
+pub(crate) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing as far as the program can tell, and faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// The smallest granule, in bytes: what 32-bit handles count in up to 32 GB.
+const GRANULE_MIN: usize = 8;
+
+/// The coarsest granule, in bytes: 4 TB of reach. Beyond it small items would waste too much.
+const GRANULE_MAX: usize = 1024;
+
+/// How many pages handles reach at a granule, page 0 included.
+const fn reach_pages(granule: usize) -> usize {
+    (granule << 32) / PAGE_BYTES
+}
+
+/// The mapping cut into pages, and the meaning of handles in it.
+pub(crate) struct Arena {
+    mapping: Mapping,
+    /// A handle shifted left by this is a byte offset.
+    granule_shift: u32,
+    /// Handles below this have a whole header in the mapping (A3).
+    handle_end: u64,
+    /// Whether the memory has been locked; a locked page must be unlocked before it is released.
+    locked: AtomicBool,
+}
+
+impl Arena {
+    /// Reserves an arena for `limit_pages`: as far as handles reach, or less when the system
+    /// refuses that much address space, but never less than the limit.
+    pub(crate) fn reserve(limit_pages: usize, reserve_pages_max: usize) -> io::Result<Self> {
+        let mut granule = GRANULE_MIN;
+        while reach_pages(granule) < limit_pages && granule < GRANULE_MAX {
+            granule *= 2;
+        }
+        // One page more for page 0; at exactly the reach there is one usable page less.
+        let least = (limit_pages + 1).min(reach_pages(granule));
+        let mut pages = reach_pages(granule).min(reserve_pages_max).max(least);
+        let mapping = loop {
+            match Mapping::reserve(pages * PAGE_BYTES) {
+                Ok(mapping) => break mapping,
+                Err(error) if pages == least => return Err(error),
+                Err(_) => pages = (pages / 2).max(least),
+            }
+        };
+        let granule_shift = granule.trailing_zeros();
+        let handle_end = ((mapping.len() - HEADER_BYTES) >> granule_shift) as u64 + 1;
+        Ok(Self {
+            mapping,
+            granule_shift,
+            handle_end,
+            locked: AtomicBool::new(false),
+        })
+    }
+
+    /// The granule, in bytes.
+    pub(crate) fn granule(&self) -> usize {
+        1 << self.granule_shift
+    }
+
+    /// How many pages fit in the reservation, page 0 not counted.
+    pub(crate) fn pages_max(&self) -> usize {
+        self.mapping.len() / PAGE_BYTES - 1
+    }
+
+    /// The chunk that begins `offset` bytes into `page`.
+    #[inline]
+    pub(crate) fn chunk_at(&self, page: PageId, offset: usize) -> ChunkHandle {
+        debug_assert!(offset < PAGE_BYTES && offset.is_multiple_of(self.granule()));
+        let raw = (page.index() * PAGE_BYTES + offset) >> self.granule_shift;
+        ChunkHandle::from_raw(raw as u32).expect("pages are numbered from 1, so no offset is 0")
+    }
+
+    /// The page a chunk lies in.
+    #[inline]
+    pub(crate) fn page_of(&self, chunk: ChunkHandle) -> PageId {
+        PageId::from_raw(chunk.to_raw() >> (PAGE_BYTES.trailing_zeros() - self.granule_shift))
+            .expect("no chunk lies in page 0")
+    }
+
+    /// How far into its page a chunk begins, in bytes.
+    pub(crate) fn offset_in_page(&self, chunk: ChunkHandle) -> usize {
+        self.offset(chunk) % PAGE_BYTES
+    }
+
+    #[inline]
+    fn offset(&self, chunk: ChunkHandle) -> usize {
+        (chunk.to_raw() as usize) << self.granule_shift
+    }
+
+    /// The address of a chunk. Panics when the handle lies outside of the arena.
+    #[inline]
+    pub(crate) fn ptr(&self, chunk: ChunkHandle) -> NonNull<u8> {
+        assert!(
+            u64::from(chunk.to_raw()) < self.handle_end,
+            "handle outside of the arena"
+        );
+        // SAFETY: the offset lies inside the mapping (A3, just checked).
+        unsafe { self.mapping.start().add(self.offset(chunk)) }
+    }
+
+    /// A word of a chunk's header.
+    #[inline]
+    pub(crate) fn header_word<A: Zeroable>(&self, chunk: ChunkHandle, offset: usize) -> &A {
+        assert!(offset + size_of::<A>() <= HEADER_BYTES && offset.is_multiple_of(align_of::<A>()));
+        // SAFETY: inside the mapping for as long as `self` lives (A1, A3), aligned (A2). `Zeroable`
+        // holds of nothing but atomics, for which any bytes are a value; whoever makes plain
+        // references into a chunk has promised that no header word is used under them (S4).
+        unsafe { self.ptr(chunk).add(offset).cast::<A>().as_ref() }
+    }
+
+    /// Fetches a chunk's first cache line. Any handle will do.
+    #[inline]
+    pub(crate) fn prefetch(&self, chunk: ChunkHandle) {
+        prefetch(
+            self.mapping
+                .start()
+                .as_ptr()
+                .wrapping_add(self.offset(chunk)),
+        );
+    }
+
+    pub(crate) fn advise_huge(&self) -> io::Result<()> {
+        self.mapping.advise_huge()
+    }
+
+    /// Locks the whole reservation, or where that is more than the process may lock, the pages
+    /// that the limit allows.
+    pub(crate) fn lock(&self, limit_pages: usize) -> io::Result<()> {
+        let limit_end = ((limit_pages + 1) * PAGE_BYTES).min(self.mapping.len());
+        self.mapping
+            .lock_on_fault(0..self.mapping.len())
+            .or_else(|_| self.mapping.lock_on_fault(0..limit_end))?;
+        self.locked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives the memory of a page back to the kernel. Where the kernel refuses, it stays resident,
+    /// and nothing else comes of it: what a recycled page holds is never relied upon.
+    ///
+    /// # Safety
+    /// No chunk of the page may be in anyone's hands.
+    pub(crate) unsafe fn release_page(&self, page: PageId) {
+        let start = page.index() * PAGE_BYTES;
+        let range = start..start + PAGE_BYTES;
+        let locked = self.locked.load(Ordering::Relaxed);
+        // SAFETY: no chunk, so no reference into the page; pages are whole system pages (A2).
+        let _ = unsafe { self.mapping.release(range, locked) };
+    }
+}

@@ -1,0 +1,344 @@
+//! Slab classes: which chunk sizes there are, and which of them an object of so many bytes gets.
+//!
+//! ```text
+//!  bytes    0 ..      8192 ..                    chunk_max
+//!           | small[]      | large[] + short scan |
+//!           one entry for  one entry for every KB: the first class
+//!           every 8 bytes  that could do; step on until it holds
+//! ```
+//!
+//! C1. Sizes grow strictly from class 1 to the last, which is the largest chunk; each is a multiple
+//!     of the granule, at least `HEADER_BYTES` and at most a page.
+//! C2. `small[i]` is the first class of at least `8 * i` bytes, `large[i]` of at least `1024 * i`;
+//!     0 where no class is large enough.
+//!
+//! Costs: a lookup is one load below 8 KB; above, one load and a step for each class that begins
+//! within the same KB, which the usual growth factors keep at one or two.
+
+use std::io;
+use std::num::NonZeroU8;
+
+use crate::{HEADER_BYTES, PAGE_BYTES};
+
+/// The length of an array indexed by class, the unused index 0 included.
+pub const CLASSES_MAX: usize = 64;
+
+/// The name of a slab class: 1 to 63, smallest chunks first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClassId(NonZeroU8);
+
+impl ClassId {
+    /// The class of that number, if a class can have it.
+    #[inline]
+    pub fn new(number: u8) -> Option<Self> {
+        NonZeroU8::new(number)
+            .filter(|number| usize::from(number.get()) < CLASSES_MAX)
+            .map(Self)
+    }
+
+    /// The number, 1 to 63.
+    #[inline]
+    pub fn get(self) -> u8 {
+        self.0.get()
+    }
+
+    /// The number as an index into an array of [`CLASSES_MAX`].
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0.get())
+    }
+}
+
+/// How the chunk sizes are chosen. All sizes are in bytes, and rounded up to the granule.
+#[derive(Clone, Debug)]
+pub enum Sizes {
+    /// From `chunk_min` on, each class larger by `growth_factor`. When 63 classes do not get there
+    /// the last gap is a wide one.
+    Growth {
+        /// The smallest chunk.
+        chunk_min: usize,
+        /// The ratio of neighbours; above 1.
+        growth_factor: f64,
+        /// The largest chunk; at most a page.
+        chunk_max: usize,
+    },
+    /// An explicit list, strictly growing; `chunk_max` is added when the list ends below it.
+    List {
+        /// The chunk sizes.
+        sizes: Vec<usize>,
+        /// The largest chunk; at most a page.
+        chunk_max: usize,
+    },
+}
+
+impl Sizes {
+    /// The size of each class, the first at index 0 (C1).
+    fn resolve(&self, granule: usize) -> io::Result<Vec<usize>> {
+        let (sizes, chunk_max) = match *self {
+            Sizes::Growth {
+                chunk_min,
+                growth_factor,
+                chunk_max,
+            } => {
+                if growth_factor.is_nan() || growth_factor <= 1.0 {
+                    return Err(invalid("the growth factor must be above 1"));
+                }
+                let chunk_max = chunk_max.next_multiple_of(granule);
+                (
+                    grow(chunk_min, growth_factor, chunk_max, granule),
+                    chunk_max,
+                )
+            }
+            Sizes::List {
+                ref sizes,
+                chunk_max,
+            } => {
+                let chunk_max = chunk_max.next_multiple_of(granule);
+                let mut sizes: Vec<usize> = sizes
+                    .iter()
+                    .map(|size| size.next_multiple_of(granule))
+                    .collect();
+                if sizes.last() != Some(&chunk_max) {
+                    sizes.push(chunk_max);
+                }
+                (sizes, chunk_max)
+            }
+        };
+        if chunk_max > PAGE_BYTES {
+            return Err(invalid("the largest chunk must fit in a page"));
+        }
+        if sizes[0] < HEADER_BYTES {
+            return Err(invalid("the smallest chunk must hold a header of 32 bytes"));
+        }
+        if !sizes.is_sorted_by(|a, b| a < b) {
+            return Err(invalid("chunk sizes must grow from class to class"));
+        }
+        if sizes.len() >= CLASSES_MAX {
+            return Err(invalid("there can be no more than 63 slab classes"));
+        }
+        Ok(sizes)
+    }
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}
+
+/// The sizes from `chunk_min` by `factor` up to exactly `chunk_max`.
+fn grow(chunk_min: usize, factor: f64, chunk_max: usize, granule: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    let mut size = chunk_min.max(HEADER_BYTES).next_multiple_of(granule);
+    // Stop where the next class would be the last one anyway, and leave room for that one.
+    while size as f64 * factor <= chunk_max as f64 && sizes.len() < CLASSES_MAX - 2 {
+        let fitted = fit_to_page(size, granule);
+        if fitted >= chunk_max {
+            break;
+        }
+        sizes.push(fitted);
+        let next = (fitted as f64 * factor) as usize;
+        size = next.next_multiple_of(granule).max(fitted + granule);
+    }
+    sizes.push(chunk_max);
+    sizes
+}
+
+/// A large chunk takes what its page would leave over at the end: 150,000 bytes go six to a page,
+/// so they may as well be 174,760. Below a sixteenth of a page the tail is too small to matter.
+fn fit_to_page(size: usize, granule: usize) -> usize {
+    if size <= PAGE_BYTES / 16 || size > PAGE_BYTES {
+        return size;
+    }
+    let even = PAGE_BYTES / (PAGE_BYTES / size);
+    even - even % granule
+}
+
+/// Up to here, in bytes, a class is found by one load.
+const SMALL_MAX: usize = 8192;
+
+/// The chunk sizes of all classes, and the way from a number of bytes to a class.
+pub(crate) struct ClassTable {
+    /// By class; index 0 is unused and 0.
+    sizes: Vec<u32>,
+    small: Box<[u8; SMALL_MAX / 8 + 1]>,
+    large: Box<[u8; PAGE_BYTES / 1024 + 1]>,
+}
+
+impl ClassTable {
+    pub(crate) fn new(sizes: &Sizes, granule: usize) -> io::Result<Self> {
+        let resolved = sizes.resolve(granule)?;
+        let first_of = |bytes: usize| {
+            let below = resolved.partition_point(|&size| size < bytes);
+            if below < resolved.len() {
+                below as u8 + 1
+            } else {
+                0
+            }
+        };
+        let small = Box::new(std::array::from_fn(|i| first_of(8 * i)));
+        let large = Box::new(std::array::from_fn(|i| first_of(1024 * i)));
+        let sizes = std::iter::once(0)
+            .chain(resolved.iter().map(|&size| size as u32))
+            .collect();
+        Ok(Self {
+            sizes,
+            small,
+            large,
+        })
+    }
+
+    /// The smallest class whose chunks hold `bytes`.
+    #[inline]
+    pub(crate) fn class_for(&self, bytes: usize) -> Option<ClassId> {
+        if bytes <= SMALL_MAX {
+            return ClassId::new(self.small[bytes.div_ceil(8)]);
+        }
+        if bytes > PAGE_BYTES {
+            return None;
+        }
+        let first = usize::from(self.large[bytes / 1024]);
+        if first == 0 {
+            return None;
+        }
+        (first..self.sizes.len())
+            .find(|&class| self.sizes[class] as usize >= bytes)
+            .and_then(|class| ClassId::new(class as u8))
+    }
+
+    /// Panics when there is no such class.
+    #[inline]
+    pub(crate) fn chunk_bytes(&self, class: ClassId) -> usize {
+        self.sizes[class.index()] as usize
+    }
+
+    /// All classes, smallest chunks first.
+    pub(crate) fn classes(&self) -> impl DoubleEndedIterator<Item = ClassId> + use<> {
+        (1..self.sizes.len() as u8).filter_map(ClassId::new)
+    }
+
+    /// The class of the largest chunks.
+    pub(crate) fn largest(&self) -> ClassId {
+        ClassId::new(self.sizes.len() as u8 - 1).expect("there is at least one class")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(chunk_min: usize, growth_factor: f64, chunk_max: usize) -> Sizes {
+        Sizes::Growth {
+            chunk_min,
+            growth_factor,
+            chunk_max,
+        }
+    }
+
+    /// Every size must satisfy C1, and every number of bytes get what a plain scan would give it.
+    fn check(sizes: &Sizes, granule: usize, chunk_max: usize) -> ClassTable {
+        let table = ClassTable::new(sizes, granule).unwrap();
+        let all = &table.sizes[1..];
+        assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+        assert!(
+            all.iter()
+                .all(|&size| (size as usize).is_multiple_of(granule)),
+            "{all:?}"
+        );
+        assert!(all[0] as usize >= HEADER_BYTES && all.len() < CLASSES_MAX);
+        assert_eq!(*all.last().unwrap() as usize, chunk_max);
+        assert_eq!(table.largest().index(), all.len());
+        assert_eq!(table.classes().count(), all.len());
+        let mut naive = 0;
+        for bytes in 0..=chunk_max {
+            while (all[naive] as usize) < bytes {
+                naive += 1;
+            }
+            let class = table.class_for(bytes).unwrap();
+            assert_eq!(class.index(), naive + 1, "{bytes} bytes in {all:?}");
+            assert!(table.chunk_bytes(class) >= bytes);
+        }
+        for bytes in [chunk_max + 1, PAGE_BYTES + 1, usize::MAX] {
+            assert_eq!(table.class_for(bytes), None, "{bytes} bytes");
+        }
+        table
+    }
+
+    #[test]
+    fn lookup_agrees_with_a_scan_for_every_byte() {
+        for factor in [1.01, 1.05, 1.08, 1.16, 1.25, 1.5, 2.0, 10.0, 1000.0] {
+            for chunk_max in [1024, 16 * 1024, 512 * 1024, 1_000_000, PAGE_BYTES] {
+                check(&growth(80, factor, chunk_max), 8, chunk_max);
+            }
+        }
+        check(&growth(1, 1.25, 512 * 1024), 8, 512 * 1024);
+        check(&growth(600, 1.25, 512 * 1024), 64, 512 * 1024);
+        check(&growth(48, 1.02, 512 * 1024), 1024, 512 * 1024);
+        // A largest chunk below the smallest is the only class.
+        assert_eq!(check(&growth(96, 1.25, 64), 8, 64).largest().get(), 1);
+    }
+
+    #[test]
+    fn lookup_agrees_with_a_scan_for_lists() {
+        let list = |sizes: &[usize], chunk_max| Sizes::List {
+            sizes: sizes.to_vec(),
+            chunk_max,
+        };
+        check(&list(&[96], 96), 8, 96);
+        check(
+            &list(&[50, 100, 9000, 9008, 9016, 9500, 20_000], 512 * 1024),
+            8,
+            512 * 1024,
+        );
+        let crowded: Vec<usize> = (0..62).map(|i| 10_000 + 8 * i).collect();
+        assert_eq!(
+            check(&list(&crowded, PAGE_BYTES), 8, PAGE_BYTES)
+                .largest()
+                .get(),
+            63
+        );
+    }
+
+    #[test]
+    fn memcacheds_defaults_make_its_classes_up_to_a_sixteenth_of_a_page() {
+        let table = ClassTable::new(&growth(96, 1.25, 512 * 1024), 8).unwrap();
+        let small = [
+            96, 120, 152, 192, 240, 304, 384, 480, 600, 752, 944, 1184, 1480, 1856, 2320,
+        ];
+        assert_eq!(table.sizes[1..=15], small);
+        // From there on sizes are rounded up to even parts of a page.
+        let parts = |class: &u32| PAGE_BYTES / *class as usize;
+        let large: Vec<usize> = table.sizes[30..].iter().map(parts).collect();
+        assert_eq!(large, [15, 11, 8, 6, 4, 3, 2]);
+    }
+
+    #[test]
+    fn large_chunks_leave_no_tail_in_their_page() {
+        let table = ClassTable::new(&growth(96, 1.16, 512 * 1024), 8).unwrap();
+        for &size in table.sizes[1..]
+            .iter()
+            .filter(|&&size| size as usize > PAGE_BYTES / 16)
+        {
+            let tail = PAGE_BYTES % size as usize;
+            assert!(tail < 8 * 16, "{size} leaves {tail}");
+        }
+        assert_eq!(fit_to_page(150_000, 8), 174_760);
+        assert_eq!(fit_to_page(PAGE_BYTES, 8), PAGE_BYTES);
+    }
+
+    #[test]
+    fn what_cannot_be_a_table_is_refused() {
+        let refused = |sizes: Sizes| ClassTable::new(&sizes, 8).err().unwrap().to_string();
+        let list = |sizes: Vec<usize>| Sizes::List {
+            sizes,
+            chunk_max: 512 * 1024,
+        };
+        assert!(refused(growth(96, 1.0, 4096)).contains("growth factor"));
+        assert!(refused(growth(96, f64::NAN, 4096)).contains("growth factor"));
+        assert!(refused(growth(96, 1.25, PAGE_BYTES + 8)).contains("fit in a page"));
+        assert!(refused(growth(96, 1.25, 16)).contains("header"));
+        assert!(refused(list(vec![24, 96])).contains("header"));
+        assert!(refused(list(vec![96, 96])).contains("grow"));
+        assert!(refused(list(vec![97, 104])).contains("grow"));
+        assert!(refused(list(vec![96, 600 * 1024])).contains("grow"));
+        assert!(refused(list((0..63).map(|i| 96 + 8 * i).collect())).contains("63"));
+    }
+}

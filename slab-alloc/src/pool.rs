@@ -1,0 +1,160 @@
+//! The page pool: every page that belongs to no class, and the limit on those that may.
+//!
+//! ```text
+//!                 take                     give, over the limit
+//!   never used ---------> assigned to a class --------> released (no memory behind it)
+//!                          ^        | give                |
+//!                          |        v                     |
+//!                          '----- idle (resident)         |
+//!                          '------------- take -----------'
+//! ```
+//!
+//! L1. A page is in one of these places, or for a moment in the hands of the one who releases it.
+//! L2. assigned + idle <= limit; where the limit was lowered under `assigned`, idle = 0.
+//!
+//! Idle pages stay resident: a class that gives its only page back and takes it again, once for
+//! every item set and deleted, pays two short locks and no system call.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::page::{PageId, PageList, Pages};
+
+/// The pages of no class. The counters are written under the lock and read without it.
+pub(crate) struct Pool {
+    lists: Mutex<Lists>,
+    limit: AtomicUsize,
+    assigned: AtomicUsize,
+    idle: AtomicUsize,
+    /// The highest page number ever used.
+    high: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Lists {
+    idle: PageList,
+    released: PageList,
+}
+
+impl Pool {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            lists: Mutex::default(),
+            limit: AtomicUsize::new(limit),
+            assigned: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            high: AtomicUsize::new(0),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
+        self.lists
+            .lock()
+            .expect("nobody panics while holding the page pool")
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    pub(crate) fn assigned(&self) -> usize {
+        self.assigned.load(Relaxed)
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.load(Relaxed)
+    }
+
+    /// How many pages `take` would still give.
+    #[inline]
+    pub(crate) fn available(&self) -> usize {
+        self.limit().saturating_sub(self.assigned())
+    }
+
+    /// All pages that were ever used, whatever became of them.
+    pub(crate) fn ever_used(&self) -> impl Iterator<Item = PageId> + use<> {
+        (1..=self.high.load(Relaxed) as u32).filter_map(PageId::from_raw)
+    }
+
+    /// A page for a class, while the limit allows: an idle one, else one without memory.
+    pub(crate) fn take(&self, pages: &Pages) -> Option<PageId> {
+        let mut lists = self.lock();
+        if self.available() == 0 {
+            return None;
+        }
+        let page = if let Some(page) = lists.idle.pop(pages) {
+            self.idle.store(self.idle() - 1, Relaxed);
+            page
+        } else if let Some(page) = lists.released.pop(pages) {
+            page
+        } else {
+            let number = self.high.load(Relaxed) + 1;
+            if number >= pages.capacity() {
+                // The last ones are on their way to the released list.
+                return None;
+            }
+            self.high.store(number, Relaxed);
+            PageId::from_raw(number as u32).expect("pages are numbered from 1")
+        };
+        self.assigned.store(self.assigned() + 1, Relaxed);
+        Some(page)
+    }
+
+    /// Takes a page back from its class. `false`: there are too many, so the caller must have its
+    /// memory released and then call [`Self::released`].
+    #[must_use]
+    pub(crate) fn give(&self, pages: &Pages, page: PageId) -> bool {
+        let mut lists = self.lock();
+        let keep = self.assigned() + self.idle() <= self.limit();
+        self.assigned.store(self.assigned() - 1, Relaxed);
+        if keep {
+            lists.idle.push(pages, page);
+            self.idle.store(self.idle() + 1, Relaxed);
+        }
+        keep
+    }
+
+    /// Takes a page that has no memory behind it any more.
+    pub(crate) fn released(&self, pages: &Pages, page: PageId) {
+        let mut lists = self.lock();
+        pages[page.index()].touched.set(0);
+        lists.released.push(pages, page);
+    }
+
+    pub(crate) fn set_limit(&self, limit: usize) {
+        let _lists = self.lock();
+        self.limit.store(limit, Relaxed);
+    }
+
+    /// An idle page above the limit, for the caller to release.
+    pub(crate) fn take_surplus(&self, pages: &Pages) -> Option<PageId> {
+        let mut lists = self.lock();
+        if self.assigned() + self.idle() <= self.limit() {
+            return None;
+        }
+        let page = lists.idle.pop(pages)?;
+        self.idle.store(self.idle() - 1, Relaxed);
+        Some(page)
+    }
+
+    /// The lists must agree with the counters, which must obey L1 and L2.
+    pub(crate) fn check_invariants(&self, pages: &Pages) {
+        let lists = self.lock();
+        let idle = lists.idle.iter(pages).count();
+        let released = lists.released.iter(pages).count();
+        assert_eq!(idle, self.idle(), "idle pages");
+        assert_eq!(
+            self.assigned() + idle + released,
+            self.high.load(Relaxed),
+            "L1"
+        );
+        assert!(idle == 0 || self.assigned() + idle <= self.limit(), "L2");
+        for page in lists.idle.iter(pages).chain(lists.released.iter(pages)) {
+            assert_eq!(
+                pages[page.index()].class(),
+                None,
+                "a page of the pool has no class"
+            );
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Walks over all items, page by page: the crawler that reclaims the expired, and the dumps (`metadump`, `mgdump`).
+//!
+//! A walk reads headers in the order they lie in memory, without a lock, and takes one only for an item it wants to
+//! touch: so a pass costs a few nanoseconds an item, and no list is held up.
+//!
+//! W1. A header is read racily first; under the LRU lock of the page's class it is read again (a page that changes its
+//!     class meanwhile holds no linked item of the old one).
+//! W2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use slab_alloc::{ChunkHandle, ClassId};
+
+use super::item::state;
+use super::store::{Cache, ItemView, Lookup};
+use crate::clock::RelTime;
+
+/// A set of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassMask(u64);
+
+impl ClassMask {
+    /// Every class.
+    pub const ALL: ClassMask = ClassMask(u64::MAX);
+    /// No class.
+    pub const NONE: ClassMask = ClassMask(0);
+
+    /// This set and `class`.
+    #[must_use]
+    pub fn with(self, class: ClassId) -> Self {
+        ClassMask(self.0 | 1 << class.get())
+    }
+
+    /// True if `class` is in it.
+    pub fn has(self, class: ClassId) -> bool {
+        self.0 & 1 << class.get() != 0
+    }
+}
+
+/// Where a walk is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WalkCursor {
+    page: usize,
+    chunk: usize,
+}
+
+/// How a slice of a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Walk {
+    More,
+    Done,
+}
+
+impl Cache {
+    /// Goes over up to `budget` chunks of the classes in `mask`, and on from there at the next call; `visit` gets each
+    /// chunk that looks like a linked item, with its class. `visit` may stop the slice by answering false.
+    pub(super) fn walk_slice(
+        &self,
+        cursor: &mut WalkCursor,
+        mask: ClassMask,
+        mut budget: usize,
+        mut visit: impl FnMut(ChunkHandle, ClassId) -> bool,
+    ) -> Walk {
+        let slabs = self.items.slabs();
+        while let Some(page) = slabs.page_ids().nth(cursor.page) {
+            let class = slabs.page_class(page).filter(|&class| mask.has(class));
+            if let Some(class) = class {
+                for chunk in slabs.page_chunks(page).skip(cursor.chunk) {
+                    if budget == 0 {
+                        return Walk::More;
+                    }
+                    budget -= 1;
+                    cursor.chunk += 1;
+                    let bits = self.items.state(chunk);
+                    let linked = bits & (state::LINKED | state::CONTINUATION) == state::LINKED;
+                    if linked && !visit(chunk, class) {
+                        return Walk::More;
+                    }
+                }
+            }
+            cursor.page += 1;
+            cursor.chunk = 0;
+            budget = budget.saturating_sub(1);
+            if budget == 0 {
+                return Walk::More;
+            }
+        }
+        Walk::Done
+    }
+
+    /// Shows live items of the classes in `mask` to `show`, which answers false when it has enough for now; true when
+    /// all were shown. Between calls the cursor keeps the place.
+    pub fn show_items(
+        &self,
+        cursor: &mut WalkCursor,
+        mask: ClassMask,
+        budget: usize,
+        now: RelTime,
+        mut show: impl FnMut(ItemView<'_>) -> bool,
+    ) -> bool {
+        let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
+            let _lru = self.lru(class);
+            let still = self.items.state(handle) & state::LINKED != 0
+                && self.items.class(handle) == Some(class)
+                && self.items.slabs().class_of(handle) == class;
+            !still
+                || self.life(handle, now) != Lookup::Found
+                || show(ItemView { items: &self.items, handle })
+        });
+        walked == Walk::Done
+    }
+
+    /// One slice of the crawler's work: unlinks the dead among the next chunks.
+    pub(super) fn crawl_slice(&self, cursor: &mut WalkCursor, mask: ClassMask, budget: usize, now: RelTime) -> Walk {
+        let mut checked = [0u64; slab_alloc::CLASSES_MAX];
+        let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
+            checked[class.index()] += 1;
+            if self.life(handle, now) != Lookup::Found {
+                self.unlink_if_dead(handle, class, now);
+            }
+            true
+        });
+        for class in self.items.slabs().classes() {
+            let checked = checked[class.index()];
+            if checked > 0 {
+                self.lru(class).counters.crawler_items_checked += checked;
+            }
+        }
+        walked
+    }
+
+    /// Asks the maintainer to crawl these classes at once.
+    pub fn request_crawl(&self, mask: ClassMask) {
+        self.crawl_wanted.fetch_or(mask.0, Relaxed);
+    }
+
+    /// Takes the request.
+    pub(super) fn take_crawl_request(&self) -> ClassMask {
+        ClassMask(self.crawl_wanted.swap(0, Relaxed))
+    }
+}

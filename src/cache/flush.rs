@@ -1,0 +1,110 @@
+//! `flush_all`: every item stored before a moment is gone, without touching any of them.
+//!
+//! F1. An immediate flush in second `t` ends the items last accessed before `t`, and of those accessed in `t` the ones
+//!     of an older generation: so a store later in the same second lives.
+//! F2. A delayed flush ends, once its second has come, the items last accessed before it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::item::state;
+use crate::clock::RelTime;
+
+/// Generations that three bits of the state word tell apart.
+pub const GENERATIONS: u16 = 8;
+
+/// The moment before which everything is flushed.
+#[derive(Debug, Default)]
+pub struct FlushMark {
+    /// `second << 8 | generation` of the last immediate flush.
+    mark: AtomicU64,
+    /// The second of the delayed flush, 0 if there is none.
+    due: AtomicU32,
+    /// Immediate flushes in the second of the mark.
+    in_a_row: Mutex<u16>,
+}
+
+impl FlushMark {
+    /// The generation new items are stored in, as state bits.
+    #[inline]
+    pub fn generation_bits(&self) -> u16 {
+        ((self.mark.load(Relaxed) & 0xff) as u16) << state::FLUSH_GEN_SHIFT
+    }
+
+    /// True if an item with this state word and last access has been flushed.
+    #[inline]
+    pub fn covers(&self, state_word: u16, accessed_at: RelTime, now: RelTime) -> bool {
+        let mark = self.mark.load(Relaxed);
+        let second = (mark >> 8) as u32;
+        let due = self.due.load(Relaxed);
+        accessed_at.0 < second
+            || (accessed_at.0 == second
+                && (mark & 0xff) as u16 != (state_word & state::FLUSH_GEN) >> state::FLUSH_GEN_SHIFT)
+            || (due != 0 && now.0 >= due && accessed_at.0 < due)
+    }
+
+    /// Flushes everything stored so far. True if the generations of this second are used up: the caller then has to
+    /// unlink all items itself.
+    #[must_use]
+    pub fn flush_now(&self, now: RelTime) -> bool {
+        let mut in_a_row = self.in_a_row.lock().expect("no holder of the flush count panics");
+        let mark = self.mark.load(Relaxed);
+        *in_a_row = if (mark >> 8) as u32 == now.0 { *in_a_row + 1 } else { 1 };
+        let generation = ((mark & 0xff) + 1) % u64::from(GENERATIONS);
+        self.mark.store(u64::from(now.0) << 8 | generation, Relaxed);
+        self.due.store(0, Relaxed);
+        *in_a_row >= GENERATIONS
+    }
+
+    /// Flushes at `when` what is older by then; a later call replaces one that has not come due.
+    pub fn flush_at(&self, when: RelTime, now: RelTime) {
+        let _alone = self.in_a_row.lock().expect("no holder of the flush count panics");
+        let due = self.due.load(Relaxed);
+        if due != 0 && now.0 >= due {
+            // What has come due stays so: the mark takes it over, in the present generation.
+            let generation = self.mark.load(Relaxed) & 0xff;
+            self.mark.store(u64::from(due) << 8 | generation, Relaxed);
+        }
+        self.due.store(when.0, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_later_in_the_second_of_the_flush_lives() {
+        let mark = FlushMark::default();
+        let before = mark.generation_bits();
+        assert!(!mark.covers(before, RelTime(5), RelTime(5)));
+        assert!(!mark.flush_now(RelTime(5)));
+        assert!(mark.covers(before, RelTime(5), RelTime(5)));
+        assert!(mark.covers(before, RelTime(4), RelTime(5)));
+        let after = mark.generation_bits();
+        assert!(!mark.covers(after, RelTime(5), RelTime(5)));
+        assert!(!mark.covers(after, RelTime(5), RelTime(9)));
+    }
+
+    #[test]
+    fn the_caller_learns_when_generations_run_out() {
+        let mark = FlushMark::default();
+        let full: Vec<bool> = (0..8).map(|_| mark.flush_now(RelTime(7))).collect();
+        assert_eq!(full, [false, false, false, false, false, false, false, true]);
+        assert!(!mark.flush_now(RelTime(8)));
+    }
+
+    #[test]
+    fn a_delayed_flush_waits_for_its_second() {
+        let mark = FlushMark::default();
+        let bits = mark.generation_bits();
+        mark.flush_at(RelTime(20), RelTime(10));
+        assert!(!mark.covers(bits, RelTime(10), RelTime(19)));
+        assert!(mark.covers(bits, RelTime(10), RelTime(20)));
+        assert!(!mark.covers(bits, RelTime(20), RelTime(20)));
+        mark.flush_at(RelTime(40), RelTime(30));
+        assert!(mark.covers(bits, RelTime(10), RelTime(30)));
+        assert!(!mark.covers(bits, RelTime(25), RelTime(30)));
+        assert!(mark.covers(bits, RelTime(25), RelTime(40)));
+    }
+}

@@ -1,0 +1,140 @@
+//! The work nobody waits for: segments kept to their shares, the expired reclaimed, pages moved where they are needed.
+//!
+//! One thread calls [`Maintainer::step`] about [`STEPS_PER_S`] times a second. A step does a bounded slice of each kind
+//! of work, and holds no lock for longer than a few hundred items.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::crawler::{ClassMask, Walk, WalkCursor};
+use super::item::state;
+use super::lru::Segment;
+use super::store::{Cache, Lookup};
+use crate::clock::RelTime;
+
+/// Steps a second.
+pub const STEPS_PER_S: u32 = 10;
+/// A whole pass of the crawler is spread over so many seconds: with the pause of a pass, what has expired is gone
+/// within a minute.
+const PASS_S: usize = 30;
+/// The least a crawl slice does, in chunks.
+const CRAWL_SLICE_MIN: usize = 2000;
+/// Items of one class looked at under one hold of its lock.
+const LRU_SLICE: usize = 200;
+
+/// What the maintainer remembers between steps.
+#[derive(Debug, Default)]
+pub struct Maintainer {
+    pass: WalkCursor,
+    automove_at: RelTime,
+    evicted_before: Vec<u64>,
+}
+
+impl Maintainer {
+    /// One slice of all work.
+    pub fn step(&mut self, cache: &Cache, now: RelTime) {
+        cache.serve_page_move(now);
+        cache.shrink_to_limit(now);
+        if cache.tuning.lru_maintainer.load(Relaxed) {
+            cache.tend_lrus(now);
+            cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
+        }
+        self.crawl(cache, now);
+        if now != self.automove_at {
+            self.automove_at = now;
+            self.automove(cache, now);
+        }
+    }
+
+    fn crawl(&mut self, cache: &Cache, now: RelTime) {
+        let wanted = cache.take_crawl_request();
+        if wanted != ClassMask::NONE {
+            cache.counters.lru_crawler_running.store(true, Relaxed);
+            let mut cursor = WalkCursor::default();
+            while cache.crawl_slice(&mut cursor, wanted, CRAWL_SLICE_MIN, now) == Walk::More {
+                std::thread::yield_now();
+            }
+            cache.counters.lru_crawler_running.store(false, Relaxed);
+        }
+        if cache.tuning.lru_crawler.load(Relaxed) {
+            let items = cache.items.slabs().classes().map(|class| cache.items.slabs().class_stats(class));
+            let chunks: usize = items.map(|stats| stats.used_chunks + stats.total_pages).sum();
+            let budget = (chunks / (PASS_S * STEPS_PER_S as usize)).max(CRAWL_SLICE_MIN);
+            let mut left = budget;
+            while left > 0 {
+                let slice = left.min(CRAWL_SLICE_MIN);
+                left -= slice;
+                if cache.crawl_slice(&mut self.pass, ClassMask::ALL, slice, now) == Walk::Done {
+                    self.pass = WalkCursor::default();
+                    cache.counters.lru_crawler_starts.fetch_add(1, Relaxed);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Once a second: gives a page to the class that evicts the youngest items, if another's are older or lie empty.
+    fn automove(&mut self, cache: &Cache, now: RelTime) {
+        let slabs = cache.items.slabs();
+        self.evicted_before.resize(slab_alloc::CLASSES_MAX, 0);
+        if cache.tuning.slab_automove.load(Relaxed) == 0 || !cache.tuning.slab_reassign.load(Relaxed) {
+            return;
+        }
+        let mut neediest = None;
+        for class in slabs.classes() {
+            let lru = cache.lru(class);
+            let evicted = lru.counters.evicted;
+            let before = std::mem::replace(&mut self.evicted_before[class.index()], evicted);
+            let evicts = evicted.saturating_sub(before);
+            let age = lru.oldest_access(&cache.items).map_or(0, |at| now.since(at));
+            if evicts > 0 && neediest.is_none_or(|(youngest, _)| age < youngest) {
+                neediest = Some((age, class));
+            }
+        }
+        if let Some((_, class)) = neediest {
+            cache.take_page(class, now, false);
+        }
+    }
+}
+
+impl Cache {
+    /// Moves tails that are above their segment's share or too old for it, and reclaims dead tails.
+    fn tend_lrus(&self, now: RelTime) {
+        let keep = self.tuning.balance();
+        let hot_milli = u64::from(self.tuning.hot_max_factor_milli.load(Relaxed));
+        let warm_milli = u64::from(self.tuning.warm_max_factor_milli.load(Relaxed));
+        for class in self.items.slabs().classes() {
+            let mut lru = self.lru(class);
+            if lru.count() == 0 {
+                continue;
+            }
+            for _ in 0..LRU_SLICE {
+                if !lru.balance_step(&self.items, keep) {
+                    break;
+                }
+            }
+            let age = |tail| u64::from(now.since(self.items.accessed_at(tail)));
+            let cold_age = lru.tail(Segment::Cold).map_or(0, age);
+            for (segment, milli) in [(Segment::Hot, hot_milli), (Segment::Warm, warm_milli)] {
+                // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
+                for _ in 0..LRU_SLICE {
+                    let too_old = |tail| age(tail) * 1000 > cold_age * milli && cold_age > 0;
+                    if !keep.segmented || !lru.tail(segment).is_some_and(too_old) {
+                        break;
+                    }
+                    lru.retire_tail(&self.items, segment, false);
+                }
+            }
+            for _ in 0..LRU_SLICE {
+                // An item that was read again is brought to WARM before it gets to the tail's end.
+                let active = |tail: &_| self.items.state(*tail) & state::ACTIVE != 0;
+                let Some(tail) = lru.tail(Segment::Cold).filter(active) else { break };
+                if !keep.segmented || self.life(tail, now) != Lookup::Found {
+                    break;
+                }
+                lru.counters.moves_to_warm += 1;
+                lru.shift(&self.items, tail, Segment::Warm);
+            }
+            self.reclaim_dead_tails(&mut lru, now);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The store: keys to items, in bounded memory. It has never heard of a socket or a wire word.
+//!
+//! ```text
+//!  Cache::entry(key) --> Entry: the key's stripe is locked; look, replace, remove, touch
+//!    |                     table.rs   hash -> handle, in stripes of buckets
+//!    |                     item.rs    handle -> header, key, value
+//!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
+//!                          lru.rs     the order of use, by class
+//!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
+//! ```
+//!
+//! Lock order: stripe -> page move -> LRU of a class -> slab class. Against that order, only `try_lock`.
+
+mod crawler;
+mod flush;
+mod item;
+mod lru;
+mod maintainer;
+mod reclaim;
+mod store;
+mod table;
+
+pub use crawler::{ClassMask, WalkCursor};
+pub use item::{AllocError, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
+pub use lru::{LruCounters, Segment};
+pub use maintainer::Maintainer;
+pub use reclaim::{MoveError, MoveStats};
+pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
+pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
+pub use table::{KeyHash, TableShape};
+
+#[cfg(test)]
+pub(crate) mod testing;

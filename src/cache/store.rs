@@ -1,0 +1,633 @@
+//! [`Cache`] and [`Entry`]: all that the rest of the server sees of the store.
+//!
+//! An [`Entry`] is one key with its stripe locked. Everything a command does to a key, it does through one entry, so each
+//! command is atomic, and an item is only ever seen whole.
+//!
+//! E1. An entry never shows an expired or flushed item: it unlinks it and says why there is none.
+//! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out (`Cache::unlink_from_lru` with the
+//!     slot's removal).
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+
+use crossbeam::utils::CachePadded;
+use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
+
+use super::flush::FlushMark;
+use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
+use super::lru::{Balance, ClassLru, LruCounters, Segment};
+use super::reclaim::PageMoves;
+use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
+use crate::clock::RelTime;
+
+/// What a cache is built from.
+#[derive(Debug, Clone)]
+pub struct CacheConfig {
+    /// The arena: memory limit and classes.
+    pub slabs: Config,
+    /// Items carry CAS uniques (off with `-C`).
+    pub use_cas: bool,
+    /// The largest item with header and key, in bytes (`-I`).
+    pub item_bytes_max: usize,
+    /// The table starts with about 2 to this many items' room.
+    pub hash_power: u32,
+    /// The table grows.
+    pub hash_expand: bool,
+    /// Worker threads, which decide the number of stripes.
+    pub threads: usize,
+}
+
+/// Knobs that commands turn while the server runs.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is the option or command of its name")]
+pub struct Tuning {
+    /// Off with `-M`.
+    pub may_evict: AtomicBool,
+    pub segmented: AtomicBool,
+    pub hot_lru_pct: AtomicU32,
+    pub warm_lru_pct: AtomicU32,
+    /// An item stays in HOT no longer than this part of COLD's age; in thousandths.
+    pub hot_max_factor_milli: AtomicU32,
+    /// The same for WARM.
+    pub warm_max_factor_milli: AtomicU32,
+    /// Items that live no longer than this go to TEMP; seconds, below 0: none do.
+    pub temporary_ttl_s: AtomicI32,
+    pub slab_reassign: AtomicBool,
+    /// 0 off, 1 slow, 2 eager.
+    pub slab_automove: AtomicU32,
+    pub slab_automove_ratio_milli: AtomicU32,
+    pub slab_automove_freeratio_milli: AtomicU32,
+    pub slab_automove_window: AtomicU32,
+    pub lru_maintainer: AtomicBool,
+    pub lru_crawler: AtomicBool,
+    pub lru_crawler_sleep_us: AtomicU32,
+    pub lru_crawler_tocrawl: AtomicU32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            may_evict: AtomicBool::new(true),
+            segmented: AtomicBool::new(true),
+            hot_lru_pct: AtomicU32::new(20),
+            warm_lru_pct: AtomicU32::new(40),
+            hot_max_factor_milli: AtomicU32::new(200),
+            warm_max_factor_milli: AtomicU32::new(2000),
+            temporary_ttl_s: AtomicI32::new(-1),
+            slab_reassign: AtomicBool::new(true),
+            slab_automove: AtomicU32::new(1),
+            slab_automove_ratio_milli: AtomicU32::new(800),
+            slab_automove_freeratio_milli: AtomicU32::new(10),
+            slab_automove_window: AtomicU32::new(10),
+            lru_maintainer: AtomicBool::new(true),
+            lru_crawler: AtomicBool::new(true),
+            lru_crawler_sleep_us: AtomicU32::new(100),
+            lru_crawler_tocrawl: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Tuning {
+    /// How the segments are to be kept.
+    pub(super) fn balance(&self) -> Balance {
+        Balance {
+            segmented: self.segmented.load(Relaxed),
+            hot_pct: self.hot_lru_pct.load(Relaxed) as usize,
+            warm_pct: self.warm_lru_pct.load(Relaxed) as usize,
+        }
+    }
+}
+
+/// Counts that are not of one class.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "each is the `stats` key of its name")]
+pub struct CacheCounters {
+    pub malloc_fails: AtomicU64,
+    pub lru_crawler_starts: AtomicU64,
+    pub lru_crawler_running: AtomicBool,
+    pub lru_maintainer_juggles: AtomicU64,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Cache {
+    pub(super) items: Items,
+    pub(super) table: Table,
+    pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
+    pub(super) flush: FlushMark,
+    pub(super) moves: PageMoves,
+    cas: CasSource,
+    /// The knobs.
+    pub tuning: Tuning,
+    /// Counts of the whole store.
+    pub counters: CacheCounters,
+    /// Classes a client asked to be crawled (`lru_crawler crawl`).
+    pub(super) crawl_wanted: AtomicU64,
+}
+
+/// What an entry found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// A live item.
+    Found,
+    /// No item.
+    Missing,
+    /// There was one, but its time had run out.
+    Expired,
+    /// There was one, older than a `flush_all`.
+    Flushed,
+}
+
+/// One class as `stats items` and `stats slabs` show it.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "named as the `stats` keys")]
+pub struct ClassReport {
+    pub class: ClassId,
+    pub slabs: ClassStats,
+    /// Items by segment.
+    pub counts: [usize; 4],
+    /// Seconds since the last access of each segment's tail.
+    pub ages_s: [u32; 4],
+    pub mem_requested: u64,
+    pub lru: LruCounters,
+}
+
+impl Cache {
+    /// An empty cache; errors are the operating system's refusal of memory.
+    pub fn new(config: &CacheConfig) -> io::Result<Self> {
+        let slabs = SlabAllocator::new(&config.slabs)?;
+        // 256 stripes a thread: two threads that meet in one are rare, and the locks stay in the second-level cache.
+        let stripe_bits = (config.threads.next_power_of_two().ilog2() + 8).min(14);
+        let buckets_log2 = config.hash_power.saturating_sub(2);
+        Ok(Cache {
+            items: Items::new(slabs, config.use_cas, config.item_bytes_max),
+            table: Table::new(stripe_bits, buckets_log2, config.hash_expand)?,
+            lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
+            flush: FlushMark::default(),
+            moves: PageMoves::default(),
+            cas: CasSource::default(),
+            tuning: Tuning::default(),
+            counters: CacheCounters::default(),
+            crawl_wanted: AtomicU64::new(0),
+        })
+    }
+
+    /// Hashes a key: once a command, for everything below.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        self.table.hash(key)
+    }
+
+    /// First half of a batch's prefetch: the bucket.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: KeyHash) {
+        self.table.prefetch_bucket(hash);
+    }
+
+    /// Second half: the item, once the bucket has come.
+    #[inline]
+    pub fn prefetch_item(&self, hash: KeyHash) {
+        if let Some(handle) = self.table.racy_find(hash) {
+            self.items.slabs().prefetch(handle);
+        }
+    }
+
+    /// Locks the key's stripe and looks the key up. `hash` is the key's.
+    #[inline]
+    pub fn entry(&self, key: &[u8], hash: KeyHash, now: RelTime) -> Entry<'_> {
+        let guard = self.table.lock(hash);
+        let found = guard.find(hash, |handle| self.items.key(handle) == key);
+        let mut entry = Entry { cache: self, guard, hash, now, found: None, lookup: Lookup::Missing };
+        if let Some((slot, handle)) = found {
+            entry.found = Some(Found { slot: Some(slot), handle });
+            entry.lookup = self.life(handle, now);
+            if entry.lookup != Lookup::Found {
+                entry.remove();
+            }
+        }
+        entry
+    }
+
+    /// Whether an item is alive, and if not, why; the caller holds its stripe or LRU lock.
+    #[inline]
+    pub(super) fn life(&self, handle: ChunkHandle, now: RelTime) -> Lookup {
+        let expires_at = self.items.expires_at(handle);
+        if expires_at != RelTime::NEVER && expires_at <= now {
+            Lookup::Expired
+        } else if self.flush.covers(self.items.state(handle), self.items.accessed_at(handle), now) {
+            Lookup::Flushed
+        } else {
+            Lookup::Found
+        }
+    }
+
+    /// A new item whose value is yet to be written. Makes room if there is none: by evicting, or by moving a page.
+    pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
+        let created = self.items.create(spec, |class| self.alloc_chunk(class, now));
+        if let Err(AllocError::OutOfMemory) = created
+            && let Ok(class) = self.items.class_for(spec)
+        {
+            self.lru(class).counters.outofmemory += 1;
+        }
+        created
+    }
+
+    /// The size such an item has, in bytes with header and key.
+    pub fn item_bytes(&self, spec: &ItemSpec<'_>) -> usize {
+        self.items.item_bytes(spec)
+    }
+
+    /// The largest item, in bytes with header and key.
+    pub fn item_bytes_max(&self) -> usize {
+        self.items.item_bytes_max()
+    }
+
+    /// A CAS unique that was never given out before.
+    #[inline]
+    pub fn next_cas(&self) -> u64 {
+        if self.items.use_cas() { self.cas.next() } else { 0 }
+    }
+
+    /// Ends every item stored before now.
+    pub fn flush_now(&self, now: RelTime) {
+        if self.flush.flush_now(now) {
+            self.unlink_all();
+        }
+    }
+
+    /// Ends, when `when` comes, every item not accessed from then on.
+    pub fn flush_at(&self, when: RelTime, now: RelTime) {
+        self.flush.flush_at(when, now);
+    }
+
+    fn unlink_all(&self) {
+        for stripe in 0..self.table.stripes() {
+            let mut guard = self.table.lock_stripe(stripe);
+            for (hash, handle) in guard.entries() {
+                if let Some((slot, _)) = guard.find(hash, |at| at == handle) {
+                    guard.remove(slot);
+                    self.unlink_from_lru(handle);
+                }
+            }
+        }
+    }
+
+    /// The LRU of a class, locked.
+    #[inline]
+    pub(super) fn lru(&self, class: ClassId) -> MutexGuard<'_, ClassLru> {
+        self.lrus[class.index()].lock().expect("no holder of an LRU panics")
+    }
+
+    /// The class of an item that is linked or was just taken out of the table.
+    #[inline]
+    pub(super) fn class_of(&self, handle: ChunkHandle) -> ClassId {
+        self.items.class(handle).expect("an item has a class")
+    }
+
+    /// Second half of unlinking: out of the LRU, and the table's hold is dropped.
+    pub(super) fn unlink_from_lru(&self, handle: ChunkHandle) {
+        self.lru(self.class_of(handle)).unlink(&self.items, handle);
+        self.items.release(handle);
+    }
+
+    // ---- what stats and admin commands ask ------------------------------------------------------------------------
+
+    /// Table size.
+    pub fn table_shape(&self) -> TableShape {
+        self.table.shape()
+    }
+
+    /// Every class that has pages or has ever held an item.
+    pub fn class_reports(&self, now: RelTime) -> Vec<ClassReport> {
+        let reports = self.items.slabs().classes().map(|class| self.class_report(class, now));
+        reports.filter(|report| report.slabs.total_pages > 0 || report.lru.total_items > 0).collect()
+    }
+
+    fn class_report(&self, class: ClassId, now: RelTime) -> ClassReport {
+        let slabs = self.items.slabs().class_stats(class);
+        let lru = self.lru(class);
+        let age = |segment| {
+            let tail = lru.tail(segment);
+            tail.map_or(0, |tail| now.since(self.items.accessed_at(tail)))
+        };
+        ClassReport {
+            class,
+            slabs,
+            counts: Segment::ALL.map(|segment| lru.list(segment).count),
+            ages_s: Segment::ALL.map(age),
+            mem_requested: lru.requested_bytes,
+            lru: lru.counters,
+        }
+    }
+
+    /// Forgets what the classes counted (`stats reset`), except the sum of items ever stored.
+    pub fn reset_counters(&self) {
+        for class in self.items.slabs().classes() {
+            let mut lru = self.lru(class);
+            lru.counters = LruCounters::default();
+        }
+        self.counters.malloc_fails.store(0, Relaxed);
+        self.moves.reset();
+    }
+
+    /// True if the class exists.
+    pub fn has_class(&self, class: u8) -> bool {
+        self.items.slabs().classes().any(|known| known.get() == class)
+    }
+
+    /// Free pages: touched before, now of no class.
+    pub fn pool_pages(&self) -> usize {
+        self.items.slabs().pool_pages()
+    }
+
+    /// Bytes the operator granted.
+    pub fn limit_bytes(&self) -> usize {
+        self.items.slabs().limit_bytes()
+    }
+
+    /// Changes the memory limit; the maintainer drains what is now too much.
+    pub fn set_limit_bytes(&self, bytes: usize) {
+        self.items.slabs().set_limit(bytes);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Found<'c> {
+    /// None after an insert: the split that may follow moves slots.
+    slot: Option<Slot<'c>>,
+    handle: ChunkHandle,
+}
+
+/// One key, its stripe locked.
+#[derive(Debug)]
+pub struct Entry<'c> {
+    cache: &'c Cache,
+    guard: StripeGuard<'c>,
+    hash: KeyHash,
+    now: RelTime,
+    found: Option<Found<'c>>,
+    lookup: Lookup,
+}
+
+impl<'c> Entry<'c> {
+    /// What was found when the entry was opened.
+    #[inline]
+    pub fn lookup(&self) -> Lookup {
+        self.lookup
+    }
+
+    /// The live item.
+    #[inline]
+    pub fn item(&self) -> Option<ItemView<'_>> {
+        self.found.map(|found| ItemView { items: &self.cache.items, handle: found.handle })
+    }
+
+    #[inline]
+    fn handle(&self) -> ChunkHandle {
+        self.found.expect("only called on an entry with an item").handle
+    }
+
+    /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
+    #[inline]
+    pub fn bump(&mut self) {
+        let (items, handle) = (&self.cache.items, self.handle());
+        let bits = items.state(handle);
+        if bits & state::FETCHED == 0 {
+            items.set_bits(handle, state::FETCHED);
+        } else if bits & state::ACTIVE == 0 {
+            items.set_bits(handle, state::ACTIVE);
+        }
+        if items.accessed_at(handle) != self.now {
+            items.set_accessed_at(handle, self.now);
+        }
+    }
+
+    /// Gives the item another end. Panics without an item.
+    pub fn touch(&mut self, expires_at: RelTime) {
+        self.cache.items.set_expires_at(self.handle(), expires_at);
+    }
+
+    /// Gives the item another CAS unique. Panics without an item.
+    pub fn set_cas(&mut self, cas: u64) {
+        self.cache.items.set_cas(self.handle(), cas);
+    }
+
+    /// Marks the item stale, and its lease as free (`I`). Panics without an item.
+    pub fn mark_stale(&mut self) {
+        let handle = self.handle();
+        self.cache.items.clear_bits(handle, state::WIN_SENT);
+        self.cache.items.set_bits(handle, state::STALE);
+    }
+
+    /// Notes that somebody holds the lease. Panics without an item.
+    pub fn mark_win_sent(&mut self) {
+        self.cache.items.set_bits(self.handle(), state::WIN_SENT);
+    }
+
+    /// Holds on to a value that is large ([`ItemView::is_large`]). Panics without an item.
+    pub fn pin(&self) -> PinnedValue<'c> {
+        self.cache.items.pin(self.handle())
+    }
+
+    /// Overwrites the value by one of the same length, of an item that is not large. Panics without an item.
+    pub fn overwrite(&mut self, value: &[u8]) {
+        self.cache.items.overwrite_value(self.handle(), value);
+    }
+
+    /// Puts a new item in the place of the present one, or of none.
+    pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
+        let cache = self.cache;
+        let items = &cache.items;
+        let handle = new.into_handle();
+        items.set_accessed_at(handle, self.now);
+        items.set_cas(handle, cas);
+        items.set_bits(handle, cache.flush.generation_bits());
+        let old = self.found;
+        self.found = Some(match old {
+            Some(found) => {
+                let slot = self.slot(found);
+                self.guard.replace(slot, handle);
+                Found { slot: Some(slot), handle }
+            }
+            None => {
+                self.guard.insert(self.hash, handle);
+                Found { slot: None, handle }
+            }
+        });
+        let class = cache.class_of(handle);
+        let keep = cache.tuning.balance();
+        let segment = cache.segment_for(items.expires_at(handle), self.now, keep);
+        let old = old.map(|found| found.handle);
+        {
+            let mut lru = cache.lru(class);
+            if let Some(old) = old
+                && cache.class_of(old) == class
+            {
+                lru.unlink(items, old);
+            }
+            lru.link(items, handle, segment);
+            lru.balance(items, keep);
+        }
+        if let Some(old) = old {
+            let old_class = cache.class_of(old);
+            if old_class != class {
+                cache.lru(old_class).unlink(items, old);
+            }
+            items.release(old);
+        }
+    }
+
+    /// Takes the item out, if there is one.
+    pub fn remove(&mut self) {
+        if let Some(found) = self.found.take() {
+            let slot = self.slot(found);
+            self.guard.remove(slot);
+            self.cache.unlink_from_lru(found.handle);
+        }
+    }
+
+    fn slot(&self, found: Found<'c>) -> Slot<'c> {
+        let find = || self.guard.find(self.hash, |at| at == found.handle);
+        found.slot.or_else(|| find().map(|(slot, _)| slot)).expect("an entry's item is in the table")
+    }
+}
+
+impl Cache {
+    fn segment_for(&self, expires_at: RelTime, now: RelTime, keep: Balance) -> Segment {
+        if !keep.segmented {
+            return Segment::Cold;
+        }
+        let temp_ttl = self.tuning.temporary_ttl_s.load(Relaxed);
+        if temp_ttl >= 0 && expires_at != RelTime::NEVER && expires_at.since(now) <= temp_ttl as u32 {
+            return Segment::Temp;
+        }
+        Segment::Hot
+    }
+}
+
+/// A live item, read under its stripe's lock.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemView<'e> {
+    pub(super) items: &'e Items,
+    pub(super) handle: ChunkHandle,
+}
+
+impl<'e> ItemView<'e> {
+    /// The key.
+    #[inline]
+    pub fn key(&self) -> &'e [u8] {
+        self.items.key(self.handle)
+    }
+
+    /// True if the client that stored it sent the key in base64.
+    pub fn key_binary(&self) -> bool {
+        self.items.state(self.handle) & state::KEY_BINARY != 0
+    }
+
+    /// Bytes of the value.
+    #[inline]
+    pub fn value_len(&self) -> usize {
+        self.items.value_len(self.handle)
+    }
+
+    /// True if the value is sent from where it lies ([`Entry::pin`]) and may be in pieces.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.items.state(self.handle) & state::LARGE != 0
+    }
+
+    /// The value of an item that is not large.
+    #[inline]
+    pub fn value(&self) -> &'e [u8] {
+        debug_assert!(!self.is_large());
+        self.items.head_value(self.handle)
+    }
+
+    /// The value's pieces in order.
+    pub fn value_pieces(&self) -> impl Iterator<Item = &'e [u8]> {
+        self.items.value_pieces(self.handle)
+    }
+
+    /// The client flags.
+    #[inline]
+    pub fn client_flags(&self) -> u32 {
+        self.items.client_flags(self.handle)
+    }
+
+    /// The CAS unique, 0 with `-C`.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        self.items.cas(self.handle)
+    }
+
+    /// When the item ends.
+    #[inline]
+    pub fn expires_at(&self) -> RelTime {
+        self.items.expires_at(self.handle)
+    }
+
+    /// The second of the last access.
+    #[inline]
+    pub fn accessed_at(&self) -> RelTime {
+        self.items.accessed_at(self.handle)
+    }
+
+    /// True if it was read since it was stored.
+    pub fn is_fetched(&self) -> bool {
+        self.items.state(self.handle) & state::FETCHED != 0
+    }
+
+    /// True if it was marked stale.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.items.state(self.handle) & state::STALE != 0
+    }
+
+    /// True if somebody holds the lease.
+    #[inline]
+    pub fn is_win_sent(&self) -> bool {
+        self.items.state(self.handle) & state::WIN_SENT != 0
+    }
+
+    /// The slab class.
+    #[inline]
+    pub fn class(&self) -> ClassId {
+        self.items.class(self.handle).expect("an item has a class")
+    }
+
+    /// The LRU segment it is in.
+    #[inline]
+    pub fn segment(&self) -> Segment {
+        Segment::of(self.items.state(self.handle))
+    }
+
+    /// Bytes the item asked for.
+    pub fn item_bytes(&self) -> usize {
+        self.items.requested_bytes(self.handle)
+    }
+}
+
+#[cfg(test)]
+impl Cache {
+    /// Checks that table, LRUs and allocator agree.
+    pub(crate) fn check_invariants(&self) {
+        let mut linked = 0;
+        for stripe in 0..self.table.stripes() {
+            let guard = self.table.lock_stripe(stripe);
+            guard.check_invariants();
+            for (hash, handle) in guard.entries() {
+                assert_eq!(self.table.hash(self.items.key(handle)), hash);
+                assert!(self.items.state(handle) & state::LINKED != 0, "I2");
+                linked += 1;
+            }
+        }
+        let mut listed = 0;
+        for class in self.items.slabs().classes() {
+            let lru = self.lru(class);
+            lru.check_invariants(&self.items);
+            listed += lru.count();
+        }
+        assert_eq!(linked, listed, "I2: table and LRU hold the same items");
+    }
+}

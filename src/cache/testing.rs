@@ -1,0 +1,49 @@
+//! What the store's tests share.
+
+use slab_alloc::{Config, Sizes, SlabAllocator};
+
+use super::item::Items;
+use super::{Cache, CacheConfig};
+
+/// A small random number generator (xorshift64*), seeded so that a failure can be run again.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+fn slabs(megabytes: usize) -> Config {
+    let sizes = Sizes::Growth { chunk_min: 80, growth_factor: 1.25, chunk_max: 128 << 10 };
+    Config { limit_bytes: megabytes << 20, sizes }
+}
+
+/// A bare arena.
+pub(crate) fn small_items(megabytes: usize) -> Items {
+    Items::new(SlabAllocator::new(&slabs(megabytes)).unwrap(), true, 1 << 20)
+}
+
+/// A whole cache.
+pub(crate) fn small_cache(megabytes: usize) -> Cache {
+    let config = CacheConfig {
+        slabs: slabs(megabytes),
+        use_cas: true,
+        item_bytes_max: 1 << 20,
+        hash_power: 16,
+        hash_expand: true,
+        threads: 2,
+    };
+    Cache::new(&config).unwrap()
+}

@@ -1,0 +1,10 @@
+//! ketch: a cache server that speaks memcached's protocols on its own storage engine.
+//!
+//! The rooms, in the order a request passes them: [`net`] (sockets, one event loop a worker), [`command`] (what a
+//! request means), [`cache`] (the store). [`settings`] and [`sys`] serve the start, [`server`] builds and runs it all;
+//! [`clock`] and [`stats`] are leaves, open to everybody. ARCHITECTURE.md has the map.
+#![deny(unsafe_code)]
+
+pub mod cache;
+pub mod clock;
+pub mod stats;
