@@ -1,0 +1,137 @@
+//! The `ketch` program: options become settings, settings a server, and signals end it.
+//!
+//! Exit codes are memcached's: 0 after a signal or a printed text, 64 for options, 71 when the system refuses.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use ketch::server::Server;
+use ketch::settings::{self, Settings, Start};
+use ketch::sys::{self, Event, Fork, PidFile, Signals};
+use log::LevelFilter;
+
+const EX_USAGE: u8 = 64;
+const EX_OSERR: u8 = 71;
+
+/// Descriptors beyond the clients' connections: listeners, polls, wakers, files, and room for refusing a connection.
+const FILES_RESERVED: u64 = 64;
+/// Descriptors of one worker: its poll and its waker.
+const FILES_PER_THREAD: u64 = 4;
+
+fn main() -> ExitCode {
+    let args = env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned());
+    match settings::parse(args, &|name| env::var(name).ok()) {
+        Ok(Start::Run(settings)) => {
+            serve(*settings).unwrap_or_else(|reason| fail(&reason, EX_OSERR))
+        }
+        Ok(Start::Print(text)) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(err) => fail(&err.to_string(), EX_USAGE),
+    }
+}
+
+fn fail(reason: &str, code: u8) -> ExitCode {
+    eprintln!("ketch: {reason}");
+    ExitCode::from(code)
+}
+
+/// Runs the server until a signal ends it.
+fn serve(settings: Settings) -> Result<ExitCode, String> {
+    let mut background = None;
+    if settings.daemon {
+        match sys::daemonize().map_err(|err| format!("-d: cannot go to the background: {err}"))? {
+            Fork::Parent { ready: true } => return Ok(ExitCode::SUCCESS),
+            // The daemon has said why.
+            Fork::Parent { ready: false } => return Ok(ExitCode::from(EX_OSERR)),
+            Fork::Child(child) => background = Some(child),
+        }
+    }
+    start_log(&settings);
+    let log_file = open_log_file(&settings)?;
+    raise_limits(&settings);
+    let mut signals = Signals::new().map_err(|err| format!("signals: {err}"))?;
+
+    // Sockets first: ports below 1024 are for root alone.
+    let server = Server::bind(settings.clone()).map_err(|err| err.to_string())?;
+    sys::drop_root(settings.user.as_deref())?;
+    if settings.coredumps {
+        warn_of("-r: no core files", sys::allow_coredumps());
+    }
+    let _pid_file = settings.pid_file.as_deref().and_then(|path| {
+        warn_of(
+            &format!("-P {}: not written", path.display()),
+            PidFile::write(path),
+        )
+    });
+    let running = server.start().map_err(|err| err.to_string())?;
+
+    if let Some(file) = &log_file {
+        warn_of("--logfile", sys::redirect_stderr(file));
+    }
+    if let Some(background) = background {
+        warn_of(
+            "-d",
+            background.detach(log_file.is_some() || settings.verbosity > 0),
+        );
+    }
+    loop {
+        match signals.wait() {
+            Event::Stop => break running.stop(false),
+            Event::StopGracefully => break running.stop(true),
+            Event::Reload => log::warn!("SIGHUP: there is nothing to read again"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(settings: &Settings) {
+    let level = match settings.verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).init();
+    for notice in &settings.notices {
+        log::warn!("{notice}");
+    }
+}
+
+/// Opened as the user who started us; written to once clients can connect, so that a failing start is seen where it was
+/// tried.
+fn open_log_file(settings: &Settings) -> Result<Option<File>, String> {
+    let Some(path) = &settings.log_file else {
+        return Ok(None);
+    };
+    let opened = File::options().append(true).create(true).open(path);
+    opened
+        .map(Some)
+        .map_err(|err| format!("--logfile {}: {err}", path.display()))
+}
+
+fn raise_limits(settings: &Settings) {
+    let needed =
+        settings.conns_max as u64 + settings.threads as u64 * FILES_PER_THREAD + FILES_RESERVED;
+    match warn_of("limit on open files", sys::raise_open_files(needed)) {
+        Some(files) if files < needed => log::warn!(
+            "-c {}: needs {needed} open files, the limit is {files}; raise it or start as root",
+            settings.conns_max
+        ),
+        _ => {}
+    }
+    if settings.lock_memory {
+        let locked = sys::lock_memory(settings.memory_limit_bytes as u64);
+        warn_of("-k: memory is not locked", locked);
+    }
+}
+
+/// Logs an error that the server can live with.
+fn warn_of<T>(what: &str, result: io::Result<T>) -> Option<T> {
+    result.inspect_err(|err| log::warn!("{what}: {err}")).ok()
+}

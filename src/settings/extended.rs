@@ -1,0 +1,381 @@
+//! The options behind `-o`: their table, and a list `name=value,name` taken apart.
+
+use super::options::{Opt, flag, not_built, value};
+use super::values::{decimal, slab_sizes, whole};
+use super::{PAGE_BYTES, Settings};
+
+/// All extended options, in the order of the help text.
+pub(super) static EXTENDED: &[Opt] = &[
+    flag(
+        "",
+        "maxconns_fast",
+        |s| s.maxconns_fast = true,
+        "answer an error and close when -c is reached (default)",
+    ),
+    flag(
+        "",
+        "no_maxconns_fast",
+        |s| s.maxconns_fast = false,
+        "let clients wait in the backlog when -c is reached",
+    ),
+    value(
+        "",
+        "hashpower",
+        ("NUM", "0"),
+        |s, v| match v {
+            "0" => {
+                s.hashpower_init = 0;
+                Ok(())
+            }
+            _ => whole("hashpower", v, 12..=32, "").map(|power| s.hashpower_init = power),
+        },
+        "start the table with 2^NUM buckets, 12 to 32; 0 leaves it to the server",
+    ),
+    flag(
+        "",
+        "no_hashexpand",
+        |s| s.hash_expand = false,
+        "keep the table at its first size",
+    ),
+    value(
+        "",
+        "hash_algorithm",
+        ("NAME", "murmur3"),
+        |s, v| {
+            const NAMES: [&str; 3] = ["jenkins", "murmur3", "xxh3"];
+            let known = NAMES.into_iter().find(|name| *name == v);
+            known
+                .map(|name| s.hash_algorithm = name)
+                .ok_or_else(|| "hash_algorithm must be jenkins, murmur3 or xxh3".to_owned())
+        },
+        "jenkins, murmur3 or xxh3: told in \"stats settings\"; keys are hashed with ahash",
+    ),
+    value(
+        "",
+        "tail_repair_time",
+        ("SECONDS", "0"),
+        |s, v| match v {
+            "0" => {
+                s.tail_repair_time_s = 0;
+                Ok(())
+            }
+            _ => whole(
+                "tail_repair_time",
+                v,
+                10..=i32::MAX as u32,
+                "seconds, or 0 for never",
+            )
+            .map(|t| s.tail_repair_time_s = t),
+        },
+        "take back items stuck at an LRU's tail after this long, at least 10; 0 is never",
+    ),
+    flag(
+        "",
+        "slab_reassign",
+        |s| s.slab_reassign = true,
+        "let pages move between slab classes (default)",
+    ),
+    flag(
+        "",
+        "no_slab_reassign",
+        |s| s.slab_reassign = false,
+        "keep pages in their slab class",
+    ),
+    value(
+        "",
+        "slab_automove",
+        ("NUM", "1"),
+        |s, v| {
+            // Without a value it asks for the careful mover.
+            let v = if v.is_empty() { "1" } else { v };
+            whole("slab_automove", v, 0..=2, "").map(|level| s.slab_automove = level)
+        },
+        "move pages by themselves: 0 never, 1 on need, 2 at each eviction",
+    ),
+    flag(
+        "",
+        "no_slab_automove",
+        |s| s.slab_automove = 0,
+        "same as slab_automove=0",
+    ),
+    value(
+        "",
+        "slab_automove_ratio",
+        ("NUM", "0.8"),
+        |s, v| {
+            decimal(
+                "slab_automove_ratio",
+                v,
+                |r| r > 0.0 && r < 1.0,
+                "above 0 and below 1",
+            )
+            .map(|r| s.slab_automove_ratio = r)
+        },
+        "age of a class over the oldest one's below which it gets a page",
+    ),
+    value(
+        "",
+        "slab_automove_window",
+        ("NUM", "10"),
+        |s, v| {
+            whole("slab_automove_window", v, 3..=1800, "")
+                .map(|rounds| s.slab_automove_window = rounds)
+        },
+        "rounds the mover looks back on, 3 to 1800",
+    ),
+    value(
+        "",
+        "slab_automove_freeratio",
+        ("NUM", "0.01"),
+        |s, v| {
+            decimal(
+                "slab_automove_freeratio",
+                v,
+                |r| r > 0.0 && r < 1.0,
+                "above 0 and below 1",
+            )
+            .map(|r| s.slab_automove_freeratio = r)
+        },
+        "share of memory the mover keeps free",
+    ),
+    value(
+        "",
+        "slab_sizes",
+        ("A-B-C", ""),
+        |s, v| slab_sizes(v).map(|sizes| s.slab_sizes = sizes),
+        "chunk sizes in bytes, ascending, instead of those -f gives",
+    ),
+    value(
+        "",
+        "slab_chunk_max",
+        ("KB", "128"),
+        |s, v| {
+            whole("slab_chunk_max", v, 1..=PAGE_BYTES >> 10, "KB")
+                .map(|kb| s.slab_chunk_bytes_max = kb << 10)
+        },
+        "largest chunk, in kilobytes; larger items are chained (memcached: 512)",
+    ),
+    flag(
+        "",
+        "no_chunked_items",
+        |s| s.slab_chunk_bytes_max = PAGE_BYTES,
+        "chain no items: the largest chunk is a page, and -I at most 1m",
+    ),
+    flag(
+        "",
+        "lru_crawler",
+        |s| s.lru_crawler = true,
+        "look for expired items in the background (default)",
+    ),
+    flag(
+        "",
+        "no_lru_crawler",
+        |s| s.lru_crawler = false,
+        "leave expired items until they are met",
+    ),
+    value(
+        "",
+        "lru_crawler_sleep",
+        ("US", "100"),
+        |s, v| {
+            whole("lru_crawler_sleep", v, 0..=1_000_000, "microseconds")
+                .map(|us| s.lru_crawler_sleep_us = us)
+        },
+        "the crawler's pause, in microseconds",
+    ),
+    value(
+        "",
+        "lru_crawler_tocrawl",
+        ("NUM", "0"),
+        |s, v| {
+            whole("lru_crawler_tocrawl", v, 0..=u32::MAX, "")
+                .map(|items| s.lru_crawler_tocrawl = items)
+        },
+        "items the crawler looks at per class and run; 0 is all",
+    ),
+    flag(
+        "",
+        "lru_maintainer",
+        |s| {
+            s.lru_maintainer = true;
+            s.lru_segmented = true
+        },
+        "balance a segmented LRU in the background (default)",
+    ),
+    flag(
+        "",
+        "no_lru_maintainer",
+        |s| {
+            s.lru_maintainer = false;
+            s.lru_segmented = false
+        },
+        "one flat LRU per slab class",
+    ),
+    value(
+        "",
+        "hot_lru_pct",
+        ("PCT", "20"),
+        |s, v| whole("hot_lru_pct", v, 1..=79, "percent").map(|pct| s.hot_lru_pct = pct),
+        "share of a class for the HOT segment, in percent",
+    ),
+    value(
+        "",
+        "warm_lru_pct",
+        ("PCT", "40"),
+        |s, v| whole("warm_lru_pct", v, 1..=79, "percent").map(|pct| s.warm_lru_pct = pct),
+        "share of a class for the WARM segment, in percent; with HOT at most 80",
+    ),
+    value(
+        "",
+        "hot_max_factor",
+        ("NUM", "0.2"),
+        |s, v| decimal("hot_max_factor", v, |f| f > 0.0, "above 0").map(|f| s.hot_max_factor = f),
+        "age an item may reach in HOT, as a share of COLD's age",
+    ),
+    value(
+        "",
+        "warm_max_factor",
+        ("NUM", "2.0"),
+        |s, v| decimal("warm_max_factor", v, |f| f > 0.0, "above 0").map(|f| s.warm_max_factor = f),
+        "age an item may reach in WARM, as a share of COLD's age",
+    ),
+    value(
+        "",
+        "temporary_ttl",
+        ("SECONDS", ""),
+        |s, v| {
+            whole("temporary_ttl", v, 0..=i32::MAX as u32, "seconds")
+                .map(|ttl| s.temporary_ttl_s = Some(ttl))
+        },
+        "keep items with less time to live in a TEMP segment; off if not given",
+    ),
+    value(
+        "",
+        "idle_timeout",
+        ("SECONDS", "0"),
+        |s, v| {
+            whole("idle_timeout", v, 0..=i32::MAX as u32, "seconds")
+                .map(|timeout| s.idle_timeout_s = timeout)
+        },
+        "close connections after this long without a command; 0 is never",
+    ),
+    value(
+        "",
+        "watcher_logbuf_size",
+        ("KB", "256"),
+        |s, v| {
+            whole("watcher_logbuf_size", v, 1..=1usize << 20, "KB")
+                .map(|kb| s.watcher_logbuf_bytes = kb << 10)
+        },
+        "log kept for each watcher, in kilobytes",
+    ),
+    value(
+        "",
+        "worker_logbuf_size",
+        ("KB", "64"),
+        |s, v| {
+            whole("worker_logbuf_size", v, 1..=1usize << 20, "KB")
+                .map(|kb| s.worker_logbuf_bytes = kb << 10)
+        },
+        "log kept by each worker for watchers, in kilobytes",
+    ),
+    value(
+        "",
+        "read_buf_mem_limit",
+        ("MB", "0"),
+        |s, v| {
+            whole("read_buf_mem_limit", v, 0..=256usize << 10, "MB")
+                .map(|mb| s.read_buf_mem_limit_bytes = mb << 20)
+        },
+        "bound on all read buffers, in megabytes; 0 is none",
+    ),
+    flag(
+        "",
+        "track_sizes",
+        |s| s.track_sizes = true,
+        "keep the histogram of \"stats sizes\"",
+    ),
+    flag("", "modern", |_| (), "accepted, the defaults are that"),
+    flag(
+        "",
+        "no_modern",
+        no_modern,
+        "as memcached 1.4: flat LRU, no crawler, pages stay in their class",
+    ),
+    flag("", "inline_ascii_resp", |_| (), "accepted, no effect"),
+    flag("", "no_inline_ascii_resp", |_| (), "accepted, no effect"),
+    value(
+        "",
+        "resp_obj_mem_limit",
+        ("MB", ""),
+        |s, v| {
+            s.notices
+                .push("-o resp_obj_mem_limit has no effect; read_buf_mem_limit bounds the buffers");
+            whole("resp_obj_mem_limit", v, 0..=256usize << 10, "MB").map(drop)
+        },
+        "accepted, no effect",
+    ),
+    flag("", "relaxed_privileges", |_| (), "accepted, no effect"),
+    flag("", "no_drop_privileges", |_| (), ""),
+    flag("", "debugtime", |s| s.debugtime = true, ""),
+    not_built("", "drop_privileges", "", "a system call filter"),
+    not_built("", "sock_cookie_id", "ID", "socket marks"),
+    not_built("", "eviction", "NAME", "a choice of eviction policy"),
+    not_built("", "ssl_chain_cert", "FILE", "TLS"),
+    not_built("", "ssl_key", "FILE", "TLS"),
+    not_built("", "ssl_keyformat", "NUM", "TLS"),
+    not_built("", "ssl_verify_mode", "NUM", "TLS"),
+    not_built("", "ssl_ciphers", "LIST", "TLS"),
+    not_built("", "ssl_ca_cert", "FILE", "TLS"),
+    not_built("", "ssl_wbuf_size", "KB", "TLS"),
+    not_built("", "ssl_session_cache", "", "TLS"),
+    not_built("", "ssl_kernel_tls", "", "TLS"),
+    not_built("", "ssl_min_version", "NUM", "TLS"),
+    not_built("", "ext_path", "FILE", "external storage"),
+    not_built("", "ext_page_size", "MB", "external storage"),
+    not_built("", "ext_wbuf_size", "MB", "external storage"),
+    not_built("", "ext_threads", "NUM", "external storage"),
+    not_built("", "ext_io_depth", "NUM", "external storage"),
+    not_built("", "ext_item_size", "BYTES", "external storage"),
+    not_built("", "ext_item_age", "SECONDS", "external storage"),
+    not_built("", "ext_low_ttl", "SECONDS", "external storage"),
+    not_built("", "ext_recache_rate", "NUM", "external storage"),
+    not_built("", "ext_compact_under", "NUM", "external storage"),
+    not_built("", "ext_drop_under", "NUM", "external storage"),
+    not_built("", "ext_max_frag", "NUM", "external storage"),
+    not_built("", "ext_max_sleep", "US", "external storage"),
+    not_built("", "ext_drop_unread", "", "external storage"),
+    not_built("", "proxy_config", "FILE", "proxy mode"),
+    not_built("", "proxy_arg", "TEXT", "proxy mode"),
+    not_built("", "proxy_uring", "", "proxy mode"),
+    not_built("", "proxy_memprofile", "", "proxy mode"),
+];
+
+/// What memcached's defaults were before version 1.5.
+fn no_modern(s: &mut Settings) {
+    s.hash_algorithm = "jenkins";
+    s.maxconns_fast = false;
+    s.slab_reassign = false;
+    s.slab_automove = 0;
+    s.lru_crawler = false;
+    s.lru_maintainer = false;
+    s.lru_segmented = false;
+}
+
+/// Hands each option of `list` to `found` as entry, label, value, and whether a flag came with a value. An unknown name
+/// is an error, as label and reason.
+pub(super) fn split(
+    list: &str,
+    mut found: impl FnMut(&'static Opt, String, String, bool),
+) -> Result<(), (String, &'static str)> {
+    // memcached reads over an empty place and a comma at the end.
+    for item in list.split(',').filter(|item| !item.is_empty()) {
+        let label = format!("-o {item}");
+        let (name, value) = item.split_once('=').unwrap_or((item, ""));
+        match EXTENDED.iter().find(|opt| opt.long == name) {
+            Some(opt) => found(opt, label, value.to_owned(), item.contains('=')),
+            None => return Err((label, "unknown option")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `-l`: where to listen, and what is spoken there.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+use super::given::Given;
+use super::options::not_built_reason;
+use super::values::whole;
+use super::{Settings, SettingsError};
+
+const NOT_AN_ADDRESS: &str = "address must be HOST[:PORT]";
+
+/// What the connections of a listener may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireProtocol {
+    /// The first byte of a connection tells.
+    Auto,
+    /// Text and meta commands only.
+    Ascii,
+}
+
+impl WireProtocol {
+    /// The protocol's name in `-B`, and in `proto[..]` of `-l`.
+    pub(super) fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "auto" => Ok(WireProtocol::Auto),
+            "ascii" => Ok(WireProtocol::Ascii),
+            "binary" => Err(not_built_reason("the binary protocol")),
+            _ => Err("protocol must be ascii or auto".to_owned()),
+        }
+    }
+}
+
+/// One entry of `-l`, resolved. A name can have several addresses, and a machine can be without one of the families:
+/// an address that does not exist here (`EADDRNOTAVAIL`, `EAFNOSUPPORT`) may be left out when another one is bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// What to bind; never empty. Port 0 stands for any free port.
+    pub addrs: Vec<SocketAddr>,
+    /// What its connections may speak.
+    pub protocol: WireProtocol,
+    /// The name given in `tag[..]`.
+    pub tag: Option<String>,
+}
+
+/// The listeners that `-l`, `-p` and `-s` ask for together.
+pub(super) fn resolve(settings: &Settings, given: &[Given]) -> Result<Vec<Listen>, SettingsError> {
+    if settings.unix_socket.is_some() || settings.tcp_port == 0 {
+        return Ok(Vec::new());
+    }
+    // -p -1 leaves the choice to the kernel.
+    let port = u16::try_from(settings.tcp_port).unwrap_or(0);
+    let mut listen = Vec::new();
+    for one in given.iter().filter(|one| one.is("listen")) {
+        let before = listen.len();
+        // memcached reads over an empty place between commas.
+        for entry in one.value.split(',').filter(|entry| !entry.is_empty()) {
+            listen.push(
+                Listen::parse(entry, port, settings.protocol).map_err(|reason| {
+                    // With several in the list, the value alone does not tell which one it was.
+                    let entry = if entry == one.value {
+                        String::new()
+                    } else {
+                        format!("{entry}: ")
+                    };
+                    one.error(entry + &reason)
+                })?,
+            );
+        }
+        if listen.len() == before {
+            return Err(one.error(NOT_AN_ADDRESS));
+        }
+    }
+    if listen.is_empty() {
+        let loopback: [std::net::IpAddr; 2] =
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        listen.push(Listen {
+            addrs: loopback.map(|ip| SocketAddr::new(ip, port)).to_vec(),
+            protocol: settings.protocol,
+            tag: None,
+        });
+    }
+    Ok(listen)
+}
+
+impl Listen {
+    /// `[notls:][proto[NAME]:][tag[NAME]:]HOST[:PORT]`, the words before the host in any order.
+    fn parse(entry: &str, port: u16, protocol: WireProtocol) -> Result<Self, String> {
+        let mut listen = Listen {
+            addrs: Vec::new(),
+            protocol,
+            tag: None,
+        };
+        let mut rest = entry;
+        loop {
+            if let Some(after) = rest.strip_prefix("notls:") {
+                rest = after;
+            } else if rest.starts_with("btls:") || rest.starts_with("mtls:") {
+                return Err(not_built_reason("TLS"));
+            } else if let Some(after) = rest.strip_prefix("proto[") {
+                let name;
+                (name, rest) = bracketed(after)?;
+                listen.protocol = WireProtocol::parse(name)?;
+            } else if let Some(after) = rest.strip_prefix("tag[") {
+                let name;
+                (name, rest) = bracketed(after)?;
+                listen.tag = Some(name.to_owned());
+            } else {
+                break;
+            }
+        }
+        let (host, port) = host_and_port(rest, port)?;
+        listen.addrs = addresses(host, port)?;
+        Ok(listen)
+    }
+}
+
+/// What stands before `]:`, and what follows.
+fn bracketed(text: &str) -> Result<(&str, &str), String> {
+    match text.split_once("]:") {
+        Some((name, rest)) if !name.is_empty() => Ok((name, rest)),
+        _ => Err("address must be HOST[:PORT], behind proto[NAME]: or tag[NAME]:".to_owned()),
+    }
+}
+
+/// Splits `HOST:PORT`, `[V6]:PORT`, `HOST`, `[V6]` and a bare `V6`, told by having more than one colon.
+fn host_and_port(text: &str, port: u16) -> Result<(&str, u16), String> {
+    let (host, own_port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) => (
+            host,
+            rest.strip_prefix(':')
+                .or((!rest.is_empty()).then_some(rest)),
+        ),
+        None if text.matches(':').count() == 1 => {
+            let (host, port) = text.split_once(':').expect("it has one");
+            (host, Some(port))
+        }
+        None => (text, None),
+    };
+    if host.is_empty() {
+        return Err(NOT_AN_ADDRESS.to_owned());
+    }
+    let port = own_port.map_or(Ok(port), |own| whole("port", own, 0..=65535, ""))?;
+    Ok((host, port))
+}
+
+/// Looks up `host`; `*` is every address of the machine.
+fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    if host == "*" {
+        return Ok(vec![
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+        ]);
+    }
+    let found = (host, port)
+        .to_socket_addrs()
+        .map_err(|err| format!("address must be an IP address or a name that resolves ({err})"))?;
+    let addrs: Vec<_> = found.collect();
+    if addrs.is_empty() {
+        return Err("address must be an IP address or a name that resolves".to_owned());
+    }
+    Ok(addrs)
+}

@@ -1,0 +1,401 @@
+//! Start options: the command line and a config file become one checked [`Settings`].
+//!
+//! ```text
+//!  --config FILE --(conf_file)--> given options --\
+//!                                                  +--> apply one by one --> cross checks --> Settings
+//!  command line ----(given)-----> given options --/     (options, extended)   (here, listen)
+//! ```
+//!
+//! S1. What [`parse`] lets through is complete and within range; nothing after it checks an option again.
+//! S2. Each option is one entry of a table (`options`, `extended`): its names, what it does, its default and its line of
+//!     help stand together, and a test holds the defaults told to the defaults taken.
+//! S3. The file's options come first and the command line's after them, so the later one wins; `-l` and `-v`, which
+//!     add up, are taken from the command line alone when it has any.
+//! S4. What memcached knows and ketch does not do yet ends the start with one line; it is never silently ignored.
+
+mod conf_file;
+mod extended;
+mod given;
+mod help;
+mod listen;
+mod options;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+
+use given::Given;
+pub use listen::{Listen, WireProtocol};
+
+/// Bytes of one slab page, the upper bound of a chunk.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// The largest chunk unless `-o slab_chunk_max` says otherwise. A quarter of memcached's: larger items are chained, and
+/// a chain wastes at most a part of its last link.
+const SLAB_CHUNK_BYTES_MAX: usize = 128 << 10;
+
+/// Every value the server starts from. Sizes are in bytes, times in the unit their name ends in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where to listen over TCP; empty with `-p 0` or a unix socket.
+    pub listen: Vec<Listen>,
+    /// `-l` as given, entries joined by commas; `None` means that `listen` is the loopback default.
+    pub listen_given: Option<String>,
+    /// `-p` as given: -1 picks a free port, 0 listens on none.
+    pub tcp_port: i32,
+    /// `-s`: the unix socket that takes TCP's place.
+    pub unix_socket: Option<PathBuf>,
+    /// `-a`: permission bits of the unix socket.
+    pub unix_mask: u32,
+    /// Where to write the ports that were bound, from the environment's `MEMCACHED_PORT_FILENAME`.
+    pub port_file: Option<PathBuf>,
+    /// `-B`: what connections may speak unless their listen entry says otherwise.
+    pub protocol: WireProtocol,
+    /// `-c`: client connections at one time.
+    pub conns_max: usize,
+    /// Answer an error and close when full, instead of leaving the peer in the backlog.
+    pub maxconns_fast: bool,
+    /// `-b`: length of the listen queue.
+    pub backlog: i32,
+    /// Close a connection after this long without a command; 0 never does.
+    pub idle_timeout_s: u32,
+    /// Bound on the memory of all read buffers; 0 is no bound.
+    pub read_buf_mem_limit_bytes: usize,
+
+    /// `-t`: worker threads.
+    pub threads: usize,
+    /// `-R`: commands a connection may run before the next one's turn.
+    pub reqs_per_event: u32,
+
+    /// `-m`: bytes for items.
+    pub memory_limit_bytes: usize,
+    /// `-I`: largest item, header included.
+    pub item_bytes_max: usize,
+    /// `-f`: size of a slab class over the size of the one before.
+    pub growth_factor: f64,
+    /// `-n`: least bytes a chunk has for key, value and client flags.
+    pub chunk_bytes_min: usize,
+    /// Largest chunk; items above it are chained. At most a page and at most `item_bytes_max`.
+    pub slab_chunk_bytes_max: usize,
+    /// Chunk sizes given one by one, ascending; empty means they come from `growth_factor`.
+    pub slab_sizes: Vec<usize>,
+    /// `-L`: ask for huge pages.
+    pub huge_pages: bool,
+    /// `-k`: keep all memory out of swap.
+    pub lock_memory: bool,
+    /// Off with `-M`: a full cache answers an error instead of evicting.
+    pub evictions: bool,
+    /// Off with `-C`: items carry no CAS unique.
+    pub cas: bool,
+
+    /// Pages may move between slab classes.
+    pub slab_reassign: bool,
+    /// How eagerly pages move by themselves: 0 never, 1 on need, 2 at each eviction.
+    pub slab_automove: u8,
+    /// Age difference between classes, as a fraction, that moves a page.
+    pub slab_automove_ratio: f64,
+    /// Rounds of the mover that its decision looks back on.
+    pub slab_automove_window: u32,
+    /// Share of memory the mover keeps free in the global pool.
+    pub slab_automove_freeratio: f64,
+
+    /// The table starts with 2^n buckets; 0 leaves the size to the server.
+    pub hashpower_init: u8,
+    /// Off with `-o no_hashexpand`: the table keeps its first size.
+    pub hash_expand: bool,
+    /// The hash asked for, told in `stats settings` and not used otherwise: keys are hashed with ahash.
+    pub hash_algorithm: &'static str,
+    /// Age after which an item still referenced at an LRU's tail is taken back; 0 never.
+    pub tail_repair_time_s: u32,
+
+    /// The crawler runs, looking for expired items.
+    pub lru_crawler: bool,
+    /// The crawler's pause between items.
+    pub lru_crawler_sleep_us: u32,
+    /// Items the crawler looks at per class and run; 0 is all.
+    pub lru_crawler_tocrawl: u32,
+    /// The maintainer thread balances the segments.
+    pub lru_maintainer: bool,
+    /// HOT, WARM and COLD segments instead of one flat list per class.
+    pub lru_segmented: bool,
+    /// Percent of a class that HOT may hold.
+    pub hot_lru_pct: u8,
+    /// Percent of a class that WARM may hold.
+    pub warm_lru_pct: u8,
+    /// HOT keeps items younger than this share of COLD's age.
+    pub hot_max_factor: f64,
+    /// WARM keeps items younger than this share of COLD's age.
+    pub warm_max_factor: f64,
+    /// Items with less time to live go to TEMP; `None` keeps TEMP unused.
+    pub temporary_ttl_s: Option<u32>,
+    /// Keep the item size histogram of `stats sizes`.
+    pub track_sizes: bool,
+
+    /// Off with `-F`: `flush_all` is refused.
+    pub flush_enabled: bool,
+    /// Off with `-X`: cachedump, metadump, mgdump and `stats detail` are refused.
+    pub dump_enabled: bool,
+    /// Off with `-W`: `watch` is refused.
+    pub watch_enabled: bool,
+    /// `-A`: the `shutdown` command works.
+    pub shutdown_command: bool,
+    /// `-o debugtime`: the command that moves the server's clock works. For tests.
+    pub debugtime: bool,
+    /// Counters by key prefix are kept from the start.
+    pub detail_enabled: bool,
+    /// `-D`: what ends the prefix of a key.
+    pub prefix_delimiter: u8,
+    /// Bytes buffered for each watcher.
+    pub watcher_logbuf_bytes: usize,
+    /// Bytes of log buffered by each worker.
+    pub worker_logbuf_bytes: usize,
+
+    /// How many `-v` there were: 1 events, 2 commands, 3 everything.
+    pub verbosity: u8,
+    /// `-d`: run in the background.
+    pub daemon: bool,
+    /// `-P`: where the process id goes.
+    pub pid_file: Option<PathBuf>,
+    /// `--logfile`: where the log goes instead of standard error.
+    pub log_file: Option<PathBuf>,
+    /// `-u`: whom to become when started as root.
+    pub user: Option<String>,
+    /// `-r`: let the kernel write core files of any size.
+    pub coredumps: bool,
+    /// What to tell the operator once there is a log.
+    pub notices: Vec<&'static str>,
+}
+
+impl Default for Settings {
+    /// The values without any option. `listen` is empty here: it is resolved last, from all of `-l`, `-p` and `-s`.
+    fn default() -> Self {
+        Settings {
+            listen: Vec::new(),
+            listen_given: None,
+            tcp_port: 11211,
+            unix_socket: None,
+            unix_mask: 0o700,
+            port_file: None,
+            protocol: WireProtocol::Auto,
+            conns_max: 1024,
+            maxconns_fast: true,
+            backlog: 1024,
+            idle_timeout_s: 0,
+            read_buf_mem_limit_bytes: 0,
+            threads: 4,
+            reqs_per_event: 20,
+            memory_limit_bytes: 64 << 20,
+            item_bytes_max: 1 << 20,
+            growth_factor: 1.14,
+            chunk_bytes_min: 48,
+            slab_chunk_bytes_max: SLAB_CHUNK_BYTES_MAX,
+            slab_sizes: Vec::new(),
+            huge_pages: false,
+            lock_memory: false,
+            evictions: true,
+            cas: true,
+            slab_reassign: true,
+            slab_automove: 1,
+            slab_automove_ratio: 0.8,
+            slab_automove_window: 10,
+            slab_automove_freeratio: 0.01,
+            hashpower_init: 0,
+            hash_expand: true,
+            hash_algorithm: "murmur3",
+            tail_repair_time_s: 0,
+            lru_crawler: true,
+            lru_crawler_sleep_us: 100,
+            lru_crawler_tocrawl: 0,
+            lru_maintainer: true,
+            lru_segmented: true,
+            hot_lru_pct: 20,
+            warm_lru_pct: 40,
+            hot_max_factor: 0.2,
+            warm_max_factor: 2.0,
+            temporary_ttl_s: None,
+            track_sizes: false,
+            flush_enabled: true,
+            dump_enabled: true,
+            watch_enabled: true,
+            shutdown_command: false,
+            debugtime: false,
+            detail_enabled: false,
+            prefix_delimiter: b':',
+            watcher_logbuf_bytes: 256 << 10,
+            worker_logbuf_bytes: 64 << 10,
+            verbosity: 0,
+            daemon: false,
+            pid_file: None,
+            log_file: None,
+            user: None,
+            coredumps: false,
+            notices: Vec::new(),
+        }
+    }
+}
+
+/// What the options ask for.
+#[derive(Debug)]
+pub enum Start {
+    /// Serve with these settings.
+    Run(Box<Settings>),
+    /// Print this to standard output and end well: `-h`, `-i`, `-V`.
+    Print(String),
+}
+
+/// Why the options were refused: one line that names the option, its value and what is accepted.
+#[derive(Debug)]
+pub struct SettingsError {
+    /// File and line of the config file; `None` on the command line.
+    at: Option<(PathBuf, usize)>,
+    /// The option as written, with its value: `-t 0`, `-o slab_automove=3`.
+    option: String,
+    reason: String,
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A value can hold anything, also line ends; the message stays one line.
+        if let Some((file, line)) = &self.at {
+            write!(f, "{}:{line}: ", file.display().to_string().escape_debug())?;
+        }
+        write!(
+            f,
+            "{}: {}",
+            self.option.escape_debug(),
+            self.reason.escape_debug()
+        )
+    }
+}
+
+impl Error for SettingsError {}
+
+/// Reads the options of `args` (without the program's name) and of the config file they name. `env` looks up the
+/// environment.
+pub fn parse(
+    args: impl Iterator<Item = String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Start, SettingsError> {
+    let line = given::split(&args.collect::<Vec<_>>(), None)?;
+    for (long, text) in [
+        ("help", help::text as fn() -> String),
+        ("version", help::version),
+        ("license", help::license),
+    ] {
+        if line.iter().any(|given| given.opt.long == long) {
+            return Ok(Start::Print(text()));
+        }
+    }
+
+    let (config, line): (Vec<_>, Vec<_>) = line.into_iter().partition(|given| given.is("config"));
+    let mut given = Vec::new();
+    if let Some(config) = config.last() {
+        given = conf_file::read(config)?;
+        given.retain(|of_file| !of_file.adds_up() || !line.iter().any(|own| of_file.same(own)));
+    }
+    given.extend(line);
+
+    let mut settings = Settings {
+        port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
+        ..Settings::default()
+    };
+    for one in &given {
+        one.apply(&mut settings)?;
+    }
+    settings.finish(&given)?;
+    Ok(Start::Run(Box::new(settings)))
+}
+
+impl Settings {
+    /// Checks what no option can check alone, and fills in what depends on several.
+    fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        self.check_sizes(given)?;
+        if self.hot_lru_pct + self.warm_lru_pct > 80 {
+            let reason = "hot_lru_pct and warm_lru_pct must not exceed 80 together";
+            return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
+        }
+        self.listen = listen::resolve(self, given)?;
+        if self.daemon {
+            self.make_paths_absolute(given)?;
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        let was_given = |long| given.iter().any(|one| one.is(long));
+        if self.item_bytes_max > self.memory_limit_bytes / 2 {
+            let (memory, item) = (self.memory_limit_bytes >> 20, self.item_bytes_max >> 10);
+            return Err(if was_given("max-item-size") {
+                let reason =
+                    format!("item size must be at most half of the memory limit, -m {memory}");
+                blame(given, &["max-item-size"], reason)
+            } else {
+                let reason =
+                    format!("memory limit must be at least twice the item size, -I {item}k");
+                blame(given, &["memory-limit"], reason)
+            });
+        }
+
+        let whole_items = was_given("no_chunked_items") && self.slab_chunk_bytes_max == PAGE_BYTES;
+        if whole_items && self.item_bytes_max > PAGE_BYTES {
+            let reason = "item size must be at most 1m with -o no_chunked_items";
+            return Err(blame(given, &["max-item-size"], reason));
+        }
+        if self.slab_chunk_bytes_max > self.item_bytes_max {
+            if was_given("slab_chunk_max") && !whole_items {
+                let item = self.item_bytes_max >> 10;
+                let reason = format!("slab_chunk_max must be at most the item size, -I {item}k");
+                return Err(blame(given, &["slab_chunk_max"], reason));
+            }
+            self.slab_chunk_bytes_max = self.item_bytes_max;
+        }
+
+        let chunk_max = self.slab_chunk_bytes_max;
+        if self.chunk_bytes_min > chunk_max / 2 {
+            let reason = format!(
+                "chunk size must be 1 to {} bytes, half of the largest chunk",
+                chunk_max / 2
+            );
+            return Err(blame(given, &["slab-min-size"], reason));
+        }
+        if self
+            .slab_sizes
+            .iter()
+            .any(|&size| size < self.chunk_bytes_min || size > chunk_max)
+        {
+            let reason = format!(
+                "slab sizes must be {} to {chunk_max} bytes",
+                self.chunk_bytes_min
+            );
+            return Err(blame(given, &["slab_sizes"], reason));
+        }
+        Ok(())
+    }
+
+    /// A daemon works in `/`, its paths were written elsewhere.
+    fn make_paths_absolute(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        for (path, long) in [
+            (&mut self.unix_socket, "unix-socket"),
+            (&mut self.pid_file, "pidfile"),
+            (&mut self.log_file, "logfile"),
+        ] {
+            if let Some(path) = path {
+                *path = std::path::absolute(&*path)
+                    .map_err(|err| blame(given, &[long], format!("no absolute path: {err}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error about the last given one of the options named `longs`. One of them was given: their defaults agree.
+fn blame(given: &[Given], longs: &[&str], reason: impl Into<String>) -> SettingsError {
+    given
+        .iter()
+        .rfind(|one| longs.iter().any(|long| one.is(long)))
+        .expect("the defaults alone pass every check, so an option caused this")
+        .error(reason)
+}

@@ -1,0 +1,354 @@
+//! The options with a dash: one table for parsing, help and what is not built.
+
+use super::values::{decimal, delimiter, item_size, octal_mask, text, unix_path, whole};
+use super::{Settings, WireProtocol};
+
+/// One option, with a dash or behind `-o`.
+pub(super) struct Opt {
+    /// The letter; empty for those without one.
+    pub short: &'static str,
+    /// The word, and the name the code knows the option by.
+    pub long: &'static str,
+    pub kind: Kind,
+    /// The line of help; empty keeps the option out of the help text.
+    pub help: &'static str,
+}
+
+/// What an option does when given.
+pub(super) enum Kind {
+    /// Stands alone.
+    Flag(fn(&mut Settings)),
+    /// Takes a value; `hint` stands for it in the help text, `default` is what holds without the option.
+    Value {
+        hint: &'static str,
+        default: &'static str,
+        set: fn(&mut Settings, &str) -> Result<(), String>,
+    },
+    /// Known to memcached, not done here yet; `value` is empty for a flag.
+    NotBuilt {
+        value: &'static str,
+        what: &'static str,
+    },
+}
+
+impl Opt {
+    /// Whether the option comes with a value.
+    pub fn takes_value(&self) -> bool {
+        !matches!(self.kind, Kind::Flag(_) | Kind::NotBuilt { value: "", .. })
+    }
+}
+
+/// An option that stands alone.
+pub(super) const fn flag(
+    short: &'static str,
+    long: &'static str,
+    apply: fn(&mut Settings),
+    help: &'static str,
+) -> Opt {
+    Opt {
+        short,
+        long,
+        kind: Kind::Flag(apply),
+        help,
+    }
+}
+
+/// An option with a value.
+pub(super) const fn value(
+    short: &'static str,
+    long: &'static str,
+    (hint, default): (&'static str, &'static str),
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+    help: &'static str,
+) -> Opt {
+    Opt {
+        short,
+        long,
+        kind: Kind::Value { hint, default, set },
+        help,
+    }
+}
+
+/// An option that ends the start: `what` of memcached is missing here.
+pub(super) const fn not_built(
+    short: &'static str,
+    long: &'static str,
+    value: &'static str,
+    what: &'static str,
+) -> Opt {
+    Opt {
+        short,
+        long,
+        kind: Kind::NotBuilt { value, what },
+        help: "",
+    }
+}
+
+/// The reason given for what memcached does and ketch does not.
+pub(super) fn not_built_reason(what: &str) -> String {
+    format!("not built yet: {what}")
+}
+
+/// All options with a dash, in the order of the help text.
+pub(super) static OPTIONS: &[Opt] = &[
+    value(
+        "p",
+        "port",
+        ("NUM", "11211"),
+        |s, v| whole("port", v, -1..=65535, "").map(|port| s.tcp_port = port),
+        "TCP port; -1 takes a free one, 0 listens on none",
+    ),
+    value(
+        "U",
+        "udp-port",
+        ("0", "0"),
+        |_, v| match whole("UDP port", v, -1..=65535, "")? {
+            0 => Ok(()),
+            _ => Err(not_built_reason("UDP; only 0 is accepted")),
+        },
+        "UDP port; 0 is accepted, there is no UDP listener",
+    ),
+    value(
+        "s",
+        "unix-socket",
+        ("FILE", ""),
+        |s, v| unix_path(v).map(|path| s.unix_socket = Some(path)),
+        "listen on this unix socket, and not over TCP",
+    ),
+    flag(
+        "A",
+        "enable-shutdown",
+        |s| s.shutdown_command = true,
+        "let clients use the \"shutdown\" command",
+    ),
+    value(
+        "a",
+        "unix-mask",
+        ("MASK", "700"),
+        |s, v| octal_mask(v).map(|mask| s.unix_mask = mask),
+        "permission bits of the unix socket, in octal",
+    ),
+    // Resolved at the end, when the port is known.
+    value(
+        "l",
+        "listen",
+        ("ADDR", ""),
+        |s, v| {
+            match &mut s.listen_given {
+                Some(list) => {
+                    list.push(',');
+                    list.push_str(v);
+                }
+                none => *none = Some(v.to_owned()),
+            }
+            Ok(())
+        },
+        "addresses to listen on: [proto[ascii]:][tag[NAME]:]HOST[:PORT], by commas or repeated; loopback if not given",
+    ),
+    flag(
+        "d",
+        "daemon",
+        |s| s.daemon = true,
+        "run in the background; return when clients can connect",
+    ),
+    flag(
+        "r",
+        "enable-coredumps",
+        |s| s.coredumps = true,
+        "let the kernel write core files of any size",
+    ),
+    value(
+        "u",
+        "user",
+        ("NAME", ""),
+        |s, v| text("user", v).map(|name| s.user = Some(name)),
+        "when started as root, become this user",
+    ),
+    value(
+        "m",
+        "memory-limit",
+        ("MB", "64"),
+        |s, v| {
+            whole("memory limit", v, 1..=256usize << 10, "MB")
+                .map(|mb| s.memory_limit_bytes = mb << 20)
+        },
+        "memory for items, in megabytes",
+    ),
+    flag(
+        "M",
+        "disable-evictions",
+        |s| s.evictions = false,
+        "answer an error when memory is full, evict nothing",
+    ),
+    value(
+        "c",
+        "conn-limit",
+        ("NUM", "1024"),
+        |s, v| whole("connections", v, 1..=1usize << 24, "").map(|conns| s.conns_max = conns),
+        "client connections at one time",
+    ),
+    flag(
+        "k",
+        "lock-memory",
+        |s| s.lock_memory = true,
+        "keep all memory of the process out of swap",
+    ),
+    flag(
+        "v",
+        "verbose",
+        |s| s.verbosity = s.verbosity.saturating_add(1),
+        "log events; -vv also commands, -vvv everything",
+    ),
+    flag("h", "help", |_| (), "print this text and exit"),
+    flag("i", "license", |_| (), "print the license and exit"),
+    flag("V", "version", |_| (), "print the version and exit"),
+    value(
+        "P",
+        "pidfile",
+        ("FILE", ""),
+        |s, v| text("pid file", v).map(|path| s.pid_file = Some(path)),
+        "write the process id here",
+    ),
+    value(
+        "f",
+        "slab-growth-factor",
+        ("NUM", "1.14"),
+        |s, v| {
+            decimal(
+                "growth factor",
+                v,
+                |f| f > 1.0 && f <= 100.0,
+                "above 1, and at most 100",
+            )
+            .map(|f| s.growth_factor = f)
+        },
+        "chunk size of a slab class over that of the one before (memcached: 1.25)",
+    ),
+    value(
+        "n",
+        "slab-min-size",
+        ("BYTES", "48"),
+        |s, v| {
+            whole("chunk size", v, 1..=512usize << 10, "bytes")
+                .map(|bytes| s.chunk_bytes_min = bytes)
+        },
+        "least bytes a chunk has for key, value and flags",
+    ),
+    flag(
+        "L",
+        "enable-largepages",
+        |s| s.huge_pages = true,
+        "ask the kernel for huge pages",
+    ),
+    value(
+        "D",
+        "prefix-delimiter",
+        ("CHAR", ""),
+        |s, v| {
+            delimiter(v).map(|byte| {
+                s.prefix_delimiter = byte;
+                s.detail_enabled = true
+            })
+        },
+        "what ends a key's prefix in \"stats detail\", instead of \":\"; giving it turns those counters on",
+    ),
+    value(
+        "t",
+        "threads",
+        ("NUM", "4"),
+        |s, v| whole("threads", v, 1..=256, "").map(|threads| s.threads = threads),
+        "worker threads",
+    ),
+    value(
+        "R",
+        "max-reqs-per-event",
+        ("NUM", "20"),
+        |s, v| {
+            whole("requests per event", v, 1..=i32::MAX as u32, "")
+                .map(|reqs| s.reqs_per_event = reqs)
+        },
+        "commands of one connection before the next one's turn",
+    ),
+    flag(
+        "C",
+        "disable-cas",
+        |s| s.cas = false,
+        "keep no CAS unique with items",
+    ),
+    value(
+        "b",
+        "listen-backlog",
+        ("NUM", "1024"),
+        |s, v| whole("listen backlog", v, 1..=i32::MAX, "").map(|backlog| s.backlog = backlog),
+        "length of the listen queue",
+    ),
+    value(
+        "B",
+        "protocol",
+        ("NAME", "auto"),
+        |s, v| WireProtocol::parse(v).map(|protocol| s.protocol = protocol),
+        "protocol of the connections: ascii or auto",
+    ),
+    value(
+        "I",
+        "max-item-size",
+        ("SIZE", "1m"),
+        |s, v| item_size(v).map(|bytes| s.item_bytes_max = bytes),
+        "largest item, 1k to 1024m and at most half of -m",
+    ),
+    flag(
+        "F",
+        "disable-flush-all",
+        |s| s.flush_enabled = false,
+        "refuse \"flush_all\"",
+    ),
+    flag(
+        "X",
+        "disable-dumping",
+        |s| s.dump_enabled = false,
+        "refuse cachedump, metadump, mgdump and \"stats detail\"",
+    ),
+    flag(
+        "W",
+        "disable-watch",
+        |s| s.watch_enabled = false,
+        "refuse \"watch\"",
+    ),
+    // Read before the others are applied.
+    value(
+        "",
+        "config",
+        ("FILE", ""),
+        |_, _| Ok(()),
+        "read options from this file first, one a line; the command line wins",
+    ),
+    value(
+        "",
+        "logfile",
+        ("FILE", ""),
+        |s, v| text("log file", v).map(|path| s.log_file = Some(path)),
+        "append the log to this file instead of standard error",
+    ),
+    // Split into the options of the extended table before it could be applied.
+    value(
+        "o",
+        "extended",
+        ("LIST", ""),
+        |_, _| Ok(()),
+        "extended options, by commas or repeated; see below",
+    ),
+    not_built("S", "enable-sasl", "", "SASL authentication"),
+    not_built("Y", "auth-file", "FILE", "authentication"),
+    not_built("e", "memory-file", "FILE", "restart from a memory file"),
+    not_built("Z", "enable-ssl", "", "TLS"),
+    value(
+        "N",
+        "napi_ids",
+        ("0", "0"),
+        |_, v| match whole("NAPI ids", v, 0..=i32::MAX, "")? {
+            0 => Ok(()),
+            _ => Err(not_built_reason("threads by NAPI id; only 0 is accepted")),
+        },
+        "",
+    ),
+];

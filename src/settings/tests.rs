@@ -1,0 +1,856 @@
+//! Tables: options and what they change, options and the line that refuses them, files against the command line.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::SocketAddr;
+
+use super::conf_file;
+use super::extended::EXTENDED;
+use super::options::{Kind, OPTIONS, Opt};
+use super::*;
+
+/// Parses `line`, cut at spaces.
+fn start(line: &str) -> Result<Start, String> {
+    let args = line.split_whitespace().map(str::to_owned);
+    parse(args, &|_| None).map_err(|err| err.to_string())
+}
+
+fn settings(line: &str) -> Result<Settings, String> {
+    match start(line)? {
+        Start::Run(settings) => Ok(*settings),
+        Start::Print(text) => panic!("{line:?} prints {text:?}"),
+    }
+}
+
+fn addrs(list: &[&str]) -> Vec<SocketAddr> {
+    list.iter().map(|addr| addr.parse().unwrap()).collect()
+}
+
+fn listens(line: &str) -> Vec<Vec<SocketAddr>> {
+    let listen = settings(line)
+        .unwrap_or_else(|err| panic!("{line}: {err}"))
+        .listen;
+    listen.into_iter().map(|entry| entry.addrs).collect()
+}
+
+/// A file of this process and test alone, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn file(name: &str, text: &str) -> Self {
+        let name = format!("ketch-settings-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).unwrap();
+        Scratch(path)
+    }
+
+    fn option(&self) -> String {
+        format!("--config {}", self.0.display())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How an option stands on a command line.
+fn written(opt: &Opt, value: &str) -> String {
+    let is_extended = EXTENDED.iter().any(|extended| extended.long == opt.long);
+    match (is_extended, value) {
+        (true, "") => format!("-o {}", opt.long),
+        (true, _) => format!("-o {}={value}", opt.long),
+        (false, "") => format!("--{}", opt.long),
+        (false, _) => format!("--{} {value}", opt.long),
+    }
+}
+
+#[test]
+fn each_option_changes_its_setting() {
+    type Change = fn(&mut Settings);
+    let table: &[(&str, Change)] = &[
+        ("", |_| ()),
+        ("-A", |s| s.shutdown_command = true),
+        ("--enable-shutdown", |s| s.shutdown_command = true),
+        ("-U 0", |_| ()),
+        ("-U0", |_| ()),
+        ("--udp-port=0", |_| ()),
+        ("-a 0777", |s| s.unix_mask = 0o777),
+        ("--unix-mask=660", |s| s.unix_mask = 0o660),
+        ("-d", |s| s.daemon = true),
+        ("-r", |s| s.coredumps = true),
+        ("-u root", |s| s.user = Some("root".into())),
+        ("-u memcache -u nobody", |s| s.user = Some("nobody".into())),
+        ("-m 128", |s| s.memory_limit_bytes = 128 << 20),
+        ("-m128", |s| s.memory_limit_bytes = 128 << 20),
+        ("-m 64 -m 32", |s| s.memory_limit_bytes = 32 << 20),
+        ("--memory-limit=262144", |s| {
+            s.memory_limit_bytes = 256 << 30
+        }),
+        ("--memory-limit 1024", |s| s.memory_limit_bytes = 1 << 30),
+        ("-M", |s| s.evictions = false),
+        ("-c 1", |s| s.conns_max = 1),
+        ("-c1000000", |s| s.conns_max = 1_000_000),
+        ("-k", |s| s.lock_memory = true),
+        ("-v", |s| s.verbosity = 1),
+        ("-vv", |s| s.verbosity = 2),
+        ("-vvv", |s| s.verbosity = 3),
+        ("-v -v --verbose", |s| s.verbosity = 3),
+        ("-vM", |s| (s.verbosity, s.evictions) = (1, false)),
+        ("-P /run/x.pid", |s| s.pid_file = Some("/run/x.pid".into())),
+        ("-P x.pid", |s| s.pid_file = Some("x.pid".into())),
+        ("--logfile /var/log/x", |s| {
+            s.log_file = Some("/var/log/x".into())
+        }),
+        ("-f 1.25", |s| s.growth_factor = 1.25),
+        ("-f 2", |s| s.growth_factor = 2.0),
+        ("-n 100", |s| s.chunk_bytes_min = 100),
+        ("-L", |s| s.huge_pages = true),
+        ("-D /", |s| {
+            (s.prefix_delimiter, s.detail_enabled) = (b'/', true)
+        }),
+        ("-t 256", |s| s.threads = 256),
+        ("-R 1", |s| s.reqs_per_event = 1),
+        ("-C", |s| s.cas = false),
+        ("-b 8675", |s| s.backlog = 8675),
+        ("-B auto", |_| ()),
+        ("-N 0", |_| ()),
+        ("-I 2m", |s| s.item_bytes_max = 2 << 20),
+        ("-I 2M", |s| s.item_bytes_max = 2 << 20),
+        ("-I 2097152", |s| s.item_bytes_max = 2 << 20),
+        ("-I 512k", |s| s.item_bytes_max = 512 << 10),
+        ("-m 2048 -I 1024m", |s| {
+            (s.memory_limit_bytes, s.item_bytes_max) = (2 << 30, 1 << 30);
+        }),
+        ("-I 1k", |s| {
+            (s.item_bytes_max, s.slab_chunk_bytes_max) = (1 << 10, 1 << 10)
+        }),
+        ("-m 1 -I 512k", |s| {
+            (s.memory_limit_bytes, s.item_bytes_max) = (1 << 20, 512 << 10)
+        }),
+        ("-F", |s| s.flush_enabled = false),
+        ("-X", |s| s.dump_enabled = false),
+        ("-W", |s| s.watch_enabled = false),
+        ("-o maxconns_fast", |_| ()),
+        ("-o no_maxconns_fast", |s| s.maxconns_fast = false),
+        ("-o no_maxconns_fast -o maxconns_fast", |_| ()),
+        ("-o hashpower=12", |s| s.hashpower_init = 12),
+        ("-o hashpower=32", |s| s.hashpower_init = 32),
+        ("-o no_hashexpand", |s| s.hash_expand = false),
+        ("-o hash_algorithm=jenkins", |s| {
+            s.hash_algorithm = "jenkins"
+        }),
+        ("-o hash_algorithm=xxh3", |s| s.hash_algorithm = "xxh3"),
+        ("-o tail_repair_time=10", |s| s.tail_repair_time_s = 10),
+        ("-o slab_reassign", |_| ()),
+        ("-o no_slab_reassign", |s| s.slab_reassign = false),
+        ("-o slab_automove", |_| ()),
+        ("-o slab_automove=0", |s| s.slab_automove = 0),
+        ("-o slab_automove=2", |s| s.slab_automove = 2),
+        ("-o no_slab_automove", |s| s.slab_automove = 0),
+        ("-o slab_automove_ratio=0.5", |s| {
+            s.slab_automove_ratio = 0.5
+        }),
+        ("-o slab_automove_window=1800", |s| {
+            s.slab_automove_window = 1800
+        }),
+        ("-o slab_automove_freeratio=.02", |s| {
+            s.slab_automove_freeratio = 0.02
+        }),
+        ("-o slab_sizes=100-200-300", |s| {
+            s.slab_sizes = vec![100, 200, 300]
+        }),
+        ("-o slab_chunk_max=16", |s| {
+            s.slab_chunk_bytes_max = 16 << 10
+        }),
+        ("-o slab_chunk_max=1024", |s| {
+            s.slab_chunk_bytes_max = 1 << 20
+        }),
+        ("-o no_chunked_items", |s| s.slab_chunk_bytes_max = 1 << 20),
+        ("-o no_chunked_items -I 512k", |s| {
+            (s.item_bytes_max, s.slab_chunk_bytes_max) = (512 << 10, 512 << 10);
+        }),
+        ("-o lru_crawler", |_| ()),
+        ("-o no_lru_crawler", |s| s.lru_crawler = false),
+        ("-o lru_crawler_sleep=0", |s| s.lru_crawler_sleep_us = 0),
+        ("-o lru_crawler_sleep=1000000", |s| {
+            s.lru_crawler_sleep_us = 1_000_000
+        }),
+        ("-o lru_crawler_tocrawl=5", |s| s.lru_crawler_tocrawl = 5),
+        ("-o lru_maintainer", |_| ()),
+        ("-o no_lru_maintainer", |s| {
+            (s.lru_maintainer, s.lru_segmented) = (false, false)
+        }),
+        ("-o hot_lru_pct=1,warm_lru_pct=79", |s| {
+            (s.hot_lru_pct, s.warm_lru_pct) = (1, 79)
+        }),
+        ("-o hot_max_factor=0.1", |s| s.hot_max_factor = 0.1),
+        ("-o warm_max_factor=3", |s| s.warm_max_factor = 3.0),
+        ("-o temporary_ttl=61", |s| s.temporary_ttl_s = Some(61)),
+        ("-o idle_timeout=3", |s| s.idle_timeout_s = 3),
+        ("-o watcher_logbuf_size=8", |s| {
+            s.watcher_logbuf_bytes = 8 << 10
+        }),
+        ("-o worker_logbuf_size=16", |s| {
+            s.worker_logbuf_bytes = 16 << 10
+        }),
+        ("-o read_buf_mem_limit=1", |s| {
+            s.read_buf_mem_limit_bytes = 1 << 20
+        }),
+        ("-o track_sizes", |s| s.track_sizes = true),
+        ("-o modern", |_| ()),
+        ("-o inline_ascii_resp", |_| ()),
+        ("-o no_inline_ascii_resp", |_| ()),
+        ("-o relaxed_privileges", |_| ()),
+        ("-o no_drop_privileges", |_| ()),
+        ("-o debugtime", |s| s.debugtime = true),
+        (
+            "-o track_sizes,idle_timeout=3,no_hashexpand -o debugtime",
+            |s| {
+                (s.track_sizes, s.idle_timeout_s) = (true, 3);
+                (s.hash_expand, s.debugtime) = (false, true);
+            },
+        ),
+        ("-o ,track_sizes,,debugtime,", |s| {
+            (s.track_sizes, s.debugtime) = (true, true)
+        }),
+        ("-o idle_timeout=3,idle_timeout=4", |s| s.idle_timeout_s = 4),
+    ];
+    for (line, change) in table {
+        let mut expected = settings("").unwrap();
+        change(&mut expected);
+        let parsed = settings(line).unwrap_or_else(|err| panic!("{line}: refused: {err}"));
+        assert_eq!(parsed, expected, "{line}");
+    }
+}
+
+#[test]
+fn no_modern_is_a_flat_cache_that_later_options_can_refine() {
+    let s = settings("-o no_modern").unwrap();
+    assert!(!s.lru_segmented && !s.lru_maintainer && !s.lru_crawler && !s.slab_reassign);
+    assert!(!s.maxconns_fast);
+    assert_eq!((s.slab_automove, s.hash_algorithm), (0, "jenkins"));
+    let s = settings("-o no_modern,lru_crawler,slab_automove=2").unwrap();
+    assert!(s.lru_crawler && !s.lru_segmented);
+    assert_eq!(s.slab_automove, 2);
+}
+
+#[test]
+fn resp_obj_mem_limit_leaves_a_notice() {
+    let s = settings("-o resp_obj_mem_limit=5").unwrap();
+    assert_eq!(s.notices.len(), 1);
+    assert!(s.notices[0].contains("resp_obj_mem_limit"));
+}
+
+#[test]
+fn listens_on_loopback_unless_told_where() {
+    let table: &[(&str, &[&[&str]])] = &[
+        ("", &[&["127.0.0.1:11211", "[::1]:11211"]]),
+        ("-p 11300", &[&["127.0.0.1:11300", "[::1]:11300"]]),
+        ("-p11300 -U0", &[&["127.0.0.1:11300", "[::1]:11300"]]),
+        ("--port=11300", &[&["127.0.0.1:11300", "[::1]:11300"]]),
+        ("-p -1", &[&["127.0.0.1:0", "[::1]:0"]]),
+        ("-p 0", &[]),
+        ("-p 0 -l 127.0.0.1", &[]),
+        ("-s /tmp/x", &[]),
+        ("-s /tmp/x -l 127.0.0.1 -p 11300", &[]),
+        ("-l 10.0.0.1", &[&["10.0.0.1:11211"]]),
+        ("-l 10.0.0.1 -p 11300", &[&["10.0.0.1:11300"]]),
+        ("-l 10.0.0.1:11400 -p 11300", &[&["10.0.0.1:11400"]]),
+        ("-l 10.0.0.1:0", &[&["10.0.0.1:0"]]),
+        (
+            "-l 10.0.0.1,10.0.0.2:1",
+            &[&["10.0.0.1:11211"], &["10.0.0.2:1"]],
+        ),
+        (
+            "-l 10.0.0.1, -l 10.0.0.2",
+            &[&["10.0.0.1:11211"], &["10.0.0.2:11211"]],
+        ),
+        ("-l ::1", &[&["[::1]:11211"]]),
+        ("-l [::1]", &[&["[::1]:11211"]]),
+        ("-l [::1]:11400", &[&["[::1]:11400"]]),
+        ("-l fe80::1:2", &[&["[fe80::1:2]:11211"]]),
+        ("-l 0.0.0.0", &[&["0.0.0.0:11211"]]),
+        ("-l ::", &[&["[::]:11211"]]),
+        ("-l *", &[&["0.0.0.0:11211", "[::]:11211"]]),
+        ("-l notls:10.0.0.1:1", &[&["10.0.0.1:1"]]),
+    ];
+    for (line, expected) in table {
+        let expected: Vec<_> = expected.iter().map(|list| addrs(list)).collect();
+        assert_eq!(listens(line), expected, "{line}");
+    }
+    assert!(
+        listens("-l localhost:7")[0]
+            .iter()
+            .all(|a| a.ip().is_loopback() && a.port() == 7)
+    );
+}
+
+#[test]
+fn a_listen_entry_names_its_protocol_and_tag() {
+    let s = settings("-l proto[ascii]:tag[in]:127.0.0.1:1,tag[x]:notls:[::1]:2,127.0.0.2").unwrap();
+    let told: Vec<_> = s
+        .listen
+        .iter()
+        .map(|l| (l.protocol, l.tag.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (WireProtocol::Ascii, Some("in")),
+            (WireProtocol::Auto, Some("x")),
+            (WireProtocol::Auto, None)
+        ]
+    );
+    let s = settings("-B ascii -l proto[auto]:127.0.0.1 -l 127.0.0.2").unwrap();
+    assert_eq!(s.protocol, WireProtocol::Ascii);
+    assert_eq!(s.listen[0].protocol, WireProtocol::Auto);
+    assert_eq!(s.listen[1].protocol, WireProtocol::Ascii);
+}
+
+#[test]
+fn what_was_given_is_kept_for_stats() {
+    assert_eq!(settings("").unwrap().listen_given, None);
+    let s = settings("-l 127.0.0.1 -l ::1,localhost -p -1").unwrap();
+    assert_eq!(s.listen_given.as_deref(), Some("127.0.0.1,::1,localhost"));
+    assert_eq!(s.tcp_port, -1);
+    assert_eq!(
+        settings("-s /tmp/x").unwrap().unix_socket,
+        Some("/tmp/x".into())
+    );
+}
+
+#[test]
+fn each_refusal_is_one_line_with_option_value_and_range() {
+    let table = &[
+        ("-t 0", "-t 0: threads must be 1 to 256"),
+        ("--threads=257", "-t 257: threads must be 1 to 256"),
+        ("-t four", "-t four: threads must be 1 to 256"),
+        ("-c 0", "-c 0: connections must be 1 to 16777216"),
+        ("-c -1", "-c -1: connections must be 1 to 16777216"),
+        ("-p -2", "-p -2: port must be -1 to 65535"),
+        ("-p 65536", "-p 65536: port must be -1 to 65535"),
+        ("-p +1", "-p +1: port must be -1 to 65535"),
+        ("-U 65536", "-U 65536: UDP port must be -1 to 65535"),
+        (
+            "-U 11211",
+            "-U 11211: not built yet: UDP; only 0 is accepted",
+        ),
+        (
+            "-a 888",
+            "-a 888: unix socket mask must be 0 to 777, in octal",
+        ),
+        (
+            "-a 1000",
+            "-a 1000: unix socket mask must be 0 to 777, in octal",
+        ),
+        ("-m 0", "-m 0: memory limit must be 1 to 262144 MB"),
+        ("-m 64m", "-m 64m: memory limit must be 1 to 262144 MB"),
+        (
+            "-m 262145",
+            "-m 262145: memory limit must be 1 to 262144 MB",
+        ),
+        (
+            "-m 1",
+            "-m 1: memory limit must be at least twice the item size, -I 1024k",
+        ),
+        (
+            "-f 1",
+            "-f 1: growth factor must be above 1, and at most 100",
+        ),
+        (
+            "-f NaN",
+            "-f NaN: growth factor must be above 1, and at most 100",
+        ),
+        (
+            "-f inf",
+            "-f inf: growth factor must be above 1, and at most 100",
+        ),
+        ("-n 0", "-n 0: chunk size must be 1 to 524288 bytes"),
+        (
+            "-n 65537",
+            "-n 65537: chunk size must be 1 to 65536 bytes, half of the largest chunk",
+        ),
+        ("-I 1000", "-I 1000: item size must be 1k to 1024m"),
+        ("-I 1025m", "-I 1025m: item size must be 1k to 1024m"),
+        ("-I 1g", "-I 1g: item size must be 1k to 1024m"),
+        ("-I k", "-I k: item size must be 1k to 1024m"),
+        (
+            "-I 18446744073709551615m",
+            "-I 18446744073709551615m: item size must be 1k to 1024m",
+        ),
+        (
+            "-I 256m",
+            "-I 256m: item size must be at most half of the memory limit, -m 64",
+        ),
+        (
+            "-I 256m -m 64",
+            "-I 256m: item size must be at most half of the memory limit, -m 64",
+        ),
+        ("-R 0", "-R 0: requests per event must be 1 to 2147483647"),
+        ("-b 0", "-b 0: listen backlog must be 1 to 2147483647"),
+        ("-B http", "-B http: protocol must be ascii or auto"),
+        ("-B binary", "-B binary: not built yet: the binary protocol"),
+        (
+            "-D ab",
+            "-D ab: prefix delimiter must be one printable ASCII character",
+        ),
+        (
+            "-N 1",
+            "-N 1: not built yet: threads by NAPI id; only 0 is accepted",
+        ),
+        ("-S", "-S: not built yet: SASL authentication"),
+        ("-S -B ascii", "-S: not built yet: SASL authentication"),
+        (
+            "-Y /etc/auth",
+            "-Y /etc/auth: not built yet: authentication",
+        ),
+        (
+            "-e /mnt/x",
+            "-e /mnt/x: not built yet: restart from a memory file",
+        ),
+        ("-Z", "-Z: not built yet: TLS"),
+        ("-o ssl_key=x", "-o ssl_key=x: not built yet: TLS"),
+        (
+            "-o ext_path=x:1g",
+            "-o ext_path=x:1g: not built yet: external storage",
+        ),
+        (
+            "-o proxy_config=x",
+            "-o proxy_config=x: not built yet: proxy mode",
+        ),
+        (
+            "-o eviction=lfu",
+            "-o eviction=lfu: not built yet: a choice of eviction policy",
+        ),
+        (
+            "-o drop_privileges",
+            "-o drop_privileges: not built yet: a system call filter",
+        ),
+        (
+            "-o sock_cookie_id=1",
+            "-o sock_cookie_id=1: not built yet: socket marks",
+        ),
+        ("-o foo", "-o foo: unknown option"),
+        ("-o foo=1", "-o foo=1: unknown option"),
+        ("-o track_sizes,foo", "-o foo: unknown option"),
+        ("-o modern=1", "-o modern=1: takes no value"),
+        ("-o modern=", "-o modern=: takes no value"),
+        (
+            "-o hashpower=11",
+            "-o hashpower=11: hashpower must be 12 to 32",
+        ),
+        (
+            "-o hashpower=33",
+            "-o hashpower=33: hashpower must be 12 to 32",
+        ),
+        ("-o hashpower", "-o hashpower: hashpower must be 12 to 32"),
+        (
+            "-o hash_algorithm=md5",
+            "-o hash_algorithm=md5: hash_algorithm must be jenkins, murmur3 or xxh3",
+        ),
+        (
+            "-o tail_repair_time=9",
+            "-o tail_repair_time=9: tail_repair_time must be 10 to 2147483647 seconds, or 0 for never",
+        ),
+        (
+            "-o slab_automove=3",
+            "-o slab_automove=3: slab_automove must be 0 to 2",
+        ),
+        (
+            "-o slab_automove_ratio=1",
+            "-o slab_automove_ratio=1: slab_automove_ratio must be above 0 and below 1",
+        ),
+        (
+            "-o slab_automove_freeratio=0",
+            "-o slab_automove_freeratio=0: slab_automove_freeratio must be above 0 and below 1",
+        ),
+        (
+            "-o slab_automove_window=2",
+            "-o slab_automove_window=2: slab_automove_window must be 3 to 1800",
+        ),
+        (
+            "-o slab_chunk_max=1025",
+            "-o slab_chunk_max=1025: slab_chunk_max must be 1 to 1024 KB",
+        ),
+        (
+            "-I 16k -o slab_chunk_max=32",
+            "-o slab_chunk_max=32: slab_chunk_max must be at most the item size, -I 16k",
+        ),
+        (
+            "-I 2m -o no_chunked_items",
+            "-I 2m: item size must be at most 1m with -o no_chunked_items",
+        ),
+        (
+            "-o slab_sizes=100-104",
+            "-o slab_sizes=100-104: slab sizes must be 1 to 62 ascending numbers of bytes, 8 apart, \
+             as in 96-144-200",
+        ),
+        (
+            "-o slab_sizes=20-100",
+            "-o slab_sizes=20-100: slab sizes must be 48 to 131072 bytes",
+        ),
+        (
+            "-o slab_sizes=100-500000",
+            "-o slab_sizes=100-500000: slab sizes must be 48 to 131072 bytes",
+        ),
+        (
+            "-o lru_crawler_sleep=1000001",
+            "-o lru_crawler_sleep=1000001: lru_crawler_sleep must be 0 to 1000000 microseconds",
+        ),
+        (
+            "-o hot_lru_pct=80",
+            "-o hot_lru_pct=80: hot_lru_pct must be 1 to 79 percent",
+        ),
+        (
+            "-o hot_lru_pct=50",
+            "-o hot_lru_pct=50: hot_lru_pct and warm_lru_pct must not exceed 80 together",
+        ),
+        (
+            "-o hot_lru_pct=40,warm_lru_pct=41",
+            "-o warm_lru_pct=41: hot_lru_pct and warm_lru_pct must not exceed 80 together",
+        ),
+        (
+            "-o hot_max_factor=0",
+            "-o hot_max_factor=0: hot_max_factor must be above 0",
+        ),
+        (
+            "-o idle_timeout=-1",
+            "-o idle_timeout=-1: idle_timeout must be 0 to 2147483647 seconds",
+        ),
+        (
+            "-l 127.0.0.1:99999",
+            "-l 127.0.0.1:99999: port must be 0 to 65535",
+        ),
+        (
+            "-l ::1,[::1]x",
+            "-l ::1,[::1]x: [::1]x: port must be 0 to 65535",
+        ),
+        ("-l ,", "-l ,: address must be HOST[:PORT]"),
+        ("-l :11211", "-l :11211: address must be HOST[:PORT]"),
+        ("-l btls:127.0.0.1", "-l btls:127.0.0.1: not built yet: TLS"),
+        ("-l mtls:127.0.0.1", "-l mtls:127.0.0.1: not built yet: TLS"),
+        (
+            "-l proto[binary]:127.0.0.1",
+            "-l proto[binary]:127.0.0.1: not built yet: the binary protocol",
+        ),
+        (
+            "-l proto[x]:127.0.0.1",
+            "-l proto[x]:127.0.0.1: protocol must be ascii or auto",
+        ),
+        (
+            "-l tag[]:127.0.0.1",
+            "-l tag[]:127.0.0.1: address must be HOST[:PORT], behind proto[NAME]: or tag[NAME]:",
+        ),
+        ("-q", "-q: unknown option"),
+        ("--frobnicate", "--frobnicate: unknown option"),
+        ("-m", "-m: needs a value"),
+        ("--daemon=1", "--daemon: takes no value"),
+        ("-m 64 128", "128: not an option"),
+        (
+            "--config /no/such/file",
+            "--config /no/such/file: cannot be read: No such file or directory (os error 2)",
+        ),
+    ];
+    for (line, expected) in table {
+        match start(line) {
+            Err(err) => assert_eq!(err, *expected, "{line}"),
+            Ok(_) => panic!("{line}: accepted"),
+        }
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_refused() {
+    let err = start("-l fooble").err().unwrap();
+    assert!(
+        err.starts_with("-l fooble: address must be an IP address or a name that resolves ("),
+        "{err}"
+    );
+}
+
+#[test]
+fn values_that_no_shell_word_can_be_split_into() {
+    let refused = |args: &[&str]| {
+        let args = args.iter().map(|arg| arg.to_string());
+        parse(args, &|_| None).err().map(|err| err.to_string())
+    };
+    assert_eq!(
+        refused(&["-P", ""]).unwrap(),
+        "-P : pid file must not be empty"
+    );
+    assert_eq!(
+        refused(&["-l", ""]).unwrap(),
+        "-l : address must be HOST[:PORT]"
+    );
+    assert_eq!(
+        refused(&["-m", "6\n4"]).unwrap(),
+        "-m 6\\n4: memory limit must be 1 to 262144 MB"
+    );
+    assert_eq!(refused(&["-o", ""]), None);
+    let long = "x".repeat(108);
+    assert!(
+        refused(&["-s", &long])
+            .unwrap()
+            .ends_with("unix socket path must be 1 to 107 bytes")
+    );
+    assert_eq!(refused(&["-s", &long[1..]]), None);
+}
+
+#[test]
+fn every_option_of_memcached_is_known() {
+    let known: HashSet<_> = OPTIONS.iter().chain(EXTENDED).map(|opt| opt.long).collect();
+    assert_eq!(
+        known.len(),
+        OPTIONS.len() + EXTENDED.len(),
+        "a name is in the tables twice"
+    );
+    let letters: HashSet<_> = OPTIONS.iter().map(|opt| opt.short).collect();
+    for letter in "pUsaAlDdrumMckvhiVPfnLtRCbBISFXWYeZNo".chars() {
+        assert!(letters.contains(&*letter.to_string()), "-{letter}");
+    }
+    for name in "port udp-port unix-socket unix-mask enable-shutdown listen daemon enable-coredumps user memory-limit \
+        disable-evictions conn-limit lock-memory verbose help license version pidfile slab-growth-factor slab-min-size \
+        enable-largepages threads max-reqs-per-event disable-cas listen-backlog protocol max-item-size enable-sasl \
+        disable-flush-all disable-dumping disable-watch auth-file memory-file enable-ssl extended napi_ids maxconns_fast \
+        no_maxconns_fast hashpower no_hashexpand hash_algorithm tail_repair_time slab_reassign no_slab_reassign \
+        slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio slab_sizes \
+        slab_chunk_max no_chunked_items lru_crawler no_lru_crawler lru_crawler_sleep lru_crawler_tocrawl lru_maintainer \
+        no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl idle_timeout \
+        watcher_logbuf_size worker_logbuf_size read_buf_mem_limit track_sizes modern no_modern inline_ascii_resp \
+        no_inline_ascii_resp resp_obj_mem_limit drop_privileges no_drop_privileges sock_cookie_id relaxed_privileges \
+        ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ciphers ssl_ca_cert ssl_wbuf_size ssl_session_cache \
+        ssl_kernel_tls ssl_min_version ext_path ext_page_size ext_wbuf_size ext_threads ext_io_depth ext_item_size \
+        ext_item_age ext_low_ttl ext_recache_rate ext_compact_under ext_drop_under ext_max_frag ext_max_sleep \
+        ext_drop_unread proxy_config proxy_arg proxy_uring proxy_memprofile"
+        .split_whitespace()
+    {
+        assert!(known.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    let mut count = 0;
+    for opt in OPTIONS.iter().chain(EXTENDED) {
+        if let Kind::NotBuilt { value, what } = opt.kind {
+            let line = written(opt, if value.is_empty() { "" } else { "7" });
+            let err = start(&line)
+                .err()
+                .unwrap_or_else(|| panic!("{line}: accepted"));
+            assert!(err.ends_with(&format!(": not built yet: {what}")), "{err}");
+            assert!(opt.help.is_empty(), "{} is in the help text", opt.long);
+            count += 1;
+        }
+    }
+    assert!(count >= 30);
+}
+
+#[test]
+fn defaults_told_are_the_defaults_taken() {
+    for opt in OPTIONS.iter().chain(EXTENDED) {
+        if let Kind::Value { default, .. } = opt.kind
+            && !default.is_empty()
+        {
+            let line = written(opt, default);
+            assert_eq!(settings(&line), settings(""), "{line}");
+        }
+    }
+}
+
+#[test]
+fn help_names_what_works_and_nothing_else() {
+    for line in ["-h", "--help", "-t 0 -h", "-vh"] {
+        let Ok(Start::Print(text)) = start(line) else {
+            panic!("{line} does not print")
+        };
+        for opt in OPTIONS
+            .iter()
+            .chain(EXTENDED)
+            .filter(|opt| !opt.help.is_empty())
+        {
+            let lines = text.lines().filter(|line| line.contains(opt.help)).count();
+            assert!(lines >= 1 && text.contains(opt.long), "{}", opt.long);
+        }
+        let text = text.to_lowercase();
+        assert!(text.contains("unix-socket"));
+        for word in [
+            "sasl",
+            "enable-ssl",
+            "ext_path",
+            "proxy_config",
+            "no_drop_privileges",
+            "debugtime",
+        ] {
+            assert!(!text.contains(word), "{word}");
+        }
+    }
+}
+
+#[test]
+fn version_and_license_are_printed() {
+    let printed = |line: &str| match start(line) {
+        Ok(Start::Print(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    };
+    let version = printed("-V");
+    let numbers = version.strip_prefix("ketch ").unwrap().trim_end();
+    assert_eq!(
+        numbers
+            .split('.')
+            .filter(|n| n.parse::<u32>().is_ok())
+            .count(),
+        3,
+        "{version}"
+    );
+    assert_eq!(printed("--version"), version);
+    assert!(printed("-i").contains("Redistribution and use in source and binary forms"));
+}
+
+#[test]
+fn the_environment_names_the_port_file() {
+    let env = |name: &str| (name == "MEMCACHED_PORT_FILENAME").then(|| "/tmp/ports".to_owned());
+    let Ok(Start::Run(s)) = parse(std::iter::empty(), &env) else {
+        panic!()
+    };
+    assert_eq!(s.port_file, Some("/tmp/ports".into()));
+}
+
+#[test]
+fn a_daemon_gets_absolute_paths() {
+    let here = std::env::current_dir().unwrap();
+    let s = settings("-d -P x.pid -s x.sock --logfile /var/log/x").unwrap();
+    assert_eq!(s.pid_file, Some(here.join("x.pid")));
+    assert_eq!(s.unix_socket, Some(here.join("x.sock")));
+    assert_eq!(s.log_file, Some("/var/log/x".into()));
+}
+
+#[test]
+fn a_line_of_a_config_file_is_an_option_and_its_value() {
+    let table: &[(&str, &[&str])] = &[
+        ("", &[]),
+        ("   ", &[]),
+        ("# -m 64", &[]),
+        ("  #-m 64", &[]),
+        ("-m 64", &["-m", "64"]),
+        ("  -m\t 64  ", &["-m", "64"]),
+        ("-m64", &["-m64"]),
+        ("--memory-limit=64", &["--memory-limit=64"]),
+        ("--memory-limit 64", &["--memory-limit", "64"]),
+        ("-m 64 # megabytes", &["-m", "64"]),
+        ("-m 64# megabytes", &["-m", "64# megabytes"]),
+        ("-D#", &["-D#"]),
+        ("-P /run/my pid", &["-P", "/run/my pid"]),
+        (
+            "logfile /var/log/memcached.log",
+            &["--logfile", "/var/log/memcached.log"],
+        ),
+        ("-m 64\r", &["-m", "64"]),
+    ];
+    for (line, words) in table {
+        assert_eq!(conf_file::words(line), *words, "{line:?}");
+    }
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let text = "# Debian's file\n-d\nlogfile /var/log/memcached.log\n# -v\n-vv\n-m 128\n--port=11300\n-u memcache\n\
+        -l 10.0.0.1\n-l ::1\n-o idle_timeout=5,track_sizes\n-P /run/memcached/memcached.pid\n";
+    let file = Scratch::file("debian", text);
+
+    let s = settings(&file.option()).unwrap();
+    assert!(s.daemon && s.track_sizes);
+    assert_eq!(
+        (s.memory_limit_bytes, s.tcp_port, s.verbosity),
+        (128 << 20, 11300, 2)
+    );
+    assert_eq!(s.log_file, Some("/var/log/memcached.log".into()));
+    assert_eq!(s.listen_given.as_deref(), Some("10.0.0.1,::1"));
+    assert_eq!(s.listen[1].addrs, addrs(&["[::1]:11300"]));
+
+    for line in [
+        "-m 32 -l 127.0.0.1 -v -o idle_timeout=6 CONF",
+        "CONF -m 32 -l 127.0.0.1 -v -o idle_timeout=6",
+    ] {
+        let s = settings(&line.replace("CONF", &file.option())).unwrap();
+        assert_eq!(
+            (s.memory_limit_bytes, s.verbosity, s.idle_timeout_s),
+            (32 << 20, 1, 6)
+        );
+        assert_eq!(
+            (s.listen_given.as_deref(), s.listen.len()),
+            (Some("127.0.0.1"), 1)
+        );
+        assert_eq!((s.tcp_port, s.user.as_deref()), (11300, Some("memcache")));
+        assert!(s.track_sizes);
+    }
+}
+
+#[test]
+fn errors_of_a_file_tell_the_line() {
+    let table = [
+        ("-m 64\n\n-t 0\n", "3: -t 0: threads must be 1 to 256"),
+        ("-m", "1: -m: needs a value"),
+        ("-d now", "1: now: not an option"),
+        ("port 11211", "1: port: not an option"),
+        ("--prot=11211", "1: --prot: unknown option"),
+        ("-o a,b", "1: -o a: unknown option"),
+        ("-S", "1: -S: not built yet: SASL authentication"),
+        ("-h", "1: -h: has no place in a config file"),
+        ("--config x", "1: --config x: has no place in a config file"),
+        (
+            "# big\n-I 256m",
+            "2: -I 256m: item size must be at most half of the memory limit, -m 64",
+        ),
+        ("-l btls:x", "1: -l btls:x: not built yet: TLS"),
+    ];
+    for (text, expected) in table {
+        let file = Scratch::file("errors", text);
+        let err = start(&file.option())
+            .err()
+            .unwrap_or_else(|| panic!("{text:?}: accepted"));
+        assert_eq!(err, format!("{}:{expected}", file.0.display()));
+    }
+}
+
+#[test]
+fn the_example_file_shows_every_option_with_its_default() {
+    let example = include_str!("../../memcached.conf.example");
+    assert_eq!(
+        example
+            .lines()
+            .find(|line| !line.is_empty() && !line.starts_with('#')),
+        None,
+        "all of the example is commented out"
+    );
+    let mut shown = HashSet::new();
+    for line in example.lines().filter(|line| line.starts_with("#-")) {
+        let line = &line[1..];
+        let file = Scratch::file("example", line);
+        let parsed = settings(&file.option()).unwrap_or_else(|err| panic!("{err}"));
+        let given = given::split(&conf_file::words(line), None).unwrap();
+        let [one] = &given[..] else {
+            panic!("{line}: not one option")
+        };
+        assert!(shown.insert(one.opt.long), "{line}: shown twice");
+        if let Kind::Value { default, .. } = one.opt.kind
+            && !default.is_empty()
+        {
+            assert_eq!(one.value, default, "{line}");
+            assert_eq!(Ok(parsed), settings(""), "{line}");
+        }
+    }
+    let on_the_command_line_alone = ["help", "license", "version", "config", "extended"];
+    for opt in OPTIONS
+        .iter()
+        .chain(EXTENDED)
+        .filter(|opt| !opt.help.is_empty())
+    {
+        assert!(
+            shown.contains(opt.long) || on_the_command_line_alone.contains(&opt.long),
+            "{} is not in the example",
+            opt.long
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Reads the value of one option; the error says which values are accepted.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// A whole number within `range`. `what` names the thing and `unit`, where there is one, what it counts.
+pub(super) fn whole<T>(
+    what: &str,
+    value: &str,
+    range: RangeInclusive<T>,
+    unit: &str,
+) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    match value.parse() {
+        Ok(number) if range.contains(&number) && !value.starts_with('+') => Ok(number),
+        _ => {
+            let space = if unit.is_empty() { "" } else { " " };
+            Err(format!(
+                "{what} must be {} to {}{space}{unit}",
+                range.start(),
+                range.end()
+            ))
+        }
+    }
+}
+
+/// A finite number that `accepts` agrees to; `range` says in words which ones those are.
+pub(super) fn decimal(
+    what: &str,
+    value: &str,
+    accepts: fn(f64) -> bool,
+    range: &str,
+) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(number) if number.is_finite() && accepts(number) => Ok(number),
+        _ => Err(format!("{what} must be {range}")),
+    }
+}
+
+/// Permission bits, written in octal.
+pub(super) fn octal_mask(value: &str) -> Result<u32, String> {
+    match u32::from_str_radix(value, 8) {
+        Ok(mask) if mask <= 0o777 && !value.starts_with('+') => Ok(mask),
+        _ => Err("unix socket mask must be 0 to 777, in octal".to_owned()),
+    }
+}
+
+/// Bytes with an optional k or m behind them, 1k to 1024m.
+pub(super) fn item_size(value: &str) -> Result<usize, String> {
+    let (digits, shift) = match value.as_bytes().last() {
+        Some(b'k' | b'K') => (&value[..value.len() - 1], 10),
+        Some(b'm' | b'M') => (&value[..value.len() - 1], 20),
+        _ => (value, 0),
+    };
+    whole("item size", digits, 1..=1usize << 30, "")
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| (1 << 10..=1 << 30).contains(bytes))
+        .ok_or_else(|| "item size must be 1k to 1024m".to_owned())
+}
+
+/// Chunk sizes as `96-144-200`: each at least 8 bytes above the one before, as chunks are aligned to 8.
+pub(super) fn slab_sizes(value: &str) -> Result<Vec<usize>, String> {
+    /// Class 0 is no class, and class ids are below 64; the largest chunk takes the last.
+    const SIZES_MAX: usize = 62;
+    let reason = || {
+        format!(
+            "slab sizes must be 1 to {SIZES_MAX} ascending numbers of bytes, 8 apart, as in 96-144-200"
+        )
+    };
+    let sizes = value
+        .split('-')
+        .map(|size| whole("", size, 1..=1usize << 20, ""))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| reason())?;
+    let ascends = sizes.windows(2).all(|pair| pair[1] >= pair[0] + 8);
+    if ascends && sizes.len() <= SIZES_MAX {
+        Ok(sizes)
+    } else {
+        Err(reason())
+    }
+}
+
+/// The one byte that ends a key's prefix.
+pub(super) fn delimiter(value: &str) -> Result<u8, String> {
+    match value.as_bytes() {
+        [byte] if byte.is_ascii_graphic() => Ok(*byte),
+        _ => Err("prefix delimiter must be one printable ASCII character".to_owned()),
+    }
+}
+
+/// A path or a name that is not empty.
+pub(super) fn text<T: From<String>>(what: &str, value: &str) -> Result<T, String> {
+    if value.is_empty() || value.contains('\0') {
+        return Err(format!("{what} must not be empty"));
+    }
+    Ok(value.to_owned().into())
+}
+
+/// A path that fits the kernel's unix socket address: 107 bytes and a NUL.
+pub(super) fn unix_path(value: &str) -> Result<std::path::PathBuf, String> {
+    if value.len() > 107 {
+        return Err("unix socket path must be 1 to 107 bytes".to_owned());
+    }
+    text("unix socket path", value)
+}

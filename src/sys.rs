@@ -1,0 +1,532 @@
+//! What only the operating system can do: background, privileges, limits, signals, pid and port files.
+//!
+//! One of the three rooms where unsafe code is allowed (the others are `slab-alloc` and `cache/item.rs`): these are calls
+//! into libc with plain numbers and buffers of our own; no pointer outlives its call.
+//!
+//! ```text
+//!  daemonize -> limits -> Signals -> (bind) -> drop_root -> PidFile -> Background::detach -> Signals::wait ..
+//!  no thread yet       |            as root   |  as the user
+//! ```
+//!
+//! Y1. [`daemonize`] runs before any thread is started: only the calling thread lives on in a forked process.
+//! Y2. [`Signals::new`] runs after it, and before threads: a signal that comes early is answered, not lost.
+//! Y3. The umask belongs to the whole process; [`Umask`] is held for one bind, while no other thread makes files.
+//!
+//! SIGPIPE needs no care: the Rust runtime ignores it, and a write to a closed socket is an ordinary error.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::low_level;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGINT, SIGTERM: end now.
+    Stop,
+    /// SIGUSR1: end when the clients are done.
+    StopGracefully,
+    /// SIGHUP: read again what can be read again.
+    Reload,
+}
+
+/// The signals of this process as a stream of events.
+pub struct Signals {
+    inner: SignalsInfo,
+}
+
+impl Signals {
+    /// Takes over SIGINT, SIGTERM, SIGUSR1 and SIGHUP.
+    pub fn new() -> io::Result<Self> {
+        Ok(Signals {
+            inner: SignalsInfo::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?,
+        })
+    }
+
+    /// Waits for the next event. Signals of one kind that arrive together count once.
+    pub fn wait(&mut self) -> Event {
+        let signal = self.inner.forever().next();
+        match signal
+            .expect("the stream ends only when closed, and we hand out no handle to close it")
+        {
+            SIGUSR1 => Event::StopGracefully,
+            SIGHUP => Event::Reload,
+            _ => Event::Stop,
+        }
+    }
+}
+
+/// Sends this process the signal for `event`, as the `shutdown` command does; [`Signals::wait`] answers it.
+pub fn raise(event: Event) {
+    let signal = match event {
+        Event::Stop => SIGINT,
+        Event::StopGracefully => SIGUSR1,
+        Event::Reload => SIGHUP,
+    };
+    low_level::raise(signal).expect("raise fails only on numbers that are no signals");
+}
+
+/// Which side of the fork this is.
+pub enum Fork {
+    /// The process that was started. It ends, well if the daemon came up.
+    Parent {
+        /// Whether the daemon called [`Background::detach`].
+        ready: bool,
+    },
+    /// The daemon.
+    Child(Background),
+}
+
+/// The daemon's promise to tell its parent when it is ready; dropped, it tells of failure.
+pub struct Background {
+    parent: PipeWriter,
+}
+
+/// Goes on in a forked process with its own session, in `/`, with nothing to read from. The parent waits until the daemon
+/// is ready or has ended, so that whoever started it sees its errors and can connect once it returns.
+pub fn daemonize() -> io::Result<Fork> {
+    let (mut from_child, parent) = io::pipe()?;
+    // SAFETY: no other thread exists (Y1), so the child may do everything its parent could.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(from_child);
+            // SAFETY: setsid takes no arguments; a fresh child leads no group, so it succeeds.
+            unsafe { libc::setsid() };
+            std::env::set_current_dir("/")?;
+            let null = File::options().read(true).write(true).open("/dev/null")?;
+            replace_fd(&null, libc::STDIN_FILENO)?;
+            replace_fd(&null, libc::STDOUT_FILENO)?;
+            Ok(Fork::Child(Background { parent }))
+        }
+        _ => {
+            drop(parent);
+            let ready = from_child.read(&mut [0]).is_ok_and(|count| count == 1);
+            Ok(Fork::Parent { ready })
+        }
+    }
+}
+
+impl Background {
+    /// Lets the parent go. Standard error is let go too, unless someone wants to read it.
+    pub fn detach(mut self, keep_stderr: bool) -> io::Result<()> {
+        if !keep_stderr {
+            redirect_stderr(&File::options().write(true).open("/dev/null")?)?;
+        }
+        self.parent.write_all(b".")
+    }
+}
+
+/// From now on standard error goes to `file`.
+pub fn redirect_stderr(file: &File) -> io::Result<()> {
+    replace_fd(file, libc::STDERR_FILENO)
+}
+
+fn replace_fd(file: &File, fd: libc::c_int) -> io::Result<()> {
+    // SAFETY: both are open descriptors; the standard ones are used by number and owned by nobody.
+    check(unsafe { libc::dup2(file.as_raw_fd(), fd) })
+}
+
+/// Ends being root, if this process is: it becomes `user`, for good. Without a user it stays root, with a warning; `-u
+/// root` stays root without one. Who is not root keeps what they have.
+pub fn drop_root(user: Option<&str>) -> Result<(), String> {
+    // SAFETY: takes no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    let Some(name) = user else {
+        log::warn!("running as root; name another user with -u, or -u root to mean it");
+        return Ok(());
+    };
+    let user = User::find(name)?;
+    if user.uid == 0 {
+        return Ok(());
+    }
+    let refused = |err| format!("-u {name}: cannot become this user: {err}");
+    // The last type of initgroups differs between systems.
+    // SAFETY: the name is a string ending in NUL that lives through the call.
+    check(unsafe { libc::initgroups(user.name.as_ptr(), user.gid as _) }).map_err(refused)?;
+    // The group goes first: after setuid there is no right to change it.
+    // SAFETY: plain numbers.
+    check(unsafe { libc::setgid(user.gid) }).map_err(refused)?;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::setuid(user.uid) }).map_err(refused)
+}
+
+/// Hands the file at `path` to the user that [`drop_root`] will become: a unix socket bound by root would otherwise stay
+/// root's, and the server could not remove it in the end. Does nothing where `drop_root` does nothing.
+pub fn give_to_user(path: &Path, user: Option<&str>) -> Result<(), String> {
+    // SAFETY: takes no arguments and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    match user {
+        Some(name) if is_root => {
+            let user = User::find(name)?;
+            chown(path, Some(user.uid), Some(user.gid))
+                .map_err(|err| format!("{}: cannot give to user {name}: {err}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct User {
+    name: CString,
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+}
+
+impl User {
+    fn find(name: &str) -> Result<User, String> {
+        /// An entry of the user database is a few hundred bytes; its strings go here.
+        const ENTRY_BYTES: usize = 16 << 10;
+        let unknown = || format!("-u {name}: no such user");
+        let name = CString::new(name).map_err(|_| unknown())?;
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut strings = vec![0; ENTRY_BYTES];
+        let mut found = std::ptr::null_mut();
+        // SAFETY: all pointers are to our own memory of the length given, and outlive the call.
+        let failed = unsafe {
+            libc::getpwnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                strings.as_mut_ptr(),
+                strings.len(),
+                &mut found,
+            )
+        };
+        if failed != 0 || found.is_null() {
+            return Err(unknown());
+        }
+        // SAFETY: a non-null `found` points to `entry`, filled in. Its strings are not looked at.
+        let entry = unsafe { entry.assume_init() };
+        Ok(User {
+            name,
+            uid: entry.pw_uid,
+            gid: entry.pw_gid,
+        })
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// Raises the number of open files to `wanted`, or as near as allowed; returns what it is now.
+pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
+    raise_limit(libc::RLIMIT_NOFILE, wanted)
+}
+
+/// Lets the kernel write core files of any size, also after a change of user; an error where it will write none.
+pub fn allow_coredumps() -> io::Result<()> {
+    if raise_limit(libc::RLIMIT_CORE, libc::RLIM_INFINITY)? == 0 {
+        return Err(io::Error::other(
+            "the limit on core files is 0 and cannot be raised",
+        ));
+    }
+    // A process that has changed its user writes no core unless it says that it may.
+    #[cfg(target_os = "linux")]
+    // SAFETY: plain numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong, 0, 0, 0) })?;
+    Ok(())
+}
+
+/// Locks all memory of this process, now and later. To be called as root where there is a root: the limit on locked
+/// memory is lifted first, and stays lifted for the user who comes after. Where it stays below twice `memory_bytes` nothing
+/// is locked, as the allocations to come would fail.
+pub fn lock_memory(memory_bytes: u64) -> io::Result<()> {
+    let limit = raise_limit(libc::RLIMIT_MEMLOCK, libc::RLIM_INFINITY)?;
+    if limit < memory_bytes.saturating_mul(2) {
+        let reason = format!("the limit on locked memory is {limit} bytes and cannot be raised");
+        return Err(io::Error::other(reason));
+    }
+    // SAFETY: plain flags.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) })
+}
+
+fn raise_limit(resource: Resource, wanted: libc::rlim_t) -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct is ours and of the type asked for.
+    check(unsafe { libc::getrlimit(resource, &mut limit) })?;
+    if limit.rlim_cur >= wanted {
+        return Ok(limit.rlim_cur);
+    }
+    // First as root may, the hard limit with the soft one; then up to the hard limit.
+    let raised = libc::rlimit {
+        rlim_cur: wanted,
+        rlim_max: wanted.max(limit.rlim_max),
+    };
+    let allowed = libc::rlimit {
+        rlim_cur: wanted.min(limit.rlim_max),
+        rlim_max: limit.rlim_max,
+    };
+    for new in [raised, allowed] {
+        // SAFETY: the struct is ours and only read.
+        if unsafe { libc::setrlimit(resource, &new) } == 0 {
+            return Ok(new.rlim_cur);
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The umask that leaves exactly `access` bits; the old one comes back when this is dropped (Y3).
+pub struct Umask {
+    old: libc::mode_t,
+}
+
+impl Umask {
+    /// New files get at most the permission bits `access`.
+    pub fn allow(access: u32) -> Self {
+        let mask = (!access & 0o777) as libc::mode_t;
+        // SAFETY: a plain number; umask cannot fail.
+        let old = unsafe { libc::umask(mask) };
+        Umask { old }
+    }
+}
+
+impl Drop for Umask {
+    fn drop(&mut self) {
+        // SAFETY: as in `allow`.
+        unsafe { libc::umask(self.old) };
+    }
+}
+
+/// The file that holds our process id; removed when this is dropped.
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes the process id to `path`, in one step for those who read it. Warns if the file named another process that
+    /// still runs.
+    pub fn write(path: &Path) -> io::Result<Self> {
+        if let Some(pid) = read_pid(path).filter(|&pid| pid != process::id() && is_alive(pid)) {
+            log::warn!("{}: held the pid {pid}, which is running", path.display());
+        }
+        write_then_rename(path, ".tmp", &format!("{}\n", process::id()))?;
+        Ok(PidFile {
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // If another server has taken the path meanwhile, the file is its own.
+        if read_pid(&self.path) == Some(process::id())
+            && let Err(err) = fs::remove_file(&self.path)
+        {
+            log::warn!("{}: cannot be removed: {err}", self.path.display());
+        }
+    }
+}
+
+fn read_pid(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn is_alive(pid: u32) -> bool {
+    // 0 and negative numbers mean groups of processes.
+    let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 0) else {
+        return false;
+    };
+    // SAFETY: plain numbers; signal 0 only asks whether there is such a process.
+    let answer = check(unsafe { libc::kill(pid, 0) });
+    answer.map_or_else(|err| err.raw_os_error() == Some(libc::EPERM), |()| true)
+}
+
+/// Writes the bound ports as the test suites of memcached read them, a line each such as `TCP INET: 11211`; whoever waits
+/// for the file sees it whole.
+pub fn write_port_file(path: &Path, tcp: &[SocketAddr], udp: &[SocketAddr]) -> io::Result<()> {
+    let mut text = String::new();
+    for (transport, addrs) in [("TCP", tcp), ("UDP", udp)] {
+        for addr in addrs {
+            let family = if addr.is_ipv4() { "INET" } else { "INET6" };
+            text.push_str(&format!("{transport} {family}: {}\n", addr.port()));
+        }
+    }
+    write_then_rename(path, ".lck", &text)
+}
+
+/// Writes `text` to `path` with `suffix` and renames that to `path`.
+fn write_then_rename(path: &Path, suffix: &str, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    fs::write(&beside, text)?;
+    fs::rename(&beside, path)
+}
+
+/// What this process has used.
+#[derive(Clone, Copy, Debug)]
+pub struct Rusage {
+    /// Time in our own code.
+    pub user: Duration,
+    /// Time in the kernel.
+    pub system: Duration,
+    /// Largest resident size so far.
+    pub rss_bytes_max: u64,
+}
+
+/// The usage so far, of all threads.
+pub fn rusage() -> Rusage {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the struct is ours; the call fills it in, and all zeros are a value of it as well.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    // Kilobytes, but for macOS.
+    let rss_unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    Rusage {
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        rss_bytes_max: usage.ru_maxrss as u64 * rss_unit,
+    }
+}
+
+/// A libc answer as a result.
+fn check(answer: libc::c_int) -> io::Result<()> {
+    if answer == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A path of this test alone.
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("ketch-sys-{}-{name}", process::id()))
+    }
+
+    #[test]
+    fn signals_become_events_also_when_they_came_before_the_wait() {
+        let mut signals = Signals::new().unwrap();
+        for event in [Event::Reload, Event::StopGracefully, Event::Stop] {
+            raise(event);
+            assert_eq!(signals.wait(), event);
+        }
+        raise(Event::Stop);
+        raise(Event::Reload);
+        let both = [signals.wait(), signals.wait()];
+        assert!(
+            both.contains(&Event::Stop) && both.contains(&Event::Reload),
+            "{both:?}"
+        );
+    }
+
+    #[test]
+    fn pid_file_holds_our_pid_until_dropped() {
+        let path = scratch("pid");
+        fs::write(&path, "1\n").unwrap();
+        let file = PidFile::write(&path).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            format!("{}\n", process::id())
+        );
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn pid_file_of_another_is_left_alone() {
+        let path = scratch("pid-taken");
+        let file = PidFile::write(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_is_alive_or_not() {
+        assert!(is_alive(process::id()));
+        assert!(is_alive(1));
+        assert!(!is_alive(0));
+        assert!(!is_alive(u32::MAX));
+        let mut child = process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(!is_alive(child.id()));
+    }
+
+    #[test]
+    fn port_file_has_a_line_for_each_address() {
+        let path = scratch("ports");
+        let tcp = [
+            "127.0.0.1:11211".parse().unwrap(),
+            "[::1]:11212".parse().unwrap(),
+        ];
+        write_port_file(&path, &tcp, &["127.0.0.1:11213".parse().unwrap()]).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "TCP INET: 11211\nTCP INET6: 11212\nUDP INET: 11213\n"
+        );
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn umask_holds_while_the_guard_lives() {
+        let mode = |name| {
+            let path = scratch(name);
+            File::create(&path).unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            fs::remove_file(&path).unwrap();
+            mode
+        };
+        let before = mode("umask-before");
+        let guard = Umask::allow(0o640);
+        assert_eq!(mode("umask-held"), 0o640);
+        drop(guard);
+        assert_eq!(mode("umask-after"), before);
+    }
+
+    #[test]
+    fn open_files_are_raised_never_lowered() {
+        let now = raise_open_files(0).unwrap();
+        assert!(raise_open_files(now).unwrap() >= now);
+        assert!(raise_open_files(now + 1).unwrap() >= now);
+    }
+
+    #[test]
+    fn users_are_found_by_name() {
+        assert_eq!(User::find("root").unwrap().uid, 0);
+        assert_eq!(
+            User::find("no-such-user").err().unwrap(),
+            "-u no-such-user: no such user"
+        );
+        assert_eq!(User::find("a\0b").err().unwrap(), "-u a\0b: no such user");
+    }
+
+    #[test]
+    fn rusage_counts_up() {
+        let before = rusage();
+        assert!(before.rss_bytes_max > 100 << 10, "{before:?}");
+        let mut sum = 0u64;
+        while rusage().user == before.user {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(rusage().user > before.user);
+    }
+}

@@ -1,0 +1,330 @@
+//! The program's start and end, seen from outside: what it prints, refuses, writes, and how signals end it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest a start or an end may take before a test gives up. The server itself stops within two seconds.
+const DEADLINE: Duration = Duration::from_secs(10);
+const EX_USAGE: i32 = 64;
+const EX_OSERR: i32 = 71;
+
+fn ketch(args: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
+    command
+        .args(args)
+        .env_remove("MEMCACHED_PORT_FILENAME")
+        .stdin(Stdio::null());
+    command
+}
+
+fn output(line: &str) -> Output {
+    ketch(&line.split_whitespace().collect::<Vec<_>>())
+        .output()
+        .unwrap()
+}
+
+/// A directory of one test, removed with what is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("ketch-options-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server in the foreground, killed if a test leaves it.
+struct Server(Child);
+
+impl Server {
+    /// Started on free ports, which it writes to `ports`.
+    fn start(args: &str, ports: &Path) -> Self {
+        let args: Vec<_> = args.split_whitespace().collect();
+        let mut command = ketch(&args);
+        command
+            .env("MEMCACHED_PORT_FILENAME", ports)
+            .stderr(Stdio::null());
+        Server(command.spawn().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        signal(self.0.id(), name);
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        until("the server to end", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -s {name} {pid}");
+}
+
+/// Asks `done` until it answers, or panics at the deadline.
+fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = done() {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn text_of(path: &Path) -> String {
+    until(&path.display().to_string(), || {
+        fs::read_to_string(path).ok()
+    })
+}
+
+/// The port of the first `TCP INET` line.
+fn tcp_port(ports: &Path) -> u16 {
+    let text = text_of(ports);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP INET: "));
+    line.unwrap_or_else(|| panic!("no TCP port in {text:?}"))
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn help_version_and_license_go_to_standard_output() {
+    for (line, word) in [
+        ("-h", "unix-socket"),
+        ("-V", "ketch "),
+        ("-i", "Redistribution"),
+        ("-h -t 0", "threads"),
+    ] {
+        let out = output(line);
+        assert_eq!(out.status.code(), Some(0), "{line}");
+        assert!(
+            String::from_utf8(out.stdout).unwrap().contains(word),
+            "{line}"
+        );
+        assert!(out.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn refusals_are_one_line_and_an_exit_code() {
+    let table = [
+        ("-l fooble", "-l fooble"),
+        ("-I 1000", "-I 1000"),
+        ("-I 256m -m 64", "-I 256m"),
+        ("-m 0", "-m 0"),
+        ("-c 0", "-c 0"),
+        ("-c -1", "-c -1"),
+        ("-t 0", "-t 0"),
+        ("-f 1", "-f 1"),
+        ("-p 65536", "-p 65536"),
+        ("-B http", "-B http"),
+        ("-B binary", "-B binary"),
+        ("-S", "-S"),
+        ("-S -B ascii", "-S"),
+        ("-S -B auto", "-S"),
+        ("-Y /etc/auth", "-Y /etc/auth"),
+        ("-Z", "-Z"),
+        ("-U 11211", "-U 11211"),
+        ("-e /mnt/x", "-e /mnt/x"),
+        ("-N 2", "-N 2"),
+        ("-o ext_path=x:1g", "-o ext_path=x:1g"),
+        ("-o proxy_config=x", "-o proxy_config=x"),
+        ("-o ssl_key=x", "-o ssl_key=x"),
+        ("-o eviction=lfu", "-o eviction=lfu"),
+        ("-o foo", "-o foo"),
+        ("-o slab_automove=3", "-o slab_automove=3"),
+        ("-l btls:127.0.0.1", "-l btls:127.0.0.1"),
+        ("--config /no/such/file", "--config /no/such/file"),
+        ("-q", "-q"),
+        ("-m", "-m"),
+        ("--threads=0", "-t 0"),
+        ("-d -t 0", "-t 0"),
+    ];
+    for (line, named) in table {
+        let out = output(line);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(EX_USAGE), "{line}: {err}");
+        assert!(
+            err.starts_with(&format!("ketch: {named}: ")),
+            "{line}: {err}"
+        );
+        assert!(
+            err.ends_with('\n') && err.lines().count() == 1,
+            "{line}: {err}"
+        );
+        assert!(out.stdout.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn a_config_file_is_read_and_its_errors_tell_the_line() {
+    let scratch = Scratch::new("config");
+    let (conf, ports) = (scratch.path("conf"), scratch.path("ports"));
+    fs::write(&conf, "# a test\n-p -1\n-u root\n").unwrap();
+    let server = Server::start(&format!("--config {}", conf.display()), &ports);
+    TcpStream::connect(("127.0.0.1", tcp_port(&ports))).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+
+    fs::write(&conf, "# a test\n-t 0\n").unwrap();
+    let out = output(&format!("--config {}", conf.display()));
+    assert_eq!(out.status.code(), Some(EX_USAGE));
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        format!(
+            "ketch: {}:2: -t 0: threads must be 1 to 256\n",
+            conf.display()
+        )
+    );
+}
+
+#[test]
+fn signals_end_the_server_well_but_for_hup() {
+    let scratch = Scratch::new("signals");
+    for name in ["INT", "TERM", "USR1"] {
+        let (ports, pid) = (scratch.path("ports"), scratch.path("pid"));
+        let args = format!(
+            "-p -1 -U 0 -u root -o relaxed_privileges -P {}",
+            pid.display()
+        );
+        let server = Server::start(&args, &ports);
+        let port = tcp_port(&ports);
+        assert_eq!(text_of(&pid).trim(), server.0.id().to_string());
+        server.signal("HUP");
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        server.signal(name);
+        assert_eq!(server.wait().code(), Some(0), "{name}");
+        assert!(!pid.exists(), "{name}");
+        fs::remove_file(&ports).unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_is_ready_when_its_parent_returns() {
+    let scratch = Scratch::new("daemon");
+    let (ports, pid_file) = (scratch.path("ports"), scratch.path("pid"));
+    let mut command = ketch(&["-d", "-p", "-1", "-u", "root", "-P"]);
+    // `output` waits for the end of the pipes, so it also shows that the daemon has let go of them.
+    let out = command
+        .arg(&pid_file)
+        .env("MEMCACHED_PORT_FILENAME", &ports)
+        .output()
+        .unwrap();
+    assert_eq!(
+        out.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+
+    let pid = fs::read_to_string(&pid_file)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let connected = TcpStream::connect(("127.0.0.1", tcp_port(&ports)));
+    signal(pid, "TERM");
+    connected.unwrap();
+    until("the pid file to go", || (!pid_file.exists()).then_some(()));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_so() {
+    let scratch = Scratch::new("daemon-fails");
+    let ports = scratch.path("ports");
+    let server = Server::start("-l 127.0.0.1 -p -1 -u root", &ports);
+    let out = output(&format!("-d -u root -l 127.0.0.1 -p {}", tcp_port(&ports)));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        err.starts_with("ketch: ") && err.lines().count() == 1,
+        "{err}"
+    );
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_unix_socket_has_its_mask_and_takes_the_place_of_tcp() {
+    let scratch = Scratch::new("unix");
+    let (ports, socket) = (scratch.path("ports"), scratch.path("socket"));
+    let server = Server::start(&format!("-u root -a 640 -s {}", socket.display()), &ports);
+    until("a connection", || UnixStream::connect(&socket).ok());
+    assert_eq!(
+        fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+    assert!(
+        !fs::read_to_string(&ports)
+            .unwrap_or_default()
+            .contains("TCP")
+    );
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn the_log_goes_where_it_is_sent() {
+    let scratch = Scratch::new("log");
+    let (ports, log) = (scratch.path("ports"), scratch.path("log"));
+    let args = format!("-l 127.0.0.1 -p -1 -u root --logfile {}", log.display());
+    let server = Server::start(&args, &ports);
+    tcp_port(&ports);
+    until("the server to take its log", || {
+        server.signal("HUP");
+        fs::read_to_string(&log)
+            .is_ok_and(|text| text.contains("SIGHUP"))
+            .then_some(())
+    });
+    server.signal("INT");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn an_unknown_user_ends_the_start_of_root() {
+    let is_root = fs::metadata("/proc/self")
+        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    if !is_root {
+        // Without root there is no other user to become, and -u is read over.
+        return;
+    }
+    let out = output("-l 127.0.0.1 -p -1 -u no-such-user");
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        "ketch: -u no-such-user: no such user\n"
+    );
+}
