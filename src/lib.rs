@@ -7,4 +7,9 @@
 
 pub mod cache;
 pub mod clock;
+pub mod command;
+pub mod net;
+pub mod server;
+pub mod settings;
 pub mod stats;
+pub mod sys;

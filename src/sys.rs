@@ -31,6 +31,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::low_level;
 
+/// The error of an address family that this machine does not have.
+pub const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
+
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -102,7 +102,7 @@ impl Cache {
             let _lru = self.lru(class);
             let still = self.items.state(handle) & state::LINKED != 0
                 && self.items.class(handle) == Some(class)
-                && self.items.slabs().class_of(handle) == class;
+                && self.items.slabs().page_class(self.items.slabs().page_of(handle)) == Some(class);
             !still
                 || self.life(handle, now) != Lookup::Found
                 || show(ItemView { items: &self.items, handle })

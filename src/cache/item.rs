@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `next` and `prev` are the LRU's links, `accessed_at` the second of the last access. An item is LARGE when its value
-//! is long enough to be sent from where it lies; only then it carries a reference count. What does not fit the largest
-//! chunk is continued in further chunks.
+//! is long enough to be sent from where it lies, or does not fit one chunk; only then it carries a reference count.
+//! What does not fit the largest chunk is continued in further chunks.
 //!
 //! I1. A handle stays valid from `alloc` to `free`; the class of its chunk does not change meanwhile.
 //! I2. LINKED is set exactly while the item is in the table and in one LRU segment; it changes under the lock of the
@@ -125,6 +125,8 @@ pub struct Items {
     slabs: SlabAllocator,
     use_cas: bool,
     item_bytes_max: usize,
+    /// The size of the largest chunk.
+    chunk_bytes_max: usize,
 }
 
 impl fmt::Debug for Items {
@@ -136,7 +138,8 @@ impl fmt::Debug for Items {
 impl Items {
     /// A typed view of `slabs`; `use_cas` is off with `-C`, `item_bytes_max` is `-I`.
     pub fn new(slabs: SlabAllocator, use_cas: bool, item_bytes_max: usize) -> Self {
-        Items { slabs, use_cas, item_bytes_max }
+        let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
+        Items { slabs, use_cas, item_bytes_max, chunk_bytes_max }
     }
 
     /// The allocator below.
@@ -293,7 +296,7 @@ impl Items {
     /// An optional 32-bit field of an initialised item; its bit of the state word tells that it is there.
     #[inline]
     fn optional_word(&self, handle: ChunkHandle, offset: usize) -> &AtomicU32 {
-        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.slabs.chunk_bytes(self.slabs.class_of(handle)));
+        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.chunk_bytes_max);
         // SAFETY: the field lies inside the chunk (its layout was counted when the chunk was chosen), is 4-aligned, and
         // is only ever touched as an atomic while the chunk is an item (I1, I4).
         unsafe { &*self.slabs.ptr(handle).as_ptr().add(offset).cast::<AtomicU32>() }
@@ -343,7 +346,7 @@ impl Items {
     #[inline]
     fn head_value_len(&self, handle: ChunkHandle, offset: usize) -> usize {
         let len = self.value_len(handle);
-        if self.chain_start(handle).is_none() {
+        if self.state(handle) & state::LARGE == 0 {
             len
         } else {
             len.min(self.slabs.chunk_bytes(self.slabs.class_of(handle)) - offset)
@@ -410,8 +413,13 @@ impl Items {
         let mut set = |condition, bit| bits |= if condition { bit } else { 0 };
         set(self.use_cas, state::HAS_CAS);
         set(spec.client_flags != 0, state::HAS_CLIENT_FLAGS);
-        set(spec.value_len as usize >= LARGE_VALUE_MIN, state::LARGE);
         set(spec.key_binary, state::KEY_BINARY);
+        let value_len = spec.value_len as usize;
+        // With small chunks (`-o slab_chunk_max`) a short value is chained too, which takes the field of the chain.
+        let in_one_chunk = key_offset(bits) + spec.key.len() + value_len <= self.chunk_bytes_max;
+        if value_len >= LARGE_VALUE_MIN || !in_one_chunk {
+            bits |= state::LARGE;
+        }
         bits
     }
 
@@ -424,11 +432,22 @@ impl Items {
         Ok(self.slabs.class_for(bytes).unwrap_or_else(|| self.slabs.largest()))
     }
 
-    /// Makes an unlinked item with an unwritten value; `alloc` finds the chunks.
+    /// Makes an unlinked item with an unwritten value, all of its chunks at hand; `alloc` finds them.
     pub fn create(
         &self,
         spec: &ItemSpec<'_>,
         mut alloc: impl FnMut(ClassId) -> Option<ChunkHandle>,
+    ) -> Result<NewItem<'_>, AllocError> {
+        let mut item = self.begin(spec, &mut alloc)?;
+        while item.extend(&mut alloc)? {}
+        Ok(item)
+    }
+
+    /// Makes an unlinked item of which only the first chunk is there yet; [`NewItem::extend`] adds the others.
+    pub fn begin(
+        &self,
+        spec: &ItemSpec<'_>,
+        alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>,
     ) -> Result<NewItem<'_>, AllocError> {
         let class = self.class_for(spec)?;
         let handle = alloc(class).ok_or(AllocError::OutOfMemory)?;
@@ -451,12 +470,11 @@ impl Items {
         // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key fits: it was counted by
         // `item_bytes`, or the class is the largest, which holds far more than a header and a key.
         unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
-        let mut item = NewItem { items: self, handle, chunk: handle, filled: 0 };
+        let mut item = NewItem { items: self, handle, chunk: handle, filled: 0, last: handle, missing: 0 };
         if bits & state::LARGE != 0 {
             self.refs(handle).store(1, Relaxed);
             self.chain(handle).store(0, Relaxed);
-            let head_room = self.slabs.chunk_bytes(class) - key_at - spec.key.len();
-            item.extend_chain(spec.value_len as usize, head_room, &mut alloc)?;
+            item.missing = spec.value_len as usize - self.head_value(handle).len();
         }
         Ok(item)
     }
@@ -574,35 +592,35 @@ pub struct NewItem<'c> {
     /// The chunk being filled, and how far.
     chunk: ChunkHandle,
     filled: usize,
+    /// The last chunk of the chain, and the bytes of the value that have no chunk yet.
+    last: ChunkHandle,
+    missing: usize,
 }
 
-impl<'c> NewItem<'c> {
-    fn extend_chain(
-        &mut self,
-        value_len: usize,
-        head_room: usize,
-        alloc: &mut impl FnMut(ClassId) -> Option<ChunkHandle>,
-    ) -> Result<(), AllocError> {
-        let items = self.items;
-        let slabs = &items.slabs;
-        let mut left = value_len.saturating_sub(head_room);
-        let mut last = self.handle;
-        while left > 0 {
-            // Few classes serve the ends of chains (by powers of two), so that their pages do not lie half empty.
-            let fit = (HEADER_BYTES + left).next_power_of_two();
-            let class = slabs.class_for(fit).unwrap_or_else(|| slabs.largest());
-            let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
-            let len = left.min(slabs.chunk_bytes(class) - HEADER_BYTES);
-            items.word(chunk, NEXT).store(0, Relaxed);
-            items.word(chunk, CONTINUED_HEAD).store(self.handle.to_raw(), Relaxed);
-            items.word(chunk, VALUE_LEN).store(len as u32, Relaxed);
-            items.state_word(chunk).store(state::CONTINUATION, Release);
-            let link = if last == self.handle { items.chain(last) } else { items.word(last, NEXT) };
-            link.store(chunk.to_raw(), Relaxed);
-            last = chunk;
-            left -= len;
+impl NewItem<'_> {
+    /// Adds the next chunk to the chain; false if all of the value has its place.
+    pub fn extend(&mut self, alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>) -> Result<bool, AllocError> {
+        if self.missing == 0 {
+            return Ok(false);
         }
-        Ok(())
+        let (items, slabs) = (self.items, &self.items.slabs);
+        // Few classes serve the ends of chains (by powers of two), so that their pages do not lie half empty.
+        let fit = (HEADER_BYTES + self.missing).next_power_of_two();
+        let class = slabs.class_for(fit).unwrap_or_else(|| slabs.largest());
+        let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
+        let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
+        items.set_next(chunk, None);
+        items.word(chunk, CONTINUED_HEAD).store(self.handle.to_raw(), Relaxed);
+        items.word(chunk, VALUE_LEN).store(len as u32, Relaxed);
+        items.state_word(chunk).store(state::CONTINUATION, Release);
+        if self.last == self.handle {
+            items.chain(self.handle).store(chunk.to_raw(), Relaxed);
+        } else {
+            items.set_next(self.last, Some(chunk));
+        }
+        self.last = chunk;
+        self.missing -= len;
+        Ok(true)
     }
 
     /// The item's handle.
@@ -615,7 +633,18 @@ impl<'c> NewItem<'c> {
         self.items.value_len(self.handle)
     }
 
-    /// The next unwritten bytes of the value, as many as lie in one piece; empty when the value is complete.
+    /// The class of its (head) chunk.
+    pub fn class(&self) -> ClassId {
+        self.items.class(self.handle).expect("an item has a class")
+    }
+
+    /// The value's pieces in order.
+    pub fn value_pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.items.value_pieces(self.handle)
+    }
+
+    /// The next unwritten bytes of the value, as many as lie in one piece; empty when the value is complete, or its
+    /// next chunk is yet to be added.
     pub fn spare(&mut self) -> &mut [u8] {
         loop {
             let len = self.items.chunk_value(self.chunk).len();

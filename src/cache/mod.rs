@@ -23,7 +23,7 @@ mod table;
 pub use crawler::{ClassMask, WalkCursor};
 pub use item::{AllocError, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
 pub use lru::{LruCounters, Segment};
-pub use maintainer::Maintainer;
+pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use reclaim::{MoveError, MoveStats};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
@@ -31,3 +31,5 @@ pub use table::{KeyHash, TableShape};
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -382,7 +382,7 @@ impl Cache {
         let Some(head) = items.continued_head(chunk) else { return };
         if items.state(chunk) & state::CONTINUATION == 0
             || items.state(head) & (state::LINKED | state::LARGE) != state::LINKED | state::LARGE
-            || slabs.class_of(head) != largest
+            || slabs.page_class(slabs.page_of(head)) != Some(largest)
             || items.is_pinned(head)
         {
             return;

@@ -225,17 +225,41 @@ impl Cache {
     /// A new item whose value is yet to be written. Makes room if there is none: by evicting, or by moving a page.
     pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
         let created = self.items.create(spec, |class| self.alloc_chunk(class, now));
-        if let Err(AllocError::OutOfMemory) = created
+        self.count_failure(spec, created)
+    }
+
+    /// A new item of which only the first chunk is there yet, for a value that comes in pieces.
+    pub fn begin(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
+        let begun = self.items.begin(spec, |class| self.alloc_chunk(class, now));
+        self.count_failure(spec, begun)
+    }
+
+    /// Adds the next chunk to such an item; false if it has all.
+    pub fn extend(&self, item: &mut NewItem<'_>, now: RelTime) -> Result<bool, AllocError> {
+        item.extend(|class| self.alloc_chunk(class, now))
+    }
+
+    fn count_failure<'c>(
+        &self,
+        spec: &ItemSpec<'_>,
+        made: Result<NewItem<'c>, AllocError>,
+    ) -> Result<NewItem<'c>, AllocError> {
+        if let Err(AllocError::OutOfMemory) = made
             && let Ok(class) = self.items.class_for(spec)
         {
             self.lru(class).counters.outofmemory += 1;
         }
-        created
+        made
     }
 
     /// The size such an item has, in bytes with header and key.
     pub fn item_bytes(&self, spec: &ItemSpec<'_>) -> usize {
         self.items.item_bytes(spec)
+    }
+
+    /// The largest chunk, in bytes.
+    pub fn chunk_bytes_max(&self) -> usize {
+        self.items.slabs().chunk_bytes(self.items.slabs().largest())
     }
 
     /// The largest item, in bytes with header and key.
@@ -344,6 +368,16 @@ impl Cache {
     /// Bytes the operator granted.
     pub fn limit_bytes(&self) -> usize {
         self.items.slabs().limit_bytes()
+    }
+
+    /// Asks for huge pages behind the arena (`-L`).
+    pub fn advise_huge(&self) -> io::Result<()> {
+        self.items.slabs().advise_huge()
+    }
+
+    /// Keeps the arena out of swap (`-k`).
+    pub fn lock_memory(&self) -> io::Result<()> {
+        self.items.slabs().lock_memory()
     }
 
     /// Changes the memory limit; the maintainer drains what is now too much.

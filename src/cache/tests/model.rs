@@ -1,0 +1,359 @@
+//! Random steps on a cache and on a `HashMap`. The model learns of evictions by absence: each must have been counted.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::cache::testing::{Rng, small_cache};
+use crate::cache::{ClassMask, Lookup, Maintainer, PinnedValue};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What the model knows of an item.
+#[derive(Debug, Clone)]
+struct Known {
+    stamp: u64,
+    len: usize,
+    client_flags: u32,
+    expires_at: RelTime,
+    accessed_at: RelTime,
+    cas: u64,
+    stale: bool,
+    win_sent: bool,
+    fetched: bool,
+}
+
+/// One random life of a cache.
+struct Life<'c> {
+    cache: &'c Cache,
+    maintainer: Maintainer,
+    rng: Rng,
+    now: RelTime,
+    known: HashMap<Vec<u8>, Known>,
+    keys: usize,
+    pinned: Vec<(PinnedValue<'c>, Vec<u8>)>,
+    /// The second of a delayed flush that has not come.
+    flush_due: Option<RelTime>,
+    stamps: u64,
+    /// Live items that were missing.
+    lost: u64,
+    refused: usize,
+    /// Memory may be short: pins are held, or the limit was lowered.
+    short: bool,
+}
+
+impl<'c> Life<'c> {
+    fn new(cache: &'c Cache, seed: u64, keys: usize) -> Self {
+        println!("seed {seed}");
+        Life {
+            cache,
+            maintainer: Maintainer::default(),
+            rng: Rng::new(seed),
+            now: RelTime(2),
+            known: HashMap::new(),
+            keys,
+            pinned: Vec::new(),
+            flush_due: None,
+            stamps: 0,
+            lost: 0,
+            refused: 0,
+            // A class without a page gets none.
+            short: !cache.tuning.slab_reassign.load(Relaxed),
+        }
+    }
+
+    fn may_evict(&self) -> bool {
+        self.cache.tuning.may_evict.load(Relaxed)
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let n = self.rng.below(self.keys);
+        let mut key = format!("key {n}").into_bytes();
+        // Keys of all lengths; the number decides, so that a key is found again.
+        key.resize(key.len() + n * 7 % 200, b'.');
+        key
+    }
+
+    /// Mostly small, up to 500 KB; each order of magnitude is about as likely.
+    fn len(&mut self) -> usize {
+        let bits = self.rng.below(20);
+        (self.rng.below(1 << bits) + 1).min(500 << 10)
+    }
+
+    fn expiry(&mut self) -> RelTime {
+        match self.rng.below(4) {
+            0 => RelTime(self.now.0 + self.rng.below(40) as u32),
+            _ => RelTime::NEVER,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(100) {
+            0..45 => self.put(),
+            45..65 => self.look(),
+            65..72 => self.change(),
+            72..80 => self.remove(),
+            80..84 => self.pin(),
+            84..88 => self.unpin(),
+            88..94 => self.maintainer.step(self.cache, self.now),
+            94..96 => self.pass_time(),
+            96 => self.request(),
+            97 => self.cache.request_crawl(ClassMask::ALL),
+            98 => self.change_limit(),
+            _ => self.flush(),
+        }
+    }
+
+    /// Opens a key; what it shows must be what the model knows.
+    fn open(&mut self, key: &[u8]) -> crate::cache::Entry<'c> {
+        let entry = self.cache.entry(key, self.cache.hash(key), self.now);
+        let known = self.known.get(key).filter(|known| self.lives(known));
+        match (entry.item(), known) {
+            (Some(item), Some(known)) => {
+                let found: Vec<u8> = item.value_pieces().collect::<Vec<_>>().concat();
+                assert!(found == value(known.stamp, known.len), "another value of {} bytes", known.len);
+                assert_eq!(item.key(), key);
+                assert_eq!(item.value_len(), known.len);
+                assert_eq!(item.client_flags(), known.client_flags);
+                assert_eq!(item.expires_at(), known.expires_at);
+                assert_eq!(item.accessed_at(), known.accessed_at);
+                assert_eq!(item.cas(), known.cas);
+                assert_eq!(item.is_stale(), known.stale);
+                assert_eq!(item.is_win_sent(), known.win_sent);
+                assert_eq!(item.is_fetched(), known.fetched);
+                assert_eq!(entry.lookup(), Lookup::Found);
+            }
+            (Some(_), None) => panic!("{:?} should be gone", self.known.get(key)),
+            (None, Some(_)) => {
+                self.lost += 1;
+                let evicted = evicted(self.cache);
+                assert!(self.lost <= evicted, "{} items lost, {evicted} evicted", self.lost);
+                self.known.remove(key);
+            }
+            (None, None) => {
+                assert_ne!(entry.lookup(), Lookup::Found);
+                self.known.remove(key);
+            }
+        }
+        entry
+    }
+
+    fn lives(&self, known: &Known) -> bool {
+        known.expires_at == RelTime::NEVER || known.expires_at > self.now
+    }
+
+    fn put(&mut self) {
+        let (key, len, expires_at) = (self.key(), self.len(), self.expiry());
+        self.stamps += 1;
+        let client_flags = if self.rng.below(2) == 0 { 0 } else { self.rng.next() as u32 };
+        let spec = ItemSpec { client_flags, expires_at, ..spec(&key, len) };
+        let new = match create(self.cache, &spec, &value(self.stamps, len), self.now) {
+            Ok(new) => new,
+            Err(error) => {
+                assert_eq!(error, AllocError::OutOfMemory);
+                assert!(self.short || !self.may_evict(), "{len} bytes found no room");
+                self.refused += 1;
+                return;
+            }
+        };
+        if self.rng.below(20) == 0 {
+            return; // Its client went away.
+        }
+        let cas = self.cache.next_cas();
+        let accessed_at = self.now;
+        self.open(&key).put(new, cas);
+        let known = Known {
+            stamp: self.stamps,
+            len,
+            client_flags,
+            expires_at,
+            accessed_at,
+            cas,
+            stale: false,
+            win_sent: false,
+            fetched: false,
+        };
+        self.known.insert(key, known);
+    }
+
+    fn look(&mut self) {
+        let key = self.key();
+        let mut entry = self.open(&key);
+        if let Some(known) = self.known.get_mut(&key) {
+            for _ in 0..1 + self.rng.below(2) {
+                entry.bump();
+            }
+            (known.fetched, known.accessed_at) = (true, self.now);
+        }
+    }
+
+    fn change(&mut self) {
+        let (key, expires_at) = (self.key(), self.expiry());
+        let mut entry = self.open(&key);
+        let Some(known) = self.known.get_mut(&key) else { return };
+        match self.rng.below(5) {
+            0 => {
+                entry.touch(expires_at);
+                known.expires_at = expires_at;
+            }
+            1 => {
+                entry.mark_stale();
+                (known.stale, known.win_sent) = (true, false);
+            }
+            2 => {
+                entry.mark_win_sent();
+                known.win_sent = true;
+            }
+            3 => {
+                known.cas = self.cache.next_cas();
+                entry.set_cas(known.cas);
+            }
+            _ if entry.item().is_some_and(|item| !item.is_large()) => {
+                self.stamps += 1;
+                known.stamp = self.stamps;
+                entry.overwrite(&value(known.stamp, known.len));
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self) {
+        let key = self.key();
+        self.open(&key).remove();
+        self.known.remove(&key);
+    }
+
+    fn pin(&mut self) {
+        let key = self.key();
+        let entry = self.open(&key);
+        if entry.item().is_some_and(|item| item.is_large()) && self.pinned.len() < 4 {
+            let known = &self.known[&key];
+            self.pinned.push((entry.pin(), value(known.stamp, known.len)));
+            self.short = true;
+        }
+    }
+
+    fn unpin(&mut self) {
+        if self.pinned.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.pinned.len());
+        let (pinned, bytes) = self.pinned.swap_remove(at);
+        assert_eq!(pinned.unsent_len(), bytes.len());
+        assert!(pinned.unsent(usize::MAX).collect::<Vec<_>>().concat() == bytes, "a pinned value changed");
+    }
+
+    fn pass_time(&mut self) {
+        self.now.0 += self.rng.below(8) as u32;
+        if self.flush_due.is_some_and(|due| due <= self.now) {
+            let due = self.flush_due.take().unwrap();
+            self.known.retain(|_, known| known.accessed_at >= due);
+        }
+    }
+
+    fn request(&mut self) {
+        let class = |rng: &mut Rng| rng.below(30) as i32;
+        let (source, destination) = (class(&mut self.rng) - 1, class(&mut self.rng));
+        let _ = self.cache.request_page_move(source, destination);
+    }
+
+    fn change_limit(&mut self) {
+        self.cache.set_limit_bytes((3 + self.rng.below(12)) << 20);
+        self.short = true;
+    }
+
+    fn flush(&mut self) {
+        match self.rng.below(6) {
+            0 => {
+                self.cache.flush_now(self.now);
+                self.known.clear();
+                self.flush_due = None;
+            }
+            1 => {
+                let due = RelTime(self.now.0 + 1 + self.rng.below(10) as u32);
+                self.cache.flush_at(due, self.now);
+                self.flush_due = Some(due);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything there is agrees, and goes without a trace.
+    fn end(mut self) {
+        for key in self.known.keys().cloned().collect::<Vec<_>>() {
+            drop(self.open(&key));
+        }
+        self.cache.check_invariants();
+        while !self.pinned.is_empty() {
+            self.unpin();
+        }
+        println!(
+            "{} items, {} lost, {} evicted, {} refused, {:?}",
+            self.known.len(),
+            self.lost,
+            evicted(self.cache),
+            self.refused,
+            self.cache.move_stats()
+        );
+        empty(self.cache);
+    }
+}
+
+/// Random steps with everything in them.
+fn live(seed: u64, megabytes: usize, keys: usize, steps: usize, tune: impl Fn(&Cache)) {
+    let cache = small_cache(megabytes);
+    tune(&cache);
+    let mut life = Life::new(&cache, seed, keys);
+    for step in 0..steps {
+        life.step();
+        if step % 50 == 0 {
+            cache.check_invariants();
+            cache.items.slabs().check_invariants();
+        }
+        if life.pinned.is_empty() && step % 200 == 0 {
+            check(&cache);
+        }
+    }
+    life.end();
+}
+
+#[test]
+fn behaves_like_a_map_with_evictions() {
+    for seed in 1..5 {
+        live(seed, 12, 1500, 6000, |_| {});
+    }
+}
+
+#[test]
+fn behaves_like_a_map_with_few_keys() {
+    live(11, 8, 12, 4000, |_| {});
+}
+
+#[test]
+fn behaves_like_a_map_with_a_flat_lru() {
+    live(21, 12, 1500, 6000, |cache| cache.tuning.segmented.store(false, Relaxed));
+}
+
+#[test]
+fn behaves_like_a_map_when_all_is_temporary() {
+    live(31, 12, 1500, 6000, |cache| cache.tuning.temporary_ttl_s.store(40, Relaxed));
+}
+
+#[test]
+fn behaves_like_a_map_when_pages_stay_where_they_are() {
+    live(41, 24, 1500, 6000, |cache| cache.tuning.slab_reassign.store(false, Relaxed));
+}
+
+#[test]
+fn without_evictions_nothing_is_lost() {
+    let cache = small_cache(12);
+    cache.tuning.may_evict.store(false, Relaxed);
+    let mut life = Life::new(&cache, 51, 1500);
+    for step in 0..6000 {
+        life.step();
+        if step % 50 == 0 {
+            cache.check_invariants();
+        }
+    }
+    assert_eq!((life.lost, evicted(&cache)), (0, 0));
+    assert!(life.refused > 100, "the cache was never full");
+    life.end();
+}

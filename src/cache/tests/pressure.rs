@@ -1,0 +1,197 @@
+//! Sizes change, memory does not: who gives way, and how much is moved for it.
+
+use super::*;
+use crate::cache::testing::{Rng, small_cache};
+use std::time::{Duration, Instant};
+
+const MEGABYTES: usize = 64;
+
+/// Prints what a test cost in page moves.
+fn report(name: &str, cache: &Cache, took: Duration) {
+    let moves = cache.move_stats();
+    println!("{name}: {} evicted, {moves:?}, {took:?}", evicted(cache));
+}
+
+fn key(kind: &str, n: usize) -> Vec<u8> {
+    format!("{kind} {n}").into_bytes()
+}
+
+/// Stores `count` values of `len` bytes and gives how many of them are there afterwards.
+fn store(cache: &Cache, kind: &str, count: usize, len: usize, now: impl Fn(usize) -> RelTime) -> usize {
+    let start = Instant::now();
+    let bytes = value(len as u64, len);
+    for n in 0..count {
+        set(cache, &key(kind, n), &bytes, now(n)).unwrap();
+    }
+    let (took, now) = (start.elapsed(), now(count));
+    let kept = (0..count).filter(|&n| holds(cache, &key(kind, n), now)).count();
+    report(&format!("{kept} of {count} {kind}"), cache, took);
+    kept
+}
+
+/// How time passes from the first kind of items to the second.
+const PAUSES: [u32; 4] = [0, 1, 3, 100];
+
+#[test]
+fn a_cache_full_of_small_items_takes_large_ones() {
+    for pause in PAUSES {
+        println!("{pause} s later");
+        let cache = small_cache(MEGABYTES);
+        store(&cache, "small", 600_000, 100, |_| RelTime(10));
+        let kept = store(&cache, "large", 100, 200_000, |_| RelTime(10 + pause));
+        assert!(kept >= 95, "{kept} of 100 large items kept");
+        cache.check_invariants();
+    }
+}
+
+#[test]
+fn a_cache_full_of_large_items_takes_small_ones() {
+    for pause in PAUSES {
+        println!("{pause} s later");
+        let cache = small_cache(MEGABYTES);
+        store(&cache, "large", 400, 200_000, |_| RelTime(10));
+        let kept = store(&cache, "small", 100_000, 100, |_| RelTime(10 + pause));
+        assert!(kept >= 95_000, "{kept} of 100000 small items kept");
+        cache.check_invariants();
+    }
+}
+
+/// Of the newest `budget` bytes that were stored, how many percent are there.
+fn newest_kept(cache: &Cache, stored: &[(Vec<u8>, usize)], budget: usize, now: RelTime) -> usize {
+    let (mut total, mut kept) = (0, 0);
+    for (key, len) in stored.iter().rev() {
+        total += len;
+        if total > budget {
+            break;
+        }
+        kept += if holds(cache, key, now) { *len } else { 0 };
+    }
+    kept * 100 / total.min(budget)
+}
+
+/// A stream of items of all sizes, each stored once.
+fn mixed(seed: u64, stores: usize, len: impl Fn(&mut Rng) -> usize, now: impl Fn(usize) -> RelTime) -> usize {
+    println!("seed {seed}");
+    let cache = small_cache(MEGABYTES);
+    let mut rng = Rng::new(seed);
+    let mut stored = Vec::new();
+    let start = Instant::now();
+    for n in 0..stores {
+        let len = len(&mut rng);
+        let key = key("mixed", n);
+        set(&cache, &key, &value(n as u64, len), now(n)).unwrap();
+        stored.push((key, len));
+    }
+    let took = start.elapsed();
+    let now = now(stores);
+    report("mixed", &cache, took);
+    let bytes: usize = stored.iter().map(|(_, len)| len).sum();
+    let kept: usize = stored.iter().filter(|(key, _)| holds(&cache, key, now)).map(|(_, len)| len).sum();
+    let shares = [30, 50, 60, 70].map(|pct| newest_kept(&cache, &stored, (MEGABYTES << 20) / 100 * pct, now));
+    println!("{} MB stored, {} MB kept; kept of the newest 30, 50, 60, 70 % of memory: {shares:?}", bytes >> 20, kept >> 20);
+    cache.check_invariants();
+    shares[2]
+}
+
+fn any_len(rng: &mut Rng) -> usize {
+    rng.below(500 << 10) + 1
+}
+
+/// Each order of magnitude as likely.
+fn any_magnitude(rng: &mut Rng) -> usize {
+    let bits = rng.below(20);
+    (rng.below(1 << bits) + 1).min(500 << 10)
+}
+
+#[test]
+fn a_mixed_load_always_finds_room_and_keeps_the_newest() {
+    let mut shares = Vec::new();
+    for seed in 1..3 {
+        shares.push(mixed(seed, 4000, any_len, |_| RelTime(10)));
+        shares.push(mixed(seed, 4000, any_len, |n| RelTime(10 + n as u32 / 20)));
+        shares.push(mixed(seed, 20_000, any_magnitude, |_| RelTime(10)));
+        shares.push(mixed(seed, 20_000, any_magnitude, |n| RelTime(10 + n as u32 / 100)));
+    }
+    assert!(shares.iter().all(|&share| share >= 80), "{shares:?}");
+}
+
+/// What a chain could not get must not stay behind.
+#[test]
+fn an_item_that_finds_no_room_leaves_nothing() {
+    let cache = small_cache(1);
+    for n in 0..50u32 {
+        let result = set(&cache, &n.to_le_bytes(), &value(1, 900_000), RelTime(10));
+        assert!(result.is_ok() || n > 0, "{result:?}");
+        cache.items.slabs().check_invariants();
+    }
+    cache.tuning.may_evict.store(false, std::sync::atomic::Ordering::Relaxed);
+    for n in 50..100u32 {
+        let result = set(&cache, &n.to_le_bytes(), &value(1, 900_000), RelTime(10));
+        assert_eq!(result, Err(AllocError::OutOfMemory));
+        check(&cache);
+    }
+    empty(&cache);
+}
+
+/// A hopeless request does not cost the others their place.
+#[test]
+fn an_item_larger_than_the_memory_evicts_nobody() {
+    let cache = small_cache(1);
+    // The limit is a megabyte, and so is the largest item.
+    for n in 0..1000u32 {
+        set(&cache, &n.to_le_bytes(), b"value", RelTime(10)).unwrap();
+    }
+    let too_much = (1 << 20) - 100;
+    let _ = cache.create(&spec(b"key", too_much), RelTime(10));
+    println!("{} evicted", evicted(&cache));
+}
+
+#[test]
+fn a_lower_limit_is_reached_and_a_higher_one_used() {
+    let cache = small_cache(MEGABYTES);
+    let mut maintainer = crate::cache::Maintainer::default();
+    store(&cache, "small", 300_000, 100, |_| RelTime(10));
+    store(&cache, "large", 100, 200_000, |_| RelTime(11));
+    cache.set_limit_bytes(4 << 20);
+    let mut steps = 0;
+    while cache.items.slabs().over_limit() > 0 {
+        maintainer.step(&cache, RelTime(12));
+        steps += 1;
+        assert!(steps < 200, "{} pages too many", cache.items.slabs().over_limit());
+    }
+    println!("{steps} steps");
+    check(&cache);
+    set(&cache, b"large", &value(1, 200_000), RelTime(12)).unwrap();
+    set(&cache, b"small", &value(1, 100), RelTime(12)).unwrap();
+    assert!(holds(&cache, b"large", RelTime(12)) && holds(&cache, b"small", RelTime(12)));
+    cache.set_limit_bytes(MEGABYTES << 20);
+    let before = evicted(&cache);
+    store(&cache, "more", 300_000, 100, |_| RelTime(13));
+    assert_eq!(evicted(&cache), before);
+    empty(&cache);
+}
+
+#[test]
+fn small_chunks_chain_what_does_not_fit() {
+    for chunk_max in [1024, 2048, 4096] {
+        let sizes = slab_alloc::Sizes::Growth { chunk_min: 80, growth_factor: 1.25, chunk_max };
+        let config = crate::cache::CacheConfig {
+            slabs: slab_alloc::Config { limit_bytes: 4 << 20, sizes },
+            use_cas: true,
+            item_bytes_max: 1 << 20,
+            hash_power: 10,
+            hash_expand: true,
+            threads: 1,
+        };
+        let cache = Cache::new(&config).unwrap();
+        for len in (1..5000).step_by(37) {
+            let key = (len as u64).to_le_bytes();
+            set(&cache, &key, &value(len as u64, len), RelTime(10)).unwrap();
+        }
+        for len in (1..5000).step_by(37) {
+            let key = (len as u64).to_le_bytes();
+            assert!(get(&cache, &key, RelTime(10)).unwrap() == value(len as u64, len), "{len}");
+        }
+        empty(&cache);
+    }
+}

@@ -1,0 +1,124 @@
+//! What has expired goes by itself; what is read often stays.
+
+use super::*;
+use crate::cache::Maintainer;
+use crate::cache::testing::{Rng, small_cache};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A second of the maintainer's work.
+fn second(maintainer: &mut Maintainer, cache: &Cache, now: RelTime) {
+    for _ in 0..crate::cache::maintainer::STEPS_PER_S {
+        maintainer.step(cache, now);
+    }
+}
+
+fn set_until(cache: &Cache, key: &[u8], expires_at: RelTime, now: RelTime) {
+    let new = create(cache, &ItemSpec { expires_at, ..spec(key, 40) }, &[7; 40], now).unwrap();
+    cache.entry(key, cache.hash(key), now).put(new, cache.next_cas());
+}
+
+#[test]
+fn the_expired_are_reclaimed_within_a_minute_unasked() {
+    let cache = small_cache(64);
+    let mut maintainer = Maintainer::default();
+    let start = RelTime(10);
+    for n in 0..200_000u32 {
+        let expires_at = if n % 2 == 0 { RelTime(start.0 + 5 + n % 20) } else { RelTime::NEVER };
+        set_until(&cache, &n.to_le_bytes(), expires_at, start);
+    }
+    assert_eq!(items_linked(&cache), 200_000);
+    for passed in 0..90 {
+        second(&mut maintainer, &cache, RelTime(start.0 + passed));
+        if passed == 84 {
+            break; // A minute after the last of them ended.
+        }
+    }
+    assert_eq!(items_linked(&cache), 100_000);
+    assert_eq!(evicted(&cache), 0);
+    check(&cache);
+}
+
+/// Chunks that are free must not slow the pass over those that are not.
+#[test]
+fn the_expired_are_reclaimed_within_a_minute_in_a_cache_once_full() {
+    let cache = small_cache(64);
+    let mut maintainer = Maintainer::default();
+    let now = RelTime(10);
+    for n in 0..400_000u32 {
+        set(&cache, &n.to_le_bytes(), &[7; 40], now).unwrap();
+    }
+    // Of each page some chunks stay in use, so that none goes back to the pool.
+    for n in (0..400_000u32).filter(|n| n % 100 != 0) {
+        let key = n.to_le_bytes();
+        cache.entry(&key, cache.hash(&key), now).remove();
+    }
+    for n in (0..400_000u32).step_by(100) {
+        let key = n.to_le_bytes();
+        cache.entry(&key, cache.hash(&key), now).touch(RelTime(11));
+    }
+    for passed in 1..=61 {
+        second(&mut maintainer, &cache, RelTime(now.0 + passed));
+    }
+    assert_eq!(items_linked(&cache), 0);
+}
+
+#[test]
+fn a_crawl_asked_for_takes_one_step() {
+    let cache = small_cache(64);
+    cache.tuning.lru_crawler.store(false, Relaxed);
+    cache.tuning.lru_maintainer.store(false, Relaxed);
+    for n in 0..50_000u32 {
+        set_until(&cache, &n.to_le_bytes(), RelTime(20), RelTime(10));
+    }
+    let mut maintainer = Maintainer::default();
+    maintainer.step(&cache, RelTime(20));
+    assert_eq!(items_linked(&cache), 50_000);
+    cache.request_crawl(crate::cache::ClassMask::ALL);
+    maintainer.step(&cache, RelTime(20));
+    assert_eq!(items_linked(&cache), 0);
+    empty(&cache);
+}
+
+/// A hot set of a third of the memory is read all the time while three times the memory is stored once and never read.
+fn hot_set_under_a_scan(segmented: bool) -> usize {
+    let cache = small_cache(16);
+    cache.tuning.segmented.store(segmented, Relaxed);
+    let mut maintainer = Maintainer::default();
+    let mut rng = Rng::new(5);
+    let bytes = value(1, 200);
+    let hot: Vec<Vec<u8>> = (0..20_000u32).map(|n| format!("hot {n}").into_bytes()).collect();
+    let mut now = RelTime(10);
+    for key in &hot {
+        set(&cache, key, &bytes, now).unwrap();
+    }
+    for _ in 0..2 {
+        for key in &hot {
+            read(&cache, key, now);
+        }
+    }
+    for n in 0..200_000u32 {
+        if n % 2000 == 0 {
+            now.0 += 1;
+            maintainer.step(&cache, now);
+        }
+        set(&cache, &n.to_le_bytes(), &bytes, now).unwrap();
+        read(&cache, &hot[rng.below(hot.len())], now);
+    }
+    assert!(evicted(&cache) > 100_000);
+    cache.check_invariants();
+    hot.iter().filter(|key| holds(&cache, key, now)).count()
+}
+
+#[test]
+fn a_scan_does_not_push_out_what_is_read_again_and_again() {
+    let left = hot_set_under_a_scan(true);
+    println!("{left} of 20000 hot items left");
+    assert!(left >= 19_000, "{left}");
+}
+
+#[test]
+fn a_flat_lru_gives_an_active_item_a_second_round() {
+    let left = hot_set_under_a_scan(false);
+    println!("{left} of 20000 hot items left");
+    assert!(left >= 15_000, "{left}");
+}

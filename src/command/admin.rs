@@ -1,0 +1,337 @@
+//! Commands about the server and not about a key. They are rare: clarity before speed.
+
+use std::str::FromStr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use log::LevelFilter;
+use protocol::{Admin, AdminVerb, ErrorLine, Exptime, reply};
+
+use super::dump::Dump;
+use super::output::Output;
+use super::shared::{Ctx, StopMode};
+use super::stats;
+use crate::cache::{ClassId, ClassMask, MoveError};
+
+/// The highest level `verbosity` sets.
+const VERBOSITY_MAX: u32 = 2;
+/// The least `cache_memlimit`, in megabytes.
+const MEMLIMIT_MB_MIN: u32 = 8;
+/// Above this `cache_memlimit` was meant in bytes.
+const MEMLIMIT_MB_MAX: u32 = 1_000_000_000;
+/// The longest `lru_crawler sleep`, in microseconds.
+const CRAWLER_SLEEP_US_MAX: u32 = 1_000_000;
+/// Sensible windows of `slabs automove window`.
+const AUTOMOVE_WINDOWS: std::ops::RangeInclusive<u32> = 3..=1800;
+/// Together HOT and WARM leave at least a fifth to COLD.
+const HOT_WARM_PCT_MAX: u32 = 80;
+
+/// What a connection does next.
+#[derive(Debug)]
+pub(super) enum AdminOutcome {
+    /// Goes on; all is answered.
+    Done,
+    /// Closes.
+    Close,
+    /// Steps through a dump, which answers.
+    Dump(Dump),
+}
+
+/// `OK`, or why not.
+type Answer = Result<(), ErrorLine>;
+
+/// Executes, and answers.
+pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c>) -> AdminOutcome {
+    let words: Vec<&[u8]> = request.args.iter().collect();
+    let answer = match request.verb {
+        AdminVerb::Quit => return AdminOutcome::Close,
+        AdminVerb::Stats => {
+            return stats::execute(ctx, request.args, out)
+                .map_or(AdminOutcome::Done, AdminOutcome::Dump);
+        }
+        AdminVerb::Version => {
+            if !request.noreply {
+                reply::version(&mut out.buf, env!("CARGO_PKG_VERSION"));
+            }
+            return AdminOutcome::Done;
+        }
+        AdminVerb::Shutdown => match shutdown(ctx, &words) {
+            Ok(mode) => {
+                (ctx.shared.stop)(mode);
+                return AdminOutcome::Close;
+            }
+            Err(error) => Err(error),
+        },
+        AdminVerb::LruCrawler => match lru_crawler(ctx, &words) {
+            Ok(Some(dump)) => return AdminOutcome::Dump(dump),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        },
+        AdminVerb::FlushAll => flush_all(ctx, &words),
+        AdminVerb::Verbosity => verbosity(ctx, &words),
+        AdminVerb::CacheMemlimit => cache_memlimit(ctx, &words),
+        AdminVerb::Slabs => slabs(ctx, &words),
+        AdminVerb::Lru => lru(ctx, &words),
+        AdminVerb::DebugTime => debugtime(ctx, &words),
+        AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
+        // A memcached that is built without TLS and without storage on disk does not know these either.
+        AdminVerb::RefreshCerts | AdminVerb::Extstore => Err(ErrorLine::Error),
+    };
+    if !request.noreply {
+        match answer {
+            Ok(()) => out.bytes(reply::OK),
+            Err(error) => out.error(error),
+        }
+    }
+    AdminOutcome::Done
+}
+
+/// `flush_all [DELAY]`.
+fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    ctx.stats.general.cmd_flush.inc();
+    if !ctx.shared.settings.flush_enabled {
+        return Err(ErrorLine::FlushNotAllowed);
+    }
+    let delay = match words.first() {
+        Some(word) => number(word).ok_or(ErrorLine::InvalidExptime)?,
+        None => 0,
+    };
+    let when = ctx.expires_at(Exptime(delay));
+    // A moment that is over is now; 0, which as an expiry is never, as well.
+    if when > ctx.now {
+        ctx.cache.flush_at(when, ctx.now);
+    } else {
+        ctx.cache.flush_now(ctx.now);
+    }
+    Ok(())
+}
+
+/// `verbosity LEVEL`.
+fn verbosity(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    let level: u32 = words
+        .first()
+        .and_then(|word| number(word))
+        .ok_or(ErrorLine::BadFormat)?;
+    let level = level.min(VERBOSITY_MAX);
+    ctx.shared.verbosity.store(level.into(), Relaxed);
+    log::set_max_level(match level {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    });
+    Ok(())
+}
+
+/// `shutdown [graceful]`.
+fn shutdown(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<StopMode, ErrorLine> {
+    if !ctx.shared.settings.shutdown_command {
+        return Err(ErrorLine::ShutdownNotEnabled);
+    }
+    match words {
+        [] => Ok(StopMode::Now),
+        [b"graceful"] => Ok(StopMode::Graceful),
+        _ => Err(ErrorLine::ShutdownMode),
+    }
+}
+
+/// `cache_memlimit MEGABYTES`.
+fn cache_memlimit(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    let megabytes = words
+        .first()
+        .and_then(|word| number(word))
+        .ok_or(ErrorLine::Error)?;
+    match megabytes {
+        ..MEMLIMIT_MB_MIN => return Err(ErrorLine::MemlimitTooSmall),
+        MEMLIMIT_MB_MIN..=MEMLIMIT_MB_MAX => {}
+        _ => return Err(ErrorLine::MemlimitInMegabytes),
+    }
+    let (before, wanted) = (ctx.cache.limit_bytes(), (megabytes as usize) << 20);
+    ctx.cache.set_limit_bytes(wanted);
+    if ctx.cache.limit_bytes() < wanted {
+        // More than was reserved at the start.
+        ctx.cache.set_limit_bytes(before);
+        return Err(ErrorLine::MemlimitUnable);
+    }
+    log::info!("cache_memlimit: {megabytes} MB");
+    Ok(())
+}
+
+/// `slabs reassign SOURCE DESTINATION`, `slabs automove ..`.
+fn slabs(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    let tuning = &ctx.cache.tuning;
+    match words {
+        [b"reassign", source, destination] => {
+            if !tuning.slab_reassign.load(Relaxed) {
+                return Err(ErrorLine::ReassignDisabled);
+            }
+            let class = |word| number(word).ok_or(ErrorLine::BadFormat);
+            ctx.cache
+                .request_page_move(class(source)?, class(destination)?)
+                .map_err(|error| match error {
+                    MoveError::Busy => ErrorLine::ReassignBusy,
+                    MoveError::BadClass => ErrorLine::ReassignBadClass,
+                    MoveError::NoSpare => ErrorLine::ReassignNoSpare,
+                    MoveError::Same => ErrorLine::ReassignSame,
+                })
+        }
+        [b"automove", b"ratio", rest @ ..] => {
+            let ratio = rest
+                .first()
+                .and_then(|word| milli(word))
+                .ok_or(ErrorLine::Error)?;
+            tuning.slab_automove_ratio_milli.store(ratio, Relaxed);
+            Ok(())
+        }
+        [b"automove", b"freeratio", rest @ ..] => {
+            let ratio = rest
+                .first()
+                .and_then(|word| milli(word))
+                .ok_or(ErrorLine::Error)?;
+            tuning.slab_automove_freeratio_milli.store(ratio, Relaxed);
+            Ok(())
+        }
+        [b"automove", b"window", rest @ ..] => {
+            let window = rest
+                .first()
+                .and_then(|word| number(word))
+                .ok_or(ErrorLine::BadFormat)?;
+            if !AUTOMOVE_WINDOWS.contains(&window) {
+                return Err(ErrorLine::AutomoveWindow);
+            }
+            tuning.slab_automove_window.store(window, Relaxed);
+            Ok(())
+        }
+        [b"automove", level, ..] => {
+            match number::<u32>(level).ok_or(ErrorLine::BadFormat)? {
+                level @ 0..=2 => tuning.slab_automove.store(level, Relaxed),
+                _ => return Err(ErrorLine::Error),
+            }
+            Ok(())
+        }
+        _ => Err(ErrorLine::Error),
+    }
+}
+
+/// `lru tune HOT WARM HOT_FACTOR WARM_FACTOR`, `lru mode flat|segmented`, `lru temp_ttl SECONDS`.
+fn lru(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    let tuning = &ctx.cache.tuning;
+    let maintained = tuning.lru_maintainer.load(Relaxed);
+    match words {
+        [b"tune", hot, warm, hot_factor, warm_factor, ..] => {
+            let hot: u32 = number(hot).ok_or(ErrorLine::Error)?;
+            let warm: u32 = number(warm).ok_or(ErrorLine::Error)?;
+            let hot_factor: f64 = number(hot_factor).ok_or(ErrorLine::Error)?;
+            let warm_factor: f64 = number(warm_factor).ok_or(ErrorLine::Error)?;
+            if hot.saturating_add(warm) > HOT_WARM_PCT_MAX {
+                return Err(ErrorLine::LruPercents);
+            }
+            if hot_factor <= 0.0 || warm_factor <= 0.0 {
+                return Err(ErrorLine::LruFactors);
+            }
+            tuning.hot_lru_pct.store(hot, Relaxed);
+            tuning.warm_lru_pct.store(warm, Relaxed);
+            tuning
+                .hot_max_factor_milli
+                .store(in_milli(hot_factor).max(1), Relaxed);
+            tuning
+                .warm_max_factor_milli
+                .store(in_milli(warm_factor).max(1), Relaxed);
+            Ok(())
+        }
+        [b"mode", mode @ (b"flat" | b"segmented"), ..] if maintained => {
+            tuning.segmented.store(*mode == b"segmented", Relaxed);
+            Ok(())
+        }
+        [b"temp_ttl", seconds, ..] if maintained => {
+            let seconds: i32 = number(seconds).ok_or(ErrorLine::Error)?;
+            tuning.temporary_ttl_s.store(seconds.max(-1), Relaxed);
+            Ok(())
+        }
+        _ => Err(ErrorLine::Error),
+    }
+}
+
+/// `lru_crawler ..`; a dump if that is what it asks for.
+fn lru_crawler(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Option<Dump>, ErrorLine> {
+    let tuning = &ctx.cache.tuning;
+    let runs = tuning.lru_crawler.load(Relaxed);
+    let dump_enabled = ctx.shared.settings.dump_enabled;
+    match words {
+        [b"enable"] if runs => return Err(ErrorLine::CrawlerStart),
+        [b"enable"] => tuning.lru_crawler.store(true, Relaxed),
+        [b"disable"] => tuning.lru_crawler.store(false, Relaxed),
+        [b"sleep", micros] => {
+            let micros = number(micros).ok_or(ErrorLine::BadFormat)?;
+            if micros > CRAWLER_SLEEP_US_MAX {
+                return Err(ErrorLine::CrawlerSleepTooLong);
+            }
+            tuning.lru_crawler_sleep_us.store(micros, Relaxed);
+        }
+        [b"tocrawl", items] => {
+            let items = number(items).ok_or(ErrorLine::BadFormat)?;
+            tuning.lru_crawler_tocrawl.store(items, Relaxed);
+        }
+        [b"crawl" | b"metadump" | b"mgdump", _] if !runs => return Err(ErrorLine::CrawlerDisabled),
+        [b"crawl", which] => ctx.cache.request_crawl(classes(which)?),
+        [b"metadump", _] if !dump_enabled => return Err(ErrorLine::MetadumpNotAllowed),
+        [b"metadump", which] => return Ok(Some(Dump::metadata(classes(which)?))),
+        [b"mgdump", _] if !dump_enabled => return Err(ErrorLine::KeyDumpNotAllowed),
+        [b"mgdump", which] => return Ok(Some(Dump::keys(classes(which)?))),
+        _ => return Err(ErrorLine::Error),
+    }
+    Ok(None)
+}
+
+/// `all`, `hash` (memcached's other way to walk, here the same) or class numbers with commas between.
+fn classes(which: &[u8]) -> Result<ClassMask, ErrorLine> {
+    if matches!(which, b"all" | b"hash") {
+        return Ok(ClassMask::ALL);
+    }
+    let ids = which
+        .split(|&byte| byte == b',')
+        .filter(|id| !id.is_empty());
+    ids.map(|id| {
+        number(id)
+            .and_then(ClassId::new)
+            .ok_or(ErrorLine::CrawlerBadClass)
+    })
+    .try_fold(ClassMask::NONE, |mask, class| Ok(mask.with(class?)))
+}
+
+/// `debugtime p|r|SECONDS`: stops the clock, lets it go on, moves it. For tests.
+fn debugtime(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    if !ctx.shared.settings.debugtime {
+        return Err(ErrorLine::Error);
+    }
+    let clock = &ctx.shared.clock;
+    match words {
+        [b"p", ..] => clock.pause(true),
+        [b"r", ..] => clock.pause(false),
+        [seconds, ..] => clock.shift(number::<i32>(seconds).ok_or(ErrorLine::Error)?.into()),
+        [] => return Err(ErrorLine::Error),
+    }
+    Ok(())
+}
+
+/// A decimal number: no plus sign, no word like `inf`.
+pub(super) fn number<T: FromStr>(word: &[u8]) -> Option<T> {
+    let digits = word.strip_prefix(b"-").unwrap_or(word);
+    if !digits
+        .first()
+        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
+    {
+        return None;
+    }
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// A ratio in thousandths.
+fn milli(word: &[u8]) -> Option<u32> {
+    number::<f64>(word)
+        .filter(|ratio| *ratio >= 0.0)
+        .map(in_milli)
+}
+
+fn in_milli(ratio: f64) -> u32 {
+    // Beyond its range the cast stops at the nearest end.
+    (ratio * 1000.0).round() as u32
+}

@@ -1,0 +1,29 @@
+//! What each command means: the one place where wire words and stored items meet.
+//!
+//! ```text
+//!  bytes --> Session::drive --> protocol::parse --> execute --> cache verb --> Output --> socket
+//!               |  one per connection: what is owed to the command in progress (a body, a long key list, a dump)
+//!               +- a batch at a time: parse all, hash all, prefetch all, then answer in order
+//! ```
+//!
+//! A session knows no socket: it takes bytes and leaves replies in an [`Output`], so that it is tested without one.
+
+mod admin;
+mod arithmetic;
+mod body;
+mod connections;
+mod delete;
+mod dump;
+mod meta;
+mod output;
+mod prefixes;
+mod retrieval;
+mod session;
+mod shared;
+mod stats;
+mod storage;
+
+pub use connections::{ConnInfo, ConnState, Registry};
+pub use output::Output;
+pub use session::{Drive, Next, Session};
+pub use shared::{Ctx, Shared, StopMode};

@@ -1,0 +1,131 @@
+//! The replies of one wakeup: bytes, and between them large values that stay where they are.
+//!
+//! ```text
+//!  buf:   VALUE a 0 3\r\nabc\r\nVALUE big 0 900000\r\n|\r\nEND\r\n
+//!                                                     ^ pin: (offset in buf, PinnedValue)
+//! ```
+//!
+//! O1. Pins are in the order of their offsets.
+//! O2. A session stops filling an output that is [`Output::is_full`]; so what waits for a peer that does not read is
+//!     bounded, and large values wait as references.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use protocol::ErrorLine;
+
+use crate::cache::PinnedValue;
+
+/// Bytes copied for one connection before it has to take some: replies of one wakeup rarely get there.
+const COPIED_BYTES_MAX: usize = 32 << 10;
+/// Bytes referred to for one connection before it has to take some.
+const PINNED_BYTES_MAX: usize = 1 << 20;
+/// Pieces given to one `writev`.
+const SLICES_MAX: usize = 64;
+
+/// Replies not yet written.
+#[derive(Debug, Default)]
+pub struct Output<'c> {
+    /// The copied bytes.
+    pub buf: Vec<u8>,
+    /// Bytes of `buf` already written.
+    written: usize,
+    pins: VecDeque<(usize, PinnedValue<'c>)>,
+    pinned_bytes: usize,
+}
+
+impl<'c> Output<'c> {
+    /// An empty output.
+    pub fn new() -> Self {
+        Output::default()
+    }
+
+    /// Adds bytes.
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Adds an error line.
+    pub fn error(&mut self, error: ErrorLine) {
+        self.bytes(error.line());
+    }
+
+    /// Adds a large value without copying it.
+    pub fn value(&mut self, value: PinnedValue<'c>) {
+        self.pinned_bytes += value.unsent_len();
+        self.pins.push_back((self.buf.len(), value));
+    }
+
+    /// True if nothing is left to write.
+    pub fn is_empty(&self) -> bool {
+        self.written == self.buf.len() && self.pins.is_empty()
+    }
+
+    /// True if the peer has to take some of it first.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.buf.len() - self.written >= COPIED_BYTES_MAX || self.pinned_bytes >= PINNED_BYTES_MAX
+    }
+
+    /// The next pieces to write, in order.
+    pub fn slices<'s>(&'s self, slices: &mut Vec<IoSlice<'s>>) {
+        let mut at = self.written;
+        for (offset, value) in &self.pins {
+            if slices.len() >= SLICES_MAX {
+                return;
+            }
+            if *offset > at {
+                slices.push(IoSlice::new(&self.buf[at..*offset]));
+                at = *offset;
+            }
+            let room = SLICES_MAX - slices.len().min(SLICES_MAX);
+            let before = slices.len();
+            slices.extend(value.unsent(room).map(IoSlice::new));
+            let given: usize = slices[before..].iter().map(|slice| slice.len()).sum();
+            if given < value.unsent_len() {
+                return;
+            }
+        }
+        if at < self.buf.len() {
+            slices.push(IoSlice::new(&self.buf[at..]));
+        }
+    }
+
+    /// True if there are only copied bytes: one plain write will do.
+    pub fn plain(&self) -> Option<&[u8]> {
+        self.pins.is_empty().then(|| &self.buf[self.written..])
+    }
+
+    /// Notes that `n` bytes were written.
+    pub fn advance(&mut self, mut n: usize) {
+        while n > 0 {
+            let Some((offset, value)) = self.pins.front_mut() else { break };
+            let copied = (*offset - self.written).min(n);
+            self.written += copied;
+            n -= copied;
+            if n == 0 {
+                break;
+            }
+            let beyond = value.advance(n);
+            self.pinned_bytes -= n - beyond;
+            n = beyond;
+            if !value.is_sent() {
+                break;
+            }
+            self.pins.pop_front();
+        }
+        self.written += n;
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+        self.written = 0;
+        self.pins.clear();
+        self.pinned_bytes = 0;
+    }
+}

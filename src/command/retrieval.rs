@@ -1,0 +1,147 @@
+//! `get`, `gets`, `gat`, `gats` and `touch`.
+
+use protocol::reply::{self, CRLF};
+use protocol::{GetVerb, Key, KeyBuf, Touch};
+
+use super::output::Output;
+use super::shared::Ctx;
+use crate::cache::{Entry, KeyHash, Lookup, Segment};
+
+/// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
+/// buffers), few enough to stay in the first-level cache.
+const KEYS_AT_ONCE: usize = 16;
+
+/// Answers the keys of a list until it ends or `out` is full; gives the bytes of `keys` that are done. `END` is the
+/// caller's.
+pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: &[u8], out: &mut Output<'c>) -> usize {
+    let mut at = 0;
+    loop {
+        let mut batch: [(&[u8], KeyHash); KEYS_AT_ONCE] = [(&[], KeyHash(0)); KEYS_AT_ONCE];
+        let mut ends = [0; KEYS_AT_ONCE];
+        let mut count = 0;
+        while count < KEYS_AT_ONCE
+            && let Some((key, end)) = next_key(keys, at)
+        {
+            let hash = ctx.cache.hash(key);
+            batch[count] = (key, hash);
+            ends[count] = end;
+            at = end;
+            count += 1;
+        }
+        if count > 1 {
+            for (_, hash) in &batch[..count] {
+                ctx.cache.prefetch_bucket(*hash);
+            }
+            for (_, hash) in &batch[..count] {
+                ctx.cache.prefetch_item(*hash);
+            }
+        }
+        for (&(key, hash), &end) in batch[..count].iter().zip(&ends) {
+            get_one(ctx, verb, key, hash, out);
+            if out.is_full() {
+                return end;
+            }
+        }
+        if count < KEYS_AT_ONCE {
+            return keys.len();
+        }
+    }
+}
+
+/// The key that begins at or behind `at`, and where it ends.
+#[inline]
+fn next_key(keys: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let start = at + keys[at..].iter().position(|&byte| byte != b' ')?;
+    let len = keys[start..].iter().position(|&byte| byte == b' ').unwrap_or(keys.len() - start);
+    Some((&keys[start..start + len], start + len))
+}
+
+/// Answers one key.
+#[inline]
+pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, key: &[u8], hash: KeyHash, out: &mut Output<'c>) {
+    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    count_lookup(ctx, &entry, key);
+    if let Some(exptime) = verb.touch {
+        count_touch(ctx, &entry);
+        if entry.item().is_some() {
+            entry.touch(ctx.expires_at(exptime));
+        }
+    }
+    let Some(item) = entry.item() else { return };
+    let cas = verb.with_cas.then(|| item.cas());
+    let value_len = item.value_len();
+    reply::value_head(&mut out.buf, key, item.client_flags(), value_len as u32, cas);
+    if item.is_large() {
+        out.value(entry.pin());
+    } else {
+        out.bytes(item.value());
+    }
+    out.bytes(CRLF);
+    entry.bump();
+}
+
+/// Counts a lookup that is a read.
+#[inline]
+pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
+    let general = &ctx.stats.general;
+    general.cmd_get.inc();
+    match (entry.lookup(), entry.item()) {
+        (Lookup::Found, Some(item)) => {
+            let class = &ctx.stats.classes[item.class().index()];
+            class.get_hits.inc();
+            match item.segment() {
+                Segment::Hot => class.hits_to_hot.inc(),
+                Segment::Warm => class.hits_to_warm.inc(),
+                Segment::Cold => class.hits_to_cold.inc(),
+                Segment::Temp => class.hits_to_temp.inc(),
+            }
+        }
+        (lookup, _) => {
+            general.get_misses.inc();
+            match lookup {
+                Lookup::Expired => general.get_expired.inc(),
+                Lookup::Flushed => general.get_flushed.inc(),
+                Lookup::Found | Lookup::Missing => {}
+            }
+        }
+    }
+    ctx.shared.prefixes.count_get(key, entry.lookup() == Lookup::Found);
+}
+
+/// Counts a change of an expiry.
+pub(super) fn count_touch(ctx: Ctx<'_>, entry: &Entry<'_>) {
+    ctx.stats.general.cmd_touch.inc();
+    match entry.item() {
+        Some(item) => {
+            ctx.stats.general.touch_hits.inc();
+            ctx.stats.classes[item.class().index()].touch_hits.inc();
+        }
+        None => ctx.stats.general.touch_misses.inc(),
+    }
+}
+
+/// `touch`.
+pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, hash: KeyHash, out: &mut Output<'_>) {
+    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    let mut entry = ctx.cache.entry(request.key.bytes(&mut room), hash, ctx.now);
+    count_touch(ctx, &entry);
+    let found = entry.item().is_some();
+    if found {
+        entry.touch(ctx.expires_at(request.exptime));
+        entry.bump();
+    }
+    if !request.noreply {
+        out.bytes(if found { reply::TOUCHED } else { reply::NOT_FOUND });
+    }
+}
+
+/// The hash of a key, whatever its form.
+#[inline]
+pub(super) fn hash_of(ctx: Ctx<'_>, key: Key<'_>) -> KeyHash {
+    if key.base64 {
+        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+        ctx.cache.hash(key.bytes(&mut room))
+    } else {
+        ctx.cache.hash(key.text)
+    }
+}

@@ -1,0 +1,386 @@
+//! One connection's side of the conversation, without its socket.
+//!
+//! ```text
+//!            +--> Body        a store's data block is coming        --+
+//!            +--> Keys        the rest of a long key list           --+
+//!  Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
+//!            +--> Dump        a dump in progress                    --+
+//! ```
+//!
+//! D1. Replies leave in the order of the requests, one for each that wants one, however the input was cut.
+//! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent: no connection
+//!     keeps a worker.
+//! D3. What is not consumed must be given again, with more behind it.
+
+use protocol::{Admin, Get, GetVerb, Key, Parsed, Request, Skip, Store, text};
+
+use super::admin::{self, AdminOutcome};
+use super::body::{self, Body, Fed};
+use super::dump::Dump;
+use super::output::Output;
+use super::shared::Ctx;
+use super::storage::{self, Data};
+use super::{arithmetic, delete, meta, retrieval};
+use crate::cache::KeyHash;
+
+/// Commands parsed ahead, so that their keys' cache misses overlap.
+const COMMANDS_AHEAD: usize = 16;
+
+/// What a drive needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More input.
+    Read,
+    /// The peer to take replies.
+    Flush,
+    /// Another turn: the budget is spent.
+    Yield,
+    /// To be closed, once the replies are written.
+    Close,
+}
+
+/// How far a drive came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drive {
+    /// Bytes of the input that are done with.
+    pub consumed: usize,
+    /// What comes next.
+    pub next: Next,
+}
+
+#[derive(Debug)]
+enum State<'c> {
+    Command,
+    Keys(GetVerb),
+    Body(Box<Body<'c>>),
+    Swallow(u64),
+    SwallowLine,
+    Dump(Box<Dump>),
+    Closing,
+}
+
+/// The conversation.
+#[derive(Debug)]
+pub struct Session<'c> {
+    state: State<'c>,
+}
+
+impl Default for Session<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A request of a batch, parsed and hashed.
+#[derive(Clone, Copy)]
+struct Planned<'b> {
+    request: Request<'b>,
+    /// Of its key, if it has exactly one.
+    hash: Option<KeyHash>,
+    /// A store's data block, if it is all there.
+    block: &'b [u8],
+    /// Where the next request begins.
+    end: usize,
+}
+
+impl<'c> Session<'c> {
+    /// A conversation that begins.
+    pub fn new() -> Self {
+        Session { state: State::Command }
+    }
+
+    /// Where the next bytes from the socket should go directly, if the connection is in the middle of a value.
+    pub fn spare(&mut self) -> Option<&mut [u8]> {
+        match &mut self.state {
+            State::Body(body) => body.spare(),
+            _ => None,
+        }
+    }
+
+    /// Notes that `n` bytes came into [`Session::spare`].
+    pub fn advance(&mut self, n: usize) {
+        if let State::Body(body) = &mut self.state {
+            body.advance(n);
+        }
+    }
+
+    /// True if a command is in progress that waits for input or output.
+    pub fn is_waiting_for_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::Swallow(_))
+    }
+
+    /// True if there is work to do without any input.
+    pub fn has_own_work(&self) -> bool {
+        matches!(self.state, State::Dump(_))
+    }
+
+    /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
+    pub fn drive(&mut self, ctx: Ctx<'c>, input: &[u8], budget: &mut u32, out: &mut Output<'c>) -> Drive {
+        let mut at = 0;
+        let next = loop {
+            if out.is_full() {
+                break Next::Flush;
+            }
+            let rest = &input[at..];
+            match &mut self.state {
+                State::Closing => break Next::Close,
+                State::Dump(dump) => {
+                    if *budget == 0 {
+                        break Next::Yield;
+                    }
+                    *budget -= 1;
+                    if dump.step(ctx, out) {
+                        self.state = State::Command;
+                    }
+                    continue;
+                }
+                // Even without input: what was read straight into the chunk may have filled it.
+                State::Body(body) => {
+                    let (taken, fed) = body.feed(ctx, rest, out);
+                    at += taken;
+                    match fed {
+                        Fed::More => break Next::Read,
+                        Fed::Done => self.state = State::Command,
+                        Fed::Refused(left) => self.state = State::Swallow(left),
+                    }
+                }
+                _ if rest.is_empty() => break Next::Read,
+                State::Command | State::Keys(_) if *budget == 0 => break Next::Yield,
+                State::Command => {
+                    let consumed = self.commands(ctx, rest, budget, out);
+                    if consumed == 0 && matches!(self.state, State::Command) && !out.is_full() {
+                        break Next::Read;
+                    }
+                    at += consumed;
+                }
+                State::Keys(verb) => {
+                    let verb = *verb;
+                    match text::parse_keys(verb, rest) {
+                        Parsed::Incomplete => break Next::Read,
+                        parsed => {
+                            *budget -= 1;
+                            self.state = State::Command;
+                            at += self.parsed(ctx, parsed, rest, out);
+                        }
+                    }
+                }
+                State::Swallow(left) => {
+                    let n = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    at += n;
+                    *left -= n as u64;
+                    if *left == 0 {
+                        self.state = State::Command;
+                    }
+                }
+                State::SwallowLine => match rest.iter().position(|&byte| byte == b'\n') {
+                    Some(end) => {
+                        at += end + 1;
+                        self.state = State::Command;
+                    }
+                    None => at += rest.len(),
+                },
+            }
+        };
+        Drive { consumed: at, next }
+    }
+
+    /// Executes one request, or a batch if there are more; gives the bytes done with, 0 if the first is incomplete.
+    #[inline]
+    fn commands(&mut self, ctx: Ctx<'c>, input: &[u8], budget: &mut u32, out: &mut Output<'c>) -> usize {
+        let parsed = text::parse(input);
+        if parsed == Parsed::Incomplete {
+            return 0;
+        }
+        *budget -= 1;
+        let Some(first) = plan(ctx, parsed, input, 0) else {
+            return self.parsed(ctx, parsed, input, out);
+        };
+        if first.end == input.len() || *budget == 0 {
+            return self.planned(ctx, &first, input, out);
+        }
+        self.batch(ctx, first, input, budget, out)
+    }
+
+    /// Parses ahead, prefetches, executes.
+    fn batch(
+        &mut self,
+        ctx: Ctx<'c>,
+        first: Planned<'_>,
+        input: &[u8],
+        budget: &mut u32,
+        out: &mut Output<'c>,
+    ) -> usize {
+        let mut batch = [first; COMMANDS_AHEAD];
+        let mut count = 1;
+        let mut end = first.end;
+        while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
+            let Some(planned) = plan(ctx, text::parse(&input[end..]), input, end) else { break };
+            end = planned.end;
+            batch[count] = planned;
+            count += 1;
+            *budget -= 1;
+        }
+        if count > 1 {
+            for hash in batch[..count].iter().filter_map(|planned| planned.hash) {
+                ctx.cache.prefetch_bucket(hash);
+            }
+            for hash in batch[..count].iter().filter_map(|planned| planned.hash) {
+                ctx.cache.prefetch_item(hash);
+            }
+        }
+        for (done, planned) in batch[..count].iter().enumerate() {
+            let at = self.planned(ctx, planned, input, out);
+            let interrupted = !matches!(self.state, State::Command);
+            if interrupted || (out.is_full() && done + 1 < count) {
+                *budget += (count - done - 1) as u32;
+                return at;
+            }
+        }
+        end
+    }
+
+    /// Executes a planned request; gives where in `input` to go on.
+    #[inline]
+    fn planned(&mut self, ctx: Ctx<'c>, planned: &Planned<'_>, input: &[u8], out: &mut Output<'c>) -> usize {
+        match &planned.request {
+            Request::Get(get) => {
+                if let Some(hash) = planned.hash {
+                    retrieval::get_one(ctx, get.verb, get.keys.0, hash, out);
+                    out.bytes(protocol::reply::END);
+                    return planned.end;
+                }
+                self.get(ctx, get, input, planned.end, out)
+            }
+            Request::Store(store) => {
+                let hash = planned.hash.unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
+                let (value, end) = planned.block.split_at(store.value_len as usize);
+                if end == b"\r\n" {
+                    storage::execute(ctx, store, hash, Data::Bytes(value), out);
+                } else {
+                    body::bad_chunk(store, out);
+                }
+                planned.end
+            }
+            request => {
+                self.request(ctx, request, planned.hash, out);
+                planned.end
+            }
+        }
+    }
+
+    /// Handles whatever the parser said; gives the bytes of `input` done with.
+    fn parsed(&mut self, ctx: Ctx<'c>, parsed: Parsed<'_>, input: &[u8], out: &mut Output<'c>) -> usize {
+        match parsed {
+            Parsed::Incomplete => 0,
+            Parsed::HangUp => {
+                self.state = State::Closing;
+                input.len()
+            }
+            Parsed::Invalid { error, quiet, consumed, skip } => {
+                if !quiet {
+                    out.error(error);
+                }
+                match skip {
+                    Skip::None => {}
+                    Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
+                    Skip::Line => self.state = State::SwallowLine,
+                }
+                consumed
+            }
+            Parsed::Complete { request: Request::Get(get), consumed } => self.get(ctx, &get, input, consumed, out),
+            Parsed::Complete { request: Request::Store(store), consumed } => {
+                self.begin_store(ctx, &store, out);
+                consumed
+            }
+            Parsed::Complete { request, consumed } => {
+                self.request(ctx, &request, None, out);
+                consumed
+            }
+        }
+    }
+
+    /// A store whose block is not all there.
+    fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, out: &mut Output<'c>) {
+        let hash = retrieval::hash_of(ctx, store.key);
+        self.state = match Body::begin(ctx, store, hash, out) {
+            Some(body) => State::Body(body),
+            None => State::Swallow(u64::from(store.value_len) + 2),
+        };
+    }
+
+    /// A key list; if the output fills up, the rest of it is left for later.
+    fn get(&mut self, ctx: Ctx<'c>, get: &Get<'_>, input: &[u8], end: usize, out: &mut Output<'c>) -> usize {
+        let keys = get.keys.0;
+        let done = retrieval::get(ctx, get.verb, keys, out);
+        if done < keys.len() {
+            self.state = State::Keys(get.verb);
+            return keys.as_ptr().addr() - input.as_ptr().addr() + done;
+        }
+        if get.last {
+            out.bytes(protocol::reply::END);
+        } else {
+            self.state = State::Keys(get.verb);
+        }
+        end
+    }
+
+    /// A request without a block.
+    fn request(&mut self, ctx: Ctx<'c>, request: &Request<'_>, hash: Option<KeyHash>, out: &mut Output<'c>) {
+        let hash_of = |key: Key<'_>| hash.unwrap_or_else(|| retrieval::hash_of(ctx, key));
+        match request {
+            Request::Delete(delete) => delete::execute(ctx, delete, hash_of(delete.key), out),
+            Request::Arith(arith) => arithmetic::execute(ctx, arith, hash_of(arith.key), out),
+            Request::Touch(touch) => retrieval::touch(ctx, touch, hash_of(touch.key), out),
+            Request::MetaGet(get) => meta::get(ctx, get, hash_of(get.key), out),
+            Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
+            Request::MetaNoop => {
+                ctx.stats.general.cmd_meta.inc();
+                out.bytes(protocol::reply::MN);
+            }
+            Request::Admin(admin) => self.admin(ctx, admin, out),
+            Request::Get(_) | Request::Store(_) => unreachable!("handled where their bytes are known"),
+        }
+    }
+
+    fn admin(&mut self, ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c>) {
+        match admin::execute(ctx, request, out) {
+            AdminOutcome::Done => {}
+            AdminOutcome::Close => self.state = State::Closing,
+            AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
+        }
+    }
+}
+
+/// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
+#[inline]
+fn plan<'b>(ctx: Ctx<'_>, parsed: Parsed<'b>, input: &'b [u8], start: usize) -> Option<Planned<'b>> {
+    let Parsed::Complete { request, consumed } = parsed else { return None };
+    let mut end = start + consumed;
+    let mut block: &[u8] = &[];
+    let key = match &request {
+        Request::Get(get) => {
+            if !get.last {
+                return None;
+            }
+            let keys = get.keys.0;
+            let single = !keys.is_empty() && !keys.contains(&b' ');
+            single.then(|| Key::plain(keys))
+        }
+        Request::Store(store) => {
+            let block_end = end.checked_add(store.value_len as usize + 2)?;
+            block = input.get(end..block_end)?;
+            end = block_end;
+            Some(store.key)
+        }
+        Request::Delete(delete) => Some(delete.key),
+        Request::Arith(arith) => Some(arith.key),
+        Request::Touch(touch) => Some(touch.key),
+        Request::MetaGet(get) => Some(get.key),
+        Request::MetaDebug(key) => Some(*key),
+        Request::MetaNoop => None,
+        Request::Admin(_) => return None,
+    };
+    let hash = key.map(|key| retrieval::hash_of(ctx, key));
+    Some(Planned { request, hash, block, end })
+}
+

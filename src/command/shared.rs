@@ -1,0 +1,92 @@
+//! What all commands of all connections share, and the view of it that one wakeup works with.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::connections::Registry;
+use super::prefixes::Prefixes;
+use crate::cache::Cache;
+use crate::clock::{Clock, RelTime};
+use crate::settings::Settings;
+use crate::stats::{Stats, ThreadStats};
+
+/// How a client asked the server to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// At once.
+    Now,
+    /// After the connections have been told.
+    Graceful,
+}
+
+/// The server as its commands see it.
+#[derive(Debug)]
+pub struct Shared {
+    /// The store.
+    pub cache: Cache,
+    /// The time.
+    pub clock: Clock,
+    /// All threads' counters.
+    pub stats: Stats,
+    /// What the operator asked for.
+    pub settings: Settings,
+    /// Counts by key prefix.
+    pub prefixes: Prefixes,
+    /// The open connections.
+    pub connections: Registry,
+    /// `verbosity`, as a command changes it.
+    pub verbosity: AtomicU64,
+    /// Bytes of chunks that wait for bodies which have not come yet.
+    pub(super) promised_bytes: AtomicUsize,
+    /// Bytes of bodies kept outside of chunks.
+    pub(super) staged_bytes: AtomicUsize,
+    /// Stops the server (`shutdown`).
+    pub stop: fn(StopMode),
+}
+
+impl Shared {
+    /// A server's state around its store.
+    pub fn new(settings: Settings, cache: Cache, stop: fn(StopMode)) -> Self {
+        Shared {
+            clock: Clock::new(),
+            stats: Stats::new(settings.threads),
+            prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
+            connections: Registry::default(),
+            verbosity: AtomicU64::new(u64::from(settings.verbosity)),
+            promised_bytes: AtomicUsize::new(0),
+            staged_bytes: AtomicUsize::new(0),
+            stop,
+            cache,
+            settings,
+        }
+    }
+
+    /// The view of worker `thread` for one wakeup.
+    pub fn ctx(&self, thread: usize) -> Ctx<'_> {
+        Ctx { shared: self, cache: &self.cache, stats: self.stats.thread(thread), now: self.clock.now() }
+    }
+
+    /// Bytes of bodies that are on their way into chunks or wait outside of them (`read_buf_bytes` counts the latter).
+    pub fn staged(&self) -> usize {
+        self.staged_bytes.load(Relaxed)
+    }
+}
+
+/// One wakeup of one worker: everything a command needs, and the second it happens in.
+#[derive(Debug, Clone, Copy)]
+pub struct Ctx<'c> {
+    /// The server.
+    pub shared: &'c Shared,
+    /// Its store.
+    pub cache: &'c Cache,
+    /// This thread's counters.
+    pub stats: &'c ThreadStats,
+    /// The second.
+    pub now: RelTime,
+}
+
+impl Ctx<'_> {
+    /// What a client's exptime means now.
+    pub fn expires_at(&self, exptime: protocol::Exptime) -> RelTime {
+        self.shared.clock.expires_at(exptime.0, self.now)
+    }
+}

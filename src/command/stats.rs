@@ -1,0 +1,524 @@
+//! `stats`: what the server counts and how it is set, under memcached's keys and in their order.
+//!
+//! A key that has no meaning here (another memory of connections, no watchers) is shown with the value it would have if
+//! nothing of the kind ever happened: clients look for it.
+
+use std::fmt::Display;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use protocol::reply::{self, END, RESET};
+use protocol::{Args, ErrorLine};
+
+use super::admin::number;
+use super::connections::ConnState;
+use super::dump::Dump;
+use super::output::Output;
+use super::shared::Ctx;
+use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Segment};
+use crate::settings::WireProtocol;
+use crate::sys;
+
+/// Descriptors that are no client's: what the start raises the limit on open files by, and as much for each worker.
+const RESERVED_FDS: usize = 64;
+const RESERVED_FDS_PER_THREAD: usize = 4;
+/// memcached's seconds for the TEMP segment, shown while it is not used.
+const TEMPORARY_TTL_S: u32 = 61;
+
+/// `stats [GROUP ..]`; a dump if the group walks over the items.
+///
+/// The longer names may be cut short, as in memcached: the first that begins with the word is meant.
+pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Option<Dump> {
+    let mut words = args.iter();
+    let Some(group) = words.next() else {
+        general(ctx, out);
+        out.bytes(END);
+        return None;
+    };
+    match group {
+        b"items" => items(ctx, out),
+        b"slabs" => slabs(ctx, out),
+        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes()),
+        b"sizes" => reply::stat(&mut out.buf, "sizes_status", "disabled"),
+        _ if b"reset".starts_with(group) => {
+            reset(ctx);
+            out.bytes(RESET);
+            return None;
+        }
+        _ if b"detail".starts_with(group) => {
+            detail(ctx, words.next(), out);
+            return None;
+        }
+        _ if b"settings".starts_with(group) => settings(ctx, out),
+        _ if b"cachedump".starts_with(group) => {
+            return cachedump(ctx, words.next(), words.next())
+                .map_err(|error| out.error(error))
+                .ok();
+        }
+        _ if b"conns".starts_with(group) => conns(ctx, out),
+        _ => {
+            out.error(ErrorLine::Error);
+            return None;
+        }
+    }
+    out.bytes(END);
+    None
+}
+
+/// `stats reset`.
+fn reset(ctx: Ctx<'_>) {
+    let shared = ctx.shared;
+    shared.stats.reset();
+    shared.prefixes.clear();
+    ctx.cache.reset_counters();
+    ctx.cache.counters.lru_crawler_starts.store(0, Relaxed);
+    let connections = &shared.connections;
+    for count in [
+        &connections.total_connections,
+        &connections.rejected_connections,
+        &connections.listen_disabled_num,
+        &connections.time_in_listen_disabled_us,
+    ] {
+        count.store(0, Relaxed);
+    }
+}
+
+/// `stats detail on|off|dump`.
+fn detail(ctx: Ctx<'_>, word: Option<&[u8]>, out: &mut Output<'_>) {
+    if !ctx.shared.settings.dump_enabled {
+        return out.error(ErrorLine::StatsDetailNotAllowed);
+    }
+    let prefixes = &ctx.shared.prefixes;
+    match word {
+        Some(word) if b"on".starts_with(word) => prefixes.enable(true),
+        Some(word) if b"off".starts_with(word) => prefixes.enable(false),
+        Some(word) if b"dump".starts_with(word) => {
+            prefixes.dump(&mut out.buf);
+            return out.bytes(END);
+        }
+        _ => return out.error(ErrorLine::StatsDetailUsage),
+    }
+    out.bytes(reply::OK);
+}
+
+/// `stats cachedump CLASS LIMIT`.
+fn cachedump(ctx: Ctx<'_>, class: Option<&[u8]>, limit: Option<&[u8]>) -> Result<Dump, ErrorLine> {
+    if !ctx.shared.settings.dump_enabled {
+        return Err(ErrorLine::CachedumpNotAllowed);
+    }
+    let (Some(class), Some(limit)) = (class, limit) else {
+        return Err(ErrorLine::BadCommandLine);
+    };
+    let class: u32 = number(class).ok_or(ErrorLine::BadFormat)?;
+    let limit: u32 = number(limit).ok_or(ErrorLine::BadFormat)?;
+    if class as usize >= CLASSES_MAX {
+        return Err(ErrorLine::IllegalSlabId);
+    }
+    let classes =
+        ClassId::new(class as u8).map_or(ClassMask::NONE, |class| ClassMask::NONE.with(class));
+    Ok(Dump::items(classes, limit))
+}
+
+/// The lines of one reply.
+struct Lines<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl Lines<'_> {
+    fn stat(&mut self, key: &str, value: impl Display) {
+        reply::stat(self.out, key, value);
+    }
+
+    /// Numbers whose variables are named as their keys.
+    fn zeros(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.stat(key, 0);
+        }
+    }
+
+    fn switch(&mut self, key: &str, on: bool) {
+        self.stat(key, if on { "yes" } else { "no" });
+    }
+}
+
+/// Writes each field of a struct under its own name.
+macro_rules! fields {
+    ($lines:expr, $from:expr, $($key:ident)*) => {
+        $($lines.stat(stringify!($key), $from.$key);)*
+    };
+}
+
+/// The same for atomics.
+macro_rules! loaded {
+    ($lines:expr, $from:expr, $($key:ident)*) => {
+        $($lines.stat(stringify!($key), $from.$key.load(Relaxed));)*
+    };
+}
+
+/// `stats`.
+fn general(ctx: Ctx<'_>, out: &mut Output<'_>) {
+    let mut lines = Lines { out: &mut out.buf };
+    about_process(ctx, &mut lines);
+    about_connections(ctx, &mut lines);
+    about_commands(ctx, &mut lines);
+    about_server(ctx, &mut lines);
+    about_items(ctx, &mut lines);
+}
+
+fn about_process(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let usage = sys::rusage();
+    let time = |time: Duration| format!("{}.{:06}", time.as_secs(), time.subsec_micros());
+    lines.stat("pid", std::process::id());
+    lines.stat("uptime", ctx.shared.clock.uptime_s());
+    lines.stat("time", ctx.shared.clock.unix(ctx.now));
+    lines.stat("version", env!("CARGO_PKG_VERSION"));
+    // There is none; the key names what waits for the sockets.
+    lines.stat("libevent", "mio");
+    lines.stat("pointer_size", usize::BITS);
+    lines.stat("rusage_user", time(usage.user));
+    lines.stat("rusage_system", time(usage.system));
+}
+
+fn about_connections(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let (settings, connections) = (&ctx.shared.settings, &ctx.shared.connections);
+    lines.stat("max_connections", settings.conns_max);
+    loaded!(lines, connections, curr_connections total_connections rejected_connections);
+    lines.stat(
+        "connection_structures",
+        connections.curr_connections.load(Relaxed),
+    );
+    let general = ctx.shared.stats.read().general;
+    fields!(lines, general, response_obj_oom);
+    lines.zeros(&["response_obj_count", "response_obj_bytes"]);
+    loaded!(lines, connections, read_buf_count read_buf_bytes);
+    lines.zeros(&["read_buf_bytes_free"]);
+    fields!(lines, general, read_buf_oom);
+    lines.stat(
+        "reserved_fds",
+        RESERVED_FDS + RESERVED_FDS_PER_THREAD * settings.threads,
+    );
+}
+
+fn about_commands(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let sums = ctx.shared.stats.read();
+    let (general, classes) = (sums.general, sums.over_classes());
+    fields!(lines, general, cmd_get);
+    fields!(lines, classes, cmd_set);
+    fields!(lines, general, cmd_flush cmd_touch cmd_meta);
+    fields!(lines, classes, get_hits);
+    fields!(lines, general, get_misses get_expired get_flushed delete_misses);
+    fields!(lines, classes, delete_hits);
+    fields!(lines, general, incr_misses);
+    fields!(lines, classes, incr_hits);
+    fields!(lines, general, decr_misses);
+    fields!(lines, classes, decr_hits);
+    fields!(lines, general, cas_misses);
+    fields!(lines, classes, cas_hits cas_badval touch_hits);
+    fields!(lines, general, touch_misses store_too_large store_no_memory auth_cmds auth_errors);
+    if ctx.shared.settings.idle_timeout_s > 0 {
+        fields!(lines, general, idle_kicks);
+    }
+    fields!(lines, general, bytes_read bytes_written);
+}
+
+fn about_server(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let (shared, cache) = (ctx.shared, ctx.cache);
+    lines.stat("limit_maxbytes", cache.limit_bytes());
+    loaded!(lines, shared.connections, accepting_conns listen_disabled_num time_in_listen_disabled_us);
+    lines.stat("threads", shared.settings.threads);
+    lines.stat("conn_yields", shared.stats.read().general.conn_yields);
+
+    let shape = cache.table_shape();
+    lines.stat("hash_power_level", shape.buckets.max(1).ilog2());
+    lines.stat("hash_bytes", shape.bytes());
+    // It grows by one bucket at a time: there is no moment at which it is expanding.
+    lines.zeros(&["hash_is_expanding"]);
+
+    let moves = cache.move_stats();
+    lines.stat("slab_reassign_rescues", moves.rescues);
+    lines.stat("slab_reassign_chunk_rescues", moves.chunk_rescues);
+    lines.stat("slab_reassign_inline_reclaim", moves.inline_reclaim);
+    lines.stat("slab_reassign_busy_items", moves.busy_items);
+    lines.zeros(&["slab_reassign_busy_deletes"]);
+    lines.stat("slab_reassign_busy_nomem", moves.busy_nomem);
+    lines.zeros(&["slab_reassign_last_busy_status"]);
+    lines.stat("slab_reassign_running", u8::from(moves.running));
+    lines.stat("slabs_moved", moves.moved);
+
+    let counters = &cache.counters;
+    lines.stat(
+        "lru_crawler_running",
+        u8::from(counters.lru_crawler_running.load(Relaxed)),
+    );
+    loaded!(lines, counters, lru_crawler_starts lru_maintainer_juggles malloc_fails);
+    lines.zeros(&[
+        "log_worker_dropped",
+        "log_worker_written",
+        "log_watcher_skipped",
+    ]);
+    lines.zeros(&["log_watcher_sent", "log_watchers"]);
+    lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+}
+
+fn about_items(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let reports = ctx.cache.class_reports(ctx.now);
+    let sum = |count: fn(&ClassReport) -> u64| reports.iter().map(count).sum::<u64>();
+    lines.stat("bytes", sum(|report| report.mem_requested));
+    lines.stat("curr_items", sum(|report| items_of(report) as u64));
+    lines.stat("total_items", sum(|report| report.lru.total_items));
+    lines.stat("slab_global_page_pool", ctx.cache.pool_pages());
+    lines.stat(
+        "expired_unfetched",
+        sum(|report| report.lru.expired_unfetched),
+    );
+    lines.stat(
+        "evicted_unfetched",
+        sum(|report| report.lru.evicted_unfetched),
+    );
+    lines.stat("evicted_active", sum(|report| report.lru.evicted_active));
+    lines.stat("evictions", sum(|report| report.lru.evicted));
+    lines.stat("reclaimed", sum(|report| report.lru.reclaimed));
+    lines.stat(
+        "crawler_reclaimed",
+        sum(|report| report.lru.crawler_reclaimed),
+    );
+    lines.stat(
+        "crawler_items_checked",
+        sum(|report| report.lru.crawler_items_checked),
+    );
+    lines.stat(
+        "lrutail_reflocked",
+        sum(|report| report.lru.lrutail_reflocked),
+    );
+    lines.stat("moves_to_cold", sum(|report| report.lru.moves_to_cold));
+    lines.stat("moves_to_warm", sum(|report| report.lru.moves_to_warm));
+    lines.stat(
+        "moves_within_lru",
+        sum(|report| report.lru.moves_within_lru),
+    );
+    lines.stat("direct_reclaims", sum(|report| report.lru.direct_reclaims));
+    lines.zeros(&["lru_bumps_dropped"]);
+}
+
+fn items_of(report: &ClassReport) -> usize {
+    report.counts.iter().sum()
+}
+
+/// Lines whose keys begin with a class: `items:5:`, `5:`.
+struct ClassLines<'o> {
+    out: &'o mut Vec<u8>,
+    prefix: &'static str,
+    class: ClassId,
+}
+
+impl ClassLines<'_> {
+    fn stat(&mut self, key: &str, value: impl Display) {
+        let (prefix, class) = (self.prefix, self.class.get());
+        reply::stat(self.out, format_args!("{prefix}{class}:{key}"), value);
+    }
+}
+
+/// `stats items`: the classes that hold any.
+fn items(ctx: Ctx<'_>, out: &mut Output<'_>) {
+    let sums = ctx.shared.stats.read();
+    let temp = ctx.cache.tuning.temporary_ttl_s.load(Relaxed) >= 0;
+    for report in ctx.cache.class_reports(ctx.now) {
+        if items_of(&report) == 0 {
+            continue;
+        }
+        let count = |segment: Segment| report.counts[segment as usize];
+        let age = |segment: Segment| report.ages_s[segment as usize];
+        let mut lines = ClassLines {
+            out: &mut out.buf,
+            prefix: "items:",
+            class: report.class,
+        };
+        lines.stat("number", items_of(&report));
+        lines.stat("number_hot", count(Segment::Hot));
+        lines.stat("number_warm", count(Segment::Warm));
+        lines.stat("number_cold", count(Segment::Cold));
+        if temp {
+            lines.stat("number_temp", count(Segment::Temp));
+        }
+        lines.stat("age_hot", age(Segment::Hot));
+        lines.stat("age_warm", age(Segment::Warm));
+        lines.stat("age", age(Segment::Cold));
+        lines.stat("mem_requested", report.mem_requested);
+        let lru: LruCounters = report.lru;
+        fields!(lines, lru, evicted evicted_nonzero evicted_time outofmemory);
+        // Nothing is ever taken from a reader that holds it too long.
+        lines.stat("tailrepairs", 0);
+        fields!(lines, lru, reclaimed expired_unfetched evicted_unfetched evicted_active
+            crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm
+            moves_within_lru direct_reclaims);
+        let hits = &sums.classes[report.class.index()];
+        fields!(lines, hits, hits_to_hot hits_to_warm hits_to_cold hits_to_temp);
+    }
+}
+
+/// `stats slabs`: the classes that have pages.
+fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
+    let sums = ctx.shared.stats.read();
+    let (mut active, mut pages) = (0, ctx.cache.pool_pages());
+    for report in ctx.cache.class_reports(ctx.now) {
+        let slabs = report.slabs;
+        if slabs.total_pages == 0 {
+            continue;
+        }
+        active += 1;
+        pages += slabs.total_pages;
+        let total_chunks = slabs.total_pages * slabs.chunks_per_page;
+        let mut lines = ClassLines {
+            out: &mut out.buf,
+            prefix: "",
+            class: report.class,
+        };
+        lines.stat("chunk_size", slabs.chunk_bytes);
+        lines.stat("chunks_per_page", slabs.chunks_per_page);
+        lines.stat("total_pages", slabs.total_pages);
+        lines.stat("total_chunks", total_chunks);
+        lines.stat("used_chunks", slabs.used_chunks);
+        lines.stat(
+            "free_chunks",
+            total_chunks.saturating_sub(slabs.used_chunks),
+        );
+        // Those never used count as free, as in every memcached since 1.4.
+        lines.stat("free_chunks_end", 0);
+        // memcached shows it in `stats items`; here it stands beside what it is to be compared with.
+        lines.stat("mem_requested", report.mem_requested);
+        let hits = &sums.classes[report.class.index()];
+        fields!(lines, hits, get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval
+            touch_hits);
+    }
+    reply::stat(&mut out.buf, "active_slabs", active);
+    reply::stat(&mut out.buf, "total_malloced", pages << 20);
+}
+
+/// `stats conns`.
+fn conns(ctx: Ctx<'_>, out: &mut Output<'_>) {
+    for conn in ctx.shared.connections.list() {
+        let state = conn.state();
+        let mut stat = |key: &str, value: &dyn Display| {
+            reply::stat(&mut out.buf, format_args!("{}:{key}", conn.fd), value);
+        };
+        stat("addr", &conn.addr);
+        if state != ConnState::Listening {
+            stat("listen_addr", &conn.listen_addr);
+        }
+        stat("state", &state.name());
+        let last_command = conn.last_command.load(Relaxed);
+        stat(
+            "secs_since_last_cmd",
+            &ctx.now.0.saturating_sub(last_command),
+        );
+    }
+}
+
+/// `stats settings`: what is in force now, commands included.
+fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
+    let (settings, tuning) = (&ctx.shared.settings, &ctx.cache.tuning);
+    let mut lines = Lines { out: &mut out.buf };
+    let ratio = |milli: u32| format!("{:.2}", f64::from(milli) / 1000.0);
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".to_owned());
+
+    lines.stat("maxbytes", ctx.cache.limit_bytes());
+    lines.stat("maxconns", settings.conns_max);
+    lines.stat("tcpport", settings.tcp_port);
+    lines.zeros(&["udpport"]);
+    lines.stat("inter", or_null(settings.listen_given.clone()));
+    lines.stat("verbosity", ctx.shared.verbosity.load(Relaxed));
+    lines.zeros(&["oldest"]);
+    lines.stat(
+        "evictions",
+        if tuning.may_evict.load(Relaxed) {
+            "on"
+        } else {
+            "off"
+        },
+    );
+    let socket = settings.unix_socket.as_ref();
+    lines.stat(
+        "domain_socket",
+        or_null(socket.map(|path| path.display().to_string())),
+    );
+    lines.stat("umask", format_args!("{:o}", settings.unix_mask));
+    lines.switch("shutdown_command", settings.shutdown_command);
+    lines.stat(
+        "growth_factor",
+        format_args!("{:.2}", settings.growth_factor),
+    );
+    lines.stat("chunk_size", settings.chunk_bytes_min);
+    lines.stat("num_threads", settings.threads);
+    lines.stat("num_threads_per_udp", settings.threads);
+    lines.stat(
+        "stat_key_prefix",
+        char::from(ctx.shared.prefixes.delimiter()),
+    );
+    lines.switch("detail_enabled", ctx.shared.prefixes.is_enabled());
+    lines.stat("reqs_per_event", settings.reqs_per_event);
+    lines.switch("cas_enabled", settings.cas);
+    lines.stat("tcp_backlog", settings.backlog);
+    lines.stat(
+        "binding_protocol",
+        match settings.protocol {
+            WireProtocol::Auto => "auto-negotiate",
+            WireProtocol::Ascii => "ascii",
+        },
+    );
+    lines.switch("auth_enabled_sasl", false);
+    lines.switch("auth_enabled_ascii", false);
+    lines.stat("item_size_max", settings.item_bytes_max);
+    lines.switch("maxconns_fast", settings.maxconns_fast);
+    lines.stat("hashpower_init", settings.hashpower_init);
+
+    lines.switch("slab_reassign", tuning.slab_reassign.load(Relaxed));
+    lines.stat("slab_automove", tuning.slab_automove.load(Relaxed));
+    lines.stat(
+        "slab_automove_ratio",
+        ratio(tuning.slab_automove_ratio_milli.load(Relaxed)),
+    );
+    lines.stat(
+        "slab_automove_window",
+        tuning.slab_automove_window.load(Relaxed),
+    );
+    lines.stat("slab_chunk_max", settings.slab_chunk_bytes_max);
+    lines.switch("lru_crawler", tuning.lru_crawler.load(Relaxed));
+    lines.stat(
+        "lru_crawler_sleep",
+        tuning.lru_crawler_sleep_us.load(Relaxed),
+    );
+    lines.stat(
+        "lru_crawler_tocrawl",
+        tuning.lru_crawler_tocrawl.load(Relaxed),
+    );
+    lines.stat("tail_repair_time", settings.tail_repair_time_s);
+    lines.switch("flush_enabled", settings.flush_enabled);
+    lines.switch("dump_enabled", settings.dump_enabled);
+    lines.stat("hash_algorithm", settings.hash_algorithm);
+    lines.switch("lru_maintainer_thread", tuning.lru_maintainer.load(Relaxed));
+    lines.switch("lru_segmented", tuning.segmented.load(Relaxed));
+    loaded!(lines, tuning, hot_lru_pct warm_lru_pct);
+    lines.stat(
+        "hot_max_factor",
+        ratio(tuning.hot_max_factor_milli.load(Relaxed)),
+    );
+    lines.stat(
+        "warm_max_factor",
+        ratio(tuning.warm_max_factor_milli.load(Relaxed)),
+    );
+    let temporary_ttl_s = u32::try_from(tuning.temporary_ttl_s.load(Relaxed));
+    lines.switch("temp_lru", temporary_ttl_s.is_ok());
+    lines.stat("temporary_ttl", temporary_ttl_s.unwrap_or(TEMPORARY_TTL_S));
+
+    lines.stat("idle_timeout", settings.idle_timeout_s);
+    lines.stat("watcher_logbuf_size", settings.watcher_logbuf_bytes);
+    lines.stat("worker_logbuf_size", settings.worker_logbuf_bytes);
+    lines.stat("read_buf_mem_limit", settings.read_buf_mem_limit_bytes);
+    lines.switch("track_sizes", settings.track_sizes);
+    lines.switch("inline_ascii_response", false);
+    let freeratio = f64::from(tuning.slab_automove_freeratio_milli.load(Relaxed)) / 1000.0;
+    lines.stat("slab_automove_freeratio", format_args!("{freeratio:.3}"));
+    lines.stat("num_napi_ids", "(null)");
+    lines.stat("memory_file", "(null)");
+    lines.stat("client_flags_size", size_of::<u32>());
+}

@@ -1,0 +1,225 @@
+//! set, add, replace, append, prepend, cas and `ms`: one path, a mode.
+
+use protocol::reply::{self, MetaCode, MetaLine};
+use protocol::{ErrorLine, KeyBuf, ReplyMode, Store, StoreMode};
+
+use super::meta;
+use super::output::Output;
+use super::shared::Ctx;
+use crate::cache::{AllocError, Entry, ItemSpec, ItemView, KeyHash, NewItem};
+
+/// How a store ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stored,
+    NotStored,
+    NotFound,
+    Exists,
+    Refused(ErrorLine),
+}
+
+/// The new item's data, when all of it has come.
+pub(super) enum Data<'c, 'b> {
+    /// It lies in the read buffer (or was staged).
+    Bytes(&'b [u8]),
+    /// It was read into the item it belongs to.
+    Item(NewItem<'c>),
+}
+
+/// What the item of a store is made from.
+pub(super) fn spec<'k>(ctx: Ctx<'_>, store: &Store<'_>, key: &'k [u8]) -> ItemSpec<'k> {
+    ItemSpec {
+        key,
+        key_binary: store.key.base64,
+        client_flags: store.client_flags,
+        expires_at: ctx.expires_at(store.exptime),
+        value_len: store.value_len,
+    }
+}
+
+/// Stores, and answers.
+pub(super) fn execute<'c>(
+    ctx: Ctx<'c>,
+    store: &Store<'_>,
+    hash: KeyHash,
+    data: Data<'c, '_>,
+    out: &mut Output<'c>,
+) {
+    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    let key = store.key.bytes(&mut room);
+    ctx.shared.prefixes.count_set(key);
+    if matches!(store.reply, ReplyMode::Meta(_)) {
+        ctx.stats.general.cmd_meta.inc();
+    }
+    let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
+    // What replaces is made before the key is locked; what extends has to see the old value first.
+    let new = match data {
+        Data::Item(item) => Ok(item),
+        Data::Bytes(bytes) => ctx.cache.create(&spec(ctx, store, key), ctx.now).map(|mut item| {
+            item.write(bytes);
+            item
+        }),
+    };
+    let new = match new {
+        Ok(new) => new,
+        Err(error) => return refuse(ctx, store, key, hash, error_line(error), out),
+    };
+    ctx.stats.classes[new.class().index()].cmd_set.inc();
+    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let outcome = if extends {
+        extend(ctx, store, new, &mut entry)
+    } else {
+        replace(ctx, store, new, &mut entry)
+    };
+    answer(ctx, store, outcome, entry.item(), out);
+}
+
+/// A store that cannot be: the old value would be stale, so `set` drops it; then the error line.
+pub(super) fn refuse(
+    ctx: Ctx<'_>,
+    store: &Store<'_>,
+    key: &[u8],
+    hash: KeyHash,
+    error: ErrorLine,
+    out: &mut Output<'_>,
+) {
+    if store.mode == StoreMode::Set {
+        ctx.cache.entry(key, hash, ctx.now).remove();
+    }
+    answer(ctx, store, Outcome::Refused(error), None, out);
+}
+
+/// set, add, replace, cas.
+fn replace<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+    let Some(item) = entry.item() else {
+        if store.compare_cas.is_some() && store.mode == StoreMode::Set {
+            ctx.stats.general.cas_misses.inc();
+            return Outcome::NotFound;
+        }
+        if store.mode == StoreMode::Replace {
+            return Outcome::NotStored;
+        }
+        entry.put(new, cas_for(ctx, store));
+        return Outcome::Stored;
+    };
+    if store.mode == StoreMode::Add {
+        entry.bump();
+        return Outcome::NotStored;
+    }
+    let Some(compare) = store.compare_cas else {
+        entry.put(new, cas_for(ctx, store));
+        return Outcome::Stored;
+    };
+    let class = &ctx.stats.classes[item.class().index()];
+    if compare == item.cas() {
+        class.cas_hits.inc();
+        entry.put(new, cas_for(ctx, store));
+        return Outcome::Stored;
+    }
+    if store.invalidate && compare < item.cas() {
+        // An older value may be stored, but only as a stale one: the time left and the lease stay as they were.
+        let (expires_at, win_sent) = (item.expires_at(), item.is_win_sent());
+        entry.put(new, cas_for(ctx, store));
+        entry.touch(expires_at);
+        entry.mark_stale();
+        if win_sent {
+            entry.mark_win_sent();
+        }
+        return Outcome::Stored;
+    }
+    class.cas_badval.inc();
+    Outcome::Exists
+}
+
+/// append, prepend: `new` holds what is added.
+fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+    let Some(old) = entry.item() else {
+        let Some(exptime) = store.vivify else { return Outcome::NotStored };
+        entry.put(new, cas_for(ctx, store));
+        entry.touch(ctx.expires_at(exptime));
+        return Outcome::Stored;
+    };
+    if let Some(compare) = store.compare_cas
+        && compare != old.cas()
+    {
+        return Outcome::Exists;
+    }
+    let spec = ItemSpec {
+        key: old.key(),
+        key_binary: old.key_binary(),
+        client_flags: old.client_flags(),
+        expires_at: old.expires_at(),
+        value_len: (old.value_len() + new.value_len()).min(u32::MAX as usize) as u32,
+    };
+    let mut joined = match ctx.cache.create(&spec, ctx.now) {
+        Ok(joined) => joined,
+        Err(error) => return Outcome::Refused(error_line(error)),
+    };
+    if store.mode == StoreMode::Append {
+        write_pieces(&mut joined, &old);
+        write_new(&mut joined, &new);
+    } else {
+        write_new(&mut joined, &new);
+        write_pieces(&mut joined, &old);
+    }
+    drop(new);
+    entry.put(joined, cas_for(ctx, store));
+    Outcome::Stored
+}
+
+fn write_pieces(to: &mut NewItem<'_>, from: &ItemView<'_>) {
+    for piece in from.value_pieces() {
+        to.write(piece);
+    }
+}
+
+fn write_new(to: &mut NewItem<'_>, from: &NewItem<'_>) {
+    for piece in from.value_pieces() {
+        to.write(piece);
+    }
+}
+
+fn cas_for(ctx: Ctx<'_>, store: &Store<'_>) -> u64 {
+    store.new_cas.unwrap_or_else(|| ctx.cache.next_cas())
+}
+
+fn answer(ctx: Ctx<'_>, store: &Store<'_>, outcome: Outcome, item: Option<ItemView<'_>>, out: &mut Output<'_>) {
+    if let Outcome::Refused(error) = outcome {
+        match error {
+            ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
+            _ => ctx.stats.general.store_no_memory.inc(),
+        }
+    }
+    let tokens = match store.reply {
+        ReplyMode::NoReply => return,
+        ReplyMode::Text => {
+            return match outcome {
+                Outcome::Stored => out.bytes(reply::STORED),
+                Outcome::NotStored => out.bytes(reply::NOT_STORED),
+                Outcome::NotFound => out.bytes(reply::NOT_FOUND),
+                Outcome::Exists => out.bytes(reply::EXISTS),
+                Outcome::Refused(error) => out.error(error),
+            };
+        }
+        ReplyMode::Meta(tokens) => tokens,
+    };
+    let code = match outcome {
+        Outcome::Stored if tokens.quiet => return,
+        Outcome::Stored => MetaCode::HD,
+        Outcome::NotStored => MetaCode::NS,
+        Outcome::NotFound => MetaCode::NF,
+        Outcome::Exists => MetaCode::EX,
+        Outcome::Refused(error) => return out.error(error),
+    };
+    let mut line = MetaLine::new(&mut out.buf, code);
+    meta::echo(ctx, &mut line, tokens, store.key, item.as_ref(), b"Okcs");
+    line.end();
+}
+
+/// The line of a refusal.
+pub(super) fn error_line(error: AllocError) -> ErrorLine {
+    match error {
+        AllocError::TooLarge => ErrorLine::TooLarge,
+        AllocError::OutOfMemory => ErrorLine::OutOfMemoryStoring,
+    }
+}

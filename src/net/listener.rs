@@ -1,0 +1,278 @@
+//! Binding the addresses, and the thread that accepts.
+//!
+//! A connection's place (`-c`) is taken here and given back by its worker. When all are taken, a client is either told
+//! so and closed (`maxconns_fast`, the default), or left in the backlog until a worker wakes this thread.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::stream::Stream;
+use super::worker::{Handle, Message};
+use crate::command::{ConnInfo, ConnState, Shared};
+use crate::settings::{Listen, Settings};
+use crate::sys;
+
+/// How long accepting pauses when the process has no descriptors left.
+const NO_FILES_PAUSE: Duration = Duration::from_millis(10);
+
+const WAKER: Token = Token(usize::MAX);
+
+/// A bound socket.
+#[derive(Debug)]
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// All bound sockets.
+#[derive(Debug, Default)]
+pub struct Bound {
+    acceptors: Vec<(Acceptor, Arc<str>)>,
+    /// The TCP addresses, with the ports that were found.
+    pub addrs: Vec<SocketAddr>,
+    /// The unix socket, to be removed in the end.
+    path: Option<PathBuf>,
+}
+
+impl Bound {
+    /// Binds everything the settings name. An address that this machine does not have is passed over if its entry has
+    /// another one.
+    pub fn bind(settings: &Settings) -> Result<Self, String> {
+        let mut bound = Bound::default();
+        for listen in &settings.listen {
+            bound.bind_entry(listen, settings.backlog)?;
+        }
+        if let Some(path) = &settings.unix_socket {
+            bound.bind_unix(path, settings)?;
+        }
+        Ok(bound)
+    }
+
+    fn bind_entry(&mut self, listen: &Listen, backlog: i32) -> Result<(), String> {
+        let mut missing = None;
+        let before = self.addrs.len();
+        for &addr in &listen.addrs {
+            // One free port serves all addresses of an entry.
+            let same_port = self.addrs.get(before).map_or(0, SocketAddr::port);
+            let wanted = if addr.port() == 0 { SocketAddr::new(addr.ip(), same_port) } else { addr };
+            match bind_tcp(wanted, backlog) {
+                Ok(listener) => {
+                    let addr = listener.local_addr().map_err(|error| format!("{addr}: {error}"))?;
+                    let name = format!("tcp:{addr}");
+                    self.addrs.push(addr);
+                    self.acceptors.push((Acceptor::Tcp(listener), name.into()));
+                }
+                Err(error) if is_missing(&error) => missing = Some(format!("cannot listen on {addr}: {error}")),
+                Err(error) => return Err(format!("cannot listen on {addr}: {error}")),
+            }
+        }
+        match missing {
+            Some(error) if self.addrs.len() == before => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn bind_unix(&mut self, path: &Path, settings: &Settings) -> Result<(), String> {
+        let failed = |error: io::Error| format!("cannot listen on {}: {error}", path.display());
+        // A socket that a server before us left behind.
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(path).map_err(failed)?;
+        }
+        let _umask = sys::Umask::allow(settings.unix_mask);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+        let address = socket2::SockAddr::unix(path).map_err(failed)?;
+        socket.bind(&address).map_err(failed)?;
+        socket.listen(settings.backlog).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        sys::give_to_user(path, settings.user.as_deref())?;
+        let name = format!("unix:{}", path.display());
+        self.acceptors.push((Acceptor::Unix(UnixListener::from_std(socket.into())), name.into()));
+        self.path = Some(path.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(sys::EAFNOSUPPORT)
+}
+
+fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_keepalive(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// The thread that accepts, before it runs.
+#[derive(Debug)]
+pub struct Listener {
+    poll: Poll,
+    waker: Arc<Waker>,
+}
+
+impl Listener {
+    /// A listener without sockets yet.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Listener { poll, waker })
+    }
+
+    /// Wakes it: a place has become free, or `stop` was set.
+    pub fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    /// Accepts until `stop`, and hands the connections to the workers in turn.
+    pub fn run(self, shared: &Shared, mut bound: Bound, workers: &[Handle], stop: &AtomicBool) -> io::Result<()> {
+        let Listener { mut poll, .. } = self;
+        for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
+            let registry = poll.registry();
+            let fd = match acceptor {
+                Acceptor::Tcp(listener) => {
+                    registry.register(listener, Token(id), Interest::READABLE)?;
+                    listener.as_raw_fd()
+                }
+                Acceptor::Unix(listener) => {
+                    registry.register(listener, Token(id), Interest::READABLE)?;
+                    listener.as_raw_fd()
+                }
+            };
+            let state = ConnState::Listening;
+            let info = ConnInfo::new(fd, (&**name).into(), name.clone(), state, shared.clock.now().0);
+            shared.connections.add(Arc::new(info));
+        }
+        shared.connections.accepting_conns.store(1, Relaxed);
+        let mut accepting = Accepting { shared, workers, next: 0, full_since: None };
+        let mut events = Events::with_capacity(64);
+        let mut pause = None;
+        while !stop.load(Relaxed) {
+            match poll.poll(&mut events, pause.take()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            // All of them at each event: a waker's event means that any may have clients waiting.
+            for (acceptor, name) in &bound.acceptors {
+                if accepting.accept_all(acceptor, name) == Accepted::NoFiles {
+                    pause = Some(NO_FILES_PAUSE);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Accepted {
+    /// Nobody is waiting.
+    All,
+    /// No place is free; a worker will wake us.
+    Full,
+    /// The process has no descriptors left.
+    NoFiles,
+}
+
+struct Accepting<'s> {
+    shared: &'s Shared,
+    workers: &'s [Handle],
+    next: usize,
+    /// Since when clients are left in the backlog.
+    full_since: Option<Instant>,
+}
+
+impl Accepting<'_> {
+    fn accept_all(&mut self, acceptor: &Acceptor, name: &Arc<str>) -> Accepted {
+        let (shared, connections) = (self.shared, &self.shared.connections);
+        loop {
+            // Only this thread takes places, so the count cannot pass the limit behind our back.
+            let full = connections.curr_connections.load(Relaxed) >= shared.settings.conns_max;
+            if full && !shared.settings.maxconns_fast {
+                if self.full_since.is_none() {
+                    self.full_since = Some(Instant::now());
+                    connections.listen_disabled_num.fetch_add(1, Relaxed);
+                    connections.accepting_conns.store(0, Relaxed);
+                }
+                return Accepted::Full;
+            }
+            if let Some(since) = self.full_since.take() {
+                let us = since.elapsed().as_micros() as u64;
+                connections.time_in_listen_disabled_us.fetch_add(us, Relaxed);
+                connections.accepting_conns.store(1, Relaxed);
+            }
+            let (mut stream, peer) = match accept(acceptor) {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Accepted::All,
+                Err(error) if is_of_the_client(&error) => continue,
+                Err(error) => {
+                    log::warn!("{name}: cannot accept: {error}");
+                    return Accepted::NoFiles;
+                }
+            };
+            if full {
+                connections.rejected_connections.fetch_add(1, Relaxed);
+                // The line fits the empty socket buffer, so it needs no waiting.
+                let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                continue;
+            }
+            connections.curr_connections.fetch_add(1, Relaxed);
+            connections.total_connections.fetch_add(1, Relaxed);
+            let now = shared.clock.now().0;
+            let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
+            self.workers[self.next].send(Message::Serve(stream, Arc::new(info)));
+            self.next = (self.next + 1) % self.workers.len();
+        }
+    }
+}
+
+fn accept(acceptor: &Acceptor) -> io::Result<(Stream, Box<str>)> {
+    match acceptor {
+        Acceptor::Tcp(listener) => {
+            let (stream, addr): (TcpStream, SocketAddr) = listener.accept()?;
+            // Replies go out in whole wakeups, so nothing is gained by waiting for more.
+            stream.set_nodelay(true)?;
+            SockRef::from(&stream).set_keepalive(true)?;
+            Ok((Stream::Tcp(stream), format!("tcp:{addr}").into()))
+        }
+        Acceptor::Unix(listener) => {
+            let (stream, _): (UnixStream, _) = listener.accept()?;
+            Ok((Stream::Unix(stream), "unix".into()))
+        }
+    }
+}
+
+/// Errors of one client that has gone before it was accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::InvalidInput
+            | ErrorKind::NotConnected
+    )
+}

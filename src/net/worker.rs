@@ -1,0 +1,225 @@
+//! A worker: one event loop over the connections that are its own.
+//!
+//! W1. A connection belongs to one worker from the moment it was accepted to its end.
+//! W2. A connection whose turn is over while it has more to do stands in `again`, and gets its next turn after all
+//!     others that are ready; the loop does not sleep while somebody stands there.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender};
+use mio::{Events, Poll, Token, Waker};
+use slab::Slab;
+
+use super::conn::{Conn, Turn};
+use super::stream::Stream;
+use crate::command::{ConnInfo, Ctx, Output, Shared};
+
+/// What one read takes at most, unless it goes into a value: memcached's read buffer.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+/// Events taken from the poll at once.
+const EVENTS_MAX: usize = 256;
+/// How often a worker looks at its idle connections.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// Capacity above which the shared output is given back after a turn.
+const OUTPUT_KEPT_BYTES: usize = 256 << 10;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A new connection.
+    Serve(Stream, Arc<ConnInfo>),
+    /// To end.
+    Stop,
+}
+
+/// The way to reach a worker.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    sender: Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+impl Handle {
+    pub(super) fn send(&self, message: Message) {
+        // A worker that has ended needs no message.
+        if self.sender.send(message).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Ends the worker: what it is doing is finished, and replies that its peers take are sent.
+    pub fn stop(&self) {
+        self.send(Message::Stop);
+    }
+}
+
+/// A worker, before it runs.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    poll: Poll,
+    messages: Receiver<Message>,
+    /// Told when a connection has ended, for a listener that waits for room.
+    listener: Arc<Waker>,
+}
+
+impl Worker {
+    /// Worker number `index`, and the way to reach it.
+    pub fn new(index: usize, listener: Arc<Waker>) -> io::Result<(Self, Handle)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (sender, messages) = crossbeam::channel::unbounded();
+        Ok((Worker { index, poll, messages, listener }, Handle { sender, waker }))
+    }
+
+    /// Serves until it is told to stop.
+    pub fn run(self, shared: &Shared) -> io::Result<()> {
+        let Worker { index, mut poll, messages, listener } = self;
+        let mut serving = Serving {
+            shared,
+            index,
+            listener: &listener,
+            conns: Slab::new(),
+            again: VecDeque::new(),
+            buffer: vec![0; READ_BUFFER_BYTES],
+            out: Output::new(),
+        };
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let idle_timeout_s = shared.settings.idle_timeout_s;
+        let mut idle_checked = shared.clock.now();
+        loop {
+            let timeout = if !serving.again.is_empty() {
+                Some(Duration::ZERO)
+            } else if idle_timeout_s > 0 {
+                Some(IDLE_CHECK)
+            } else {
+                None
+            };
+            match poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            // Those who yielded stand behind those whom this poll found ready.
+            let yielded = serving.again.len();
+            let ctx = shared.ctx(index);
+            for event in &events {
+                if event.token() != WAKER {
+                    serving.ready(ctx, event.token().0, event.is_readable() || event.is_read_closed());
+                    continue;
+                }
+                while let Ok(message) = messages.try_recv() {
+                    match message {
+                        Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Stop => return Ok(()),
+                    }
+                }
+            }
+            for _ in 0..yielded {
+                if let Some(id) = serving.again.pop_front() {
+                    serving.take_turn_again(ctx, id);
+                }
+            }
+            if idle_timeout_s > 0 && ctx.now != idle_checked {
+                idle_checked = ctx.now;
+                serving.close_idle(ctx, idle_timeout_s);
+            }
+        }
+    }
+}
+
+/// A running worker.
+struct Serving<'c> {
+    shared: &'c Shared,
+    index: usize,
+    listener: &'c Waker,
+    conns: Slab<Conn<'c>>,
+    again: VecDeque<usize>,
+    buffer: Vec<u8>,
+    /// The replies of the turn in progress.
+    out: Output<'c>,
+}
+
+impl<'c> Serving<'c> {
+    fn add(&mut self, ctx: Ctx<'c>, poll: &Poll, mut stream: Stream, info: Arc<ConnInfo>) {
+        let slot = self.conns.vacant_entry();
+        let id = slot.key();
+        if let Err(error) = stream.register(poll.registry(), Token(id)) {
+            log::warn!("{}: closed: {error}", info.addr);
+            self.free_place();
+            return;
+        }
+        log::debug!("<{} new client connection {} on worker {}", info.fd, info.addr, self.index);
+        self.shared.connections.add(info.clone());
+        slot.insert(Conn::new(stream, info));
+        self.turn(ctx, id);
+    }
+
+    fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.readable |= readable;
+        if !conn.queued {
+            self.turn(ctx, id);
+        }
+    }
+
+    fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.queued
+        {
+            conn.queued = false;
+            self.turn(ctx, id);
+        }
+    }
+
+    fn turn(&mut self, ctx: Ctx<'c>, id: usize) {
+        let conn = &mut self.conns[id];
+        let turn = conn.turn(ctx, &mut self.buffer, &mut self.out);
+        match turn {
+            Turn::Wait => {}
+            Turn::Again => {
+                conn.queued = true;
+                self.again.push_back(id);
+            }
+            Turn::Close => self.close(id),
+        }
+        if self.out.buf.capacity() > OUTPUT_KEPT_BYTES {
+            self.out = Output::new();
+        }
+    }
+
+    fn close(&mut self, id: usize) {
+        let conn = self.conns.remove(id);
+        log::debug!("<{} connection closed", conn.info.fd);
+        let info = conn.info.clone();
+        conn.forget_buffers(&self.shared.connections);
+        self.shared.connections.remove(&info);
+        // The socket is closed before the place is given free.
+        drop(conn);
+        self.free_place();
+    }
+
+    /// Lets another client in.
+    fn free_place(&self) {
+        let before = self.shared.connections.curr_connections.fetch_sub(1, Relaxed);
+        if before >= self.shared.settings.conns_max {
+            let _ = self.listener.wake();
+        }
+    }
+
+    fn close_idle(&mut self, ctx: Ctx<'c>, idle_timeout_s: u32) {
+        let idle = |conn: &Conn<'_>| {
+            ctx.now.0.saturating_sub(conn.info.last_command.load(Relaxed)) > idle_timeout_s && !conn.queued
+        };
+        let ids: Vec<usize> = self.conns.iter().filter(|(_, conn)| idle(conn)).map(|(id, _)| id).collect();
+        for id in ids {
+            ctx.stats.general.idle_kicks.inc();
+            self.close(id);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Builds the cache, starts the threads, and stops them in order.
+//!
+//! ```text
+//!  bind: sockets, port file     start: clock, maintainer, workers, listener     stop: listener, workers, the others
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use slab_alloc::{Config, Sizes};
+
+use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
+use crate::command::{Shared, StopMode};
+use crate::net::{Bound, Handle, Listener, Worker};
+use crate::settings::Settings;
+use crate::sys;
+
+/// How often the clock is read: a second is never more than this late.
+const CLOCK_TICK: Duration = Duration::from_millis(50);
+/// Table buckets at the start, as a power of two of items (memcached's default).
+const HASH_POWER: u32 = 16;
+/// Bytes an item spends besides key and value: the header with its CAS unique.
+const ITEM_HEAD_BYTES: usize = 32;
+
+/// A server with its sockets bound.
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    bound: Bound,
+}
+
+impl Server {
+    /// Binds the sockets. The error names the address.
+    pub fn bind(settings: Settings) -> Result<Self, String> {
+        let bound = Bound::bind(&settings)?;
+        if settings.listen_given.is_none() && !bound.addrs.is_empty() {
+            log::info!("without -l only this machine can connect; -l 0.0.0.0 listens on all addresses");
+        }
+        for addr in &bound.addrs {
+            log::info!("listening on {addr}");
+        }
+        if let Some(path) = &settings.port_file {
+            let written = sys::write_port_file(path, &bound.addrs, &[]);
+            written.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(Server { settings, bound })
+    }
+
+    /// Builds the cache and starts the threads.
+    pub fn start(self) -> Result<Running, String> {
+        let Server { settings, bound } = self;
+        let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
+        let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
+        let threads = Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
+        Ok(Running { threads })
+    }
+}
+
+/// `shutdown` takes the way a signal takes.
+fn stop_by_client(mode: StopMode) {
+    sys::raise(match mode {
+        StopMode::Now => sys::Event::Stop,
+        StopMode::Graceful => sys::Event::StopGracefully,
+    });
+}
+
+fn cache(settings: &Settings) -> io::Result<Cache> {
+    let chunk_max = settings.slab_chunk_bytes_max;
+    let sizes = if settings.slab_sizes.is_empty() {
+        Sizes::Growth {
+            chunk_min: settings.chunk_bytes_min + ITEM_HEAD_BYTES,
+            growth_factor: settings.growth_factor,
+            chunk_max,
+        }
+    } else {
+        Sizes::List { sizes: settings.slab_sizes.clone(), chunk_max }
+    };
+    let config = CacheConfig {
+        slabs: Config { limit_bytes: settings.memory_limit_bytes, sizes },
+        use_cas: settings.cas,
+        item_bytes_max: settings.item_bytes_max,
+        hash_power: match settings.hashpower_init {
+            0 => HASH_POWER,
+            power => u32::from(power),
+        },
+        hash_expand: settings.hash_expand,
+        threads: settings.threads,
+    };
+    let cache = Cache::new(&config)?;
+    if settings.huge_pages
+        && let Err(error) = cache.advise_huge()
+    {
+        log::warn!("-L: no huge pages: {error}");
+    }
+    if settings.lock_memory
+        && let Err(error) = cache.lock_memory()
+    {
+        log::warn!("-k: memory is not locked: {error}");
+    }
+    tune(&cache, settings);
+    Ok(cache)
+}
+
+fn tune(cache: &Cache, settings: &Settings) {
+    let milli = |factor: f64| (factor * 1000.0) as u32;
+    let tuning = &cache.tuning;
+    tuning.may_evict.store(settings.evictions, Relaxed);
+    tuning.segmented.store(settings.lru_segmented, Relaxed);
+    tuning.hot_lru_pct.store(u32::from(settings.hot_lru_pct), Relaxed);
+    tuning.warm_lru_pct.store(u32::from(settings.warm_lru_pct), Relaxed);
+    tuning.hot_max_factor_milli.store(milli(settings.hot_max_factor), Relaxed);
+    tuning.warm_max_factor_milli.store(milli(settings.warm_max_factor), Relaxed);
+    let temporary_ttl_s = settings.temporary_ttl_s.map_or(-1, |ttl| ttl.min(i32::MAX as u32) as i32);
+    tuning.temporary_ttl_s.store(temporary_ttl_s, Relaxed);
+    tuning.slab_reassign.store(settings.slab_reassign, Relaxed);
+    tuning.slab_automove.store(u32::from(settings.slab_automove), Relaxed);
+    tuning.slab_automove_ratio_milli.store(milli(settings.slab_automove_ratio), Relaxed);
+    tuning.slab_automove_freeratio_milli.store(milli(settings.slab_automove_freeratio), Relaxed);
+    tuning.slab_automove_window.store(settings.slab_automove_window, Relaxed);
+    tuning.lru_maintainer.store(settings.lru_maintainer, Relaxed);
+    tuning.lru_crawler.store(settings.lru_crawler, Relaxed);
+    tuning.lru_crawler_sleep_us.store(settings.lru_crawler_sleep_us, Relaxed);
+    tuning.lru_crawler_tocrawl.store(settings.lru_crawler_tocrawl, Relaxed);
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Running {
+    threads: Threads,
+}
+
+impl Running {
+    /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
+    pub fn stop(self, graceful: bool) {
+        log::info!("stopping{}", if graceful { " gracefully" } else { "" });
+        self.threads.stop();
+    }
+}
+
+#[derive(Debug)]
+struct Threads {
+    stop: Arc<AtomicBool>,
+    listener_waker: Arc<mio::Waker>,
+    listener: JoinHandle<()>,
+    handles: Vec<Handle>,
+    workers: Vec<JoinHandle<()>>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start(shared: Arc<Shared>, bound: Bound) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let named = |name: String| thread::Builder::new().name(name);
+        let mut helpers = Vec::new();
+        let clock = (shared.clone(), stop.clone());
+        helpers.push(named("clock".into()).spawn(move || {
+            let (shared, stop) = clock;
+            while !stop.load(Relaxed) {
+                shared.clock.tick();
+                thread::sleep(CLOCK_TICK);
+            }
+        })?);
+        let maintained = (shared.clone(), stop.clone());
+        helpers.push(named("maintainer".into()).spawn(move || {
+            let (shared, stop) = maintained;
+            let mut maintainer = Maintainer::default();
+            while !stop.load(Relaxed) {
+                maintainer.step(&shared.cache, shared.clock.now());
+                thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
+            }
+        })?);
+        let listener = Listener::new()?;
+        let listener_waker = listener.waker();
+        let (mut handles, mut workers) = (Vec::new(), Vec::new());
+        for index in 0..shared.settings.threads {
+            let (worker, handle) = Worker::new(index, listener_waker.clone())?;
+            let shared = shared.clone();
+            handles.push(handle);
+            workers.push(named(format!("worker {index}")).spawn(move || {
+                worker.run(&shared).expect("a poll only fails by our own fault");
+            })?);
+        }
+        let (to, stop_listener) = (handles.clone(), stop.clone());
+        let listener = named("listener".into()).spawn(move || {
+            let ended = listener.run(&shared, bound, &to, &stop_listener);
+            ended.expect("a poll only fails by our own fault");
+        })?;
+        Ok(Threads { stop, listener_waker, listener, handles, workers, helpers })
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Relaxed);
+        if let Err(error) = self.listener_waker.wake() {
+            log::warn!("the listener cannot be woken: {error}");
+        }
+        self.handles.iter().for_each(Handle::stop);
+        let threads = self.workers.into_iter().chain([self.listener]).chain(self.helpers);
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread has panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Tables of requests and replies, and the ways in which each of them is sent.
+
+use super::conn::{Conn, escape};
+use super::server::{Server, is_ketch};
+
+/// A request and the reply it must get from a server whose items have just been flushed. The reply is a pattern of
+/// [`Conn::expect_like`].
+#[derive(Clone, Copy)]
+pub struct Vector {
+    request: &'static str,
+    reply: &'static str,
+    /// Why a reference memcached of version 1.6.18 answers otherwise, if it does.
+    newer: Option<&'static str>,
+}
+
+/// Requests longer than this are not cut at each of their bytes.
+const CUT_BYTES_MAX: usize = 160;
+
+/// A vector that holds for every server.
+pub const fn both(request: &'static str, reply: &'static str) -> Vector {
+    Vector {
+        request,
+        reply,
+        newer: None,
+    }
+}
+
+/// A vector that a 1.6.18 does not fulfil, with the reason. It is run against ketch alone.
+pub const fn newer(reason: &'static str, request: &'static str, reply: &'static str) -> Vector {
+    Vector {
+        request,
+        reply,
+        newer: Some(reason),
+    }
+}
+
+impl Vector {
+    fn applies(&self) -> bool {
+        self.newer.is_none() || is_ketch()
+    }
+}
+
+/// Sends each vector whole, then cut in two at each byte, then a byte at a time, and at last all of them in one write.
+/// The reply must be the same in each case, with nothing after it.
+#[track_caller]
+pub fn run_vectors(server: &Server, vectors: &[Vector]) {
+    let vectors: Vec<&Vector> = vectors.iter().filter(|vector| vector.applies()).collect();
+    let mut conn = server.connect();
+    for vector in &vectors {
+        let request = vector.request.as_bytes();
+        run_one(&mut conn, vector, "whole", &[request]);
+        if request.len() <= CUT_BYTES_MAX {
+            for at in 1..request.len() {
+                let (first, second) = request.split_at(at);
+                run_one(&mut conn, vector, &format!("cut at {at}"), &[first, second]);
+            }
+        }
+        if request.len() <= 4 * CUT_BYTES_MAX {
+            let bytes: Vec<&[u8]> = request.chunks(1).collect();
+            run_one(&mut conn, vector, "byte by byte", &bytes);
+        }
+    }
+
+    let mut batch = String::new();
+    for vector in &vectors {
+        batch += "flush_all\r\n";
+        batch += vector.request;
+    }
+    conn.send(&batch);
+    for vector in &vectors {
+        conn.expect_like("OK\r\n");
+        check(&mut conn, vector, "in one write with all others");
+    }
+    conn.expect_nothing();
+}
+
+#[track_caller]
+fn run_one(conn: &mut Conn, vector: &Vector, how: &str, parts: &[&[u8]]) {
+    conn.round("flush_all\r\n", "OK\r\n");
+    for part in parts {
+        conn.send(part);
+    }
+    check(conn, vector, how);
+    conn.send("mn\r\n");
+    let after = conn.expect_line();
+    assert_eq!(
+        after,
+        "MN",
+        "{how}: more than the reply to {}",
+        escape(vector.request.as_bytes())
+    );
+}
+
+#[track_caller]
+fn check(conn: &mut Conn, vector: &Vector, how: &str) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        conn.expect_like(vector.reply);
+    }));
+    if outcome.is_err() {
+        let reason = vector
+            .newer
+            .map(|reason| format!(" (newer: {reason})"))
+            .unwrap_or_default();
+        panic!(
+            "{how}: wrong reply to {}{reason}",
+            escape(vector.request.as_bytes())
+        );
+    }
+}
