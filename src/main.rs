@@ -97,7 +97,9 @@ fn start_log(settings: &Settings) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    env_logger::Builder::new().filter_level(level).init();
+    // The logger lets everything through, so that `verbosity` can raise the level while the server runs.
+    env_logger::Builder::new().filter_level(LevelFilter::Trace).init();
+    log::set_max_level(level);
     for notice in &settings.notices {
         log::warn!("{notice}");
     }

@@ -20,9 +20,15 @@
 //! - Meta flags E and x, s on ms, N with append: 1.6.18 does not know them; C without a number in md, a repeated or
 //!   unknown flag in md, modes of other than one letter, more than 20 flags: 1.6.18 words them otherwise.
 //! - ma with q and N: 1.6.18 answers to what it creates. me of an item with an exptime: 1.6.18 turns the sign.
+//! - t before N on a miss: memcached prints the time to live that the new item has before N sets it.
 //! - t beside T with a time in the past: memcached prints a number that has wrapped.
 //! - Numbers of 2^63 and more: 1.6.18 takes them for negative ones if a `-` is found behind the value in its memory.
-//! - Base64 keys without b: memcached prints a key as it was stored, not as it was asked for.
+//! - ma with an opaque that is too long: memcached counts first and refuses then.
+//! - ma with C on an empty value: memcached finds fault with the value before it compares the unique.
+//! - mg with an opaque that is too long, of an item: memcached counts it as fetched all the same.
+//! - append beyond the largest item: memcached says NOT_STORED, for want of memory as for want of an item.
+//! - Base64 keys without b: memcached prints a key as it was stored, not as it was asked for. With b and N on a miss it
+//!   prints the decoded bytes.
 //! - delete with more than a key, shutdown, stats, dumps: other words, or nothing to compare.
 //! - Keys with control characters: memcached takes them, ketch does not.
 //! - Arithmetic on items with marks, with T, before append and inside a pipeline: whether memcached changes a number
@@ -48,8 +54,21 @@ fn reference() -> PathBuf {
 #[derive(Clone)]
 struct Step {
     text: Vec<u8>,
-    /// The key whose unique replaces `{cas}`, and how far from it.
-    cas: Option<(String, i64)>,
+    /// The key whose unique replaces `{cas}`, or one of another age.
+    cas: Option<(String, Age)>,
+}
+
+/// What is appended: not so much that an item grows beyond the largest one.
+fn short(value: &[u8]) -> &[u8] {
+    &value[..value.len().min(2000)]
+}
+
+/// A CAS unique beside the item's.
+#[derive(Clone, Copy)]
+enum Age {
+    Own,
+    Older,
+    Newer,
 }
 
 struct Generator {
@@ -101,7 +120,6 @@ impl Generator {
     /// What arithmetic may meet.
     fn number(&mut self) -> Vec<u8> {
         let odd = [
-            "",
             "x",
             "12abc",
             "-5",
@@ -115,6 +133,14 @@ impl Generator {
         }
         let shift = 2 + self.rng.below(62);
         (self.rng.next() >> shift).to_string().into_bytes()
+    }
+
+    fn own_or_newer(&mut self) -> Age {
+        if self.rng.one_in(3) {
+            Age::Newer
+        } else {
+            Age::Own
+        }
     }
 
     fn noreply(&mut self) -> &'static str {
@@ -133,10 +159,14 @@ impl Generator {
 
     fn store(&mut self, verbs: &[&'static str], key: &str, value: &[u8]) -> Step {
         let verb = self.rng.pick(verbs);
+        let value = if ["append", "prepend"].contains(&verb) {
+            short(value)
+        } else {
+            value
+        };
         let (flags, exptime, noreply) = (self.flags(), self.rng.pick(EXPTIMES), self.noreply());
         let (unique, cas) = if verb == "cas" {
-            let off = if self.rng.one_in(4) { 1_000_000 } else { 0 };
-            (" {cas}", Some((key.to_string(), off)))
+            (" {cas}", Some((key.to_string(), self.own_or_newer())))
         } else {
             ("", None)
         };
@@ -196,11 +226,10 @@ impl Generator {
             17 => {
                 let key = self.rng.pick(BASE64_KEYS);
                 let value = self.value();
-                let line = match self.rng.below(4) {
+                let line = match self.rng.below(3) {
                     0 => format!("ms {key} {} b k\r\n", value.len()),
                     1 => return Self::plain(format!("mg {key} b k v s f\r\n")),
-                    2 => return Self::plain(format!("md {key} k b\r\n")),
-                    _ => return Self::plain(format!("mg {key} k b N30\r\n")),
+                    _ => return Self::plain(format!("md {key} k b\r\n")),
                 };
                 Self::plain([line.as_bytes(), &value, b"\r\n"].concat())
             }
@@ -264,20 +293,10 @@ impl Generator {
                     line += " q";
                 } else if self.rng.one_in(6) {
                     line += " C{cas}";
-                    cas = Some((
-                        key.to_string(),
-                        if self.rng.one_in(2) { 1_000_000 } else { 0 },
-                    ));
+                    cas = Some((key.to_string(), self.own_or_newer()));
                 }
                 if self.rng.one_in(15) {
-                    line += self.rng.pick(&[
-                        " MX",
-                        " Dx",
-                        " Jx",
-                        " Tx",
-                        " ?",
-                        " O123456789012345678901234567890123",
-                    ]);
+                    line += self.rng.pick(&[" MX", " Dx", " Jx", " Tx", " ?"]);
                 }
                 Step {
                     text: (line + "\r\n").into_bytes(),
@@ -303,6 +322,9 @@ impl Generator {
     fn meta_get(&mut self, key: &str) -> Step {
         let mut line = format!("mg {key}");
         let past = self.rng.one_in(12);
+        if !past && self.rng.one_in(6) {
+            line += " N30";
+        }
         for flag in [
             "v", "v", "s", "f", "t", "c", "h", "k", "q", "u", "O77", "Oabc",
         ] {
@@ -315,21 +337,20 @@ impl Generator {
                 line += flag;
             }
         }
+        for flag in [" T1000", " R50", " R5000"] {
+            if !past && self.rng.one_in(6) && !line.contains(&flag[..2]) {
+                line += flag;
+            }
+        }
         if past {
             line += " T-1";
-        } else {
-            for flag in [" T1000", " N30", " R50", " R5000"] {
-                if self.rng.one_in(6) && !line.contains(&flag[..2]) {
-                    line += flag;
-                }
-            }
         }
         Self::plain(line + "\r\n")
     }
 
     fn meta_set(&mut self, key: &str) -> Step {
         let value = self.value();
-        let mut line = format!("ms {key} {}", value.len());
+        let mut line = format!("ms {key} {{len}}");
         let mut cas = None;
         for flag in [
             " T1000", " T0", " T-1", " F9", " F0", " q", " k", " O5", " c", " MS", " ME", " MR",
@@ -341,16 +362,24 @@ impl Generator {
         }
         if self.rng.one_in(4) {
             line += " C{cas}";
-            // Older than the item's, the item's own, or newer.
-            let off = self.rng.pick(&[&-1_i64, &0, &0, &1_000_000]);
-            cas = Some((key.to_string(), *off));
+            let age = if self.rng.one_in(4) {
+                Age::Older
+            } else {
+                self.own_or_newer()
+            };
+            cas = Some((key.to_string(), age));
             if self.rng.one_in(2) {
                 line += " I";
             }
         }
-        line += "\r\n";
+        let value = if line.contains(" MA") || line.contains(" MP") {
+            short(&value)
+        } else {
+            &value
+        };
+        line = line.replace("{len}", &value.len().to_string()) + "\r\n";
         Step {
-            text: [line.as_bytes(), &self.body(&value)].concat(),
+            text: [line.as_bytes(), &self.body(value)].concat(),
             cas,
         }
     }
@@ -365,10 +394,7 @@ impl Generator {
         }
         if self.rng.one_in(5) {
             line += " C{cas}";
-            cas = Some((
-                key.to_string(),
-                if self.rng.one_in(2) { 1_000_000 } else { 0 },
-            ));
+            cas = Some((key.to_string(), self.own_or_newer()));
         }
         Step {
             text: (line + "\r\n").into_bytes(),
@@ -388,7 +414,7 @@ impl Generator {
             "mg a ?\r\n",
             "mg a k k\r\n",
             "mg a Tx\r\n",
-            "mg a O12345678901234567890123456789012\r\n",
+            "mg none-such O12345678901234567890123456789012\r\n",
             "mg a*b b\r\n",
             "ms a 2 MX\r\nxx\r\n",
             "ms a 2 k k\r\nxx\r\n",
@@ -433,7 +459,7 @@ impl Side {
 
     /// The bytes of `step` for this server.
     fn fill_in(&mut self, step: &Step) -> Vec<u8> {
-        let Some((key, off)) = &step.cas else {
+        let Some((key, age)) = &step.cas else {
             return step.text.clone();
         };
         self.asker.send(format!("gets {key}\r\n"));
@@ -445,7 +471,12 @@ impl Side {
             self.asker.expect("\r\nEND\r\n");
             unique = words[4].parse().expect("a unique");
         }
-        let unique = unique.saturating_add_signed(*off).to_string();
+        let unique = match age {
+            Age::Own => unique,
+            Age::Older => 1,
+            Age::Newer => u64::MAX,
+        };
+        let unique = unique.to_string();
         let at = step
             .text
             .windows(5)
@@ -552,7 +583,7 @@ fn compare(
     for step in steps {
         requests.0.extend_from_slice(&subject.fill_in(step));
         requests.1.extend_from_slice(&reference.fill_in(step));
-        let text: Vec<u8> = step.text.iter().copied().take(300).collect();
+        let text: Vec<u8> = step.text.iter().copied().take(160).collect();
         history.push(escape(&text));
     }
     let got = masked(&subject.answer(&requests.0, pieces));
@@ -563,7 +594,7 @@ fn compare(
         let window = |bytes: &[u8]| {
             escape(&bytes[at.saturating_sub(100).min(bytes.len())..bytes.len().min(at + 300)])
         };
-        let from = history.len().saturating_sub(25.max(steps.len() + 5));
+        let from = history.len().saturating_sub(12.max(steps.len() + 2));
         panic!(
             "different from byte {at}\n  under test: {}\n  memcached:  {}\nlast commands:\n  {}",
             window(&got),

@@ -159,11 +159,15 @@ fn without_evictions_a_full_cache_says_so_and_keeps_what_it_has() {
     let mut conn = server.connect();
     let mut stored = Vec::new();
     let mut refused = 0;
+    let mut refused_last = (0, 0);
     for i in 0..20_000_u64 {
         let len = 1000 + (i % 7) as usize * 500;
         match conn.set(&format!("k{i}"), &value(i, len)).as_str() {
             "STORED" => stored.push((i, len)),
-            "SERVER_ERROR out of memory storing object" => refused += 1,
+            "SERVER_ERROR out of memory storing object" => {
+                refused += 1;
+                refused_last = (i, len);
+            }
             other => panic!("{other}"),
         }
         if refused == 200 {
@@ -184,24 +188,27 @@ fn without_evictions_a_full_cache_says_so_and_keeps_what_it_has() {
     assert_eq!(stats["store_no_memory"], "200");
     assert_eq!(conn.stats("settings")["evictions"], "off");
 
-    // The body of a refused store is no command; the old value of its key is gone, as memcached has it for set.
-    let body = "flush_all\r\n".repeat(300);
-    conn.round(
-        format!("set none 0 0 {}\r\n{body}\r\n", body.len()),
-        "SERVER_ERROR out of memory storing object\r\n",
-    );
-    conn.round(
-        format!("set none 0 0 {} noreply\r\n{body}\r\n", body.len()),
-        "",
-    );
-    conn.round(
-        format!("ms none {}\r\n{body}\r\n", body.len()),
-        "SERVER_ERROR out of memory storing object\r\n",
-    );
-    conn.round(
-        format!("ms none {} q\r\n{body}\r\n", body.len()),
-        "SERVER_ERROR out of memory storing object\r\n",
-    );
+    // The body of a refused store is no command. What has been refused for its size is refused again.
+    let (i, len) = refused_last;
+    let body = &"flush_all\r\n".repeat(len / 11 + 1)[..len];
+    for (line, reply) in [
+        (
+            format!("set k{i} 0 0 {len}"),
+            "SERVER_ERROR out of memory storing object\r\n",
+        ),
+        (format!("set k{i} 0 0 {len} noreply"), ""),
+        (
+            format!("ms k{i} {len}"),
+            "SERVER_ERROR out of memory storing object\r\n",
+        ),
+        (
+            format!("ms k{i} {len} q"),
+            "SERVER_ERROR out of memory storing object\r\n",
+        ),
+    ] {
+        conn.round(format!("{line}\r\n{body}\r\n"), reply);
+        conn.expect_nothing();
+    }
     assert_eq!(conn.stat("curr_items"), stored.len() as u64);
     let (last, len) = *stored.last().expect("thousands of them");
     assert!(conn.get(&format!("k{last}")) == Some(value(last, len)));

@@ -105,11 +105,6 @@ const VECTORS: &[Vector] = &[
         "CLIENT_ERROR bad command line format\r\n",
     ),
     newer(
-        "1.6.18 cuts a length to 32 bits",
-        "set a 0 0 4294967296\r\n",
-        "CLIENT_ERROR bad command line format\r\n",
-    ),
-    newer(
         CHECKS_FLAGS,
         "set a 4294967296 0 1\r\nx\r\nget a\r\n",
         "CLIENT_ERROR bad command line format\r\nEND\r\n",

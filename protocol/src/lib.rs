@@ -28,7 +28,7 @@ use words::Words;
 
 /// The longest key, in bytes, after base64 decoding.
 pub const KEY_LEN_MAX: usize = 250;
-/// The longest line, in bytes without its `\n`, that is waited for when it does not begin with `get ` or `gets `.
+/// The longest line, in bytes without its `\n`, that is waited for when it is not a list of keys (`get` and its kin).
 pub const LINE_LEN_MAX: usize = 2048;
 /// The largest length, in bytes, that a store may announce; what the server takes in is less.
 pub const VALUE_LEN_MAX: u32 = i32::MAX as u32 - 2;

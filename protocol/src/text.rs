@@ -16,7 +16,7 @@
 //!     typed such a line by hand sends a command next.
 //! T3. `noreply` is looked for behind the arguments a command must have: a key may be called `noreply`.
 //!
-//! **Long key lists.** A `get` or `gets` line may be longer than any buffer. One of at most [`LINE_LEN_MAX`] bytes is
+//! **Long key lists.** A line of `get` and its kin may be longer than any buffer. One of at most [`LINE_LEN_MAX`] bytes is
 //! waited for and answered as a whole. Of a longer one whose end is not in sight, the keys that are whole are handed
 //! out as a piece (sometimes none: a key has begun behind many spaces). If every key is good, the pieces add up to the
 //! same keys whatever the cuts, and so do the replies. If one is too long, its error line is the last reply to the list
@@ -125,23 +125,28 @@ fn unfinished(buf: &[u8]) -> Parsed<'_> {
         return Parsed::Incomplete;
     }
     match long_get(buf) {
-        Some((verb, name_len)) => piece(verb, buf, name_len),
+        Some((verb, start)) => piece(verb, buf, start),
         None => Parsed::HangUp,
     }
 }
 
-/// The verb, and the length of its name, if a line longer than [`LINE_LEN_MAX`] may stay: `get` or `gets` with a key in
-/// sight. Looks at no more than is there when a line without end has just become too long (T1).
+/// The verb, and where its keys begin, if a line longer than [`LINE_LEN_MAX`] may stay: a retrieval command with a key
+/// in sight. Looks at no more than is there when a line without end has just become too long (T1).
 fn long_get(buf: &[u8]) -> Option<(GetVerb, usize)> {
-    let (verb, name_len) = match buf {
-        [b'g', b'e', b't', b' ', ..] => (GET, 3),
-        [b'g', b'e', b't', b's', b' ', ..] => (GETS, 4),
+    let seen = &buf[..=LINE_LEN_MAX];
+    let mut words = Words::new(seen);
+    let verb = match words.next()? {
+        b"get" => GET,
+        b"gets" => GETS,
+        name @ (b"gat" | b"gats") => GetVerb {
+            with_cas: name == b"gats",
+            touch: Some(Exptime(parse_i32(words.next()?)?)),
+        },
         _ => return None,
     };
-    let seen = &buf[name_len..=LINE_LEN_MAX];
-    seen.iter()
-        .any(|&b| b != b' ' && b != b'\r')
-        .then_some((verb, name_len))
+    let keys = words.rest();
+    let in_sight = !buf.starts_with(b" ") && keys.iter().any(|&b| b != b' ' && b != b'\r');
+    in_sight.then_some((verb, seen.len() - keys.len()))
 }
 
 /// The keys of an endless list, which begins at `start`, that are whole because a space stands behind them.

@@ -190,11 +190,22 @@ impl SlabAllocator {
     /// for the first 4 bytes. `None`: the class has none left and the limit allows no further page.
     #[inline]
     pub fn alloc(&self, class: ClassId) -> Option<ChunkHandle> {
+        self.alloc_from(class, true)
+    }
+
+    /// As [`Self::alloc`], but only from the pages that the class has.
+    pub fn alloc_without_page(&self, class: ClassId) -> Option<ChunkHandle> {
+        self.alloc_from(class, false)
+    }
+
+    #[inline]
+    fn alloc_from(&self, class: ClassId, may_add_page: bool) -> Option<ChunkHandle> {
         let slab = self.class(class);
         let mut state = slab.lock();
         let page = match state.partial.head() {
             Some(page) => page,
-            None => self.add_page(class, &mut state)?,
+            None if may_add_page => self.add_page(class, &mut state)?,
+            None => return None,
         };
         let meta = &self.pages[page.index()];
         let chunk = match meta.free_head() {

@@ -62,12 +62,16 @@ impl Cache {
         mut visit: impl FnMut(ChunkHandle, ClassId) -> bool,
     ) -> Walk {
         let slabs = self.items.slabs();
-        while let Some(page) = slabs.page_ids().nth(cursor.page) {
+        for page in slabs.page_ids().skip(cursor.page) {
             let class = slabs.page_class(page).filter(|&class| mask.has(class));
             if let Some(class) = class {
                 for chunk in slabs.page_chunks(page).skip(cursor.chunk) {
                     if budget == 0 {
                         return Walk::More;
+                    }
+                    if slabs.page_class(page) != Some(class) {
+                        // What was there has gone, and what lies there now has other borders.
+                        break;
                     }
                     budget -= 1;
                     cursor.chunk += 1;
@@ -100,10 +104,7 @@ impl Cache {
     ) -> bool {
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             let _lru = self.lru(class);
-            let still = self.items.state(handle) & state::LINKED != 0
-                && self.items.class(handle) == Some(class)
-                && self.items.slabs().page_class(self.items.slabs().page_of(handle)) == Some(class);
-            !still
+            !self.is_linked(handle, class)
                 || self.life(handle, now) != Lookup::Found
                 || show(ItemView { items: &self.items, handle })
         });

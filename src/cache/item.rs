@@ -781,4 +781,10 @@ impl CasSource {
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Relaxed) + 1
     }
+
+    /// The last one given out.
+    #[inline]
+    pub fn last(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }

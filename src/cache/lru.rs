@@ -19,7 +19,6 @@
 use slab_alloc::ChunkHandle;
 
 use super::item::{Items, state};
-use crate::clock::RelTime;
 
 /// Tails looked at when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
 const BALANCE_STEPS: usize = 2;
@@ -97,8 +96,10 @@ pub struct ClassLru {
     pub requested_bytes: u64,
     /// What happened here.
     pub counters: LruCounters,
-    /// Bytes of chunks evicted since the class last got a page: the evidence that it wants one.
+    /// Bytes of chunks evicted since the class last asked for a page: the evidence that it wants one.
     pub evicted_bytes: usize,
+    /// How much evidence it takes to ask again.
+    pub ask_after_bytes: usize,
 }
 
 impl ClassLru {
@@ -219,10 +220,10 @@ impl ClassLru {
         true
     }
 
-    /// The last access of the item that would be evicted next; none if there is none.
-    pub fn oldest_access(&self, items: &Items) -> Option<RelTime> {
+    /// The item that would be evicted next.
+    pub fn oldest(&self) -> Option<ChunkHandle> {
         let order = [Segment::Cold, Segment::Warm, Segment::Hot, Segment::Temp];
-        order.into_iter().find_map(|segment| self.tail(segment)).map(|tail| items.accessed_at(tail))
+        order.into_iter().find_map(|segment| self.tail(segment))
     }
 
     /// Checks L1 and the counts.
@@ -252,6 +253,7 @@ mod tests {
     use super::*;
     use crate::cache::testing::{Rng, small_items};
     use crate::cache::{AllocError, ItemSpec};
+    use crate::clock::RelTime;
     use std::collections::VecDeque;
 
     fn item(items: &Items) -> ChunkHandle {

@@ -57,7 +57,9 @@ impl Maintainer {
         }
         if cache.tuning.lru_crawler.load(Relaxed) {
             let items = cache.items.slabs().classes().map(|class| cache.items.slabs().class_stats(class));
-            let chunks: usize = items.map(|stats| stats.used_chunks + stats.total_pages).sum();
+            // A walk passes free chunks too.
+            let walked = |stats: slab_alloc::ClassStats| stats.used_chunks + stats.free_chunks + stats.total_pages;
+            let chunks: usize = items.map(walked).sum();
             let budget = (chunks / (PASS_S * STEPS_PER_S as usize)).max(CRAWL_SLICE_MIN);
             let mut left = budget;
             while left > 0 {
@@ -85,7 +87,7 @@ impl Maintainer {
             let evicted = lru.counters.evicted;
             let before = std::mem::replace(&mut self.evicted_before[class.index()], evicted);
             let evicts = evicted.saturating_sub(before);
-            let age = lru.oldest_access(&cache.items).map_or(0, |at| now.since(at));
+            let age = cache.tail_age(&lru, now).unwrap_or_default();
             if evicts > 0 && neediest.is_none_or(|(youngest, _)| age < youngest) {
                 neediest = Some((age, class));
             }

@@ -2,26 +2,28 @@
 //!
 //! ```text
 //!  free chunk or page of the pool
-//!    else: another class is clearly older or far richer --> empty one of its pages, take it
+//!    else: another class is clearly older --> empty one of its pages, take it
 //!    else: evict the own tail
 //!    else: take a page from whoever is oldest
 //! ```
 //!
 //! A cache that was filled with items of one size must take items of another at once, not after they have fought over
 //! the one page their class got first. So a class that evicts compares its tail's age with the other classes' tails,
-//! and takes a page from the one whose items are older. What is read often in that page is moved to other chunks of
-//! its class (rescued) in exchange for that class's own tail; the rest is evicted.
+//! and takes a page from the one whose items are the oldest, if they would still be older than its own without that page
+//! (else it would soon go back). What is read often in the page, or young, is moved to other chunks of its class (rescued)
+//! in exchange for that class's own tail; the rest is evicted.
 //!
 //! R1. Everybody here comes from the LRU's side, against the lock order: stripes are only tried, and an item whose
 //!     stripe is busy is passed over.
 //! R2. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's).
 //! R3. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
+use super::crawler::ClassMask;
 use super::item::state;
 use super::lru::{ClassLru, Segment};
 use super::store::{Cache, Lookup};
@@ -29,15 +31,25 @@ use crate::clock::RelTime;
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
 const ROUNDS: usize = 256;
+/// Rounds before it waits for a page move that is in its way.
+const ROUNDS_UNHURRIED: usize = 8;
 /// Tails looked at for one eviction; the last few are evicted even if they are active.
 const TAILS: usize = 24;
-/// A class that has evicted so many bytes since it last got a page asks whether it should get one: often enough to
-/// follow a change of sizes within a few pages, seldom enough that the question costs nothing.
-const EVIDENCE_BYTES: usize = 64 << 10;
+/// A class that has evicted so many bytes asks whether it should get a page. The first number holds after it got one, so
+/// that a change of sizes is followed at once; after each refusal it is doubled, up to the second, so that the question
+/// costs nothing while the shares are right.
+const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
+/// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
+const TAILS_FOR_END: usize = 2;
 /// With tails of the same age, the class with so many times the pages gives one.
 const RICHER: usize = 4;
-/// Pages tried before a move is given up.
-const PAGE_TRIES: usize = 3;
+/// Pages looked at before a move is given up: each may hold a chunk that is in hands.
+const PAGES_TRIED: usize = 128;
+/// Pages emptied in vain before a move is given up.
+const PAGES_IN_VAIN: usize = 2;
+/// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
+/// a second.
+const PAGES_SHRUNK: usize = 8;
 /// Passes over a page: what was in hands at the first may be linked at the second.
 const PASSES: usize = 2;
 
@@ -53,10 +65,15 @@ pub struct PageMoves {
     pub busy_items: AtomicU64,
     pub busy_nomem: AtomicU64,
     pub running: AtomicBool,
-    /// A move a client asked for: `source << 8 | destination`, -1 for none; source 0 is any, destination 0 the pool.
+    /// The page looked at last, but for those of tails.
+    looked_at: AtomicU32,
+    /// A move a client asked for: `WANTED | source << 8 | destination`, 0 for none; source 0 is any, destination 0 the
+    /// pool.
     pub wanted: AtomicI32,
-    pub wanted_set: AtomicBool,
 }
+
+/// Set in a wanted move.
+const WANTED: i32 = 1 << 16;
 
 /// The counts of page moves, read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,6 +101,57 @@ pub enum MoveError {
     Same,
 }
 
+/// How long ago an item was used, and how many items were stored since it was: within one second, only the second
+/// number tells. It comes from the CAS unique, and is 0 without those.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Age {
+    seconds: u32,
+    stores: u64,
+}
+
+impl Age {
+    /// What the age of a class's tail will be when the class has given one of its `pages`.
+    fn without_a_page_of(self, pages: usize) -> Age {
+        let pages = pages as u64;
+        let seconds = u64::from(self.seconds);
+        Age { seconds: (seconds - seconds / pages) as u32, stores: self.stores - self.stores / pages }
+    }
+
+    /// Clearly among the younger ones of a class whose tail is `oldest`.
+    fn is_below_half_of(self, oldest: Age) -> bool {
+        // Of a few seconds, half is nothing to go by.
+        match oldest.seconds {
+            0..4 => self.stores < oldest.stores / 2,
+            seconds => self.seconds < seconds / 2,
+        }
+    }
+
+    /// Older by more than what changes from one moment to the next.
+    fn is_above(self, other: Age) -> bool {
+        let other_seconds = other.seconds + 1 + other.seconds / 8;
+        let other_stores = other.stores + other.stores / 32;
+        self.seconds > other_seconds || (self.seconds >= other.seconds && self.stores > other_stores)
+    }
+}
+
+/// A class that may give a page.
+struct Donor {
+    class: ClassId,
+    pages: usize,
+    /// Of the item it would evict next.
+    age: Age,
+    /// It has a page's worth of free chunks.
+    has_spare_page: bool,
+}
+
+/// What a search for a page has tried in vain.
+struct Tried {
+    pages: Vec<PageId>,
+    classes: ClassMask,
+    /// Pages that were emptied but for a chunk that came into hands meanwhile.
+    in_vain: usize,
+}
+
 impl PageMoves {
     pub(super) fn reset(&self) {
         for count in [
@@ -104,6 +172,16 @@ impl PageMoves {
 }
 
 impl Cache {
+    /// How old the item is that `lru` would evict next.
+    pub(super) fn tail_age(&self, lru: &ClassLru, now: RelTime) -> Option<Age> {
+        lru.oldest().map(|tail| self.age(tail, now))
+    }
+
+    fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
+        let stores = self.cas.last().saturating_sub(self.items.cas(handle));
+        Age { seconds: now.since(self.items.accessed_at(handle)), stores }
+    }
+
     /// A chunk of `class`, whatever it takes.
     #[inline]
     pub(super) fn alloc_chunk(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
@@ -113,12 +191,15 @@ impl Cache {
     #[cold]
     fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
-        for _ in 0..ROUNDS {
-            let progress = (self.wants_page(class) && self.take_page(class, now, false))
+        for round in 1..=ROUNDS {
+            let progress = self.get_deserved_page(class, now)
                 || self.evict_tail(class, now)
                 || self.take_page(class, now, true)
-                // A class that holds only ends of chained items is freed by evicting those.
-                || self.evict_tail(slabs.largest(), now);
+                || self.evict_chain(class, now);
+            if round % ROUNDS_UNHURRIED == 0 && slabs.class_stats(class).draining_pages > 0 {
+                // The tails lie in the page that is being emptied, and come free for whom it is emptied.
+                drop(self.moves.begin());
+            }
             if let Some(chunk) = slabs.alloc(class) {
                 self.lru(class).counters.direct_reclaims += 1;
                 return Some(chunk);
@@ -131,20 +212,34 @@ impl Cache {
         None
     }
 
-    fn wants_page(&self, class: ClassId) -> bool {
-        let chunk_bytes = self.items.slabs().chunk_bytes(class);
-        let mut lru = self.lru(class);
-        // A class of big chunks has evicted as much with one item as others with hundreds.
-        let wants = lru.evicted_bytes >= EVIDENCE_BYTES.min(chunk_bytes * 64);
-        if wants {
+    /// Takes a page for a class that has evicted enough to ask for one, if others are older.
+    fn get_deserved_page(&self, class: ClassId, now: RelTime) -> bool {
+        let [least, most] = EVIDENCE_BYTES;
+        let asked_after = {
+            let mut lru = self.lru(class);
+            // What is to be evicted next counts: with one large item, all may be lost.
+            let evidence = lru.evicted_bytes + self.items.slabs().chunk_bytes(class);
+            if evidence < lru.ask_after_bytes {
+                return false;
+            }
             lru.evicted_bytes = 0;
-        }
-        wants
+            lru.ask_after_bytes
+        };
+        let got = self.take_page(class, now, false);
+        self.lru(class).ask_after_bytes = if got { least } else { (asked_after * 2).clamp(least, most) };
+        got
     }
 
     /// Frees one item of the class: a dead one, or the least used.
     fn evict_tail(&self, class: ClassId, now: RelTime) -> bool {
         self.evict_tail_of(&mut self.lru(class), class, now)
+    }
+
+    /// Evicts a chained item, if `class` holds ends of such: they are in no list of their own.
+    fn evict_chain(&self, class: ClassId, now: RelTime) -> bool {
+        let slabs = self.items.slabs();
+        let ends = slabs.class_stats(class).used_chunks > self.lru(class).count();
+        ends && class != slabs.largest() && self.evict_tail(slabs.largest(), now)
     }
 
     fn evict_tail_of(&self, lru: &mut ClassLru, class: ClassId, now: RelTime) -> bool {
@@ -201,19 +296,30 @@ impl Cache {
         }
         let hash = self.table.hash(self.items.key(handle));
         let Some(mut stripe) = self.table.try_lock(hash) else { return false };
-        let (slot, _) = stripe.find(hash, |at| at == handle).expect("a linked item is in the table");
+        // A tail is in the table; only what a walk found in a page that changed its class twice meanwhile may not be.
+        let Some((slot, _)) = stripe.find(hash, |at| at == handle) else { return false };
         stripe.remove(slot);
         lru.unlink(&self.items, handle);
         self.items.release(handle);
         true
     }
 
+    /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
+    pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
+        let slabs = self.items.slabs();
+        let of_class = || slabs.page_class(slabs.page_of(handle)) == Some(class);
+        // A page may change its class while it holds no linked item; what is read then are another item's bytes.
+        of_class()
+            && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
+            && self.items.class(handle) == Some(class)
+            && of_class()
+    }
+
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
     pub(super) fn unlink_if_dead(&self, handle: ChunkHandle, class: ClassId, now: RelTime) -> bool {
         let lru = &mut self.lru(class);
         let bits = self.items.state(handle);
-        let dead = bits & state::LINKED != 0
-            && self.items.class(handle) == Some(class)
+        let dead = self.is_linked(handle, class)
             && self.life(handle, now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
@@ -232,59 +338,103 @@ impl Cache {
             return false;
         }
         let _alone = self.moves.begin();
-        if self.items.slabs().available_pages() > 0 {
+        let stats = self.items.slabs().class_stats(class);
+        if self.items.slabs().available_pages() > 0 || stats.free_chunks + stats.fresh_chunks > 0 {
+            // Whoever held the lock before has brought it.
             return true;
         }
-        for _ in 0..PAGE_TRIES {
-            let Some(donor) = self.donor_for(class, now, pressing) else { return false };
-            if self.move_page(donor, Some(class), now) {
-                self.moves.inline_reclaim.fetch_add(1, Relaxed);
+        let moved = self.move_some_page(Some(class), now, |tried| self.donor_for(class, now, pressing, tried));
+        self.moves.inline_reclaim.fetch_add(u64::from(moved), Relaxed);
+        moved
+    }
+
+    /// The class that should give a page to `class`.
+    fn donor_for(&self, class: ClassId, now: RelTime, pressing: bool, tried: &Tried) -> Option<ClassId> {
+        let donor = self.donor(Some(class), pressing, now, tried)?;
+        if pressing || donor.has_spare_page {
+            return Some(donor.class);
+        }
+        let own_pages = self.items.slabs().class_stats(class).total_pages.max(1);
+        let own_age = self.tail_age(&self.lru(class), now).unwrap_or_default();
+        let older = donor.age.without_a_page_of(donor.pages).is_above(own_age);
+        // Without CAS uniques, seconds are all there is to tell ages by.
+        let richer = !self.items.use_cas() && donor.age >= own_age && donor.pages > RICHER * own_pages;
+        (older || richer).then_some(donor.class)
+    }
+
+    /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the oldest
+    /// tail. Its last page it gives only if `pressing`.
+    fn donor(&self, but: Option<ClassId>, pressing: bool, now: RelTime, tried: &Tried) -> Option<Donor> {
+        let slabs = self.items.slabs();
+        let mut oldest: Option<Donor> = None;
+        for other in slabs.classes().filter(|&other| Some(other) != but && !tried.classes.has(other)) {
+            let stats = slabs.class_stats(other);
+            let pages = stats.total_pages - stats.draining_pages;
+            if pages == 0 {
+                continue;
+            }
+            if stats.free_chunks + stats.fresh_chunks >= stats.chunks_per_page {
+                return Some(Donor { class: other, pages, age: Age::default(), has_spare_page: true });
+            }
+            // A class of chain ends only is as old as the chained items.
+            let age = self.tail_age(&self.lru(other), now);
+            let age = age.or_else(|| self.tail_age(&self.lru(slabs.largest()), now)).unwrap_or_default();
+            let older = oldest.as_ref().is_none_or(|oldest| (age, pages) > (oldest.age, oldest.pages));
+            if pages > usize::from(!pressing) && older {
+                oldest = Some(Donor { class: other, pages, age, has_spare_page: false });
+            }
+        }
+        oldest.filter(|_| self.tuning.may_evict.load(Relaxed))
+    }
+
+    /// Moves a page of the class that `donor` names, or names next when there was none to be had; false if all was in
+    /// vain. The caller holds the page move lock.
+    fn move_some_page(
+        &self,
+        to: Option<ClassId>,
+        now: RelTime,
+        donor: impl Fn(&Tried) -> Option<ClassId>,
+    ) -> bool {
+        let mut tried = Tried { pages: Vec::new(), classes: ClassMask::NONE, in_vain: 0 };
+        while tried.pages.len() < PAGES_TRIED && tried.in_vain < PAGES_IN_VAIN {
+            let Some(donor) = donor(&tried) else { return false };
+            if self.move_page(donor, to, now, &mut tried) {
                 return true;
             }
         }
         false
     }
 
-    /// The class that should give a page: one with a page's worth of free chunks, else the one with the oldest tail.
-    fn donor_for(&self, class: ClassId, now: RelTime, pressing: bool) -> Option<ClassId> {
-        let slabs = self.items.slabs();
-        let own_pages = slabs.class_stats(class).total_pages;
-        let own_age = self.lru(class).oldest_access(&self.items).map(|at| now.since(at));
-        let mut oldest: Option<(u32, usize, ClassId)> = None;
-        for other in slabs.classes().filter(|&other| other != class) {
-            let stats = slabs.class_stats(other);
-            let pages = stats.total_pages - stats.draining_pages;
-            if pages == 0 {
-                continue;
-            }
-            if pages > 1 && stats.free_chunks + stats.fresh_chunks >= stats.chunks_per_page {
-                return Some(other);
-            }
-            // A class of chain ends only is as old as the chained items.
-            let age = self.lru(other).oldest_access(&self.items);
-            let age = age.or_else(|| self.lru(slabs.largest()).oldest_access(&self.items));
-            let candidate = (age.map_or(0, |at| now.since(at)), pages, other);
-            if pages > usize::from(!pressing) && Some(candidate) > oldest {
-                oldest = Some(candidate);
-            }
-        }
-        if !self.tuning.may_evict.load(Relaxed) {
-            return None;
-        }
-        let (age, pages, donor) = oldest?;
-        let own_age = own_age.unwrap_or(0);
-        let older = age > own_age + 1 + own_age / 4;
-        let richer = age >= own_age && pages > RICHER * own_pages.max(1);
-        (pressing || older || richer).then_some(donor)
-    }
-
     /// Empties the page of `donor` that holds least and hands it on: to a class, or to the pool (which returns the
-    /// memory if the limit was lowered). The caller holds the page move lock.
-    fn move_page(&self, donor: ClassId, to: Option<ClassId>, now: RelTime) -> bool {
+    /// memory if the limit was lowered).
+    fn move_page(&self, donor: ClassId, to: Option<ClassId>, now: RelTime, tried: &mut Tried) -> bool {
         let slabs = self.items.slabs();
-        let Some(page) = slabs.begin_drain(donor) else { return false };
+        let pages = slabs.class_pages(donor).filter(|page| !tried.pages.contains(page));
+        // Of pages equally full, that of the tail, since those around it may be as old; then in turn, since those looked
+        // at before may still be held.
+        let oldest = self.lru(donor).oldest().map(|tail| slabs.page_of(tail));
+        let last = self.moves.looked_at.load(Relaxed);
+        let turn = |page: PageId| (slabs.page_used(page), Some(page) != oldest, page.get().wrapping_sub(last + 1));
+        let Some(page) = pages.min_by_key(|&page| turn(page)) else {
+            tried.classes = tried.classes.with(donor);
+            return false;
+        };
+        if Some(page) != oldest {
+            self.moves.looked_at.store(page.get(), Relaxed);
+        }
+        tried.pages.push(page);
+        // What is not worth emptying is seen before anything is evicted for it.
+        if !slabs.begin_drain_page(page) {
+            return false;
+        }
+        if slabs.page_class(page) != Some(donor) || slabs.page_chunks(page).any(|chunk| self.is_in_hands(chunk)) {
+            self.moves.busy_items.fetch_add(1, Relaxed);
+            slabs.cancel_drain(page);
+            return false;
+        }
         self.moves.running.store(true, Relaxed);
         let emptied = self.empty_page(page, donor, now);
+        tried.in_vain += usize::from(!emptied);
         let moved = emptied
             && match to {
                 Some(class) => slabs.finish_drain_to(page, class),
@@ -297,6 +447,16 @@ impl Cache {
         }
         self.moves.running.store(false, Relaxed);
         moved
+    }
+
+    /// True if a chunk of a draining page is in somebody's hands: a racy look.
+    fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
+        let items = &self.items;
+        let continued = items.state(chunk) & state::CONTINUATION != 0;
+        let head = if continued { items.continued_head(chunk) } else { Some(chunk) };
+        let Some(head) = head else { return false };
+        let bits = items.state(head);
+        bits & state::ITEM != 0 && (bits & state::LINKED == 0 || items.is_pinned(head))
     }
 
     fn empty_page(&self, page: PageId, class: ClassId, now: RelTime) -> bool {
@@ -320,10 +480,9 @@ impl Cache {
 
     /// Moves one item of a draining page to another chunk of its class, or evicts it.
     fn vacate_item(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
-        let (items, slabs) = (&self.items, self.items.slabs());
+        let items = &self.items;
         let lru = &mut self.lru(class);
-        let linked = |bits: u16| bits & state::LINKED != 0 && bits & state::CONTINUATION == 0;
-        if !linked(items.state(chunk)) || items.is_pinned(chunk) {
+        if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
             return;
         }
         if self.life(chunk, now) != Lookup::Found {
@@ -332,28 +491,8 @@ impl Cache {
             }
             return;
         }
-        let bits = items.state(chunk);
-        let precious = bits & state::ACTIVE != 0 || Segment::of(bits) == Segment::Warm;
-        let mut room = slabs.alloc(class);
-        if room.is_none() && precious && self.evict_tail_of(lru, class, now) {
-            if !linked(items.state(chunk)) {
-                // It was itself the tail.
-                return;
-            }
-            room = slabs.alloc(class);
-        }
-        let Some(room) = room else {
-            if self.tuning.may_evict.load(Relaxed) {
-                let unfetched = bits & state::FETCHED == 0;
-                if self.unlink_from_tail(lru, chunk) {
-                    lru.counters.evicted += 1;
-                    lru.counters.evicted_unfetched += u64::from(unfetched);
-                    lru.counters.evicted_active += u64::from(bits & state::ACTIVE != 0);
-                }
-            } else {
-                self.moves.busy_nomem.fetch_add(1, Relaxed);
-            }
-            return;
+        let Some(room) = self.room_elsewhere(lru, chunk, class, now) else {
+            return self.evict_for_page(lru, chunk, class);
         };
         let hash = self.table.hash(items.key(chunk));
         let Some(mut stripe) = self.table.try_lock(hash) else {
@@ -373,29 +512,76 @@ impl Cache {
         self.moves.rescues.fetch_add(1, Relaxed);
     }
 
+    /// A chunk of `class` for one of the item `head`, which has to leave its page. For an item that is worth it, older
+    /// ones of its own `lru` make room.
+    fn room_elsewhere(
+        &self,
+        lru: &mut ClassLru,
+        head: ChunkHandle,
+        class: ClassId,
+        now: RelTime,
+    ) -> Option<ChunkHandle> {
+        let (items, slabs) = (&self.items, self.items.slabs());
+        let head_class = self.class_of(head);
+        let bits = items.state(head);
+        let oldest = self.tail_age(lru, now).unwrap_or_default();
+        let worth_it = bits & state::ACTIVE != 0
+            || Segment::of(bits) == Segment::Warm
+            || self.age(head, now).is_below_half_of(oldest);
+        // A tail that makes no room lies in the same page, and would have to leave it anyway.
+        let tails = if class == head_class { TAILS } else { TAILS_FOR_END };
+        let mut room = slabs.alloc_without_page(class);
+        for _ in 0..tails {
+            if room.is_some() || !worth_it {
+                break;
+            }
+            if !self.evict_tail_of(lru, head_class, now) || !self.is_linked(head, head_class) {
+                return None;
+            }
+            room = slabs.alloc_without_page(class);
+        }
+        room
+    }
+
+    /// Evicts an item that found no room elsewhere; nothing happens if it has been evicted already.
+    fn evict_for_page(&self, lru: &mut ClassLru, head: ChunkHandle, class: ClassId) {
+        if !self.tuning.may_evict.load(Relaxed) {
+            self.moves.busy_nomem.fetch_add(1, Relaxed);
+            return;
+        }
+        if !self.is_linked(head, class) {
+            return;
+        }
+        let bits = self.items.state(head);
+        if self.unlink_from_tail(lru, head) {
+            lru.counters.evicted += 1;
+            lru.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
+            lru.counters.evicted_active += u64::from(bits & state::ACTIVE != 0);
+        }
+    }
+
     /// Moves one continuation chunk of a draining page, or evicts the item it belongs to.
     fn vacate_continuation(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
-        let (items, slabs) = (&self.items, self.items.slabs());
-        let largest = slabs.largest();
+        let items = &self.items;
+        let largest = items.slabs().largest();
         let lru = &mut self.lru(largest);
         // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
         let Some(head) = items.continued_head(chunk) else { return };
         if items.state(chunk) & state::CONTINUATION == 0
-            || items.state(head) & (state::LINKED | state::LARGE) != state::LINKED | state::LARGE
-            || slabs.page_class(slabs.page_of(head)) != Some(largest)
+            || !self.is_linked(head, largest)
             || items.is_pinned(head)
+            || !items.owns_chunk(head, chunk)
         {
             return;
         }
-        let room = if self.life(head, now) == Lookup::Found { slabs.alloc(class) } else { None };
-        let Some(room) = room else {
-            if self.tuning.may_evict.load(Relaxed)
-                && items.owns_chunk(head, chunk)
-                && self.unlink_from_tail(lru, head)
-            {
-                lru.counters.evicted += 1;
+        if self.life(head, now) != Lookup::Found {
+            if self.unlink_from_tail(lru, head) {
+                lru.counters.reclaimed += 1;
             }
             return;
+        }
+        let Some(room) = self.room_elsewhere(lru, head, class, now) else {
+            return self.evict_for_page(lru, head, largest);
         };
         let hash = self.table.hash(items.key(head));
         let stripe = self.table.try_lock(hash);
@@ -406,17 +592,16 @@ impl Cache {
         self.moves.chunk_rescues.fetch_add(1, Relaxed);
     }
 
-    /// Drains pages while there are more of them than the limit allows; at most one a call.
+    /// Drains pages while there are more of them than the limit allows, a few a call.
     pub(super) fn shrink_to_limit(&self, now: RelTime) {
-        if self.items.slabs().over_limit() == 0 {
-            return;
-        }
-        let _alone = self.moves.begin();
-        let any = ClassId::new(1).expect("class 1 exists");
-        // `donor_for` leaves out the class that asks; class 1 asks unless it is the only one with pages.
-        let donor = self.donor_for(any, now, true).or(Some(any));
-        if let Some(donor) = donor {
-            self.move_page(donor, None, now);
+        for _ in 0..PAGES_SHRUNK {
+            if self.items.slabs().over_limit() == 0 {
+                return;
+            }
+            let _alone = self.moves.begin();
+            if !self.move_some_page(None, now, |tried| Some(self.donor(None, true, now, tried)?.class)) {
+                return;
+            }
         }
     }
 
@@ -435,29 +620,27 @@ impl Cache {
         {
             return Err(MoveError::NoSpare);
         }
-        if self.moves.wanted_set.swap(true, Relaxed) {
-            return Err(MoveError::Busy);
-        }
-        self.moves.wanted.store(source.max(0) << 8 | destination, Relaxed);
-        Ok(())
+        let wanted = WANTED | source.max(0) << 8 | destination;
+        let free = self.moves.wanted.compare_exchange(0, wanted, Relaxed, Relaxed);
+        free.map(drop).map_err(|_| MoveError::Busy)
     }
 
     /// Does the page move a client asked for, if any.
     pub(super) fn serve_page_move(&self, now: RelTime) {
-        if !self.moves.wanted_set.load(Relaxed) {
+        let wanted = self.moves.wanted.load(Relaxed);
+        if wanted == 0 {
             return;
         }
-        let wanted = self.moves.wanted.load(Relaxed);
-        let to = ClassId::new((wanted & 0xff) as u8);
+        let class = |number: i32| ClassId::new((number & 0xff) as u8);
+        let (source, to) = (class(wanted >> 8), class(wanted));
         {
             let _alone = self.moves.begin();
-            let asking = to.unwrap_or_else(|| self.items.slabs().largest());
-            let source = ClassId::new((wanted >> 8) as u8);
-            if let Some(donor) = source.or_else(|| self.donor_for(asking, now, true)) {
-                self.move_page(donor, to, now);
-            }
+            self.move_some_page(to, now, |tried| match source {
+                Some(source) => Some(source).filter(|&source| !tried.classes.has(source)),
+                None => Some(self.donor(to, true, now, tried)?.class),
+            });
         }
-        self.moves.wanted_set.store(false, Relaxed);
+        self.moves.wanted.store(0, Relaxed);
     }
 
     /// The counts of page moves.
@@ -470,7 +653,7 @@ impl Cache {
             inline_reclaim: moves.inline_reclaim.load(Relaxed),
             busy_items: moves.busy_items.load(Relaxed),
             busy_nomem: moves.busy_nomem.load(Relaxed),
-            running: moves.running.load(Relaxed) || moves.wanted_set.load(Relaxed),
+            running: moves.running.load(Relaxed) || moves.wanted.load(Relaxed) != 0,
         }
     }
 }

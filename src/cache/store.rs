@@ -117,7 +117,7 @@ pub struct Cache {
     pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
-    cas: CasSource,
+    pub(super) cas: CasSource,
     /// The knobs.
     pub tuning: Tuning,
     /// Counts of the whole store.
@@ -223,8 +223,14 @@ impl Cache {
     }
 
     /// A new item whose value is yet to be written. Makes room if there is none: by evicting, or by moving a page.
+    ///
+    /// Best called while no [`Entry`] is open: items of a locked stripe can be neither evicted nor moved, and a page
+    /// of small items holds some of every stripe.
     pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
-        let created = self.items.create(spec, |class| self.alloc_chunk(class, now));
+        // For what can never fit, everybody would be evicted in vain.
+        let fits = spec.value_len as usize <= self.limit_bytes();
+        let alloc = |class| if fits { self.alloc_chunk(class, now) } else { None };
+        let created = self.items.create(spec, alloc);
         self.count_failure(spec, created)
     }
 
@@ -345,7 +351,7 @@ impl Cache {
         }
     }
 
-    /// Forgets what the classes counted (`stats reset`), except the sum of items ever stored.
+    /// Forgets what the classes counted (`stats reset`).
     pub fn reset_counters(&self) {
         for class in self.items.slabs().classes() {
             let mut lru = self.lru(class);
@@ -432,6 +438,13 @@ impl<'c> Entry<'c> {
         } else if bits & state::ACTIVE == 0 {
             items.set_bits(handle, state::ACTIVE);
         }
+        self.note_access();
+    }
+
+    /// Notes that the item was named, though not read. Panics without an item.
+    #[inline]
+    pub fn note_access(&mut self) {
+        let (items, handle) = (&self.cache.items, self.handle());
         if items.accessed_at(handle) != self.now {
             items.set_accessed_at(handle, self.now);
         }

@@ -18,9 +18,9 @@ mod time;
 
 use std::collections::HashMap;
 
-use slab_alloc::ClassId;
+use slab_alloc::{ClassId, Config, Sizes};
 
-use super::{AllocError, Cache, ItemSpec, NewItem};
+use super::{AllocError, Cache, CacheConfig, ItemSpec, NewItem};
 use crate::clock::RelTime;
 
 /// A value of `len` bytes that only this stamp makes. Its period is a prime, so that pieces in the wrong order show.
@@ -38,6 +38,26 @@ fn value(stamp: u64, len: usize) -> Vec<u8> {
     let mut value = block.repeat(len.div_ceil(PERIOD));
     value.truncate(len);
     value
+}
+
+/// What the tests' caches are made from, to be changed.
+fn config(megabytes: usize) -> CacheConfig {
+    let sizes = Sizes::Growth {
+        chunk_min: 80,
+        growth_factor: 1.25,
+        chunk_max: 128 << 10,
+    };
+    CacheConfig {
+        slabs: Config {
+            limit_bytes: megabytes << 20,
+            sizes,
+        },
+        use_cas: true,
+        item_bytes_max: 1 << 20,
+        hash_power: 16,
+        hash_expand: true,
+        threads: 2,
+    }
 }
 
 fn spec(key: &[u8], value_len: usize) -> ItemSpec<'_> {
@@ -65,14 +85,18 @@ fn create<'c>(
 /// Stores a value that never expires.
 fn set(cache: &Cache, key: &[u8], bytes: &[u8], now: RelTime) -> Result<(), AllocError> {
     let new = create(cache, &spec(key, bytes.len()), bytes, now)?;
-    cache.entry(key, cache.hash(key), now).put(new, cache.next_cas());
+    cache
+        .entry(key, cache.hash(key), now)
+        .put(new, cache.next_cas());
     Ok(())
 }
 
 /// The value of a key, without a bump.
 fn get(cache: &Cache, key: &[u8], now: RelTime) -> Option<Vec<u8>> {
     let entry = cache.entry(key, cache.hash(key), now);
-    entry.item().map(|item| item.value_pieces().collect::<Vec<_>>().concat())
+    entry
+        .item()
+        .map(|item| item.value_pieces().collect::<Vec<_>>().concat())
 }
 
 fn holds(cache: &Cache, key: &[u8], now: RelTime) -> bool {
@@ -91,18 +115,30 @@ fn read(cache: &Cache, key: &[u8], now: RelTime) -> bool {
 
 /// Items evicted so far, in all classes.
 fn evicted(cache: &Cache) -> u64 {
-    cache.class_reports(RelTime(2)).iter().map(|report| report.lru.evicted).sum()
+    cache
+        .class_reports(RelTime(2))
+        .iter()
+        .map(|report| report.lru.evicted)
+        .sum()
 }
 
 fn items_linked(cache: &Cache) -> usize {
-    cache.class_reports(RelTime(2)).iter().flat_map(|report| report.counts).sum()
+    cache
+        .class_reports(RelTime(2))
+        .iter()
+        .flat_map(|report| report.counts)
+        .sum()
 }
 
 /// Checks table, LRUs and allocator, and that the allocator lost no chunk: nothing may be in hands meanwhile.
 fn check(cache: &Cache) {
     cache.check_invariants();
     cache.items.slabs().check_invariants();
-    assert_eq!(chunks_linked(cache), chunks_used(cache), "chunks of items, chunks in use");
+    assert_eq!(
+        chunks_linked(cache),
+        chunks_used(cache),
+        "chunks of items, chunks in use"
+    );
 }
 
 /// The chunks of all linked items, by class.
@@ -122,7 +158,9 @@ fn chunks_linked(cache: &Cache) -> HashMap<ClassId, usize> {
 
 fn chunks_used(cache: &Cache) -> HashMap<ClassId, usize> {
     let slabs = cache.items.slabs();
-    let used = slabs.classes().map(|class| (class, slabs.class_stats(class).used_chunks));
+    let used = slabs
+        .classes()
+        .map(|class| (class, slabs.class_stats(class).used_chunks));
     used.filter(|&(_, used)| used > 0).collect()
 }
 
@@ -138,6 +176,11 @@ fn empty(cache: &Cache) {
     }
     check(cache);
     assert_eq!(chunks_used(cache), HashMap::new());
-    assert!(cache.class_reports(RelTime(2)).iter().all(|report| report.mem_requested == 0));
+    assert!(
+        cache
+            .class_reports(RelTime(2))
+            .iter()
+            .all(|report| report.mem_requested == 0)
+    );
     assert_eq!(cache.table_shape().items, 0);
 }

@@ -8,7 +8,7 @@ use protocol::{Admin, AdminVerb, ErrorLine, Exptime, reply};
 
 use super::dump::Dump;
 use super::output::Output;
-use super::shared::{Ctx, StopMode};
+use super::shared::{Ctx, MEMCACHED_VERSION, StopMode};
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
 
@@ -49,9 +49,8 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
                 .map_or(AdminOutcome::Done, AdminOutcome::Dump);
         }
         AdminVerb::Version => {
-            if !request.noreply {
-                reply::version(&mut out.buf, env!("CARGO_PKG_VERSION"));
-            }
+            // Even with `noreply`, as memcached does.
+            reply::version(&mut out.buf, MEMCACHED_VERSION);
             return AdminOutcome::Done;
         }
         AdminVerb::Shutdown => match shutdown(ctx, &words) {
@@ -334,4 +333,176 @@ fn milli(word: &[u8]) -> Option<u32> {
 fn in_milli(ratio: f64) -> u32 {
     // Beyond its range the cast stops at the nearest end.
     (ratio * 1000.0).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Server;
+    use crate::settings::Settings;
+
+    #[test]
+    fn numbers_are_plain() {
+        assert_eq!(number::<u32>(b"12"), Some(12));
+        assert_eq!(number::<i32>(b"-12"), Some(-12));
+        assert_eq!(number::<f64>(b"-.5"), Some(-0.5));
+        for word in [&b"+1"[..], b"1x", b"", b"-", b"4294967296", b"-1"] {
+            assert_eq!(number::<u32>(word), None, "{}", word.escape_ascii());
+        }
+        for word in [&b"inf"[..], b"-inf", b"nan", b"1e"] {
+            assert_eq!(number::<f64>(word), None, "{}", word.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn vectors() {
+        let server = Server::start();
+        server.check(&[
+            (
+                "version",
+                &format!("VERSION {MEMCACHED_VERSION}|"),
+            ),
+            ("verbosity", "CLIENT_ERROR bad command line format|"),
+            ("cache_memlimit", "ERROR|"),
+            (
+                "cache_memlimit 7",
+                "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m|",
+            ),
+            (
+                "cache_memlimit 1000000001",
+                "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes|",
+            ),
+            (
+                "cache_memlimit 1000000000",
+                "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust|",
+            ),
+            ("cache_memlimit 20", "OK|"),
+            ("cache_memlimit 16 noreply", ""),
+            ("slabs reassign 1 2 3", "ERROR|"),
+            (
+                "slabs reassign a 2",
+                "CLIENT_ERROR bad command line format|",
+            ),
+            (
+                "slabs automove window 2",
+                "CLIENT_ERROR automove window too low or too high|",
+            ),
+            ("slabs automove window 30", "OK|"),
+            ("slabs automove ratio -1", "ERROR|"),
+            (
+                "lru tune 4294967295 4294967295 1 1",
+                "ERROR hot and warm pcts must not exceed 80|",
+            ),
+            (
+                "lru tune 10 20 0 1",
+                "ERROR hot/warm age factors must be greater than 0|",
+            ),
+            ("lru tune 10 20 inf 1", "ERROR|"),
+            ("lru tune 10 20 0.3 1.5", "OK|"),
+            ("lru_crawler crawl 1,2,63", "OK|"),
+            ("lru_crawler crawl 0", "BADCLASS invalid class id|"),
+            ("lru_crawler crawl 64", "BADCLASS invalid class id|"),
+            ("lru_crawler metadump 1,x", "BADCLASS invalid class id|"),
+            (
+                "lru_crawler enable",
+                "ERROR failed to start lru crawler thread|",
+            ),
+            ("lru_crawler disable", "OK|"),
+            (
+                "lru_crawler mgdump all",
+                "CLIENT_ERROR lru crawler disabled|",
+            ),
+            ("lru_crawler enable", "OK|"),
+            ("watch", "CLIENT_ERROR watch commands not allowed|"),
+            ("refresh_certs", "ERROR|"),
+            ("extstore item_size 5", "ERROR|"),
+            ("debugtime 5", "ERROR|"),
+            ("shutdown", "SERVER_ERROR: shutdown not enabled|"),
+            ("quit|version", ""),
+        ]);
+        let tuning = &server.shared.cache.tuning;
+        assert_eq!(tuning.hot_max_factor_milli.load(Relaxed), 300);
+        assert_eq!(tuning.warm_lru_pct.load(Relaxed), 20);
+        assert_eq!(server.shared.cache.limit_bytes(), 16 << 20);
+    }
+
+    #[test]
+    fn a_flush_ends_what_is_there() {
+        let server = Server::start();
+        server.check(&[
+            ("set a 0 0 1|x|flush_all|get a", "STORED|OK|END|"),
+            ("set a 0 0 1|x|flush_all noreply|get a", "STORED|END|"),
+            ("set a 0 0 1|x|flush_all -1|get a", "STORED|OK|END|"),
+            ("flush_all x", "CLIENT_ERROR invalid exptime argument|"),
+            (
+                "set a 0 0 1|x|flush_all 10|get a",
+                "STORED|OK|VALUE a 0 1|x|END|",
+            ),
+        ]);
+        server.pass(9);
+        server.check(&[("mg a u", "HD|")]);
+        server.pass(1);
+        server.check(&[
+            ("get a", "END|"),
+            ("set a 0 0 1|x|get a", "STORED|VALUE a 0 1|x|END|"),
+        ]);
+        let past = server.shared.clock.unix(server.shared.clock.now()) - 1;
+        server.check(&[(&format!("flush_all {past}"), "OK|"), ("get a", "END|")]);
+        assert_eq!(server.shared.stats.read().general.cmd_flush, 6);
+    }
+
+    #[test]
+    fn what_is_forbidden() {
+        let server = Server::with(Settings {
+            flush_enabled: false,
+            dump_enabled: false,
+            ..Settings::default()
+        });
+        server.check(&[
+            ("flush_all", "CLIENT_ERROR flush_all not allowed|"),
+            ("flush_all noreply", ""),
+            ("lru_crawler metadump all", "ERROR metadump not allowed|"),
+            ("lru_crawler mgdump all", "ERROR key dump not allowed|"),
+            (
+                "stats cachedump 1 1",
+                "CLIENT_ERROR stats cachedump not allowed|",
+            ),
+            ("stats detail on", "CLIENT_ERROR stats detail not allowed|"),
+        ]);
+    }
+
+    #[test]
+    fn the_clock_is_moved_where_it_is_allowed() {
+        let server = Server::with(Settings {
+            debugtime: true,
+            ..Settings::default()
+        });
+        let before = server.shared.clock.now();
+        server.check(&[
+            ("debugtime", "ERROR|"),
+            ("debugtime x", "ERROR|"),
+            ("debugtime p", "OK|"),
+            ("debugtime 60", "OK|"),
+        ]);
+        assert_eq!(server.shared.clock.now().since(before), 60);
+    }
+
+    #[test]
+    fn shutdown_stops_the_server_and_closes() {
+        use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+        static STOPS: AtomicU32 = AtomicU32::new(0);
+        let mut server = Server::with(Settings {
+            shutdown_command: true,
+            ..Settings::default()
+        });
+        server.shared.stop = |mode| {
+            STOPS.fetch_add(if mode == StopMode::Graceful { 100 } else { 1 }, SeqCst);
+        };
+        server.check(&[
+            ("shutdown now", "CLIENT_ERROR invalid shutdown mode|"),
+            ("shutdown|version", ""),
+            ("shutdown graceful", ""),
+        ]);
+        assert_eq!(STOPS.load(SeqCst), 101);
+    }
 }

@@ -9,12 +9,13 @@
 //! A2. A number has no bits beyond 64: counting up wraps, counting down stops at 0.
 
 use protocol::reply::{self, CRLF, MetaCode, MetaLine};
-use protocol::{Arith, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode};
+use protocol::{Arith, ErrorLine, Exptime, KEY_LEN_MAX, KeyBuf, MetaTokens, ReplyMode};
 
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
 use crate::cache::{Entry, ItemSpec, KeyHash};
+use crate::clock::RelTime;
 
 /// Values up to this long are padded on the stack.
 const PADDED_LEN: usize = 64;
@@ -22,7 +23,7 @@ const PADDED_LEN: usize = 64;
 /// How a count ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    Counted(u64),
+    Counted { number: u64, created: bool },
     NotFound,
     Exists,
     Refused(ErrorLine),
@@ -45,15 +46,14 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, entry: &mut Entry<'c>) -> Outcom
     let Some(item) = entry.item() else {
         return Outcome::NotFound;
     };
+    // What cannot be a number at all is refused before the uniques are compared, what reads as none after it.
+    if item.value_len() == 0 || item.is_large() {
+        return Outcome::Refused(ErrorLine::NonNumeric);
+    }
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
         return Outcome::Exists;
     }
-    let number = if item.is_large() {
-        None
-    } else {
-        parse(item.value())
-    };
-    let Some(number) = number else {
+    let Some(number) = parse(item.value()) else {
         return Outcome::Refused(ErrorLine::NonNumeric);
     };
     let number = if request.decrement {
@@ -100,26 +100,30 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, entry: &mut Entry<'c>) -> Outcom
     } else {
         class.incr_hits.inc();
     }
-    Outcome::Counted(number)
+    Outcome::Counted {
+        number,
+        created: false,
+    }
 }
 
 /// `ma N`: a missing item begins at its initial value.
 fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
-    let Some(exptime) = request.vivify else {
+    if request.vivify.is_none() {
         if request.decrement {
             ctx.stats.general.decr_misses.inc();
         } else {
             ctx.stats.general.incr_misses.inc();
         }
         return Outcome::NotFound;
-    };
+    }
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(request.initial).as_bytes();
     let spec = ItemSpec {
         key,
         key_binary: request.key.base64,
         client_flags: 0,
-        expires_at: ctx.expires_at(exptime),
+        // The token itself sets it, in its turn.
+        expires_at: RelTime::NEVER,
         value_len: digits.len() as u32,
     };
     let Ok(mut new) = ctx.cache.create(&spec, ctx.now) else {
@@ -127,7 +131,10 @@ fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'
     };
     new.write(digits);
     entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));
-    Outcome::Counted(request.initial)
+    Outcome::Counted {
+        number: request.initial,
+        created: true,
+    }
 }
 
 fn answer(
@@ -137,33 +144,40 @@ fn answer(
     entry: &mut Entry<'_>,
     out: &mut Output<'_>,
 ) {
-    let tokens = match (request.reply, outcome) {
-        (ReplyMode::NoReply, _) => return,
-        (_, Outcome::Refused(error)) => return out.error(error),
-        (ReplyMode::Meta(tokens), _) => tokens,
-        (ReplyMode::Text, Outcome::Counted(number)) => {
+    match (request.reply, outcome) {
+        (ReplyMode::NoReply, _) => {}
+        (_, Outcome::Refused(error)) => out.error(error),
+        (ReplyMode::Text, Outcome::NotFound) => out.bytes(reply::NOT_FOUND),
+        (ReplyMode::Text, Outcome::Exists) => out.bytes(reply::EXISTS),
+        (ReplyMode::Text, Outcome::Counted { number, .. }) => {
             reply::number(&mut out.buf, number);
-            return out.bytes(CRLF);
+            out.bytes(CRLF);
         }
-        (ReplyMode::Text, Outcome::NotFound) => return out.bytes(reply::NOT_FOUND),
-        (ReplyMode::Text, Outcome::Exists) => return out.bytes(reply::EXISTS),
-    };
-    let number = match outcome {
-        Outcome::Counted(number) => number,
-        _ => {
-            let found = outcome == Outcome::Exists;
-            let code = if found { MetaCode::EX } else { MetaCode::NF };
-            let mut line = MetaLine::new(&mut out.buf, code);
-            meta::echo(ctx, &mut line, tokens, request.key, None, b"Ok");
-            return line.end();
+        (ReplyMode::Meta(tokens), Outcome::NotFound) => {
+            meta::bare(ctx, MetaCode::NF, tokens, request.key, out);
         }
-    };
-    if tokens.quiet {
-        if let Some(exptime) = request.touch {
-            entry.touch(ctx.expires_at(exptime));
+        (ReplyMode::Meta(tokens), Outcome::Exists) => {
+            meta::bare(ctx, MetaCode::EX, tokens, request.key, out);
         }
-        return;
+        (ReplyMode::Meta(tokens), Outcome::Counted { number, created }) => {
+            let start = out.buf.len();
+            counted(ctx, request, tokens, (number, created), entry, out);
+            if tokens.quiet {
+                out.buf.truncate(start);
+            }
+        }
     }
+}
+
+/// Does what the tokens of `ma` ask for, and answers them.
+fn counted(
+    ctx: Ctx<'_>,
+    request: &Arith<'_>,
+    tokens: MetaTokens<'_>,
+    (number, created): (u64, bool),
+    entry: &mut Entry<'_>,
+    out: &mut Output<'_>,
+) {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
     let code = if request.want_value {
@@ -171,18 +185,15 @@ fn answer(
     } else {
         MetaCode::HD
     };
+    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
     let mut line = MetaLine::new(&mut out.buf, code);
     for (flag, token) in tokens.iter() {
-        match (flag, request.touch) {
-            (b'T', Some(exptime)) => entry.touch(ctx.expires_at(exptime)),
-            (b'O' | b'k' | b'c' | b't', _) => {
-                meta::echo_one(
-                    ctx,
-                    &mut line,
-                    (flag, token),
-                    request.key,
-                    entry.item().as_ref(),
-                );
+        match flag {
+            b'T' => entry.touch(moment(request.touch)),
+            b'N' if created => entry.touch(moment(request.vivify)),
+            b'O' | b'k' | b'c' | b't' => {
+                let item = entry.item();
+                meta::echo_one(ctx, &mut line, (flag, token), request.key, item.as_ref());
             }
             _ => {}
         }
@@ -210,4 +221,127 @@ fn parse(value: &[u8]) -> Option<u64> {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         number.checked_mul(10)?.checked_add(digit)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Server;
+
+    #[test]
+    fn what_reads_as_a_number() {
+        let vectors: [(&[u8], Option<u64>); 18] = [
+            (b"0", Some(0)),
+            (b"007", Some(7)),
+            (b"+7", Some(7)),
+            (b" \t7", Some(7)),
+            (b"7 ", Some(7)),
+            (b"1 2", Some(1)),
+            (b"1\x0bx", Some(1)),
+            (b"18446744073709551615", Some(u64::MAX)),
+            (b"000000000000000000000000005", Some(5)),
+            (b"18446744073709551616", None),
+            (b"99999999999999999999", None),
+            (b"", None),
+            (b" ", None),
+            (b"+", None),
+            (b"-1", None),
+            (b"-0", None),
+            (b"1x", None),
+            (b"1.5", None),
+        ];
+        for (value, number) in vectors {
+            assert_eq!(parse(value), number, "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn counting_keeps_what_belongs_to_the_item() {
+        let server = Server::start();
+        server.check(&[
+            ("ms n 2 F7 T100|99", "HD|"),
+            ("incr n 1", "100|"),
+            ("mg n v f t", "VA 3 f7 t100|100|"),
+            ("decr n 91", "9|"),
+            ("mg n v f t", "VA 3 f7 t100|9  |"),
+            ("incr n 1", "10|"),
+            ("get n", "VALUE n 7 3|10 |END|"),
+            ("incr n 18446744073709551615", "9|"),
+            ("decr n 10", "0|"),
+            ("decr n 1 noreply", ""),
+            ("incr none 1", "NOT_FOUND|"),
+            ("decr none 1 noreply", ""),
+        ]);
+        let sums = server.shared.stats.read();
+        assert_eq!(
+            (sums.over_classes().incr_hits, sums.general.incr_misses),
+            (3, 1)
+        );
+        assert_eq!(
+            (sums.over_classes().decr_hits, sums.general.decr_misses),
+            (3, 1)
+        );
+        server.shared.cache.check_invariants();
+    }
+
+    #[test]
+    fn a_padded_value_of_any_length_keeps_it() {
+        let server = Server::start();
+        for len in [1, 63, 64, 65, 4095] {
+            let value = format!("{:<len$}", 8);
+            server.ask(&format!("set n 0 0 {len}\r\n{value}\r\n"));
+            server.check(&[("incr n 1", "9|")]);
+            let value = format!("{:<len$}", 9);
+            assert_eq!(
+                server.ask("get n\r\n"),
+                format!("VALUE n 0 {len}\r\n{value}\r\nEND\r\n")
+            );
+        }
+        server.ask(&format!("set n 0 0 4096\r\n{:<4096}\r\n", 8));
+        let refused = "CLIENT_ERROR cannot increment or decrement non-numeric value|";
+        server.check(&[
+            ("incr n 1", refused),
+            ("incr n 1 noreply", ""),
+            ("ma n q", refused),
+        ]);
+    }
+
+    #[test]
+    fn meta_arithmetic() {
+        let server = Server::start();
+        server.check(&[
+            ("ma n k O1 v", "NF kn O1|"),
+            ("ma n q", "NF|"),
+            ("ma n N30 J13 E5 v t c k", "VA 2 t30 c5 kn|13|"),
+            ("ma n N60 J1 v t", "VA 2 t30|14|"),
+            ("ma n D6 E7 v c", "VA 2 c7|20|"),
+            ("ma n C6 k", "EX kn|"),
+            ("ma n C7 MD T90 t", "HD t90|"),
+            ("ma n t T0", "HD t90|"),
+            ("ma n q T50", ""),
+            ("mg n v t", "VA 2 t50|21|"),
+            ("ma m q N30 J9", ""),
+            ("mg m v t", "VA 1 t30|9|"),
+            ("ma m E9 C9", "EX|"),
+        ]);
+    }
+
+    /// Any sequence of counts equals that of plain numbers.
+    #[test]
+    fn a_counter_follows_its_model() {
+        let server = Server::start();
+        let mut rng = crate::cache::testing::Rng::new(7);
+        let mut model = 0u64;
+        server.ask("set n 0 0 1\r\n0\r\n");
+        for _ in 0..2000 {
+            let delta = rng.next() >> rng.below(56);
+            let delta = delta << rng.below(9);
+            let verb = if rng.below(2) == 0 { "incr" } else { "decr" };
+            model = match verb {
+                "incr" => model.wrapping_add(delta),
+                _ => model.saturating_sub(delta),
+            };
+            server.check(&[(&format!("{verb} n {delta}"), &format!("{model}|"))]);
+        }
+    }
 }

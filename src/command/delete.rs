@@ -7,7 +7,7 @@
 //!  md x I         both: a tombstone that can be won
 //! ```
 
-use protocol::reply::{self, MetaCode, MetaLine};
+use protocol::reply::{self, MetaCode};
 use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode};
 
 use super::meta;
@@ -88,26 +88,82 @@ fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c
 }
 
 fn answer(ctx: Ctx<'_>, request: &Delete<'_>, outcome: Outcome, out: &mut Output<'_>) {
-    let tokens = match request.reply {
-        ReplyMode::NoReply => return,
-        ReplyMode::Text => {
-            return match outcome {
-                Outcome::Done => out.bytes(reply::DELETED),
-                Outcome::NotFound => out.bytes(reply::NOT_FOUND),
-                Outcome::Exists => out.bytes(reply::EXISTS),
-                Outcome::OutOfMemory => out.error(ErrorLine::OutOfMemory),
-            };
-        }
-        ReplyMode::Meta(tokens) => tokens,
+    let (code, tokens) = match (request.reply, outcome) {
+        (ReplyMode::NoReply, _) => return,
+        (_, Outcome::OutOfMemory) => return out.error(ErrorLine::OutOfMemory),
+        (ReplyMode::Text, Outcome::Done) => return out.bytes(reply::DELETED),
+        (ReplyMode::Text, Outcome::NotFound) => return out.bytes(reply::NOT_FOUND),
+        (ReplyMode::Text, Outcome::Exists) => return out.bytes(reply::EXISTS),
+        (ReplyMode::Meta(tokens), Outcome::Done) if tokens.quiet => return,
+        (ReplyMode::Meta(tokens), Outcome::Done) => (MetaCode::HD, tokens),
+        (ReplyMode::Meta(tokens), Outcome::NotFound) => (MetaCode::NF, tokens),
+        (ReplyMode::Meta(tokens), Outcome::Exists) => (MetaCode::EX, tokens),
     };
-    let code = match outcome {
-        Outcome::Done if tokens.quiet => return,
-        Outcome::Done => MetaCode::HD,
-        Outcome::NotFound => MetaCode::NF,
-        Outcome::Exists => MetaCode::EX,
-        Outcome::OutOfMemory => return out.error(ErrorLine::OutOfMemory),
-    };
-    let mut line = MetaLine::new(&mut out.buf, code);
-    meta::echo(ctx, &mut line, tokens, request.key, None, b"Ok");
-    line.end();
+    meta::bare(ctx, code, tokens, request.key, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::Server;
+
+    #[test]
+    fn a_deleted_item_is_gone() {
+        let server = Server::start();
+        server.check(&[
+            ("delete a", "NOT_FOUND|"),
+            ("delete a noreply", ""),
+            ("set a 0 0 1|x", "STORED|"),
+            ("delete a", "DELETED|"),
+            ("get a", "END|"),
+            ("md a k O1", "NF ka O1|"),
+            ("md a q", "NF|"),
+            ("ms a 1|x", "HD|"),
+            ("md a O1 k", "HD O1 ka|"),
+            ("ms a 1|x", "HD|"),
+            ("md a q k", ""),
+            ("mg a", "EN|"),
+        ]);
+        let sums = server.shared.stats.read();
+        assert_eq!(
+            (sums.over_classes().delete_hits, sums.general.delete_misses),
+            (3, 4)
+        );
+        server.shared.cache.check_invariants();
+    }
+
+    #[test]
+    fn a_cas_unique_is_compared() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 1 E5|x", "HD|"),
+            ("md a C4 k", "EX ka|"),
+            ("md a C4 q", "EX|"),
+            ("md a C4 x", "EX|"),
+            ("mg a v c", "VA 1 c5|x|"),
+            ("md a C5", "HD|"),
+            ("mg a", "EN|"),
+        ]);
+    }
+
+    #[test]
+    fn what_stays_behind() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 3 F9 T100 E5|xyz", "HD|"),
+            ("md a I E6", "HD|"),
+            ("mg a v f t c", "VA 3 f9 t100 c6 X W|xyz|"),
+            ("md a I T30", "HD|"),
+            ("mg a t", "HD t30 X W|"),
+            ("ms a 3 F9 T100 E5|xyz", "HD|"),
+            ("md a x E6", "HD|"),
+            ("mg a v f t c", "VA 0 f0 t100 c6||"),
+            ("md a x I T30 E7", "HD|"),
+            ("mg a v f t c", "VA 0 f0 t30 c7 X W||"),
+            // The unique changes with each, also when none is given.
+            ("md a x", "HD|"),
+            ("ms a 1 C7|y", "EX|"),
+            ("get a", "VALUE a 0 0||END|"),
+        ]);
+        server.shared.cache.check_invariants();
+    }
 }

@@ -185,3 +185,115 @@ fn uri_encode(bytes: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::command::testing::Server;
+    use crate::settings::Settings;
+
+    fn filled(items: usize) -> Server {
+        let server = Server::start();
+        for i in 0..items {
+            let len = 1 + i * 7 % 300;
+            server.ask(&format!("set k{i} {i} 0 {len}\r\n{}\r\n", "v".repeat(len)));
+        }
+        server
+    }
+
+    #[test]
+    fn a_dump_shows_each_item_once_over_many_steps() {
+        let server = filled(5000);
+        let all: BTreeSet<String> = (0..5000).map(|i| format!("mg k{i}")).collect();
+        let text = server.ask("lru_crawler mgdump all\r\n");
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert_eq!((lines[0], lines[5001], lines.len()), ("OK", "EN", 5002));
+        assert_eq!(
+            lines[1..5001]
+                .iter()
+                .map(|line| line.to_string())
+                .collect::<BTreeSet<_>>(),
+            all
+        );
+    }
+
+    #[test]
+    fn a_step_is_bounded_and_stops_when_the_output_is_full() {
+        let server = filled(5000);
+        let (mut out, mut steps) = (Output::new(), 0);
+        let mut dump = Dump::metadata(ClassMask::ALL);
+        while !dump.step(server.shared.ctx(0), &mut out) {
+            assert!(out.buf.len() < (64 << 10) + 1000, "{}", out.buf.len());
+            if out.is_full() {
+                out.clear();
+            }
+            steps += 1;
+        }
+        assert!(steps >= 5000 / SLICE, "{steps} steps");
+        assert!(out.buf.ends_with(b"\nEND\r\n"));
+    }
+
+    #[test]
+    fn what_a_metadump_tells() {
+        let server = Server::start();
+        let now = server.shared.clock.unix(server.shared.clock.now());
+        server.check(&[
+            ("ms ACAl 2 b F7 T90 E5|xx", "HD|"),
+            ("set gone 0 -1 1|x", "STORED|"),
+            ("get none", "END|"),
+        ]);
+        let text = server.ask("lru_crawler metadump all\r\n");
+        let line = text
+            .strip_prefix("OK\r\n")
+            .and_then(|rest| rest.strip_suffix("\nEND\r\n"));
+        let line = line.expect("one item between OK and END");
+        let head = format!(
+            "key=%00%20%25 exp={} la={now} cas=5 fetch=no cls=",
+            now + 90
+        );
+        assert!(
+            line.starts_with(&head) && line.ends_with(" flags=7"),
+            "{line}"
+        );
+        let keys = server.ask("lru_crawler mgdump hash\r\n");
+        assert_eq!(keys, "OK\r\nmg ACAl b\r\nEN\r\n");
+    }
+
+    #[test]
+    fn cachedump_stops_at_its_limit() {
+        let server = Server::start();
+        let now = server.shared.clock.unix(server.shared.clock.now());
+        server.ask("set a 0 60 1\r\nx\r\nset b 0 0 1\r\ny\r\n");
+        let class = (1..64)
+            .find(|class| server.ask(&format!("stats cachedump {class} 0\r\n")) != "END\r\n");
+        let class = class.expect("the class that holds both");
+        let both = format!("ITEM a [1 b; {} s]|ITEM b [1 b; 0 s]|END|", now + 60);
+        let first = format!("ITEM a [1 b; {} s]|END|", now + 60);
+        server.check(&[
+            (&format!("stats cachedump {class} 0"), &both),
+            (&format!("stats cachedump {class} 2"), &both),
+            (&format!("stats cachedump {class} 1"), &first),
+            ("stats cachedump 0 1", "END|"),
+        ]);
+    }
+
+    #[test]
+    fn sizes_are_shown_if_they_are_tracked() {
+        let server = Server::with(Settings {
+            track_sizes: true,
+            ..Settings::default()
+        });
+        server.check(&[
+            ("stats sizes", "END|"),
+            ("set a 0 0 1|x", "STORED|"),
+            ("set b 0 0 1|x", "STORED|"),
+            (
+                "set c 0 0 40|0123456789012345678901234567890123456789",
+                "STORED|",
+            ),
+            ("stats sizes", "STAT 64 2|STAT 96 1|END|"),
+        ]);
+    }
+}

@@ -17,7 +17,7 @@
 //!     one winner at a time. It is read and set under the key's stripe lock.
 
 use protocol::reply::{CRLF, MetaCode, MetaLine};
-use protocol::{KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
+use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
 
 use super::output::Output;
 use super::retrieval;
@@ -39,7 +39,10 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     let created = entry.item().is_none() && vivify(ctx, request, key, &mut entry);
     count(ctx, request, &entry, key, created);
     let Some(item) = entry.item() else {
-        return miss(ctx, request, out);
+        if !request.tokens.quiet {
+            bare(ctx, MetaCode::EN, request.tokens, request.key, out);
+        }
+        return;
     };
     let value_len = item.value_len() as u32;
     let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
@@ -51,22 +54,21 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     };
     let mut line = MetaLine::new(&mut out.buf, code);
     let mut won = created || (stale && !win_sent);
+    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
     for (flag, token) in request.tokens.iter() {
-        match (flag, request.touch, request.recache) {
-            (b'T', Some(exptime), _) => entry.touch(ctx.expires_at(exptime)),
-            (b'R', _, Some(exptime)) if !win_sent && !created => {
+        match flag {
+            b'T' => entry.touch(moment(request.touch)),
+            b'N' if created => entry.touch(moment(request.vivify)),
+            b'R' if !created && !win_sent => {
                 let expires_at = entry
                     .item()
                     .map_or(RelTime::NEVER, |item| item.expires_at());
-                won |= expires_at != RelTime::NEVER && expires_at < ctx.expires_at(exptime);
+                won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
             }
-            _ => echo_one(
-                ctx,
-                &mut line,
-                (flag, token),
-                request.key,
-                entry.item().as_ref(),
-            ),
+            _ => {
+                let item = entry.item();
+                echo_one(ctx, &mut line, (flag, token), request.key, item.as_ref());
+            }
         }
     }
     if win_sent {
@@ -101,14 +103,15 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
 /// `N`: an empty item in the place of a missing one. Without memory for it, the miss stays a miss.
 #[cold]
 fn vivify<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, key: &[u8], entry: &mut Entry<'c>) -> bool {
-    let Some(exptime) = request.vivify else {
+    if request.vivify.is_none() {
         return false;
-    };
+    }
     let spec = ItemSpec {
         key,
         key_binary: request.key.base64,
         client_flags: 0,
-        expires_at: ctx.expires_at(exptime),
+        // The token itself sets it, in its turn.
+        expires_at: RelTime::NEVER,
         value_len: 0,
     };
     let Ok(new) = ctx.cache.create(&spec, ctx.now) else {
@@ -142,13 +145,16 @@ fn count(ctx: Ctx<'_>, request: &MetaGet<'_>, entry: &Entry<'_>, key: &[u8], cre
     }
 }
 
-/// `EN`, which `q` hides.
-fn miss(ctx: Ctx<'_>, request: &MetaGet<'_>, out: &mut Output<'_>) {
-    if request.tokens.quiet {
-        return;
-    }
-    let mut line = MetaLine::new(&mut out.buf, MetaCode::EN);
-    echo(ctx, &mut line, request.tokens, request.key, None, b"Ok");
+/// A reply that has no item to tell of: only the opaque and the key are given back.
+pub(super) fn bare(
+    ctx: Ctx<'_>,
+    code: MetaCode,
+    tokens: MetaTokens<'_>,
+    key: Key<'_>,
+    out: &mut Output<'_>,
+) {
+    let mut line = MetaLine::new(&mut out.buf, code);
+    echo(ctx, &mut line, tokens, key, None, b"Ok");
     line.end();
 }
 
@@ -236,5 +242,151 @@ pub(super) fn write_key(item: &ItemView<'_>, out: &mut Vec<u8>) {
         base64::encode(item.key(), out);
     } else {
         out.extend_from_slice(item.key());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::Server;
+
+    #[test]
+    fn flags_come_back_in_the_order_they_were_asked_for() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 2 F9 T100 E77|hi", "HD|"),
+            ("mg a s f t c k Oabc", "HD s2 f9 t100 c77 ka Oabc|"),
+            ("mg a k v c", "VA 2 ka c77|hi|"),
+            ("mg a", "HD|"),
+            ("mg none k O1 s t", "EN knone O1|"),
+            ("mg none q", ""),
+            ("mg YQ== b k v", "VA 2 kYQ== b|hi|"),
+        ]);
+    }
+
+    #[test]
+    fn a_token_sees_what_the_tokens_before_it_did() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 1|x", "HD|"),
+            ("mg a t T100", "HD t-1|"),
+            ("mg a T200 t", "HD t200|"),
+            ("mg a R150 T100", "HD|"),
+            ("mg a T200 R150", "HD|"),
+            ("mg a R150 T300", "HD|"),
+            ("mg a T100 R150", "HD W|"),
+            ("mg new t N30", "HD t-1 W|"),
+            ("mg newer N30 t", "HD t30 W|"),
+        ]);
+    }
+
+    #[test]
+    fn access_is_told_as_it_was_before() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 1|x", "HD|"),
+            ("mg a u h l", "HD h0 l0|"),
+            ("mg a h l", "HD h0 l0|"),
+        ]);
+        server.pass(7);
+        server.check(&[
+            ("mg a u h l", "HD h1 l7|"),
+            ("mg a l", "HD l7|"),
+            ("mg a l", "HD l0|"),
+        ]);
+    }
+
+    #[test]
+    fn a_missing_item_is_won_once() {
+        let server = Server::start();
+        server.check(&[
+            ("mg a N30 E5 c v", "VA 0 c5 W||"),
+            ("mg a N30 v", "VA 0 Z||"),
+            ("mg a", "HD Z|"),
+            ("ms a 1 C5|x", "HD|"),
+            ("mg a N30 v", "VA 1|x|"),
+        ]);
+    }
+
+    #[test]
+    fn a_soon_expiring_item_is_won_once() {
+        let server = Server::start();
+        server.check(&[("ms a 1 T40|x", "HD|"), ("mg a R30", "HD|")]);
+        server.pass(11);
+        server.check(&[
+            ("mg a R29", "HD|"),
+            ("mg a R30", "HD W|"),
+            ("mg a R30", "HD Z|"),
+            ("ms a 1 T40|x", "HD|"),
+            ("mg a R30", "HD|"),
+            ("ms a 1|x", "HD|"),
+            ("mg a R1000", "HD|"),
+        ]);
+    }
+
+    #[test]
+    fn a_stale_item_is_won_once() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 1|x", "HD|"),
+            ("md a I", "HD|"),
+            ("mg a v", "VA 1 X W|x|"),
+            ("mg a v", "VA 1 Z X|x|"),
+            ("md a I", "HD|"),
+            ("mg a", "HD X W|"),
+            ("ms a 1|x", "HD|"),
+            ("mg a", "HD|"),
+        ]);
+    }
+
+    #[test]
+    fn a_large_value_follows_its_line() {
+        let server = Server::start();
+        let value = "v".repeat(500_000);
+        server.ask(&format!("set a 3 0 {}\r\n{value}\r\n", value.len()));
+        let reply = server.ask("mg a v s f k\r\nmg a\r\n");
+        assert_eq!(
+            reply,
+            format!("VA 500000 s500000 f3 ka\r\n{value}\r\nHD\r\n")
+        );
+    }
+
+    #[test]
+    fn lookups_are_counted() {
+        let server = Server::start();
+        server.ask("ms a 1\r\nx\r\nmg a\r\nmg a T0\r\nmg none\r\nmg new N0\r\nmg none T0\r\n");
+        let sums = server.shared.stats.read();
+        let hits = sums.over_classes();
+        assert_eq!(
+            (sums.general.cmd_get, hits.get_hits, sums.general.get_misses),
+            (4, 2, 2)
+        );
+        assert_eq!(
+            (
+                sums.general.cmd_touch,
+                hits.touch_hits,
+                sums.general.touch_misses
+            ),
+            (1, 1, 0)
+        );
+        server.ask("ms a 1 T-1\r\nx\r\nmg a\r\n");
+        assert_eq!(server.shared.stats.read().general.get_expired, 1);
+    }
+
+    #[test]
+    fn an_item_is_described() {
+        let server = Server::start();
+        server.check(&[("ms a 3 T90 E12|abc", "HD|"), ("ms AAEC 1 b E13|x", "HD|")]);
+        server.pass(5);
+        let described = server.ask("me a\r\nme AAEC b\r\nme none\r\n");
+        let lines: Vec<&str> = described.split("\r\n").collect();
+        assert!(
+            lines[0].starts_with("ME a exp=85 la=5 cas=12 fetch=no cls="),
+            "{described}"
+        );
+        assert!(
+            lines[1].starts_with("ME AAEC exp=-1 la=5 cas=13 fetch=no cls="),
+            "{described}"
+        );
+        assert_eq!(lines[2], "EN");
     }
 }

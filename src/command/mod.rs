@@ -22,6 +22,8 @@ mod session;
 mod shared;
 mod stats;
 mod storage;
+#[cfg(test)]
+mod testing;
 
 pub use connections::{ConnInfo, ConnState, Registry};
 pub use output::Output;

@@ -60,11 +60,14 @@ fn next_key(keys: &[u8], at: usize) -> Option<(&[u8], usize)> {
 #[inline]
 pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, key: &[u8], hash: KeyHash, out: &mut Output<'c>) {
     let mut entry = ctx.cache.entry(key, hash, ctx.now);
-    count_lookup(ctx, &entry, key);
-    if let Some(exptime) = verb.touch {
-        count_touch(ctx, &entry);
-        if entry.item().is_some() {
-            entry.touch(ctx.expires_at(exptime));
+    match verb.touch {
+        None => count_lookup(ctx, &entry, key),
+        Some(exptime) => {
+            // Counted as a touch alone, as memcached does.
+            count_touch(ctx, &entry);
+            if entry.item().is_some() {
+                entry.touch(ctx.expires_at(exptime));
+            }
         }
     }
     let Some(item) = entry.item() else { return };

@@ -333,10 +333,7 @@ impl<'c> Session<'c> {
             Request::Touch(touch) => retrieval::touch(ctx, touch, hash_of(touch.key), out),
             Request::MetaGet(get) => meta::get(ctx, get, hash_of(get.key), out),
             Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
-            Request::MetaNoop => {
-                ctx.stats.general.cmd_meta.inc();
-                out.bytes(protocol::reply::MN);
-            }
+            Request::MetaNoop => out.bytes(protocol::reply::MN),
             Request::Admin(admin) => self.admin(ctx, admin, out),
             Request::Get(_) | Request::Store(_) => unreachable!("handled where their bytes are known"),
         }

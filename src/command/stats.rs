@@ -14,7 +14,7 @@ use super::admin::number;
 use super::connections::ConnState;
 use super::dump::Dump;
 use super::output::Output;
-use super::shared::Ctx;
+use super::shared::{Ctx, MEMCACHED_VERSION};
 use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Segment};
 use crate::settings::WireProtocol;
 use crate::sys;
@@ -129,7 +129,7 @@ impl Lines<'_> {
         reply::stat(self.out, key, value);
     }
 
-    /// Numbers whose variables are named as their keys.
+    /// Keys of things that never happen here.
     fn zeros(&mut self, keys: &[&str]) {
         for key in keys {
             self.stat(key, 0);
@@ -171,7 +171,8 @@ fn about_process(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     lines.stat("pid", std::process::id());
     lines.stat("uptime", ctx.shared.clock.uptime_s());
     lines.stat("time", ctx.shared.clock.unix(ctx.now));
-    lines.stat("version", env!("CARGO_PKG_VERSION"));
+    lines.stat("version", MEMCACHED_VERSION);
+    lines.stat("ketch_version", env!("CARGO_PKG_VERSION"));
     // There is none; the key names what waits for the sockets.
     lines.stat("libevent", "mio");
     lines.stat("pointer_size", usize::BITS);
@@ -521,4 +522,152 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("num_napi_ids", "(null)");
     lines.stat("memory_file", "(null)");
     lines.stat("client_flags_size", size_of::<u32>());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::command::testing::Server;
+    use crate::settings::Settings;
+
+    /// The lines of a group.
+    fn stats(server: &Server, group: &str) -> BTreeMap<String, String> {
+        let text = server.ask(&format!("stats {group}\r\n"));
+        let lines = text
+            .strip_suffix("END\r\n")
+            .expect("END behind the lines")
+            .split_terminator("\r\n");
+        let pair = |line: &str| {
+            let (key, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+            Some((key.to_owned(), value.to_owned()))
+        };
+        lines
+            .map(|line| pair(line).expect("STAT key value"))
+            .collect()
+    }
+
+    #[test]
+    fn groups_may_be_cut_short() {
+        let server = Server::start();
+        assert_eq!(server.ask("stats s\r\n"), server.ask("stats settings\r\n"));
+        server.check(&[
+            ("stats c", "CLIENT_ERROR bad command line|"),
+            ("stats co", "END|"),
+            ("stats r", "RESET|"),
+            ("stats d", "CLIENT_ERROR usage: stats detail on|off|dump|"),
+            ("stats detail o", "OK|"),
+            ("stats detail of", "OK|"),
+            ("stats detail du", "END|"),
+            ("stats item", "ERROR|"),
+            ("stats sizes", "STAT sizes_status disabled|END|"),
+            ("stats settingsx", "ERROR|"),
+            ("stats extstore", "ERROR|"),
+        ]);
+    }
+
+    #[test]
+    fn cachedump_checks_its_words() {
+        let server = Server::start();
+        server.check(&[
+            ("stats cachedump 1", "CLIENT_ERROR bad command line|"),
+            (
+                "stats cachedump x 1",
+                "CLIENT_ERROR bad command line format|",
+            ),
+            (
+                "stats cachedump 1 -1",
+                "CLIENT_ERROR bad command line format|",
+            ),
+            ("stats cachedump 64 1", "CLIENT_ERROR Illegal slab id|"),
+            ("stats cachedump 63 1", "END|"),
+        ]);
+    }
+
+    #[test]
+    fn classes_add_up_to_the_whole() {
+        let server = Server::start();
+        for i in 0..300 {
+            let len = i * 3 % 600;
+            server.ask(&format!(
+                "set k{i} 0 0 {len}\r\n{}\r\nget k{i}\r\n",
+                "v".repeat(len)
+            ));
+        }
+        server.ask("delete k1\r\ndelete k2\r\nincr k3 1\r\n");
+        let (general, items, slabs) = (
+            stats(&server, ""),
+            stats(&server, "items"),
+            stats(&server, "slabs"),
+        );
+        let sum = |group: &BTreeMap<String, String>, key: &str| -> u64 {
+            let of_key = group
+                .iter()
+                .filter(|(name, _)| name.ends_with(&format!(":{key}")));
+            of_key
+                .map(|(_, value)| value.parse::<u64>().expect("a number"))
+                .sum()
+        };
+        for (group, key, total) in [
+            (&items, "number", "curr_items"),
+            (&items, "mem_requested", "bytes"),
+            (&slabs, "mem_requested", "bytes"),
+            (&slabs, "get_hits", "get_hits"),
+            (&slabs, "cmd_set", "cmd_set"),
+            (&slabs, "delete_hits", "delete_hits"),
+        ] {
+            assert_eq!(sum(group, key).to_string(), general[total], "{key}");
+        }
+        assert_eq!(general["curr_items"], "298");
+        assert_eq!(general["total_items"], "300");
+        let in_segments = ["number_hot", "number_warm", "number_cold"].map(|key| sum(&items, key));
+        assert_eq!(in_segments.iter().sum::<u64>(), 298);
+        assert_eq!(
+            sum(&slabs, "total_chunks"),
+            sum(&slabs, "used_chunks") + sum(&slabs, "free_chunks")
+        );
+    }
+
+    #[test]
+    fn reset_forgets_what_was_counted() {
+        let server = Server::start();
+        server.ask("set a:b 0 0 1\r\nx\r\nstats detail on\r\nget a:b\r\n");
+        server.check(&[("stats reset", "RESET|"), ("stats detail dump", "END|")]);
+        let general = stats(&server, "");
+        for key in ["cmd_get", "cmd_set", "get_hits", "total_items"] {
+            assert_eq!(general[key], "0", "{key}");
+        }
+        assert_eq!(general["curr_items"], "1");
+    }
+
+    #[test]
+    fn settings_are_those_in_force() {
+        let server = Server::with(Settings {
+            prefix_delimiter: b'/',
+            ..Settings::default()
+        });
+        server.ask(
+            "lru tune 15 35 0.5 3.0\r\nlru temp_ttl 33\r\nverbosity 1\r\ncache_memlimit 12\r\n",
+        );
+        let settings = stats(&server, "settings");
+        for (key, value) in [
+            ("hot_lru_pct", "15"),
+            ("warm_max_factor", "3.00"),
+            ("temp_lru", "yes"),
+            ("temporary_ttl", "33"),
+            ("verbosity", "1"),
+            ("maxbytes", "12582912"),
+            ("stat_key_prefix", "/"),
+            ("slab_automove_freeratio", "0.010"),
+            ("inter", "NULL"),
+        ] {
+            assert_eq!(settings[key], value, "{key}");
+        }
+        server.ask("lru temp_ttl -1\r\n");
+        let settings = stats(&server, "settings");
+        assert_eq!(
+            (&*settings["temp_lru"], &*settings["temporary_ttl"]),
+            ("no", "61")
+        );
+    }
 }

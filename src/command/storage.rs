@@ -48,9 +48,6 @@ pub(super) fn execute<'c>(
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
     let key = store.key.bytes(&mut room);
     ctx.shared.prefixes.count_set(key);
-    if matches!(store.reply, ReplyMode::Meta(_)) {
-        ctx.stats.general.cmd_meta.inc();
-    }
     let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
@@ -74,7 +71,7 @@ pub(super) fn execute<'c>(
     answer(ctx, store, outcome, entry.item(), out);
 }
 
-/// A store that cannot be: the old value would be stale, so `set` drops it; then the error line.
+/// A store that cannot be: after a `set` the old value would be stale, so it is dropped; then the error line.
 pub(super) fn refuse(
     ctx: Ctx<'_>,
     store: &Store<'_>,
@@ -83,7 +80,7 @@ pub(super) fn refuse(
     error: ErrorLine,
     out: &mut Output<'_>,
 ) {
-    if store.mode == StoreMode::Set {
+    if store.mode == StoreMode::Set && store.compare_cas.is_none() {
         ctx.cache.entry(key, hash, ctx.now).remove();
     }
     answer(ctx, store, Outcome::Refused(error), None, out);
@@ -103,7 +100,7 @@ fn replace<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut En
         return Outcome::Stored;
     };
     if store.mode == StoreMode::Add {
-        entry.bump();
+        entry.note_access();
         return Outcome::NotStored;
     }
     let Some(compare) = store.compare_cas else {
@@ -212,7 +209,18 @@ fn answer(ctx: Ctx<'_>, store: &Store<'_>, outcome: Outcome, item: Option<ItemVi
         Outcome::Refused(error) => return out.error(error),
     };
     let mut line = MetaLine::new(&mut out.buf, code);
-    meta::echo(ctx, &mut line, tokens, store.key, item.as_ref(), b"Okcs");
+    // A store that did not come about tells of no item: CAS unique 0, and the size it would have had.
+    let stored = item.filter(|_| outcome == Outcome::Stored);
+    for (flag, token) in tokens.iter() {
+        match (flag, &stored) {
+            (b'O' | b'k', _) | (b'c' | b's', Some(_)) => {
+                meta::echo_one(ctx, &mut line, (flag, token), store.key, stored.as_ref());
+            }
+            (b'c', None) => line.number(b'c', 0),
+            (b's', None) => line.number(b's', store.value_len),
+            _ => {}
+        }
+    }
     line.end();
 }
 

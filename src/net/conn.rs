@@ -10,7 +10,7 @@
 //! N1. An idle connection owns no buffer: `input` and `output` exist only while a command or a reply is incomplete.
 //! N2. A connection whose output is not empty is not read from.
 //! N3. Events come at edges: `readable` stays true until a read came back short or would block, so nothing that has
-//!     arrived is forgotten.
+//!     arrived is forgotten. A short read tells nothing when the end of the stream was announced with the bytes.
 //! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes and runs at most `-R` commands.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -35,6 +35,8 @@ pub(super) struct Conn<'c> {
     /// Replies the peer has not taken.
     output: Option<Box<Output<'c>>>,
     pub(super) readable: bool,
+    /// The event that told of the last bytes told of the end too: no other will come.
+    pub(super) half_closed: bool,
     /// The peer has said that it sends no more.
     ended: bool,
     /// To be closed when the output is taken.
@@ -64,6 +66,7 @@ impl<'c> Conn<'c> {
             output: None,
             // What came before the registration makes no edge.
             readable: true,
+            half_closed: false,
             ended: false,
             closing: false,
             queued: false,
@@ -187,7 +190,7 @@ impl<'c> Conn<'c> {
             Ok(n) => {
                 self.session.advance(n.min(direct));
                 unread.end += n.saturating_sub(direct);
-                self.readable = n == asked;
+                self.readable = n == asked || self.half_closed;
                 Ok(n)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

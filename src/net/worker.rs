@@ -110,7 +110,7 @@ impl Worker {
             let ctx = shared.ctx(index);
             for event in &events {
                 if event.token() != WAKER {
-                    serving.ready(ctx, event.token().0, event.is_readable() || event.is_read_closed());
+                    serving.ready(ctx, event.token().0, event.is_readable(), event.is_read_closed());
                     continue;
                 }
                 while let Ok(message) = messages.try_recv() {
@@ -160,9 +160,10 @@ impl<'c> Serving<'c> {
         self.turn(ctx, id);
     }
 
-    fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool) {
+    fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool, half_closed: bool) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.readable |= readable;
+        conn.readable |= readable || half_closed;
+        conn.half_closed |= half_closed;
         if !conn.queued {
             self.turn(ctx, id);
         }

@@ -14,6 +14,8 @@ pub struct Conn {
     stream: Stream,
     received: Vec<u8>,
     peer: String,
+    /// What the test is at; shown when it fails.
+    pub note: String,
 }
 
 enum Stream {
@@ -52,6 +54,7 @@ impl Conn {
             stream: Stream::Tcp(stream),
             received: Vec::new(),
             peer: peer.to_string(),
+            note: String::new(),
         }
     }
 
@@ -67,6 +70,7 @@ impl Conn {
             stream: Stream::Unix(stream),
             received: Vec::new(),
             peer: peer.to_string(),
+            note: String::new(),
         }
     }
 
@@ -80,6 +84,7 @@ impl Conn {
             stream,
             received: Vec::new(),
             peer: self.peer.clone(),
+            note: self.note.clone(),
         }
     }
 
@@ -404,8 +409,10 @@ impl Conn {
             }
         }
         panic!(
-            "{}: {why} at byte {at}\n  want: {}\n   got: {}",
+            "{}: {why} at byte {at}{}{}\n  want: {}\n   got: {}",
             self.peer,
+            if self.note.is_empty() { "" } else { ", " },
+            self.note,
             around(want, at),
             around(&self.received, at)
         );

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,19 @@ use super::{Conn, PATIENCE, START_PATIENCE};
 /// A running server. Dropping it kills the process and removes its directory.
 pub struct Server {
     child: Child,
+    /// The connection that showed that the server is ready; the first one that is asked for.
+    first: Mutex<Option<Conn>>,
     address: Address,
-    dir: PathBuf,
+    dir: Dir,
+}
+
+/// A directory that is removed with what is in it.
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 enum Address {
@@ -37,8 +49,8 @@ impl Server {
     #[track_caller]
     pub fn start_program(program: &Path, args: &[&str]) -> Server {
         let dir = new_dir();
-        let port_file = dir.join("port");
-        let mut command = command(program, &dir);
+        let port_file = dir.0.join("port");
+        let mut command = command(program, &dir.0);
         command
             .args(["-p", "-1", "-l", "127.0.0.1", "-U", "0"])
             .args(args);
@@ -50,6 +62,7 @@ impl Server {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server {
             child,
+            first: Mutex::new(None),
             address: Address::Tcp(nowhere),
             dir,
         };
@@ -64,7 +77,7 @@ impl Server {
             server.address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
             true
         });
-        server.wait_for("a connection", |server| server.try_connect().is_some());
+        server.wait_for("a connection", Server::connect_first);
         server
     }
 
@@ -72,7 +85,7 @@ impl Server {
     #[track_caller]
     pub fn start_unix(args: &[&str]) -> Server {
         let dir = new_dir();
-        let path = dir.join("socket");
+        let path = dir.0.join("socket");
         Server::spawn_unix(dir, path, args)
     }
 
@@ -83,8 +96,8 @@ impl Server {
     }
 
     #[track_caller]
-    fn spawn_unix(dir: PathBuf, path: PathBuf, args: &[&str]) -> Server {
-        let child = command(&binary(), &dir)
+    fn spawn_unix(dir: Dir, path: PathBuf, args: &[&str]) -> Server {
+        let child = command(&binary(), &dir.0)
             .arg("-s")
             .arg(&path)
             .args(args)
@@ -92,18 +105,26 @@ impl Server {
         let child = child.unwrap_or_else(|e| panic!("{}: {e}", binary().display()));
         let mut server = Server {
             child,
+            first: Mutex::new(None),
             address: Address::Unix(path),
             dir,
         };
-        server.wait_for("a connection", |server| server.try_connect().is_some());
+        server.wait_for("a connection", Server::connect_first);
         server
     }
 
     /// A new connection.
     #[track_caller]
     pub fn connect(&self) -> Conn {
-        self.try_connect()
+        let first = self.first.lock().ok().and_then(|mut first| first.take());
+        first
+            .or_else(|| self.try_connect())
             .unwrap_or_else(|| panic!("cannot connect; {}", self.last_words()))
+    }
+
+    fn connect_first(&mut self) -> bool {
+        self.first = Mutex::new(self.try_connect());
+        self.first.get_mut().is_ok_and(|first| first.is_some())
     }
 
     /// A new connection, or none when the server does not take it.
@@ -203,7 +224,7 @@ impl Server {
 
     /// What the server wrote to its standard error.
     pub fn stderr(&self) -> String {
-        let bytes = fs::read(self.dir.join("stderr")).unwrap_or_default();
+        let bytes = fs::read(self.dir.0.join("stderr")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -242,7 +263,6 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("{}", self.last_words());
         }
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -301,10 +321,10 @@ fn command(program: &Path, dir: &Path) -> Command {
     command
 }
 
-fn new_dir() -> PathBuf {
+fn new_dir() -> Dir {
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let name = format!("ketch-test-{}-{number}", std::process::id());
     let dir = std::env::temp_dir().join(name);
     fs::create_dir_all(&dir).expect("a temporary directory");
-    dir
+    Dir(dir)
 }

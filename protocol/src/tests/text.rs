@@ -322,6 +322,6 @@ fn a_line_too_long_ends_the_connection() {
             assert_eq!(show(parse(&wire)), "hang up", "{}", flood.escape_ascii());
         }
     }
-    let gat = format!("gat 0 {}", "key ".repeat(LINE_LEN_MAX));
+    let gat = format!("gat x {}", "key ".repeat(LINE_LEN_MAX));
     assert_eq!(parse(gat.as_bytes()), Parsed::HangUp);
 }

@@ -109,7 +109,11 @@ impl<'c> Life<'c> {
         match (entry.item(), known) {
             (Some(item), Some(known)) => {
                 let found: Vec<u8> = item.value_pieces().collect::<Vec<_>>().concat();
-                assert!(found == value(known.stamp, known.len), "another value of {} bytes", known.len);
+                assert!(
+                    found == value(known.stamp, known.len),
+                    "another value of {} bytes",
+                    known.len
+                );
                 assert_eq!(item.key(), key);
                 assert_eq!(item.value_len(), known.len);
                 assert_eq!(item.client_flags(), known.client_flags);
@@ -125,7 +129,11 @@ impl<'c> Life<'c> {
             (None, Some(_)) => {
                 self.lost += 1;
                 let evicted = evicted(self.cache);
-                assert!(self.lost <= evicted, "{} items lost, {evicted} evicted", self.lost);
+                assert!(
+                    self.lost <= evicted,
+                    "{} items lost, {evicted} evicted",
+                    self.lost
+                );
                 self.known.remove(key);
             }
             (None, None) => {
@@ -143,8 +151,16 @@ impl<'c> Life<'c> {
     fn put(&mut self) {
         let (key, len, expires_at) = (self.key(), self.len(), self.expiry());
         self.stamps += 1;
-        let client_flags = if self.rng.below(2) == 0 { 0 } else { self.rng.next() as u32 };
-        let spec = ItemSpec { client_flags, expires_at, ..spec(&key, len) };
+        let client_flags = if self.rng.below(2) == 0 {
+            0
+        } else {
+            self.rng.next() as u32
+        };
+        let spec = ItemSpec {
+            client_flags,
+            expires_at,
+            ..spec(&key, len)
+        };
         let new = match create(self.cache, &spec, &value(self.stamps, len), self.now) {
             Ok(new) => new,
             Err(error) => {
@@ -188,7 +204,9 @@ impl<'c> Life<'c> {
     fn change(&mut self) {
         let (key, expires_at) = (self.key(), self.expiry());
         let mut entry = self.open(&key);
-        let Some(known) = self.known.get_mut(&key) else { return };
+        let Some(known) = self.known.get_mut(&key) else {
+            return;
+        };
         match self.rng.below(5) {
             0 => {
                 entry.touch(expires_at);
@@ -226,7 +244,8 @@ impl<'c> Life<'c> {
         let entry = self.open(&key);
         if entry.item().is_some_and(|item| item.is_large()) && self.pinned.len() < 4 {
             let known = &self.known[&key];
-            self.pinned.push((entry.pin(), value(known.stamp, known.len)));
+            self.pinned
+                .push((entry.pin(), value(known.stamp, known.len)));
             self.short = true;
         }
     }
@@ -238,7 +257,10 @@ impl<'c> Life<'c> {
         let at = self.rng.below(self.pinned.len());
         let (pinned, bytes) = self.pinned.swap_remove(at);
         assert_eq!(pinned.unsent_len(), bytes.len());
-        assert!(pinned.unsent(usize::MAX).collect::<Vec<_>>().concat() == bytes, "a pinned value changed");
+        assert!(
+            pinned.unsent(usize::MAX).collect::<Vec<_>>().concat() == bytes,
+            "a pinned value changed"
+        );
     }
 
     fn pass_time(&mut self) {
@@ -329,17 +351,23 @@ fn behaves_like_a_map_with_few_keys() {
 
 #[test]
 fn behaves_like_a_map_with_a_flat_lru() {
-    live(21, 12, 1500, 6000, |cache| cache.tuning.segmented.store(false, Relaxed));
+    live(21, 12, 1500, 6000, |cache| {
+        cache.tuning.segmented.store(false, Relaxed)
+    });
 }
 
 #[test]
 fn behaves_like_a_map_when_all_is_temporary() {
-    live(31, 12, 1500, 6000, |cache| cache.tuning.temporary_ttl_s.store(40, Relaxed));
+    live(31, 12, 1500, 6000, |cache| {
+        cache.tuning.temporary_ttl_s.store(40, Relaxed)
+    });
 }
 
 #[test]
 fn behaves_like_a_map_when_pages_stay_where_they_are() {
-    live(41, 24, 1500, 6000, |cache| cache.tuning.slab_reassign.store(false, Relaxed));
+    live(41, 24, 1500, 6000, |cache| {
+        cache.tuning.slab_reassign.store(false, Relaxed)
+    });
 }
 
 #[test]

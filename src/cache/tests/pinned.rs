@@ -25,14 +25,19 @@ fn a_pinned_value_outlives_removal_and_replacement() {
         let removed = store_and_pin(&cache, b"removed", stamp, len);
         let replaced = store_and_pin(&cache, b"replaced", stamp + 100, len);
         let again = cache.entry(b"replaced", cache.hash(b"replaced"), NOW).pin();
-        cache.entry(b"removed", cache.hash(b"removed"), NOW).remove();
+        cache
+            .entry(b"removed", cache.hash(b"removed"), NOW)
+            .remove();
         set(&cache, b"replaced", b"short", NOW).unwrap();
         assert!(!holds(&cache, b"removed", NOW));
         assert_eq!(get(&cache, b"replaced", NOW).unwrap(), b"short");
         assert!(unsent(&removed) == value(stamp, len));
         assert!(unsent(&replaced) == value(stamp + 100, len));
         drop(replaced);
-        assert!(unsent(&again) == value(stamp + 100, len), "the second reader holds it still");
+        assert!(
+            unsent(&again) == value(stamp + 100, len),
+            "the second reader holds it still"
+        );
         drop((removed, again));
         check(&cache);
         empty(&cache);
@@ -45,23 +50,42 @@ fn a_pinned_value_outlives_a_flood_and_all_page_moves() {
     let mut maintainer = Maintainer::default();
     let pinned: Vec<_> = (1..)
         .zip(LENS)
-        .map(|(stamp, len)| (store_and_pin(&cache, &[stamp as u8], stamp, len), value(stamp, len)))
+        .map(|(stamp, len)| {
+            (
+                store_and_pin(&cache, &[stamp as u8], stamp, len),
+                value(stamp, len),
+            )
+        })
         .collect();
     for n in 0..1500u32 {
         let len = [80, 900, 9_000, 70_000, 180_000][n as usize % 5];
         let now = RelTime(NOW.0 + n / 50);
-        set(&cache, format!("flood {n}").as_bytes(), &value(1000 + u64::from(n), len), now).unwrap();
+        set(
+            &cache,
+            format!("flood {n}").as_bytes(),
+            &value(1000 + u64::from(n), len),
+            now,
+        )
+        .unwrap();
         if n % 10 == 0 {
             let _ = cache.request_page_move(0, (n / 10 % 20) as i32);
             maintainer.step(&cache, now);
         }
         if n % 100 == 0 {
-            assert!(pinned.iter().all(|(pinned, bytes)| unsent(pinned) == *bytes));
+            assert!(
+                pinned
+                    .iter()
+                    .all(|(pinned, bytes)| unsent(pinned) == *bytes)
+            );
             cache.check_invariants();
         }
     }
     assert!(evicted(&cache) > 0 && cache.move_stats().moved > 0);
-    assert!(pinned.iter().all(|(pinned, bytes)| unsent(pinned) == *bytes));
+    assert!(
+        pinned
+            .iter()
+            .all(|(pinned, bytes)| unsent(pinned) == *bytes)
+    );
     drop(pinned);
     empty(&cache);
 }
@@ -101,7 +125,11 @@ fn a_cache_full_of_pinned_values_refuses_and_recovers() {
         }
     }
     assert!(pinned.len() >= 14, "{} pinned", pinned.len());
-    assert!(pinned.iter().all(|pinned| unsent(pinned) == value(1, 100_000)));
+    assert!(
+        pinned
+            .iter()
+            .all(|pinned| unsent(pinned) == value(1, 100_000))
+    );
     drop(pinned);
     set(&cache, b"key", &value(2, 100_000), NOW).unwrap();
     set(&cache, b"small", b"value", NOW).unwrap();

@@ -13,8 +13,19 @@ fn second(maintainer: &mut Maintainer, cache: &Cache, now: RelTime) {
 }
 
 fn set_until(cache: &Cache, key: &[u8], expires_at: RelTime, now: RelTime) {
-    let new = create(cache, &ItemSpec { expires_at, ..spec(key, 40) }, &[7; 40], now).unwrap();
-    cache.entry(key, cache.hash(key), now).put(new, cache.next_cas());
+    let new = create(
+        cache,
+        &ItemSpec {
+            expires_at,
+            ..spec(key, 40)
+        },
+        &[7; 40],
+        now,
+    )
+    .unwrap();
+    cache
+        .entry(key, cache.hash(key), now)
+        .put(new, cache.next_cas());
 }
 
 #[test]
@@ -23,7 +34,11 @@ fn the_expired_are_reclaimed_within_a_minute_unasked() {
     let mut maintainer = Maintainer::default();
     let start = RelTime(10);
     for n in 0..200_000u32 {
-        let expires_at = if n % 2 == 0 { RelTime(start.0 + 5 + n % 20) } else { RelTime::NEVER };
+        let expires_at = if n % 2 == 0 {
+            RelTime(start.0 + 5 + n % 20)
+        } else {
+            RelTime::NEVER
+        };
         set_until(&cache, &n.to_le_bytes(), expires_at, start);
     }
     assert_eq!(items_linked(&cache), 200_000);
@@ -79,14 +94,20 @@ fn a_crawl_asked_for_takes_one_step() {
     empty(&cache);
 }
 
-/// A hot set of a third of the memory is read all the time while three times the memory is stored once and never read.
+/// Reads of the hot set for each store: about five a round of the flat list for each item.
+const READS: usize = 3;
+
+/// How much is left of a hot set of a third of the memory, read all the time while twice the memory is stored and
+/// never read.
 fn hot_set_under_a_scan(segmented: bool) -> usize {
     let cache = small_cache(16);
     cache.tuning.segmented.store(segmented, Relaxed);
     let mut maintainer = Maintainer::default();
     let mut rng = Rng::new(5);
     let bytes = value(1, 200);
-    let hot: Vec<Vec<u8>> = (0..20_000u32).map(|n| format!("hot {n}").into_bytes()).collect();
+    let hot: Vec<Vec<u8>> = (0..20_000u32)
+        .map(|n| format!("hot {n}").into_bytes())
+        .collect();
     let mut now = RelTime(10);
     for key in &hot {
         set(&cache, key, &bytes, now).unwrap();
@@ -96,15 +117,17 @@ fn hot_set_under_a_scan(segmented: bool) -> usize {
             read(&cache, key, now);
         }
     }
-    for n in 0..200_000u32 {
+    for n in 0..120_000u32 {
         if n % 2000 == 0 {
             now.0 += 1;
             maintainer.step(&cache, now);
         }
         set(&cache, &n.to_le_bytes(), &bytes, now).unwrap();
-        read(&cache, &hot[rng.below(hot.len())], now);
+        for _ in 0..READS {
+            read(&cache, &hot[rng.below(hot.len())], now);
+        }
     }
-    assert!(evicted(&cache) > 100_000);
+    assert!(evicted(&cache) > 50_000);
     cache.check_invariants();
     hot.iter().filter(|key| holds(&cache, key, now)).count()
 }
@@ -121,4 +144,58 @@ fn a_flat_lru_gives_an_active_item_a_second_round() {
     let left = hot_set_under_a_scan(false);
     println!("{left} of 20000 hot items left");
     assert!(left >= 15_000, "{left}");
+}
+
+/// More flushes in one second than the state word has generations for.
+#[test]
+fn each_of_many_flushes_in_a_second_counts() {
+    let cache = small_cache(4);
+    let now = RelTime(10);
+    for n in 0..30u32 {
+        set(&cache, &n.to_le_bytes(), b"value", now).unwrap();
+        assert_eq!(
+            (0..=n)
+                .filter(|n| holds(&cache, &n.to_le_bytes(), now))
+                .count(),
+            1,
+            "of {n}"
+        );
+        cache.flush_now(now);
+        // What is not looked at in between must not come back either.
+        if n % 10 == 9 {
+            assert!((0..=n).all(|n| !holds(&cache, &n.to_le_bytes(), now)));
+        }
+    }
+    cache.check_invariants();
+}
+
+#[test]
+fn a_walk_shows_every_item_once_however_often_it_stops() {
+    let cache = small_cache(16);
+    let now = RelTime(10);
+    for n in 0..5000u32 {
+        set(&cache, &n.to_le_bytes(), &value(1, n as usize % 700), now).unwrap();
+    }
+    for budget in [1, 7, 1000, usize::MAX] {
+        for take in [1, 100, usize::MAX] {
+            let mut seen = std::collections::HashSet::new();
+            let mut cursor = crate::cache::WalkCursor::default();
+            let mut done = false;
+            while !done {
+                let mut left = take;
+                done = cache.show_items(
+                    &mut cursor,
+                    crate::cache::ClassMask::ALL,
+                    budget,
+                    now,
+                    |item| {
+                        assert!(seen.insert(item.key().to_vec()), "shown twice");
+                        left -= 1;
+                        left > 0
+                    },
+                );
+            }
+            assert_eq!(seen.len(), 5000);
+        }
+    }
 }

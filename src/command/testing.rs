@@ -1,0 +1,61 @@
+//! What the tests of the commands share: a server without sockets.
+
+use super::output::Output;
+use super::session::{Next, Session};
+use super::shared::Shared;
+use crate::cache::testing::small_cache;
+use crate::settings::Settings;
+
+/// A server with a small cache, whose clock stands still.
+pub(super) struct Server {
+    pub(super) shared: Shared,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        Server::with(Settings::default())
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
+        let shared = Shared::new(settings, small_cache(16), |_| {});
+        shared.clock.pause(true);
+        Server { shared }
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&self, seconds: i64) {
+        self.shared.clock.shift(seconds);
+    }
+
+    /// The replies to `input` as a connection of its own would get them.
+    pub(super) fn ask(&self, input: &str) -> String {
+        let (mut session, mut out) = (Session::new(), Output::new());
+        let (mut at, mut replies) = (0, Vec::new());
+        loop {
+            let input = &input.as_bytes()[at..];
+            let drive = session.drive(self.shared.ctx(0), input, &mut 100, &mut out);
+            at += drive.consumed;
+            while !out.is_empty() {
+                let mut slices = Vec::new();
+                out.slices(&mut slices);
+                let written = slices.iter().map(|slice| slice.len()).sum();
+                for slice in slices {
+                    replies.extend_from_slice(&slice);
+                }
+                out.advance(written);
+            }
+            if matches!(drive.next, Next::Read | Next::Close) {
+                return String::from_utf8(replies).expect("the tests' data is text");
+            }
+        }
+    }
+
+    /// Asks each request of `table` and compares the reply. `|` stands for a line end in both.
+    #[track_caller]
+    pub(super) fn check(&self, table: &[(&str, &str)]) {
+        for (request, reply) in table {
+            let got = self.ask(&format!("{}\r\n", request.replace('|', "\r\n")));
+            assert_eq!(got.replace("\r\n", "|"), *reply, "{request}");
+        }
+    }
+}
