@@ -71,7 +71,8 @@ impl Clock {
     pub fn tick(&self) {
         if !self.paused.load(Relaxed) {
             let now = self.started.elapsed().as_secs() as i64 + 2 + self.shift_s.load(Relaxed);
-            self.now.store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
+            self.now
+                .store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
         }
     }
 
@@ -80,7 +81,8 @@ impl Clock {
         self.shift_s.fetch_add(seconds, Relaxed);
         if self.paused.load(Relaxed) {
             let now = i64::from(self.now.load(Relaxed)) + seconds;
-            self.now.store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
+            self.now
+                .store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
         } else {
             self.tick();
         }
@@ -111,7 +113,11 @@ impl Clock {
             RelTime::AT_ONCE
         } else if exptime > RELATIVE_EXPTIME_MAX_S {
             let relative = exptime - self.epoch_unix;
-            if relative <= 1 { RelTime::AT_ONCE } else { RelTime(relative as u32) }
+            if relative <= 1 {
+                RelTime::AT_ONCE
+            } else {
+                RelTime(relative as u32)
+            }
         } else {
             RelTime((exptime + i64::from(now.0)) as u32)
         }

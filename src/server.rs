@@ -37,7 +37,9 @@ impl Server {
     pub fn bind(settings: Settings) -> Result<Self, String> {
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
-            log::info!("without -l only this machine can connect; -l 0.0.0.0 listens on all addresses");
+            log::info!(
+                "without -l only this machine can connect; -l 0.0.0.0 listens on all addresses"
+            );
         }
         for addr in &bound.addrs {
             log::info!("listening on {addr}");
@@ -54,7 +56,8 @@ impl Server {
         let Server { settings, bound } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
         let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
-        let threads = Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
+        let threads =
+            Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
         Ok(Running { threads })
     }
 }
@@ -76,10 +79,16 @@ fn cache(settings: &Settings) -> io::Result<Cache> {
             chunk_max,
         }
     } else {
-        Sizes::List { sizes: settings.slab_sizes.clone(), chunk_max }
+        Sizes::List {
+            sizes: settings.slab_sizes.clone(),
+            chunk_max,
+        }
     };
     let config = CacheConfig {
-        slabs: Config { limit_bytes: settings.memory_limit_bytes, sizes },
+        slabs: Config {
+            limit_bytes: settings.memory_limit_bytes,
+            sizes,
+        },
         use_cas: settings.cas,
         item_bytes_max: settings.item_bytes_max,
         hash_power: match settings.hashpower_init {
@@ -109,21 +118,45 @@ fn tune(cache: &Cache, settings: &Settings) {
     let tuning = &cache.tuning;
     tuning.may_evict.store(settings.evictions, Relaxed);
     tuning.segmented.store(settings.lru_segmented, Relaxed);
-    tuning.hot_lru_pct.store(u32::from(settings.hot_lru_pct), Relaxed);
-    tuning.warm_lru_pct.store(u32::from(settings.warm_lru_pct), Relaxed);
-    tuning.hot_max_factor_milli.store(milli(settings.hot_max_factor), Relaxed);
-    tuning.warm_max_factor_milli.store(milli(settings.warm_max_factor), Relaxed);
-    let temporary_ttl_s = settings.temporary_ttl_s.map_or(-1, |ttl| ttl.min(i32::MAX as u32) as i32);
+    tuning
+        .hot_lru_pct
+        .store(u32::from(settings.hot_lru_pct), Relaxed);
+    tuning
+        .warm_lru_pct
+        .store(u32::from(settings.warm_lru_pct), Relaxed);
+    tuning
+        .hot_max_factor_milli
+        .store(milli(settings.hot_max_factor), Relaxed);
+    tuning
+        .warm_max_factor_milli
+        .store(milli(settings.warm_max_factor), Relaxed);
+    let temporary_ttl_s = settings
+        .temporary_ttl_s
+        .map_or(-1, |ttl| ttl.min(i32::MAX as u32) as i32);
     tuning.temporary_ttl_s.store(temporary_ttl_s, Relaxed);
     tuning.slab_reassign.store(settings.slab_reassign, Relaxed);
-    tuning.slab_automove.store(u32::from(settings.slab_automove), Relaxed);
-    tuning.slab_automove_ratio_milli.store(milli(settings.slab_automove_ratio), Relaxed);
-    tuning.slab_automove_freeratio_milli.store(milli(settings.slab_automove_freeratio), Relaxed);
-    tuning.slab_automove_window.store(settings.slab_automove_window, Relaxed);
-    tuning.lru_maintainer.store(settings.lru_maintainer, Relaxed);
+    tuning
+        .slab_automove
+        .store(u32::from(settings.slab_automove), Relaxed);
+    tuning
+        .slab_automove_ratio_milli
+        .store(milli(settings.slab_automove_ratio), Relaxed);
+    tuning
+        .slab_automove_freeratio_milli
+        .store(milli(settings.slab_automove_freeratio), Relaxed);
+    tuning
+        .slab_automove_window
+        .store(settings.slab_automove_window, Relaxed);
+    tuning
+        .lru_maintainer
+        .store(settings.lru_maintainer, Relaxed);
     tuning.lru_crawler.store(settings.lru_crawler, Relaxed);
-    tuning.lru_crawler_sleep_us.store(settings.lru_crawler_sleep_us, Relaxed);
-    tuning.lru_crawler_tocrawl.store(settings.lru_crawler_tocrawl, Relaxed);
+    tuning
+        .lru_crawler_sleep_us
+        .store(settings.lru_crawler_sleep_us, Relaxed);
+    tuning
+        .lru_crawler_tocrawl
+        .store(settings.lru_crawler_tocrawl, Relaxed);
 }
 
 /// A server at work.
@@ -180,7 +213,9 @@ impl Threads {
             let shared = shared.clone();
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {
-                worker.run(&shared).expect("a poll only fails by our own fault");
+                worker
+                    .run(&shared)
+                    .expect("a poll only fails by our own fault");
             })?);
         }
         let (to, stop_listener) = (handles.clone(), stop.clone());
@@ -188,7 +223,14 @@ impl Threads {
             let ended = listener.run(&shared, bound, &to, &stop_listener);
             ended.expect("a poll only fails by our own fault");
         })?;
-        Ok(Threads { stop, listener_waker, listener, handles, workers, helpers })
+        Ok(Threads {
+            stop,
+            listener_waker,
+            listener,
+            handles,
+            workers,
+            helpers,
+        })
     }
 
     fn stop(self) {
@@ -197,7 +239,11 @@ impl Threads {
             log::warn!("the listener cannot be woken: {error}");
         }
         self.handles.iter().for_each(Handle::stop);
-        let threads = self.workers.into_iter().chain([self.listener]).chain(self.helpers);
+        let threads = self
+            .workers
+            .into_iter()
+            .chain([self.listener])
+            .chain(self.helpers);
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a thread has panicked");

@@ -114,7 +114,10 @@ pub struct Sums {
 
 impl Default for Sums {
     fn default() -> Self {
-        Sums { general: GeneralSums::default(), classes: [ClassSums::default(); CLASSES_MAX] }
+        Sums {
+            general: GeneralSums::default(),
+            classes: [ClassSums::default(); CLASSES_MAX],
+        }
     }
 }
 

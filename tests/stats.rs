@@ -125,7 +125,13 @@ fn values_have_their_types() {
     let server = Server::start(&["-m", "80", "-t", "3", "-c", "500"]);
     let mut conn = server.connect();
     let stats = conn.stats("");
-    let words = ["version", "libevent", "rusage_user", "rusage_system"];
+    let words = [
+        "version",
+        "ketch_version",
+        "libevent",
+        "rusage_user",
+        "rusage_system",
+    ];
     for (key, value) in &stats {
         if !words.contains(&key.as_str()) {
             value

@@ -45,8 +45,8 @@ const TAILS_FOR_END: usize = 2;
 const RICHER: usize = 4;
 /// Pages looked at before a move is given up: each may hold a chunk that is in hands.
 const PAGES_TRIED: usize = 128;
-/// Pages emptied in vain before a move is given up.
-const PAGES_IN_VAIN: usize = 2;
+/// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
+const IN_VAIN_BYTES: usize = 2 << 20;
 /// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
 /// a second.
 const PAGES_SHRUNK: usize = 8;
@@ -148,7 +148,7 @@ struct Donor {
 struct Tried {
     pages: Vec<PageId>,
     classes: ClassMask,
-    /// Pages that were emptied but for a chunk that came into hands meanwhile.
+    /// Bytes of the chunks that were vacated in pages that could not be emptied.
     in_vain: usize,
 }
 
@@ -396,7 +396,7 @@ impl Cache {
         donor: impl Fn(&Tried) -> Option<ClassId>,
     ) -> bool {
         let mut tried = Tried { pages: Vec::new(), classes: ClassMask::NONE, in_vain: 0 };
-        while tried.pages.len() < PAGES_TRIED && tried.in_vain < PAGES_IN_VAIN {
+        while tried.pages.len() < PAGES_TRIED && tried.in_vain < IN_VAIN_BYTES {
             let Some(donor) = donor(&tried) else { return false };
             if self.move_page(donor, to, now, &mut tried) {
                 return true;
@@ -433,8 +433,11 @@ impl Cache {
             return false;
         }
         self.moves.running.store(true, Relaxed);
+        let used = slabs.page_used(page);
         let emptied = self.empty_page(page, donor, now);
-        tried.in_vain += usize::from(!emptied);
+        if !emptied {
+            tried.in_vain += used.saturating_sub(slabs.page_used(page)) as usize * slabs.chunk_bytes(donor);
+        }
         let moved = emptied
             && match to {
                 Some(class) => slabs.finish_drain_to(page, class),

@@ -358,10 +358,7 @@ mod tests {
     fn vectors() {
         let server = Server::start();
         server.check(&[
-            (
-                "version",
-                &format!("VERSION {MEMCACHED_VERSION}|"),
-            ),
+            ("version", &format!("VERSION {MEMCACHED_VERSION}|")),
             ("verbosity", "CLIENT_ERROR bad command line format|"),
             ("cache_memlimit", "ERROR|"),
             (

@@ -47,7 +47,9 @@ impl<'c> Share<'c> {
     }
 
     fn grow(&mut self, bytes: usize, max: usize) -> bool {
-        let Some(more) = Share::take(self.of, bytes, max) else { return false };
+        let Some(more) = Share::take(self.of, bytes, max) else {
+            return false;
+        };
         self.bytes += more.bytes;
         std::mem::forget(more);
         true
@@ -114,10 +116,22 @@ impl<'c> Body<'c> {
                     return None;
                 }
             },
-            None => Place::Staged(Vec::new(), Share { of: &ctx.shared.staged_bytes, bytes: 0 }),
+            None => Place::Staged(
+                Vec::new(),
+                Share {
+                    of: &ctx.shared.staged_bytes,
+                    bytes: 0,
+                },
+            ),
         };
         let store = OwnedStore::new(store);
-        Some(Box::new(Body { store, hash, place, filled: 0, first_of_end: None }))
+        Some(Box::new(Body {
+            store,
+            hash,
+            place,
+            filled: 0,
+            first_of_end: None,
+        }))
     }
 
     /// Where the next bytes from the socket may go directly.
@@ -137,7 +151,12 @@ impl<'c> Body<'c> {
     }
 
     /// Takes bytes of the block from `input`; when it is complete, stores and answers.
-    pub(super) fn feed(&mut self, ctx: Ctx<'c>, input: &[u8], out: &mut Output<'c>) -> (usize, Fed) {
+    pub(super) fn feed(
+        &mut self,
+        ctx: Ctx<'c>,
+        input: &[u8],
+        out: &mut Output<'c>,
+    ) -> (usize, Fed) {
         let value_len = self.store.store.value_len as usize;
         let part = &input[..input.len().min(value_len - self.filled)];
         let left = (value_len + 2 - self.filled) as u64;
@@ -197,7 +216,9 @@ impl<'c> Body<'c> {
 
     /// Writes into the chunk, and adds the next one when it is full.
     fn fill(&mut self, ctx: Ctx<'c>, mut part: &[u8]) -> Result<(), ErrorLine> {
-        let Place::Chunk(item, _) = &mut self.place else { return Ok(()) };
+        let Place::Chunk(item, _) = &mut self.place else {
+            return Ok(());
+        };
         loop {
             part = &part[item.write(part)..];
             if !item.spare().is_empty() {
@@ -212,7 +233,13 @@ impl<'c> Body<'c> {
     }
 
     fn complete(&mut self, ctx: Ctx<'c>, well_ended: bool, out: &mut Output<'c>) {
-        let unused = Place::Staged(Vec::new(), Share { of: &ctx.shared.staged_bytes, bytes: 0 });
+        let unused = Place::Staged(
+            Vec::new(),
+            Share {
+                of: &ctx.shared.staged_bytes,
+                bytes: 0,
+            },
+        );
         let place = std::mem::replace(&mut self.place, unused);
         self.store.with(|store| {
             if !well_ended {
@@ -260,11 +287,18 @@ impl OwnedStore {
         let (reply, tokens) = match store.reply {
             ReplyMode::Text => (ReplyMode::Text, &b""[..]),
             ReplyMode::NoReply => (ReplyMode::NoReply, &b""[..]),
-            ReplyMode::Meta(tokens) => {
-                (ReplyMode::Meta(MetaTokens { text: b"", quiet: tokens.quiet }), tokens.text)
-            }
+            ReplyMode::Meta(tokens) => (
+                ReplyMode::Meta(MetaTokens {
+                    text: b"",
+                    quiet: tokens.quiet,
+                }),
+                tokens.text,
+            ),
         };
-        let key = Key { text: b"", base64: store.key.base64 };
+        let key = Key {
+            text: b"",
+            base64: store.key.base64,
+        };
         OwnedStore {
             key: store.key.text.into(),
             tokens: tokens.into(),
@@ -285,9 +319,19 @@ impl OwnedStore {
 
     fn with<R>(&self, use_it: impl FnOnce(&Store<'_>) -> R) -> R {
         let reply = match self.store.reply {
-            ReplyMode::Meta(tokens) => ReplyMode::Meta(MetaTokens { text: &self.tokens, quiet: tokens.quiet }),
+            ReplyMode::Meta(tokens) => ReplyMode::Meta(MetaTokens {
+                text: &self.tokens,
+                quiet: tokens.quiet,
+            }),
             other => other,
         };
-        use_it(&Store { key: Key { text: &self.key, base64: self.store.key.base64 }, reply, ..self.store })
+        use_it(&Store {
+            key: Key {
+                text: &self.key,
+                base64: self.store.key.base64,
+            },
+            reply,
+            ..self.store
+        })
     }
 }

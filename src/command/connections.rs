@@ -48,12 +48,23 @@ impl ConnInfo {
     /// A connection that has just come in.
     pub fn new(fd: i32, addr: Box<str>, listen_addr: Arc<str>, state: ConnState, now: u32) -> Self {
         let (state, last_command) = (AtomicU8::new(state as u8), AtomicU32::new(now));
-        ConnInfo { fd, addr, listen_addr, state, last_command }
+        ConnInfo {
+            fd,
+            addr,
+            listen_addr,
+            state,
+            last_command,
+        }
     }
 
     /// What it is doing.
     pub fn state(&self) -> ConnState {
-        let states = [ConnState::Listening, ConnState::Read, ConnState::Nread, ConnState::Write];
+        let states = [
+            ConnState::Listening,
+            ConnState::Read,
+            ConnState::Nread,
+            ConnState::Write,
+        ];
         states[usize::from(self.state.load(Relaxed))]
     }
 
@@ -65,7 +76,10 @@ impl ConnInfo {
 
 /// All connections and their counts.
 #[derive(Debug, Default)]
-#[allow(missing_docs, reason = "the counts are the `stats` keys of their names")]
+#[allow(
+    missing_docs,
+    reason = "the counts are the `stats` keys of their names"
+)]
 pub struct Registry {
     open: Mutex<BTreeMap<i32, Arc<ConnInfo>>>,
     pub curr_connections: AtomicUsize,
@@ -83,14 +97,20 @@ pub struct Registry {
 impl Registry {
     /// Adds a connection or listener.
     pub fn add(&self, info: Arc<ConnInfo>) {
-        self.open.lock().expect("no holder of the registry panics").insert(info.fd, info);
+        self.open
+            .lock()
+            .expect("no holder of the registry panics")
+            .insert(info.fd, info);
     }
 
     /// Takes a connection out.
     pub fn remove(&self, info: &Arc<ConnInfo>) {
         let mut open = self.open.lock().expect("no holder of the registry panics");
         // The descriptor may have been given out again already.
-        if open.get(&info.fd).is_some_and(|known| Arc::ptr_eq(known, info)) {
+        if open
+            .get(&info.fd)
+            .is_some_and(|known| Arc::ptr_eq(known, info))
+        {
             open.remove(&info.fd);
         }
     }
@@ -99,14 +119,21 @@ impl Registry {
     #[inline]
     pub fn count_buffer(&self, before: usize, after: usize) {
         if before != after {
-            self.read_buf_bytes.fetch_add(after.wrapping_sub(before), Relaxed);
+            self.read_buf_bytes
+                .fetch_add(after.wrapping_sub(before), Relaxed);
             let (had, has) = (usize::from(before > 0), usize::from(after > 0));
-            self.read_buf_count.fetch_add(has.wrapping_sub(had), Relaxed);
+            self.read_buf_count
+                .fetch_add(has.wrapping_sub(had), Relaxed);
         }
     }
 
     /// All of them, by descriptor.
     pub fn list(&self) -> Vec<Arc<ConnInfo>> {
-        self.open.lock().expect("no holder of the registry panics").values().cloned().collect()
+        self.open
+            .lock()
+            .expect("no holder of the registry panics")
+            .values()
+            .cloned()
+            .collect()
     }
 }

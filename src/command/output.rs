@@ -100,7 +100,9 @@ impl<'c> Output<'c> {
     /// Notes that `n` bytes were written.
     pub fn advance(&mut self, mut n: usize) {
         while n > 0 {
-            let Some((offset, value)) = self.pins.front_mut() else { break };
+            let Some((offset, value)) = self.pins.front_mut() else {
+                break;
+            };
             let copied = (*offset - self.written).min(n);
             self.written += copied;
             n -= copied;

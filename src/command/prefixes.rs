@@ -32,7 +32,11 @@ pub struct Prefixes {
 impl Prefixes {
     /// No counts yet.
     pub fn new(delimiter: u8, enabled: bool) -> Self {
-        Prefixes { enabled: AtomicBool::new(enabled), delimiter, counts: Mutex::default() }
+        Prefixes {
+            enabled: AtomicBool::new(enabled),
+            delimiter,
+            counts: Mutex::default(),
+        }
     }
 
     /// Turns counting on or off (`stats detail on`); the counts are kept.
@@ -82,8 +86,13 @@ impl Prefixes {
     #[cold]
     fn count_enabled(&self, key: &[u8], change: impl FnOnce(&mut Counts)) {
         // A key without a delimiter has no prefix and is not counted.
-        let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else { return };
-        let mut counts = self.counts.lock().expect("no holder of the prefix counts panics");
+        let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else {
+            return;
+        };
+        let mut counts = self
+            .counts
+            .lock()
+            .expect("no holder of the prefix counts panics");
         if let Some(known) = counts.get_mut(&key[..end]) {
             change(known);
         } else if counts.len() < PREFIXES_MAX {
@@ -93,14 +102,29 @@ impl Prefixes {
 
     /// Forgets the counts.
     pub fn clear(&self) {
-        self.counts.lock().expect("no holder of the prefix counts panics").clear();
+        self.counts
+            .lock()
+            .expect("no holder of the prefix counts panics")
+            .clear();
     }
 
     /// Writes `PREFIX p get N hit N set N del N` lines.
     pub fn dump(&self, out: &mut Vec<u8>) {
         use std::io::Write;
-        let counts = self.counts.lock().expect("no holder of the prefix counts panics");
-        for (prefix, Counts { gets, hits, sets, deletes }) in &*counts {
+        let counts = self
+            .counts
+            .lock()
+            .expect("no holder of the prefix counts panics");
+        for (
+            prefix,
+            Counts {
+                gets,
+                hits,
+                sets,
+                deletes,
+            },
+        ) in &*counts
+        {
             out.extend_from_slice(b"PREFIX ");
             out.extend_from_slice(prefix);
             write!(out, " get {gets} hit {hits} set {sets} del {deletes}\r\n")

@@ -52,13 +52,22 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: &[u8], out: &mut Output
 #[inline]
 fn next_key(keys: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let start = at + keys[at..].iter().position(|&byte| byte != b' ')?;
-    let len = keys[start..].iter().position(|&byte| byte == b' ').unwrap_or(keys.len() - start);
+    let len = keys[start..]
+        .iter()
+        .position(|&byte| byte == b' ')
+        .unwrap_or(keys.len() - start);
     Some((&keys[start..start + len], start + len))
 }
 
 /// Answers one key.
 #[inline]
-pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, key: &[u8], hash: KeyHash, out: &mut Output<'c>) {
+pub(super) fn get_one<'c>(
+    ctx: Ctx<'c>,
+    verb: GetVerb,
+    key: &[u8],
+    hash: KeyHash,
+    out: &mut Output<'c>,
+) {
     let mut entry = ctx.cache.entry(key, hash, ctx.now);
     match verb.touch {
         None => count_lookup(ctx, &entry, key),
@@ -73,7 +82,13 @@ pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, key: &[u8], hash: KeyHash
     let Some(item) = entry.item() else { return };
     let cas = verb.with_cas.then(|| item.cas());
     let value_len = item.value_len();
-    reply::value_head(&mut out.buf, key, item.client_flags(), value_len as u32, cas);
+    reply::value_head(
+        &mut out.buf,
+        key,
+        item.client_flags(),
+        value_len as u32,
+        cas,
+    );
     if item.is_large() {
         out.value(entry.pin());
     } else {
@@ -108,7 +123,9 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
             }
         }
     }
-    ctx.shared.prefixes.count_get(key, entry.lookup() == Lookup::Found);
+    ctx.shared
+        .prefixes
+        .count_get(key, entry.lookup() == Lookup::Found);
 }
 
 /// Counts a change of an expiry.
@@ -134,7 +151,11 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, hash: KeyHash, out: &mut 
         entry.bump();
     }
     if !request.noreply {
-        out.bytes(if found { reply::TOUCHED } else { reply::NOT_FOUND });
+        out.bytes(if found {
+            reply::TOUCHED
+        } else {
+            reply::NOT_FOUND
+        });
     }
 }
 

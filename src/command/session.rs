@@ -86,7 +86,9 @@ struct Planned<'b> {
 impl<'c> Session<'c> {
     /// A conversation that begins.
     pub fn new() -> Self {
-        Session { state: State::Command }
+        Session {
+            state: State::Command,
+        }
     }
 
     /// Where the next bytes from the socket should go directly, if the connection is in the middle of a value.
@@ -115,7 +117,13 @@ impl<'c> Session<'c> {
     }
 
     /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
-    pub fn drive(&mut self, ctx: Ctx<'c>, input: &[u8], budget: &mut u32, out: &mut Output<'c>) -> Drive {
+    pub fn drive(
+        &mut self,
+        ctx: Ctx<'c>,
+        input: &[u8],
+        budget: &mut u32,
+        out: &mut Output<'c>,
+    ) -> Drive {
         let mut at = 0;
         let next = loop {
             if out.is_full() {
@@ -186,7 +194,13 @@ impl<'c> Session<'c> {
 
     /// Executes one request, or a batch if there are more; gives the bytes done with, 0 if the first is incomplete.
     #[inline]
-    fn commands(&mut self, ctx: Ctx<'c>, input: &[u8], budget: &mut u32, out: &mut Output<'c>) -> usize {
+    fn commands(
+        &mut self,
+        ctx: Ctx<'c>,
+        input: &[u8],
+        budget: &mut u32,
+        out: &mut Output<'c>,
+    ) -> usize {
         let parsed = text::parse(input);
         if parsed == Parsed::Incomplete {
             return 0;
@@ -214,7 +228,9 @@ impl<'c> Session<'c> {
         let mut count = 1;
         let mut end = first.end;
         while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
-            let Some(planned) = plan(ctx, text::parse(&input[end..]), input, end) else { break };
+            let Some(planned) = plan(ctx, text::parse(&input[end..]), input, end) else {
+                break;
+            };
             end = planned.end;
             batch[count] = planned;
             count += 1;
@@ -241,7 +257,13 @@ impl<'c> Session<'c> {
 
     /// Executes a planned request; gives where in `input` to go on.
     #[inline]
-    fn planned(&mut self, ctx: Ctx<'c>, planned: &Planned<'_>, input: &[u8], out: &mut Output<'c>) -> usize {
+    fn planned(
+        &mut self,
+        ctx: Ctx<'c>,
+        planned: &Planned<'_>,
+        input: &[u8],
+        out: &mut Output<'c>,
+    ) -> usize {
         match &planned.request {
             Request::Get(get) => {
                 if let Some(hash) = planned.hash {
@@ -252,7 +274,9 @@ impl<'c> Session<'c> {
                 self.get(ctx, get, input, planned.end, out)
             }
             Request::Store(store) => {
-                let hash = planned.hash.unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
+                let hash = planned
+                    .hash
+                    .unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
                 let (value, end) = planned.block.split_at(store.value_len as usize);
                 if end == b"\r\n" {
                     storage::execute(ctx, store, hash, Data::Bytes(value), out);
@@ -269,14 +293,25 @@ impl<'c> Session<'c> {
     }
 
     /// Handles whatever the parser said; gives the bytes of `input` done with.
-    fn parsed(&mut self, ctx: Ctx<'c>, parsed: Parsed<'_>, input: &[u8], out: &mut Output<'c>) -> usize {
+    fn parsed(
+        &mut self,
+        ctx: Ctx<'c>,
+        parsed: Parsed<'_>,
+        input: &[u8],
+        out: &mut Output<'c>,
+    ) -> usize {
         match parsed {
             Parsed::Incomplete => 0,
             Parsed::HangUp => {
                 self.state = State::Closing;
                 input.len()
             }
-            Parsed::Invalid { error, quiet, consumed, skip } => {
+            Parsed::Invalid {
+                error,
+                quiet,
+                consumed,
+                skip,
+            } => {
                 if !quiet {
                     out.error(error);
                 }
@@ -287,8 +322,14 @@ impl<'c> Session<'c> {
                 }
                 consumed
             }
-            Parsed::Complete { request: Request::Get(get), consumed } => self.get(ctx, &get, input, consumed, out),
-            Parsed::Complete { request: Request::Store(store), consumed } => {
+            Parsed::Complete {
+                request: Request::Get(get),
+                consumed,
+            } => self.get(ctx, &get, input, consumed, out),
+            Parsed::Complete {
+                request: Request::Store(store),
+                consumed,
+            } => {
                 self.begin_store(ctx, &store, out);
                 consumed
             }
@@ -309,7 +350,14 @@ impl<'c> Session<'c> {
     }
 
     /// A key list; if the output fills up, the rest of it is left for later.
-    fn get(&mut self, ctx: Ctx<'c>, get: &Get<'_>, input: &[u8], end: usize, out: &mut Output<'c>) -> usize {
+    fn get(
+        &mut self,
+        ctx: Ctx<'c>,
+        get: &Get<'_>,
+        input: &[u8],
+        end: usize,
+        out: &mut Output<'c>,
+    ) -> usize {
         let keys = get.keys.0;
         let done = retrieval::get(ctx, get.verb, keys, out);
         if done < keys.len() {
@@ -325,7 +373,13 @@ impl<'c> Session<'c> {
     }
 
     /// A request without a block.
-    fn request(&mut self, ctx: Ctx<'c>, request: &Request<'_>, hash: Option<KeyHash>, out: &mut Output<'c>) {
+    fn request(
+        &mut self,
+        ctx: Ctx<'c>,
+        request: &Request<'_>,
+        hash: Option<KeyHash>,
+        out: &mut Output<'c>,
+    ) {
         let hash_of = |key: Key<'_>| hash.unwrap_or_else(|| retrieval::hash_of(ctx, key));
         match request {
             Request::Delete(delete) => delete::execute(ctx, delete, hash_of(delete.key), out),
@@ -335,7 +389,9 @@ impl<'c> Session<'c> {
             Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
             Request::MetaNoop => out.bytes(protocol::reply::MN),
             Request::Admin(admin) => self.admin(ctx, admin, out),
-            Request::Get(_) | Request::Store(_) => unreachable!("handled where their bytes are known"),
+            Request::Get(_) | Request::Store(_) => {
+                unreachable!("handled where their bytes are known")
+            }
         }
     }
 
@@ -350,8 +406,15 @@ impl<'c> Session<'c> {
 
 /// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
 #[inline]
-fn plan<'b>(ctx: Ctx<'_>, parsed: Parsed<'b>, input: &'b [u8], start: usize) -> Option<Planned<'b>> {
-    let Parsed::Complete { request, consumed } = parsed else { return None };
+fn plan<'b>(
+    ctx: Ctx<'_>,
+    parsed: Parsed<'b>,
+    input: &'b [u8],
+    start: usize,
+) -> Option<Planned<'b>> {
+    let Parsed::Complete { request, consumed } = parsed else {
+        return None;
+    };
     let mut end = start + consumed;
     let mut block: &[u8] = &[];
     let key = match &request {
@@ -378,6 +441,10 @@ fn plan<'b>(ctx: Ctx<'_>, parsed: Parsed<'b>, input: &'b [u8], start: usize) -> 
         Request::Admin(_) => return None,
     };
     let hash = key.map(|key| retrieval::hash_of(ctx, key));
-    Some(Planned { request, hash, block, end })
+    Some(Planned {
+        request,
+        hash,
+        block,
+        end,
+    })
 }
-

@@ -67,7 +67,12 @@ impl Shared {
 
     /// The view of worker `thread` for one wakeup.
     pub fn ctx(&self, thread: usize) -> Ctx<'_> {
-        Ctx { shared: self, cache: &self.cache, stats: self.stats.thread(thread), now: self.clock.now() }
+        Ctx {
+            shared: self,
+            cache: &self.cache,
+            stats: self.stats.thread(thread),
+            now: self.clock.now(),
+        }
     }
 
     /// Bytes of bodies that are on their way into chunks or wait outside of them (`read_buf_bytes` counts the latter).

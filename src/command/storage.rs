@@ -52,10 +52,13 @@ pub(super) fn execute<'c>(
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
         Data::Item(item) => Ok(item),
-        Data::Bytes(bytes) => ctx.cache.create(&spec(ctx, store, key), ctx.now).map(|mut item| {
-            item.write(bytes);
-            item
-        }),
+        Data::Bytes(bytes) => ctx
+            .cache
+            .create(&spec(ctx, store, key), ctx.now)
+            .map(|mut item| {
+                item.write(bytes);
+                item
+            }),
     };
     let new = match new {
         Ok(new) => new,
@@ -87,7 +90,12 @@ pub(super) fn refuse(
 }
 
 /// set, add, replace, cas.
-fn replace<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+fn replace<'c>(
+    ctx: Ctx<'c>,
+    store: &Store<'_>,
+    new: NewItem<'c>,
+    entry: &mut Entry<'c>,
+) -> Outcome {
     let Some(item) = entry.item() else {
         if store.compare_cas.is_some() && store.mode == StoreMode::Set {
             ctx.stats.general.cas_misses.inc();
@@ -131,7 +139,9 @@ fn replace<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut En
 /// append, prepend: `new` holds what is added.
 fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
     let Some(old) = entry.item() else {
-        let Some(exptime) = store.vivify else { return Outcome::NotStored };
+        let Some(exptime) = store.vivify else {
+            return Outcome::NotStored;
+        };
         entry.put(new, cas_for(ctx, store));
         entry.touch(ctx.expires_at(exptime));
         return Outcome::Stored;
@@ -180,7 +190,13 @@ fn cas_for(ctx: Ctx<'_>, store: &Store<'_>) -> u64 {
     store.new_cas.unwrap_or_else(|| ctx.cache.next_cas())
 }
 
-fn answer(ctx: Ctx<'_>, store: &Store<'_>, outcome: Outcome, item: Option<ItemView<'_>>, out: &mut Output<'_>) {
+fn answer(
+    ctx: Ctx<'_>,
+    store: &Store<'_>,
+    outcome: Outcome,
+    item: Option<ItemView<'_>>,
+    out: &mut Output<'_>,
+) {
     if let Outcome::Refused(error) = outcome {
         match error {
             ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),

@@ -78,7 +78,9 @@ impl<'c> Conn<'c> {
     pub(super) fn turn(&mut self, ctx: Ctx<'c>, buffer: &mut [u8], out: &mut Output<'c>) -> Turn {
         let owned = self.owned_bytes();
         let turn = self.try_turn(ctx, buffer, out);
-        ctx.shared.connections.count_buffer(owned, self.owned_bytes());
+        ctx.shared
+            .connections
+            .count_buffer(owned, self.owned_bytes());
         match turn {
             Ok(turn) => {
                 self.info.set_state(match turn {
@@ -96,7 +98,12 @@ impl<'c> Conn<'c> {
         }
     }
 
-    fn try_turn(&mut self, ctx: Ctx<'c>, buffer: &mut [u8], out: &mut Output<'c>) -> io::Result<Turn> {
+    fn try_turn(
+        &mut self,
+        ctx: Ctx<'c>,
+        buffer: &mut [u8],
+        out: &mut Output<'c>,
+    ) -> io::Result<Turn> {
         if let Some(output) = &mut self.output {
             if !flush(&mut self.stream, output, ctx)? {
                 return Ok(Turn::Wait);
@@ -134,7 +141,9 @@ impl<'c> Conn<'c> {
             }
             drive_now = false;
             let before = budget;
-            let drive = self.session.drive(ctx, &buffer[unread.clone()], &mut budget, out);
+            let drive = self
+                .session
+                .drive(ctx, &buffer[unread.clone()], &mut budget, out);
             if budget < before {
                 self.info.last_command.store(ctx.now.0, Relaxed);
             }
@@ -172,13 +181,17 @@ impl<'c> Conn<'c> {
     /// bytes came.
     fn read(&mut self, buffer: &mut [u8], unread: &mut Range<usize>) -> io::Result<usize> {
         let room = &mut buffer[unread.end..];
-        let spare = if unread.start == unread.end { self.session.spare() } else { None };
+        let spare = if unread.start == unread.end {
+            self.session.spare()
+        } else {
+            None
+        };
         let direct = spare.as_ref().map_or(0, |spare| spare.len());
         let asked = direct + room.len();
         let read = match spare {
-            Some(spare) => {
-                self.stream.read_vectored(&mut [IoSliceMut::new(spare), IoSliceMut::new(room)])
-            }
+            Some(spare) => self
+                .stream
+                .read_vectored(&mut [IoSliceMut::new(spare), IoSliceMut::new(room)]),
             None => self.stream.read(room),
         };
         match read {

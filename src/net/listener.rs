@@ -65,15 +65,23 @@ impl Bound {
         for &addr in &listen.addrs {
             // One free port serves all addresses of an entry.
             let same_port = self.addrs.get(before).map_or(0, SocketAddr::port);
-            let wanted = if addr.port() == 0 { SocketAddr::new(addr.ip(), same_port) } else { addr };
+            let wanted = if addr.port() == 0 {
+                SocketAddr::new(addr.ip(), same_port)
+            } else {
+                addr
+            };
             match bind_tcp(wanted, backlog) {
                 Ok(listener) => {
-                    let addr = listener.local_addr().map_err(|error| format!("{addr}: {error}"))?;
+                    let addr = listener
+                        .local_addr()
+                        .map_err(|error| format!("{addr}: {error}"))?;
                     let name = format!("tcp:{addr}");
                     self.addrs.push(addr);
                     self.acceptors.push((Acceptor::Tcp(listener), name.into()));
                 }
-                Err(error) if is_missing(&error) => missing = Some(format!("cannot listen on {addr}: {error}")),
+                Err(error) if is_missing(&error) => {
+                    missing = Some(format!("cannot listen on {addr}: {error}"))
+                }
                 Err(error) => return Err(format!("cannot listen on {addr}: {error}")),
             }
         }
@@ -97,7 +105,10 @@ impl Bound {
         socket.set_nonblocking(true).map_err(failed)?;
         sys::give_to_user(path, settings.user.as_deref())?;
         let name = format!("unix:{}", path.display());
-        self.acceptors.push((Acceptor::Unix(UnixListener::from_std(socket.into())), name.into()));
+        self.acceptors.push((
+            Acceptor::Unix(UnixListener::from_std(socket.into())),
+            name.into(),
+        ));
         self.path = Some(path.to_owned());
         Ok(())
     }
@@ -149,7 +160,13 @@ impl Listener {
     }
 
     /// Accepts until `stop`, and hands the connections to the workers in turn.
-    pub fn run(self, shared: &Shared, mut bound: Bound, workers: &[Handle], stop: &AtomicBool) -> io::Result<()> {
+    pub fn run(
+        self,
+        shared: &Shared,
+        mut bound: Bound,
+        workers: &[Handle],
+        stop: &AtomicBool,
+    ) -> io::Result<()> {
         let Listener { mut poll, .. } = self;
         for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
             let registry = poll.registry();
@@ -164,11 +181,22 @@ impl Listener {
                 }
             };
             let state = ConnState::Listening;
-            let info = ConnInfo::new(fd, (&**name).into(), name.clone(), state, shared.clock.now().0);
+            let info = ConnInfo::new(
+                fd,
+                (&**name).into(),
+                name.clone(),
+                state,
+                shared.clock.now().0,
+            );
             shared.connections.add(Arc::new(info));
         }
         shared.connections.accepting_conns.store(1, Relaxed);
-        let mut accepting = Accepting { shared, workers, next: 0, full_since: None };
+        let mut accepting = Accepting {
+            shared,
+            workers,
+            next: 0,
+            full_since: None,
+        };
         let mut events = Events::with_capacity(64);
         let mut pause = None;
         while !stop.load(Relaxed) {
@@ -221,7 +249,9 @@ impl Accepting<'_> {
             }
             if let Some(since) = self.full_since.take() {
                 let us = since.elapsed().as_micros() as u64;
-                connections.time_in_listen_disabled_us.fetch_add(us, Relaxed);
+                connections
+                    .time_in_listen_disabled_us
+                    .fetch_add(us, Relaxed);
                 connections.accepting_conns.store(1, Relaxed);
             }
             let (mut stream, peer) = match accept(acceptor) {

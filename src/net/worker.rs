@@ -75,12 +75,25 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
-        Ok((Worker { index, poll, messages, listener }, Handle { sender, waker }))
+        Ok((
+            Worker {
+                index,
+                poll,
+                messages,
+                listener,
+            },
+            Handle { sender, waker },
+        ))
     }
 
     /// Serves until it is told to stop.
     pub fn run(self, shared: &Shared) -> io::Result<()> {
-        let Worker { index, mut poll, messages, listener } = self;
+        let Worker {
+            index,
+            mut poll,
+            messages,
+            listener,
+        } = self;
         let mut serving = Serving {
             shared,
             index,
@@ -110,7 +123,12 @@ impl Worker {
             let ctx = shared.ctx(index);
             for event in &events {
                 if event.token() != WAKER {
-                    serving.ready(ctx, event.token().0, event.is_readable(), event.is_read_closed());
+                    serving.ready(
+                        ctx,
+                        event.token().0,
+                        event.is_readable(),
+                        event.is_read_closed(),
+                    );
                     continue;
                 }
                 while let Ok(message) = messages.try_recv() {
@@ -154,14 +172,21 @@ impl<'c> Serving<'c> {
             self.free_place();
             return;
         }
-        log::debug!("<{} new client connection {} on worker {}", info.fd, info.addr, self.index);
+        log::debug!(
+            "<{} new client connection {} on worker {}",
+            info.fd,
+            info.addr,
+            self.index
+        );
         self.shared.connections.add(info.clone());
         slot.insert(Conn::new(stream, info));
         self.turn(ctx, id);
     }
 
     fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool, half_closed: bool) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
         conn.readable |= readable || half_closed;
         conn.half_closed |= half_closed;
         if !conn.queued {
@@ -207,7 +232,11 @@ impl<'c> Serving<'c> {
 
     /// Lets another client in.
     fn free_place(&self) {
-        let before = self.shared.connections.curr_connections.fetch_sub(1, Relaxed);
+        let before = self
+            .shared
+            .connections
+            .curr_connections
+            .fetch_sub(1, Relaxed);
         if before >= self.shared.settings.conns_max {
             let _ = self.listener.wake();
         }
@@ -215,9 +244,18 @@ impl<'c> Serving<'c> {
 
     fn close_idle(&mut self, ctx: Ctx<'c>, idle_timeout_s: u32) {
         let idle = |conn: &Conn<'_>| {
-            ctx.now.0.saturating_sub(conn.info.last_command.load(Relaxed)) > idle_timeout_s && !conn.queued
+            ctx.now
+                .0
+                .saturating_sub(conn.info.last_command.load(Relaxed))
+                > idle_timeout_s
+                && !conn.queued
         };
-        let ids: Vec<usize> = self.conns.iter().filter(|(_, conn)| idle(conn)).map(|(id, _)| id).collect();
+        let ids: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| idle(conn))
+            .map(|(id, _)| id)
+            .collect();
         for id in ids {
             ctx.stats.general.idle_kicks.inc();
             self.close(id);
