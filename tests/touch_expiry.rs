@@ -358,6 +358,19 @@ fn a_second_flush_all_takes_the_place_of_one_that_waits() {
 }
 
 #[test]
+fn a_flush_all_at_once_takes_the_place_of_one_that_waits() {
+    let Some(mut clock) = Clock::start(&[]) else {
+        return;
+    };
+    clock
+        .conn
+        .round("flush_all 10\r\nflush_all\r\n", "OK\r\nOK\r\n");
+    clock.conn.round("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    clock.advance(100);
+    assert!(clock.is_there("a"));
+}
+
+#[test]
 fn an_absolute_exptime_meets_the_moved_clock() {
     let Some(mut clock) = Clock::start(&[]) else {
         return;

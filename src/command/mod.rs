@@ -19,6 +19,8 @@ mod output;
 mod prefixes;
 mod retrieval;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod shared;
 mod stats;
 mod storage;

@@ -1,0 +1,201 @@
+//! A session's replies do not depend on how its input was cut (D1), nor on when its peer takes them.
+
+use super::output::Output;
+use super::session::{Next, Session};
+use super::testing::Server;
+use crate::cache::testing::Rng;
+
+/// How one run cuts its input, hands out turns and takes replies.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// The most bytes given at once.
+    piece_max: usize,
+    /// The most commands of one drive.
+    budget_max: usize,
+    /// Whether values are read straight into their chunks.
+    direct: bool,
+}
+
+/// Feeds `input` to a new connection of a new server.
+fn replies(input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
+    let server = Server::start();
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    let (mut replies, mut held, mut rest) = (Vec::new(), Vec::new(), input);
+    loop {
+        let mut piece = rest.len().min(1 + rng.below(manner.piece_max));
+        if manner.direct
+            && held.is_empty()
+            && let Some(spare) = session.spare()
+        {
+            let n = piece.min(spare.len());
+            spare[..n].copy_from_slice(&rest[..n]);
+            session.advance(n);
+            rest = &rest[n..];
+            piece -= n;
+        }
+        held.extend_from_slice(&rest[..piece]);
+        rest = &rest[piece..];
+        loop {
+            let mut budget = 1 + rng.below(manner.budget_max) as u32;
+            let drive = session.drive(ctx, &held, &mut budget, &mut out);
+            held.drain(..drive.consumed);
+            take(&mut out, &mut replies, rng);
+            match drive.next {
+                Next::Close => return replies,
+                Next::Read => break,
+                Next::Flush | Next::Yield => {}
+            }
+        }
+        assert!(held.len() <= 4096, "an unfinished command stays short");
+        if rest.is_empty() {
+            return replies;
+        }
+    }
+}
+
+/// The peer takes everything, in pieces of any size.
+fn take(out: &mut Output<'_>, replies: &mut Vec<u8>, rng: &mut Rng) {
+    while !out.is_empty() {
+        let mut slices = Vec::new();
+        out.slices(&mut slices);
+        let offered: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        drop(slices);
+        let taken = 1 + rng.below(offered.len());
+        replies.extend_from_slice(&offered[..taken]);
+        out.advance(taken);
+    }
+}
+
+fn value(rng: &mut Rng, len: usize) -> Vec<u8> {
+    (0..len).map(|_| b"abc \r\n"[rng.below(6)]).collect()
+}
+
+/// A conversation with everything in it that a parser or a session could trip over.
+fn conversation(rng: &mut Rng) -> Vec<u8> {
+    let mut input = Vec::new();
+    for _ in 0..60 {
+        let key = format!("key{}", rng.below(8));
+        let other = format!("key{}", rng.below(8));
+        let line = match rng.below(16) {
+            0..4 => {
+                let size = [0, 3, 100, 5000, 200_000][rng.below(5)];
+                let verb = ["set", "add", "append", "prepend", "replace"][rng.below(5)];
+                let noreply = ["", " noreply"][rng.below(2)];
+                input.extend(format!("{verb} {key} {size} 0 {size}{noreply}\r\n").bytes());
+                let mut body = value(rng, size);
+                body.extend_from_slice([&b"\r\n"[..], b"\r\n", b"\r\n", b"!?"][rng.below(4)]);
+                input.extend(body);
+                continue;
+            }
+            4 => {
+                let size = rng.below(9000);
+                input.extend(format!("ms {key} {size} T0 c k Oq{size}\r\n").bytes());
+                input.extend(value(rng, size));
+                "".to_owned()
+            }
+            5 => format!("get {key} {other} none {key}"),
+            6 => format!("gets {}", format!("{key} {other} ").repeat(400)),
+            7 => format!("get {key} {} {other}", "x".repeat(251)),
+            8 => format!("mg {key} s v t f Oabc k"),
+            9 => format!("delete {key}"),
+            10 => format!("incr {key} 5"),
+            11 => format!("ma {key} N0 J13 v"),
+            12 => format!("set {key} bad 0 14\r\nflush_all\r\n  \r"),
+            13 => format!("set {key} 0 0 1048576\r\n{}", "y".repeat(1_048_576)),
+            14 => "nonsense".to_owned(),
+            _ => "mn".to_owned(),
+        };
+        input.extend(line.bytes());
+        input.extend_from_slice(b"\r\n");
+    }
+    input
+}
+
+#[test]
+fn replies_are_the_same_however_the_input_is_cut() {
+    let manners = [
+        Manner {
+            piece_max: 1 << 22,
+            budget_max: 3,
+            direct: false,
+        },
+        Manner {
+            piece_max: 16 << 10,
+            budget_max: 50,
+            direct: true,
+        },
+        Manner {
+            piece_max: 2000,
+            budget_max: 20,
+            direct: false,
+        },
+        Manner {
+            piece_max: 300,
+            budget_max: 5,
+            direct: true,
+        },
+    ];
+    for seed in 1..=8 {
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let input = conversation(&mut rng);
+        let whole = Manner {
+            piece_max: 1 << 22,
+            budget_max: 1000,
+            direct: false,
+        };
+        let want = replies(&input, whole, &mut rng);
+        assert!(want.len() > 1000);
+        for manner in manners {
+            let got = replies(&input, manner, &mut rng);
+            let differs = got.iter().zip(&want).position(|(got, want)| got != want);
+            assert!(got == want, "piece {}: byte {differs:?}", manner.piece_max);
+        }
+    }
+}
+
+#[test]
+fn a_value_sent_byte_by_byte_arrives() {
+    let mut rng = Rng::new(3);
+    let one = Manner {
+        piece_max: 1,
+        budget_max: 1,
+        direct: true,
+    };
+    let got = replies(
+        b"set a 0 0 5\r\nhello\r\nget a\r\nms b 2 \r\nok\r\nmg b v\r\n",
+        one,
+        &mut rng,
+    );
+    assert_eq!(
+        got,
+        b"STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\nHD\r\nVA 2\r\nok\r\n"
+    );
+}
+
+#[test]
+fn a_full_output_stops_the_session_and_loses_nothing() {
+    let server = Server::start();
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    let value = "v".repeat(900_000);
+    let mut input = format!("set big 0 0 {}\r\n{value}\r\n", value.len());
+    input += &"get big\r\n".repeat(10);
+    let first = session.drive(ctx, input.as_bytes(), &mut 1000, &mut out);
+    assert_eq!(first.next, Next::Flush);
+    assert!(out.buf.len() < 1000, "a large value is not copied");
+    let mut replies = Vec::new();
+    let mut at = first.consumed;
+    while at < input.len() || !out.is_empty() {
+        take(&mut out, &mut replies, &mut Rng::new(1));
+        at += session
+            .drive(ctx, &input.as_bytes()[at..], &mut 1000, &mut out)
+            .consumed;
+    }
+    let one = format!("VALUE big 0 {}\r\n{value}\r\nEND\r\n", value.len());
+    assert!(replies == format!("STORED\r\n{}", one.repeat(10)).into_bytes());
+}
