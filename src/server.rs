@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use slab_alloc::{Config, Sizes};
 
+use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
 use crate::command::{Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, Worker};
@@ -29,12 +30,15 @@ const ITEM_HEAD_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
+    auth: Option<Auth>,
     bound: Bound,
 }
 
 impl Server {
-    /// Binds the sockets. The error names the address.
+    /// Binds the sockets, and reads the users, whose file may be for root's eyes. The error names the address, or the
+    /// file and its line.
     pub fn bind(settings: Settings) -> Result<Self, String> {
+        let auth = auth(&settings)?;
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
             log::info!(
@@ -48,17 +52,25 @@ impl Server {
             let written = sys::write_port_file(path, &bound.addrs, &[]);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(Server { settings, bound })
+        Ok(Server {
+            settings,
+            auth,
+            bound,
+        })
     }
 
     /// Builds the cache and starts the threads.
     pub fn start(self) -> Result<Running, String> {
-        let Server { settings, bound } = self;
+        let Server {
+            settings,
+            auth,
+            bound,
+        } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
-        let threads =
-            Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
-        Ok(Running { threads })
+        let shared = Arc::new(Shared::new(settings, cache, stop_by_client).with_auth(auth));
+        let threads = Threads::start(shared.clone(), bound)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        Ok(Running { shared, threads })
     }
 }
 
@@ -68,6 +80,19 @@ fn stop_by_client(mode: StopMode) {
         StopMode::Now => sys::Event::Stop,
         StopMode::Graceful => sys::Event::StopGracefully,
     });
+}
+
+/// The users, if there is to be a login.
+fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
+    match (&settings.auth_file, settings.sasl, &settings.sasl_pwdb) {
+        (Some(file), ..) => Auth::open(file, Format::AuthFile).map(Some),
+        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb).map(Some),
+        (None, true, None) => {
+            log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
+            Ok(Some(Auth::nobody()))
+        }
+        (None, false, _) => Ok(None),
+    }
 }
 
 fn cache(settings: &Settings) -> io::Result<Cache> {
@@ -162,13 +187,26 @@ fn tune(cache: &Cache, settings: &Settings) {
 /// A server at work.
 #[derive(Debug)]
 pub struct Running {
+    shared: Arc<Shared>,
     threads: Threads,
 }
 
 impl Running {
+    /// Reads again what may have changed on disk. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        match self.shared.auth.as_ref().map(Auth::reload) {
+            Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
+            Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            None => log::warn!("SIGHUP: there is nothing to read again"),
+        }
+    }
+
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
+        if let Some(auth) = &self.shared.auth {
+            auth.close();
+        }
         self.threads.stop();
     }
 }
@@ -205,6 +243,12 @@ impl Threads {
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);
+        if shared.auth.is_some() {
+            let shared = shared.clone();
+            helpers.push(named("verifier".into()).spawn(move || {
+                shared.auth.as_ref().inspect(|auth| auth.run_verifier());
+            })?);
+        }
         let listener = Listener::new()?;
         let listener_waker = listener.waker();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());

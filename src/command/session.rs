@@ -1,7 +1,10 @@
 //! One connection's side of the conversation, without its socket.
 //!
 //! ```text
-//!            +--> Body        a store's data block is coming        --+
+//!  Start --> SignIn    if there are users (sign_in.rs); there is no other way past it than the right password
+//!    |         |
+//!    +----+----+
+//!         v  +--> Body        a store's data block is coming        --+
 //!            +--> Keys        the rest of a long key list           --+
 //!  Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
 //!            +--> Dump        a dump in progress                    --+
@@ -19,8 +22,10 @@ use super::body::{self, Body, Fed};
 use super::dump::Dump;
 use super::output::Output;
 use super::shared::Ctx;
+use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
+use crate::auth::Ticket;
 use crate::cache::KeyHash;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
@@ -35,6 +40,8 @@ pub enum Next {
     Flush,
     /// Another turn: the budget is spent.
     Yield,
+    /// The answer to [`Session::verification`].
+    Verify,
     /// To be closed, once the replies are written.
     Close,
 }
@@ -50,6 +57,8 @@ pub struct Drive {
 
 #[derive(Debug)]
 enum State<'c> {
+    Start,
+    SignIn(Box<SignIn>),
     Command,
     Keys(GetVerb),
     Body(Box<Body<'c>>),
@@ -87,7 +96,20 @@ impl<'c> Session<'c> {
     /// A conversation that begins.
     pub fn new() -> Self {
         Session {
-            state: State::Command,
+            state: State::Start,
+        }
+    }
+
+    /// True once the peer may use the cache: nothing is asked of it, or it has shown a password.
+    pub fn is_authenticated(&self) -> bool {
+        !matches!(self.state, State::Start | State::SignIn(_))
+    }
+
+    /// The password that is being checked, while the session waits for it.
+    pub fn verification(&self) -> Option<&Ticket> {
+        match &self.state {
+            State::SignIn(sign_in) => sign_in.verification(),
+            _ => None,
         }
     }
 
@@ -108,12 +130,16 @@ impl<'c> Session<'c> {
 
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
-        matches!(self.state, State::Body(_) | State::Swallow(_))
+        match &self.state {
+            State::Body(_) | State::Swallow(_) => true,
+            State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
+            _ => false,
+        }
     }
 
     /// True if there is work to do without any input.
     pub fn has_own_work(&self) -> bool {
-        matches!(self.state, State::Dump(_))
+        matches!(self.state, State::Dump(_)) || self.verification().is_some()
     }
 
     /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
@@ -132,6 +158,21 @@ impl<'c> Session<'c> {
             let rest = &input[at..];
             match &mut self.state {
                 State::Closing => break Next::Close,
+                State::Start => {
+                    self.state = match &ctx.shared.auth {
+                        Some(_) => State::SignIn(Box::default()),
+                        None => State::Command,
+                    };
+                }
+                State::SignIn(sign_in) => {
+                    let (taken, step) = sign_in.step(ctx, rest, budget, out);
+                    at += taken;
+                    match step {
+                        Step::On => {}
+                        Step::Stop(next) => break next,
+                        Step::SignedIn => self.state = State::Command,
+                    }
+                }
                 State::Dump(dump) => {
                     if *budget == 0 {
                         break Next::Yield;

@@ -18,7 +18,10 @@ struct Manner {
 
 /// Feeds `input` to a new connection of a new server.
 fn replies(input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
-    let server = Server::start();
+    replies_of(&Server::start(), input, manner, rng)
+}
+
+fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
     let ctx = server.shared.ctx(0);
     let (mut session, mut out) = (Session::new(), Output::new());
     let (mut replies, mut held, mut rest) = (Vec::new(), Vec::new(), input);
@@ -45,6 +48,7 @@ fn replies(input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
                 Next::Close => return replies,
                 Next::Read => break,
                 Next::Flush | Next::Yield => {}
+                Next::Verify => server.shared.auth.as_ref().expect("users").verify_queued(),
             }
         }
         assert!(held.len() <= 4096, "an unfinished command stays short");
@@ -198,4 +202,96 @@ fn a_full_output_stops_the_session_and_loses_nothing() {
     }
     let one = format!("VALUE big 0 {}\r\n{value}\r\nEND\r\n", value.len());
     assert!(replies == format!("STORED\r\n{}", one.repeat(10)).into_bytes());
+}
+
+/// "right", by the argon2 program: 64 KB, one pass.
+const ARGON2: &str =
+    "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$jTb/3tBMMtrtgBlCu/7k64VopiAVsVwsoS+rSLMK+o8";
+
+/// Everything that can be said before a login, the login, and a command; the replies; and the counters.
+fn sign_in() -> (Vec<u8>, Vec<u8>) {
+    let long = "x".repeat(16_385);
+    let longest = "y".repeat(16_384 - 4);
+    let rounds = [
+        ("get a\r\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        (
+            "set k 0 0 2\r\nhi\r\n".to_owned(),
+            "CLIENT_ERROR bad authentication token format",
+        ),
+        (
+            "set k 0 0 8\r\nann left\r\n".to_owned(),
+            "CLIENT_ERROR authentication failure",
+        ),
+        (
+            "set k 0 0 9\r\nann righty!".to_owned(),
+            "CLIENT_ERROR bad command line termination",
+        ),
+        (
+            format!("set k 0 0 16385\r\n{long}\r\n"),
+            "CLIENT_ERROR auth token too long",
+        ),
+        (
+            format!("set k 0 0 16384\r\nann {longest}\r\n"),
+            "CLIENT_ERROR authentication failure",
+        ),
+        ("flush_all\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        ("\r\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        ("set k 0 0 9\r\nann right\r\n".to_owned(), "STORED"),
+        ("set a 0 0 9\r\nann right\r\n".to_owned(), "STORED"),
+        ("get k a\r\n".to_owned(), "VALUE a 0 9\r\nann right\r\nEND"),
+    ];
+    let input: String = rounds.iter().map(|(request, _)| request.as_str()).collect();
+    let want: String = rounds
+        .iter()
+        .flat_map(|(_, reply)| [*reply, "\r\n"])
+        .collect();
+    (input.into_bytes(), want.into_bytes())
+}
+
+#[test]
+fn a_login_is_the_same_however_it_is_cut() {
+    let (input, want) = sign_in();
+    for users in ["ann:right", &format!("bob:x\nann:{ARGON2}")] {
+        for (piece_max, budget_max) in [(1 << 20, 100), (1 << 20, 1), (3000, 3), (1, 1)] {
+            let server = Server::with_users(users);
+            let manner = Manner {
+                piece_max,
+                budget_max,
+                direct: true,
+            };
+            let got = replies_of(&server, &input, manner, &mut Rng::new(5));
+            assert_eq!(
+                String::from_utf8_lossy(&got),
+                String::from_utf8_lossy(&want)
+            );
+            let sums = server.shared.stats.read();
+            let counts = sums.general;
+            assert_eq!((counts.auth_cmds, counts.auth_errors), (3, 2));
+            assert_eq!(
+                (sums.over_classes().cmd_set, counts.cmd_get),
+                (1, 2),
+                "after the login alone"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_session_waits_for_its_password_without_reading_on() {
+    let server = Server::with_users(&format!("ann:{ARGON2}"));
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    assert!(!session.is_authenticated());
+    let input = b"set k 0 0 9\r\nann right\r\nmn\r\n";
+    let waits = session.drive(ctx, input, &mut 100, &mut out);
+    assert_eq!((waits.consumed, waits.next), (24, Next::Verify));
+    for _ in 0..3 {
+        let again = session.drive(ctx, &input[24..], &mut 100, &mut out);
+        assert_eq!((again.consumed, again.next), (0, Next::Verify));
+    }
+    assert!(session.has_own_work() && !session.is_authenticated() && out.is_empty());
+    server.shared.auth.as_ref().expect("users").verify_queued();
+    session.drive(ctx, &input[24..], &mut 100, &mut out);
+    assert!(session.is_authenticated());
+    assert_eq!(out.plain(), Some(&b"STORED\r\nMN\r\n"[..]));
 }

@@ -4,6 +4,7 @@
 //! nothing of the kind ever happened: clients look for it.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -466,8 +467,12 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
             WireProtocol::Ascii => "ascii",
         },
     );
-    lines.switch("auth_enabled_sasl", false);
-    lines.switch("auth_enabled_ascii", false);
+    lines.switch("auth_enabled_sasl", settings.sasl);
+    let auth_file = settings.auth_file.as_deref();
+    lines.stat(
+        "auth_enabled_ascii",
+        auth_file.unwrap_or(Path::new("no")).display(),
+    );
     lines.stat("item_size_max", settings.item_bytes_max);
     lines.switch("maxconns_fast", settings.maxconns_fast);
     lines.stat("hashpower_init", settings.hashpower_init);

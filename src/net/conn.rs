@@ -52,6 +52,8 @@ pub(super) enum Turn {
     Wait,
     /// Another turn, after the others.
     Again,
+    /// Another turn, when its session's password is checked.
+    Verify,
     /// Close it.
     Close,
 }
@@ -161,6 +163,7 @@ impl<'c> Conn<'c> {
                     ctx.stats.general.conn_yields.inc();
                     break Turn::Again;
                 }
+                Next::Verify => break Turn::Verify,
                 Next::Close => break Turn::Close,
             }
         };
@@ -212,6 +215,13 @@ impl<'c> Conn<'c> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Calls `wake` when the password that the session waits for is checked.
+    pub(super) fn when_verified(&self, wake: Box<dyn FnOnce() + Send>) {
+        if let Some(ticket) = self.session.verification() {
+            ticket.when_answered(wake);
         }
     }
 

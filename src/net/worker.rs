@@ -34,6 +34,8 @@ const WAKER: Token = Token(usize::MAX);
 pub(super) enum Message {
     /// A new connection.
     Serve(Stream, Arc<ConnInfo>),
+    /// The password of the connection in this place is checked.
+    Verified(usize),
     /// To end.
     Stop,
 }
@@ -65,6 +67,8 @@ pub struct Worker {
     index: usize,
     poll: Poll,
     messages: Receiver<Message>,
+    /// The way to itself, for threads that do something on its behalf.
+    handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
     listener: Arc<Waker>,
 }
@@ -75,14 +79,16 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
+        let handle = Handle { sender, waker };
         Ok((
             Worker {
                 index,
                 poll,
                 messages,
+                handle: handle.clone(),
                 listener,
             },
-            Handle { sender, waker },
+            handle,
         ))
     }
 
@@ -92,11 +98,13 @@ impl Worker {
             index,
             mut poll,
             messages,
+            handle,
             listener,
         } = self;
         let mut serving = Serving {
             shared,
             index,
+            handle,
             listener: &listener,
             conns: Slab::new(),
             again: VecDeque::new(),
@@ -134,6 +142,7 @@ impl Worker {
                 while let Ok(message) = messages.try_recv() {
                     match message {
                         Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Verified(id) => serving.verified(ctx, id),
                         Message::Stop => return Ok(()),
                     }
                 }
@@ -155,6 +164,7 @@ impl Worker {
 struct Serving<'c> {
     shared: &'c Shared,
     index: usize,
+    handle: Handle,
     listener: &'c Waker,
     conns: Slab<Conn<'c>>,
     again: VecDeque<usize>,
@@ -194,6 +204,13 @@ impl<'c> Serving<'c> {
         }
     }
 
+    /// The one who asked may be gone and another have its place, whom an early turn does no harm.
+    fn verified(&mut self, ctx: Ctx<'c>, id: usize) {
+        if self.conns.get(id).is_some_and(|conn| !conn.queued) {
+            self.turn(ctx, id);
+        }
+    }
+
     fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
         if let Some(conn) = self.conns.get_mut(id)
             && conn.queued
@@ -211,6 +228,10 @@ impl<'c> Serving<'c> {
             Turn::Again => {
                 conn.queued = true;
                 self.again.push_back(id);
+            }
+            Turn::Verify => {
+                let handle = self.handle.clone();
+                conn.when_verified(Box::new(move || handle.send(Message::Verified(id))));
             }
             Turn::Close => self.close(id),
         }

@@ -140,6 +140,13 @@ pub struct Settings {
     pub dump_enabled: bool,
     /// Off with `-W`: `watch` is refused.
     pub watch_enabled: bool,
+    /// `-Y`: the users who may log in, and nobody else may do anything.
+    pub auth_file: Option<PathBuf>,
+    /// `-S`: users log in by SASL.
+    pub sasl: bool,
+    /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
+    pub sasl_pwdb: Option<PathBuf>,
+
     /// `-A`: the `shutdown` command works.
     pub shutdown_command: bool,
     /// `-o debugtime`: the command that moves the server's clock works. For tests.
@@ -220,6 +227,9 @@ impl Default for Settings {
             flush_enabled: true,
             dump_enabled: true,
             watch_enabled: true,
+            auth_file: None,
+            sasl: false,
+            sasl_pwdb: None,
             shutdown_command: false,
             debugtime: false,
             detail_enabled: false,
@@ -300,6 +310,7 @@ pub fn parse(
 
     let mut settings = Settings {
         port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
+        sasl_pwdb: env("MEMCACHED_SASL_PWDB").map(PathBuf::from),
         ..Settings::default()
     };
     for one in &given {
@@ -313,11 +324,13 @@ impl Settings {
     /// Checks what no option can check alone, and fills in what depends on several.
     fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         self.check_sizes(given)?;
+        self.check_auth(given)?;
         if self.hot_lru_pct + self.warm_lru_pct > 80 {
             let reason = "hot_lru_pct and warm_lru_pct must not exceed 80 together";
             return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
         }
         self.listen = listen::resolve(self, given)?;
+        self.check_auth_of_listeners(given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -375,12 +388,48 @@ impl Settings {
         Ok(())
     }
 
+    /// Text has no SASL, and what a `set` can say in text is no login in another protocol.
+    fn check_auth(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        let is_given = |long| given.iter().any(|one| one.is(long));
+        if self.sasl {
+            if is_given("protocol") {
+                let reason = "SASL is for the binary protocol alone: -B must be binary";
+                return Err(blame(given, &["enable-sasl"], reason));
+            }
+            let reason = options::not_built_reason("SASL authentication");
+            return Err(blame(given, &["enable-sasl"], reason));
+        }
+        if self.auth_file.is_some() {
+            if is_given("protocol") && self.protocol != WireProtocol::Ascii {
+                let reason = "a users file is for the text protocol alone: -B must be ascii";
+                return Err(blame(given, &["auth-file"], reason));
+            }
+            self.protocol = WireProtocol::Ascii;
+            // A datagram comes from nobody in particular.
+            let udp = given.iter().rfind(|one| one.is("udp-port"));
+            if let Some(udp) = udp.filter(|udp| udp.value != "0") {
+                return Err(udp.error("there is no UDP with -Y: -U must be 0"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_auth_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
+        let is_text = |listen: &Listen| listen.protocol == WireProtocol::Ascii;
+        if self.auth_file.is_some() && !self.listen.iter().all(is_text) {
+            let reason = "with -Y the protocol of an address must be ascii";
+            return Err(blame(given, &["listen"], reason));
+        }
+        Ok(())
+    }
+
     /// A daemon works in `/`, its paths were written elsewhere.
     fn make_paths_absolute(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         for (path, long) in [
             (&mut self.unix_socket, "unix-socket"),
             (&mut self.pid_file, "pidfile"),
             (&mut self.log_file, "logfile"),
+            (&mut self.auth_file, "auth-file"),
         ] {
             if let Some(path) = path {
                 *path = std::path::absolute(&*path)

@@ -337,8 +337,14 @@ pub(super) static OPTIONS: &[Opt] = &[
         |_, _| Ok(()),
         "extended options, by commas or repeated; see below",
     ),
-    not_built("S", "enable-sasl", "", "SASL authentication"),
-    not_built("Y", "auth-file", "FILE", "authentication"),
+    flag("S", "enable-sasl", |s| s.sasl = true, ""),
+    value(
+        "Y",
+        "auth-file",
+        ("FILE", ""),
+        |s, v| text("users file", v).map(|path| s.auth_file = Some(path)),
+        "let in only who shows a password of this file, lines USER:PASSWORD; text protocol alone, no UDP",
+    ),
     not_built("e", "memory-file", "FILE", "restart from a memory file"),
     not_built("Z", "enable-ssl", "", "TLS"),
     value(

@@ -401,10 +401,17 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-N 1: not built yet: threads by NAPI id; only 0 is accepted",
         ),
         ("-S", "-S: not built yet: SASL authentication"),
-        ("-S -B ascii", "-S: not built yet: SASL authentication"),
         (
-            "-Y /etc/auth",
-            "-Y /etc/auth: not built yet: authentication",
+            "-S -B ascii",
+            "-S: SASL is for the binary protocol alone: -B must be binary",
+        ),
+        (
+            "-S -B auto",
+            "-S: SASL is for the binary protocol alone: -B must be binary",
+        ),
+        (
+            "-Y /etc/auth -B auto",
+            "-Y /etc/auth: a users file is for the text protocol alone: -B must be ascii",
         ),
         (
             "-e /mnt/x",
