@@ -17,6 +17,7 @@ use slab::Slab;
 use super::conn::{Conn, Turn};
 use super::stream::Stream;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
+use crate::settings::WireProtocol;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -33,7 +34,7 @@ const WAKER: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new connection.
-    Serve(Stream, Arc<ConnInfo>),
+    Serve(Stream, Arc<ConnInfo>, WireProtocol),
     /// To end.
     Stop,
 }
@@ -133,7 +134,9 @@ impl Worker {
                 }
                 while let Ok(message) = messages.try_recv() {
                     match message {
-                        Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Serve(stream, info, protocol) => {
+                            serving.add(ctx, &poll, stream, info, protocol);
+                        }
                         Message::Stop => return Ok(()),
                     }
                 }
@@ -164,7 +167,14 @@ struct Serving<'c> {
 }
 
 impl<'c> Serving<'c> {
-    fn add(&mut self, ctx: Ctx<'c>, poll: &Poll, mut stream: Stream, info: Arc<ConnInfo>) {
+    fn add(
+        &mut self,
+        ctx: Ctx<'c>,
+        poll: &Poll,
+        mut stream: Stream,
+        info: Arc<ConnInfo>,
+        protocol: WireProtocol,
+    ) {
         let slot = self.conns.vacant_entry();
         let id = slot.key();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
@@ -179,7 +189,7 @@ impl<'c> Serving<'c> {
             self.index
         );
         self.shared.connections.add(info.clone());
-        slot.insert(Conn::new(stream, info));
+        slot.insert(Conn::new(stream, info, protocol));
         self.turn(ctx, id);
     }
 

@@ -307,6 +307,10 @@ fn a_listen_entry_names_its_protocol_and_tag() {
     assert_eq!(s.protocol, WireProtocol::Ascii);
     assert_eq!(s.listen[0].protocol, WireProtocol::Auto);
     assert_eq!(s.listen[1].protocol, WireProtocol::Ascii);
+    let s = settings("-B binary -l proto[ascii]:127.0.0.1,127.0.0.2").unwrap();
+    assert_eq!(s.protocol, WireProtocol::Binary);
+    assert_eq!(s.listen[0].protocol, WireProtocol::Ascii);
+    assert_eq!(s.listen[1].protocol, WireProtocol::Binary);
 }
 
 #[test]
@@ -390,8 +394,7 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ),
         ("-R 0", "-R 0: requests per event must be 1 to 2147483647"),
         ("-b 0", "-b 0: listen backlog must be 1 to 2147483647"),
-        ("-B http", "-B http: protocol must be ascii or auto"),
-        ("-B binary", "-B binary: not built yet: the binary protocol"),
+        ("-B http", "-B http: protocol must be ascii, binary or auto"),
         (
             "-D ab",
             "-D ab: prefix delimiter must be one printable ASCII character",
@@ -532,12 +535,8 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ("-l btls:127.0.0.1", "-l btls:127.0.0.1: not built yet: TLS"),
         ("-l mtls:127.0.0.1", "-l mtls:127.0.0.1: not built yet: TLS"),
         (
-            "-l proto[binary]:127.0.0.1",
-            "-l proto[binary]:127.0.0.1: not built yet: the binary protocol",
-        ),
-        (
             "-l proto[x]:127.0.0.1",
-            "-l proto[x]:127.0.0.1: protocol must be ascii or auto",
+            "-l proto[x]:127.0.0.1: protocol must be ascii, binary or auto",
         ),
         (
             "-l tag[]:127.0.0.1",
