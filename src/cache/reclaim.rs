@@ -306,13 +306,22 @@ impl Cache {
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
-        let slabs = self.items.slabs();
-        let of_class = || slabs.page_class(slabs.page_of(handle)) == Some(class);
         // A page may change its class while it holds no linked item; what is read then are another item's bytes.
-        of_class()
+        self.is_chunk_of(handle, class)
             && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
             && self.items.class(handle) == Some(class)
-            && of_class()
+            && self.is_chunk_of(handle, class)
+    }
+
+    /// True if the chunk was handed out since its page got `class`: if not, its header is what others left there.
+    fn is_chunk_of(&self, chunk: ChunkHandle, class: ClassId) -> bool {
+        let slabs = self.items.slabs();
+        let page = slabs.page_of(chunk);
+        let mut chunks = slabs.page_chunks(page);
+        let handed_out = chunks.size_hint().0;
+        let Some(first) = chunks.next() else { return false };
+        let offset = (chunk.to_raw() - first.to_raw()) as usize * slabs.granule_bytes();
+        slabs.page_class(page) == Some(class) && offset < handed_out * slabs.chunk_bytes(class)
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.

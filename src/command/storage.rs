@@ -160,7 +160,11 @@ fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Ent
     };
     let mut joined = match ctx.cache.create(&spec, ctx.now) {
         Ok(joined) => joined,
-        Err(error) => return Outcome::Refused(error_line(error)),
+        // Whether it would be too large or there is no memory: memcached knows one answer, and the old value stays.
+        Err(error) => {
+            count_refusal(ctx, error_line(error));
+            return Outcome::NotStored;
+        }
     };
     if store.mode == StoreMode::Append {
         write_pieces(&mut joined, &old);
@@ -198,10 +202,7 @@ fn answer(
     out: &mut Output<'_>,
 ) {
     if let Outcome::Refused(error) = outcome {
-        match error {
-            ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
-            _ => ctx.stats.general.store_no_memory.inc(),
-        }
+        count_refusal(ctx, error);
     }
     let tokens = match store.reply {
         ReplyMode::NoReply => return,
@@ -238,6 +239,13 @@ fn answer(
         }
     }
     line.end();
+}
+
+fn count_refusal(ctx: Ctx<'_>, error: ErrorLine) {
+    match error {
+        ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
+        _ => ctx.stats.general.store_no_memory.inc(),
+    }
 }
 
 /// The line of a refusal.
