@@ -202,6 +202,18 @@ impl Cache {
             .or_else(|| self.alloc_by_force(class, now))
     }
 
+    /// A chunk of `class` for somebody who holds a stripe: a free one, or the tail's. A page cannot be moved meanwhile,
+    /// since any may hold items of that stripe.
+    pub(super) fn alloc_at_hand(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
+        let slabs = self.items.slabs();
+        let evict = || {
+            self.evict_tail(class, now)
+                .then(|| slabs.alloc(class))
+                .flatten()
+        };
+        slabs.alloc(class).or_else(evict)
+    }
+
     #[cold]
     fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
