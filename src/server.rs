@@ -14,7 +14,7 @@ use slab_alloc::{Config, Sizes};
 
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
 use crate::command::{Shared, StopMode};
-use crate::net::{Bound, Handle, Listener, Worker};
+use crate::net::{Bound, Handle, Listener, ListenerHandle, Worker};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -37,7 +37,7 @@ impl Server {
     pub fn bind(settings: Settings) -> Result<Self, String> {
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
-            log::info!(
+            log::warn!(
                 "without -l only this machine can connect; -l 0.0.0.0 listens on all addresses"
             );
         }
@@ -176,7 +176,7 @@ impl Running {
 #[derive(Debug)]
 struct Threads {
     stop: Arc<AtomicBool>,
-    listener_waker: Arc<mio::Waker>,
+    listener_handle: ListenerHandle,
     listener: JoinHandle<()>,
     handles: Vec<Handle>,
     workers: Vec<JoinHandle<()>>,
@@ -206,10 +206,10 @@ impl Threads {
             }
         })?);
         let listener = Listener::new()?;
-        let listener_waker = listener.waker();
+        let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
         for index in 0..shared.settings.threads {
-            let (worker, handle) = Worker::new(index, listener_waker.clone())?;
+            let (worker, handle) = Worker::new(index, listener_handle.clone())?;
             let shared = shared.clone();
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {
@@ -225,7 +225,7 @@ impl Threads {
         })?;
         Ok(Threads {
             stop,
-            listener_waker,
+            listener_handle,
             listener,
             handles,
             workers,
@@ -235,9 +235,7 @@ impl Threads {
 
     fn stop(self) {
         self.stop.store(true, Relaxed);
-        if let Err(error) = self.listener_waker.wake() {
-            log::warn!("the listener cannot be woken: {error}");
-        }
+        self.listener_handle.wake();
         self.handles.iter().for_each(Handle::stop);
         let threads = self
             .workers
