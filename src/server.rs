@@ -15,7 +15,7 @@ use slab_alloc::{Config, Sizes};
 use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
 use crate::command::{Shared, StopMode};
-use crate::net::{Bound, Handle, Listener, Worker};
+use crate::net::{Bound, Handle, Listener, ListenerHandle, Worker};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -41,7 +41,7 @@ impl Server {
         let auth = auth(&settings)?;
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
-            log::info!(
+            log::warn!(
                 "without -l only this machine can connect; -l 0.0.0.0 listens on all addresses"
             );
         }
@@ -85,8 +85,12 @@ fn stop_by_client(mode: StopMode) {
 /// The users, if there is to be a login.
 fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
     match (&settings.auth_file, settings.sasl, &settings.sasl_pwdb) {
-        (Some(file), ..) => Auth::open(file, Format::AuthFile).map(Some),
-        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb).map(Some),
+        (Some(file), ..) => Auth::open(file, Format::AuthFile)
+            .map(Some)
+            .map_err(|error| format!("-Y {error}")),
+        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb)
+            .map(Some)
+            .map_err(|error| format!("MEMCACHED_SASL_PWDB {error}")),
         (None, true, None) => {
             log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
             Ok(Some(Auth::nobody()))
@@ -214,7 +218,7 @@ impl Running {
 #[derive(Debug)]
 struct Threads {
     stop: Arc<AtomicBool>,
-    listener_waker: Arc<mio::Waker>,
+    listener_handle: ListenerHandle,
     listener: JoinHandle<()>,
     handles: Vec<Handle>,
     workers: Vec<JoinHandle<()>>,
@@ -250,10 +254,10 @@ impl Threads {
             })?);
         }
         let listener = Listener::new()?;
-        let listener_waker = listener.waker();
+        let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
         for index in 0..shared.settings.threads {
-            let (worker, handle) = Worker::new(index, listener_waker.clone())?;
+            let (worker, handle) = Worker::new(index, listener_handle.clone())?;
             let shared = shared.clone();
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {
@@ -269,7 +273,7 @@ impl Threads {
         })?;
         Ok(Threads {
             stop,
-            listener_waker,
+            listener_handle,
             listener,
             handles,
             workers,
@@ -279,9 +283,7 @@ impl Threads {
 
     fn stop(self) {
         self.stop.store(true, Relaxed);
-        if let Err(error) = self.listener_waker.wake() {
-            log::warn!("the listener cannot be woken: {error}");
-        }
+        self.listener_handle.wake();
         self.handles.iter().for_each(Handle::stop);
         let threads = self
             .workers

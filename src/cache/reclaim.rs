@@ -33,6 +33,8 @@ use crate::clock::RelTime;
 const ROUNDS: usize = 256;
 /// Rounds before it waits for a page move that is in its way.
 const ROUNDS_UNHURRIED: usize = 8;
+/// Rounds without any progress before it gives up.
+const ROUNDS_IN_VAIN: usize = 3;
 /// Tails looked at for one eviction; the last few are evicted even if they are active.
 const TAILS: usize = 24;
 /// A class that has evicted so many bytes asks whether it should get a page. The first number holds after it got one, so
@@ -200,9 +202,22 @@ impl Cache {
             .or_else(|| self.alloc_by_force(class, now))
     }
 
+    /// A chunk of `class` for somebody who holds a stripe: a free one, or the tail's. A page cannot be moved meanwhile,
+    /// since any may hold items of that stripe.
+    pub(super) fn alloc_at_hand(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
+        let slabs = self.items.slabs();
+        let evict = || {
+            self.evict_tail(class, now)
+                .then(|| slabs.alloc(class))
+                .flatten()
+        };
+        slabs.alloc(class).or_else(evict)
+    }
+
     #[cold]
     fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
+        let mut in_vain = 0;
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, now)
                 || self.evict_tail(class, now)
@@ -217,7 +232,12 @@ impl Cache {
                 return Some(chunk);
             }
             if !progress {
-                break;
+                in_vain += 1;
+                if in_vain == ROUNDS_IN_VAIN || !self.tuning.may_evict.load(Relaxed) {
+                    break;
+                }
+                // What others have in hands, or under a stripe's lock, they may have let go of.
+                std::thread::yield_now();
             }
         }
         self.counters.malloc_fails.fetch_add(1, Relaxed);
@@ -331,13 +351,24 @@ impl Cache {
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
-        let slabs = self.items.slabs();
-        let of_class = || slabs.page_class(slabs.page_of(handle)) == Some(class);
         // A page may change its class while it holds no linked item; what is read then are another item's bytes.
-        of_class()
+        self.is_chunk_of(handle, class)
             && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
             && self.items.class(handle) == Some(class)
-            && of_class()
+            && self.is_chunk_of(handle, class)
+    }
+
+    /// True if the chunk was handed out since its page got `class`: if not, its header is what others left there.
+    fn is_chunk_of(&self, chunk: ChunkHandle, class: ClassId) -> bool {
+        let slabs = self.items.slabs();
+        let page = slabs.page_of(chunk);
+        let mut chunks = slabs.page_chunks(page);
+        let handed_out = chunks.size_hint().0;
+        let Some(first) = chunks.next() else {
+            return false;
+        };
+        let offset = (chunk.to_raw() - first.to_raw()) as usize * slabs.granule_bytes();
+        slabs.page_class(page) == Some(class) && offset < handed_out * slabs.chunk_bytes(class)
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.

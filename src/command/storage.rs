@@ -1,7 +1,7 @@
 //! set, add, replace, append, prepend, cas and `ms`: one path, a mode.
 
 use protocol::reply::{self, MetaCode, MetaLine};
-use protocol::{ErrorLine, KeyBuf, ReplyMode, Store, StoreMode};
+use protocol::{BinaryHead, ErrorLine, KeyBuf, ReplyMode, Status, Store, StoreMode, binary};
 
 use super::meta;
 use super::output::Output;
@@ -30,7 +30,7 @@ pub(super) enum Data<'c, 'b> {
 pub(super) fn spec<'k>(ctx: Ctx<'_>, store: &Store<'_>, key: &'k [u8]) -> ItemSpec<'k> {
     ItemSpec {
         key,
-        key_binary: store.key.base64,
+        key_binary: store.key.base64 || (store.reply.is_binary() && store.key.needs_base64()),
         client_flags: store.client_flags,
         expires_at: ctx.expires_at(store.exptime),
         value_len: store.value_len,
@@ -67,7 +67,7 @@ pub(super) fn execute<'c>(
     ctx.stats.classes[new.class().index()].cmd_set.inc();
     let mut entry = ctx.cache.entry(key, hash, ctx.now);
     let outcome = if extends {
-        extend(ctx, store, new, &mut entry)
+        extend(ctx, store, key, new, &mut entry)
     } else {
         replace(ctx, store, new, &mut entry)
     };
@@ -137,7 +137,13 @@ fn replace<'c>(
 }
 
 /// append, prepend: `new` holds what is added.
-fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+fn extend<'c>(
+    ctx: Ctx<'c>,
+    store: &Store<'_>,
+    key: &[u8],
+    new: NewItem<'c>,
+    entry: &mut Entry<'c>,
+) -> Outcome {
     let Some(old) = entry.item() else {
         let Some(exptime) = store.vivify else {
             return Outcome::NotStored;
@@ -152,15 +158,22 @@ fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Ent
         return Outcome::Exists;
     }
     let spec = ItemSpec {
-        key: old.key(),
+        key,
         key_binary: old.key_binary(),
         client_flags: old.client_flags(),
         expires_at: old.expires_at(),
         value_len: (old.value_len() + new.value_len()).min(u32::MAX as usize) as u32,
     };
-    let mut joined = match ctx.cache.create(&spec, ctx.now) {
-        Ok(joined) => joined,
-        Err(error) => return Outcome::Refused(error_line(error)),
+    let created = entry.create(&spec);
+    let (mut joined, old) = match (created, entry.item()) {
+        (Ok(joined), Some(old)) => (joined, old),
+        // An item that is gone by now did not come back whole either.
+        (Ok(_), None) => return Outcome::NotStored,
+        // Whether it would be too large or there is no memory: memcached knows one answer, and the old value stays.
+        (Err(error), _) => {
+            count_refusal(ctx, error_line(error));
+            return Outcome::NotStored;
+        }
     };
     if store.mode == StoreMode::Append {
         write_pieces(&mut joined, &old);
@@ -198,10 +211,7 @@ fn answer(
     out: &mut Output<'_>,
 ) {
     if let Outcome::Refused(error) = outcome {
-        match error {
-            ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
-            _ => ctx.stats.general.store_no_memory.inc(),
-        }
+        count_refusal(ctx, error);
     }
     let tokens = match store.reply {
         ReplyMode::NoReply => return,
@@ -213,6 +223,10 @@ fn answer(
                 Outcome::Exists => out.bytes(reply::EXISTS),
                 Outcome::Refused(error) => out.error(error),
             };
+        }
+        ReplyMode::Binary(head) => {
+            let cas = item.map_or(0, |item| item.cas());
+            return answer_binary(head, store.mode, outcome, cas, out);
         }
         ReplyMode::Meta(tokens) => tokens,
     };
@@ -238,6 +252,32 @@ fn answer(
         }
     }
     line.end();
+}
+
+/// A binary reply tells a missing item from one that is there by the mode.
+fn answer_binary(
+    head: BinaryHead,
+    mode: StoreMode,
+    outcome: Outcome,
+    cas: u64,
+    out: &mut Output<'_>,
+) {
+    let status = match (outcome, mode) {
+        (Outcome::Stored, _) if head.quiet => return,
+        (Outcome::Stored, _) => return binary::ok(&mut out.buf, head, cas),
+        (Outcome::NotStored, StoreMode::Add) | (Outcome::Exists, _) => Status::Exists,
+        (Outcome::NotStored, StoreMode::Replace) | (Outcome::NotFound, _) => Status::NotFound,
+        (Outcome::NotStored, _) => Status::NotStored,
+        (Outcome::Refused(error), _) => error.into(),
+    };
+    binary::error(&mut out.buf, head, status);
+}
+
+fn count_refusal(ctx: Ctx<'_>, error: ErrorLine) {
+    match error {
+        ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
+        _ => ctx.stats.general.store_no_memory.inc(),
+    }
 }
 
 /// The line of a refusal.

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stream::Stream;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
+use crate::settings::WireProtocol;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -59,11 +60,11 @@ pub(super) enum Turn {
 }
 
 impl<'c> Conn<'c> {
-    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>) -> Self {
+    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>, protocol: WireProtocol) -> Self {
         Conn {
             stream,
             info,
-            session: Session::new(),
+            session: Session::speaking(protocol),
             input: Box::default(),
             output: None,
             // What came before the registration makes no edge.

@@ -20,7 +20,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::stream::Stream;
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
-use crate::settings::{Listen, Settings};
+use crate::settings::{Listen, Settings, WireProtocol};
 use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
@@ -35,10 +35,20 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
+/// A bound socket with what is to be known of it.
+#[derive(Debug)]
+struct Door {
+    acceptor: Acceptor,
+    /// As `stats conns` shows it.
+    name: Arc<str>,
+    /// What its connections may speak.
+    protocol: WireProtocol,
+}
+
 /// All bound sockets.
 #[derive(Debug, Default)]
 pub struct Bound {
-    acceptors: Vec<(Acceptor, Arc<str>)>,
+    doors: Vec<Door>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
     /// The unix socket, to be removed in the end.
@@ -75,9 +85,12 @@ impl Bound {
                     let addr = listener
                         .local_addr()
                         .map_err(|error| format!("{addr}: {error}"))?;
-                    let name = format!("tcp:{addr}");
                     self.addrs.push(addr);
-                    self.acceptors.push((Acceptor::Tcp(listener), name.into()));
+                    self.doors.push(Door {
+                        acceptor: Acceptor::Tcp(listener),
+                        name: format!("tcp:{addr}").into(),
+                        protocol: listen.protocol,
+                    });
                 }
                 Err(error) if is_missing(&error) => {
                     missing = Some(format!("cannot listen on {addr}: {error}"))
@@ -104,11 +117,11 @@ impl Bound {
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         sys::give_to_user(path, settings.user.as_deref())?;
-        let name = format!("unix:{}", path.display());
-        self.acceptors.push((
-            Acceptor::Unix(UnixListener::from_std(socket.into())),
-            name.into(),
-        ));
+        self.doors.push(Door {
+            acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
+            name: format!("unix:{}", path.display()).into(),
+            protocol: settings.protocol,
+        });
         self.path = Some(path.to_owned());
         Ok(())
     }
@@ -139,6 +152,18 @@ fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// The way to wake the thread that accepts.
+#[derive(Debug, Clone)]
+pub struct ListenerHandle(Arc<Waker>);
+
+impl ListenerHandle {
+    /// Lets it look again whether to accept or to end.
+    pub fn wake(&self) {
+        // It fails only when the thread has ended.
+        let _ = self.0.wake();
+    }
+}
+
 /// The thread that accepts, before it runs.
 #[derive(Debug)]
 pub struct Listener {
@@ -154,9 +179,9 @@ impl Listener {
         Ok(Listener { poll, waker })
     }
 
-    /// Wakes it: a place has become free, or `stop` was set.
-    pub fn waker(&self) -> Arc<Waker> {
-        self.waker.clone()
+    /// What wakes it: when a place has become free, or `stop` was set.
+    pub fn handle(&self) -> ListenerHandle {
+        ListenerHandle(self.waker.clone())
     }
 
     /// Accepts until `stop`, and hands the connections to the workers in turn.
@@ -168,9 +193,9 @@ impl Listener {
         stop: &AtomicBool,
     ) -> io::Result<()> {
         let Listener { mut poll, .. } = self;
-        for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
-            let registry = poll.registry();
-            let fd = match acceptor {
+        for (id, door) in bound.doors.iter_mut().enumerate() {
+            let (registry, name) = (poll.registry(), &door.name);
+            let fd = match &mut door.acceptor {
                 Acceptor::Tcp(listener) => {
                     registry.register(listener, Token(id), Interest::READABLE)?;
                     listener.as_raw_fd()
@@ -205,8 +230,8 @@ impl Listener {
                 polled => polled?,
             }
             // All of them at each event: a waker's event means that any may have clients waiting.
-            for (acceptor, name) in &bound.acceptors {
-                if accepting.accept_all(acceptor, name) == Accepted::NoFiles {
+            for door in &bound.doors {
+                if accepting.accept_all(door) == Accepted::NoFiles {
                     pause = Some(NO_FILES_PAUSE);
                 }
             }
@@ -234,7 +259,8 @@ struct Accepting<'s> {
 }
 
 impl Accepting<'_> {
-    fn accept_all(&mut self, acceptor: &Acceptor, name: &Arc<str>) -> Accepted {
+    fn accept_all(&mut self, door: &Door) -> Accepted {
+        let name = &door.name;
         let (shared, connections) = (self.shared, &self.shared.connections);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
@@ -254,7 +280,7 @@ impl Accepting<'_> {
                     .fetch_add(us, Relaxed);
                 connections.accepting_conns.store(1, Relaxed);
             }
-            let (mut stream, peer) = match accept(acceptor) {
+            let (mut stream, peer) = match accept(&door.acceptor) {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Accepted::All,
                 Err(error) if is_of_the_client(&error) => continue,
@@ -273,7 +299,7 @@ impl Accepting<'_> {
             connections.total_connections.fetch_add(1, Relaxed);
             let now = shared.clock.now().0;
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
-            self.workers[self.next].send(Message::Serve(stream, Arc::new(info)));
+            self.workers[self.next].send(Message::Serve(stream, Arc::new(info), door.protocol));
             self.next = (self.next + 1) % self.workers.len();
         }
     }

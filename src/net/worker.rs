@@ -15,8 +15,10 @@ use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
 use super::conn::{Conn, Turn};
+use super::listener::ListenerHandle;
 use super::stream::Stream;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
+use crate::settings::WireProtocol;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -33,7 +35,7 @@ const WAKER: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new connection.
-    Serve(Stream, Arc<ConnInfo>),
+    Serve(Stream, Arc<ConnInfo>, WireProtocol),
     /// The password of the connection in this place is checked.
     Verified(usize),
     /// To end.
@@ -70,12 +72,12 @@ pub struct Worker {
     /// The way to itself, for threads that do something on its behalf.
     handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
-    listener: Arc<Waker>,
+    listener: ListenerHandle,
 }
 
 impl Worker {
     /// Worker number `index`, and the way to reach it.
-    pub fn new(index: usize, listener: Arc<Waker>) -> io::Result<(Self, Handle)> {
+    pub fn new(index: usize, listener: ListenerHandle) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
@@ -141,7 +143,9 @@ impl Worker {
                 }
                 while let Ok(message) = messages.try_recv() {
                     match message {
-                        Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Serve(stream, info, protocol) => {
+                            serving.add(ctx, &poll, stream, info, protocol);
+                        }
                         Message::Verified(id) => serving.verified(ctx, id),
                         Message::Stop => return Ok(()),
                     }
@@ -165,7 +169,7 @@ struct Serving<'c> {
     shared: &'c Shared,
     index: usize,
     handle: Handle,
-    listener: &'c Waker,
+    listener: &'c ListenerHandle,
     conns: Slab<Conn<'c>>,
     again: VecDeque<usize>,
     buffer: Vec<u8>,
@@ -174,7 +178,14 @@ struct Serving<'c> {
 }
 
 impl<'c> Serving<'c> {
-    fn add(&mut self, ctx: Ctx<'c>, poll: &Poll, mut stream: Stream, info: Arc<ConnInfo>) {
+    fn add(
+        &mut self,
+        ctx: Ctx<'c>,
+        poll: &Poll,
+        mut stream: Stream,
+        info: Arc<ConnInfo>,
+        protocol: WireProtocol,
+    ) {
         let slot = self.conns.vacant_entry();
         let id = slot.key();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
@@ -189,7 +200,7 @@ impl<'c> Serving<'c> {
             self.index
         );
         self.shared.connections.add(info.clone());
-        slot.insert(Conn::new(stream, info));
+        slot.insert(Conn::new(stream, info, protocol));
         self.turn(ctx, id);
     }
 
@@ -259,7 +270,7 @@ impl<'c> Serving<'c> {
             .curr_connections
             .fetch_sub(1, Relaxed);
         if before >= self.shared.settings.conns_max {
-            let _ = self.listener.wake();
+            self.listener.wake();
         }
     }
 

@@ -140,9 +140,9 @@ pub struct Settings {
     pub dump_enabled: bool,
     /// Off with `-W`: `watch` is refused.
     pub watch_enabled: bool,
-    /// `-Y`: the users who may log in, and nobody else may do anything.
+    /// `-Y`: the users who may log in, and nobody else may do anything; with `-S` by SASL, else by a `set`.
     pub auth_file: Option<PathBuf>,
-    /// `-S`: users log in by SASL.
+    /// `-S`: users log in by SASL, in the binary protocol.
     pub sasl: bool,
     /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
     pub sasl_pwdb: Option<PathBuf>,
@@ -388,39 +388,43 @@ impl Settings {
         Ok(())
     }
 
-    /// Text has no SASL, and what a `set` can say in text is no login in another protocol.
+    /// A login of one protocol is none of the other, and a datagram comes from nobody in particular.
     fn check_auth(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        let Some((login, protocol, name)) = self.login() else {
+            return Ok(());
+        };
         let is_given = |long| given.iter().any(|one| one.is(long));
-        if self.sasl {
-            if is_given("protocol") {
-                let reason = "SASL is for the binary protocol alone: -B must be binary";
-                return Err(blame(given, &["enable-sasl"], reason));
-            }
-            let reason = options::not_built_reason("SASL authentication");
-            return Err(blame(given, &["enable-sasl"], reason));
+        if is_given("protocol") && self.protocol != protocol {
+            let reason = format!("this login is for one protocol alone: -B must be {name}");
+            return Err(blame(given, &[login], reason));
         }
-        if self.auth_file.is_some() {
-            if is_given("protocol") && self.protocol != WireProtocol::Ascii {
-                let reason = "a users file is for the text protocol alone: -B must be ascii";
-                return Err(blame(given, &["auth-file"], reason));
-            }
-            self.protocol = WireProtocol::Ascii;
-            // A datagram comes from nobody in particular.
-            let udp = given.iter().rfind(|one| one.is("udp-port"));
-            if let Some(udp) = udp.filter(|udp| udp.value != "0") {
-                return Err(udp.error("there is no UDP with -Y: -U must be 0"));
-            }
+        self.protocol = protocol;
+        let udp = given.iter().rfind(|one| one.is("udp-port"));
+        if let Some(udp) = udp.filter(|udp| udp.value != "0") {
+            return Err(udp.error("there is no login over UDP: -U must be 0 with -S or -Y"));
         }
         Ok(())
     }
 
     fn check_auth_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
-        let is_text = |listen: &Listen| listen.protocol == WireProtocol::Ascii;
-        if self.auth_file.is_some() && !self.listen.iter().all(is_text) {
-            let reason = "with -Y the protocol of an address must be ascii";
+        if let Some((_, protocol, name)) = self.login()
+            && self.listen.iter().any(|one| one.protocol != protocol)
+        {
+            let reason = format!("with -S or -Y the protocol must be that of the login, {name}");
             return Err(blame(given, &["listen"], reason));
         }
         Ok(())
+    }
+
+    /// The option that asks for a login, and the protocol it is for. With both of them `-Y` names SASL's users.
+    fn login(&self) -> Option<(&'static str, WireProtocol, &'static str)> {
+        if self.sasl {
+            Some(("enable-sasl", WireProtocol::Binary, "binary"))
+        } else if self.auth_file.is_some() {
+            Some(("auth-file", WireProtocol::Ascii, "ascii"))
+        } else {
+            None
+        }
     }
 
     /// A daemon works in `/`, its paths were written elsewhere.
@@ -430,6 +434,7 @@ impl Settings {
             (&mut self.pid_file, "pidfile"),
             (&mut self.log_file, "logfile"),
             (&mut self.auth_file, "auth-file"),
+            (&mut self.sasl_pwdb, "daemon"),
         ] {
             if let Some(path) = path {
                 *path = std::path::absolute(&*path)

@@ -307,6 +307,10 @@ fn a_listen_entry_names_its_protocol_and_tag() {
     assert_eq!(s.protocol, WireProtocol::Ascii);
     assert_eq!(s.listen[0].protocol, WireProtocol::Auto);
     assert_eq!(s.listen[1].protocol, WireProtocol::Ascii);
+    let s = settings("-B binary -l proto[ascii]:127.0.0.1,127.0.0.2").unwrap();
+    assert_eq!(s.protocol, WireProtocol::Binary);
+    assert_eq!(s.listen[0].protocol, WireProtocol::Ascii);
+    assert_eq!(s.listen[1].protocol, WireProtocol::Binary);
 }
 
 #[test]
@@ -390,8 +394,7 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ),
         ("-R 0", "-R 0: requests per event must be 1 to 2147483647"),
         ("-b 0", "-b 0: listen backlog must be 1 to 2147483647"),
-        ("-B http", "-B http: protocol must be ascii or auto"),
-        ("-B binary", "-B binary: not built yet: the binary protocol"),
+        ("-B http", "-B http: protocol must be ascii, binary or auto"),
         (
             "-D ab",
             "-D ab: prefix delimiter must be one printable ASCII character",
@@ -400,18 +403,29 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-N 1",
             "-N 1: not built yet: threads by NAPI id; only 0 is accepted",
         ),
-        ("-S", "-S: not built yet: SASL authentication"),
         (
             "-S -B ascii",
-            "-S: SASL is for the binary protocol alone: -B must be binary",
+            "-S: this login is for one protocol alone: -B must be binary",
         ),
         (
             "-S -B auto",
-            "-S: SASL is for the binary protocol alone: -B must be binary",
+            "-S: this login is for one protocol alone: -B must be binary",
+        ),
+        (
+            "-S -l proto[ascii]:127.0.0.1",
+            "-l proto[ascii]:127.0.0.1: with -S or -Y the protocol must be that of the login, binary",
         ),
         (
             "-Y /etc/auth -B auto",
-            "-Y /etc/auth: a users file is for the text protocol alone: -B must be ascii",
+            "-Y /etc/auth: this login is for one protocol alone: -B must be ascii",
+        ),
+        (
+            "-B binary -Y /etc/auth",
+            "-Y /etc/auth: this login is for one protocol alone: -B must be ascii",
+        ),
+        (
+            "-Y /etc/auth -l 127.0.0.1 -l proto[auto]:127.0.0.2",
+            "-l proto[auto]:127.0.0.2: with -S or -Y the protocol must be that of the login, ascii",
         ),
         (
             "-e /mnt/x",
@@ -539,12 +553,8 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ("-l btls:127.0.0.1", "-l btls:127.0.0.1: not built yet: TLS"),
         ("-l mtls:127.0.0.1", "-l mtls:127.0.0.1: not built yet: TLS"),
         (
-            "-l proto[binary]:127.0.0.1",
-            "-l proto[binary]:127.0.0.1: not built yet: the binary protocol",
-        ),
-        (
             "-l proto[x]:127.0.0.1",
-            "-l proto[x]:127.0.0.1: protocol must be ascii or auto",
+            "-l proto[x]:127.0.0.1: protocol must be ascii, binary or auto",
         ),
         (
             "-l tag[]:127.0.0.1",
@@ -681,9 +691,8 @@ fn help_names_what_works_and_nothing_else() {
             assert!(lines >= 1 && text.contains(opt.long), "{}", opt.long);
         }
         let text = text.to_lowercase();
-        assert!(text.contains("unix-socket"));
+        assert!(text.contains("unix-socket") && text.contains("sasl"));
         for word in [
-            "sasl",
             "enable-ssl",
             "ext_path",
             "proxy_config",
@@ -803,7 +812,7 @@ fn errors_of_a_file_tell_the_line() {
         ("port 11211", "1: port: not an option"),
         ("--prot=11211", "1: --prot: unknown option"),
         ("-o a,b", "1: -o a: unknown option"),
-        ("-S", "1: -S: not built yet: SASL authentication"),
+        ("-Z", "1: -Z: not built yet: TLS"),
         ("-h", "1: -h: has no place in a config file"),
         ("--config x", "1: --config x: has no place in a config file"),
         (
@@ -859,5 +868,23 @@ fn the_example_file_shows_every_option_with_its_default() {
             "{} is not in the example",
             opt.long
         );
+    }
+}
+
+#[test]
+fn a_login_has_its_protocol() {
+    for (line, protocol) in [
+        ("", WireProtocol::Auto),
+        ("-Y /etc/auth", WireProtocol::Ascii),
+        ("-Y /etc/auth -B ascii -U 0", WireProtocol::Ascii),
+        ("-S", WireProtocol::Binary),
+        ("-S -B binary", WireProtocol::Binary),
+        ("-S -Y /etc/auth", WireProtocol::Binary),
+    ] {
+        let settings = settings(line).expect(line);
+        assert_eq!(settings.protocol, protocol, "{line}");
+        assert!(settings.listen.iter().all(|one| one.protocol == protocol));
+        assert_eq!(settings.sasl, line.contains("-S"));
+        assert_eq!(settings.auth_file.is_some(), line.contains("-Y"));
     }
 }
