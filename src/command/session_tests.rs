@@ -295,3 +295,42 @@ fn a_session_waits_for_its_password_without_reading_on() {
     assert!(session.is_authenticated());
     assert_eq!(out.plain(), Some(&b"STORED\r\nMN\r\n"[..]));
 }
+
+/// Whatever is said without the password: refusals are all that is answered, and nothing is done.
+#[test]
+fn nothing_but_the_password_leads_past_the_gate() {
+    let refusals = [
+        "CLIENT_ERROR unauthenticated",
+        "CLIENT_ERROR authentication failure",
+        "CLIENT_ERROR bad authentication token format",
+        "CLIENT_ERROR bad command line termination",
+        "CLIENT_ERROR auth token too long",
+    ];
+    for seed in 1..=20 {
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let server = Server::with_users(&format!("ann:secret\nbob:{ARGON2}"));
+        let manner = Manner {
+            piece_max: 1 + rng.below(9000),
+            budget_max: 50,
+            direct: true,
+        };
+        // Text, and noise in which a packet's first byte is as likely as any other.
+        let mut input = conversation(&mut rng);
+        for _ in 0..rng.below(4) {
+            let at = rng.below(input.len());
+            let noise: Vec<u8> = (0..200).map(|_| rng.below(256) as u8).collect();
+            input.splice(at..at, noise);
+        }
+        let got = replies_of(&server, &input, manner, &mut rng);
+        let text = String::from_utf8(got).expect("lines");
+        for line in text.split_terminator("\r\n") {
+            assert!(refusals.contains(&line), "{line}");
+        }
+        let sums = server.shared.stats.read();
+        let (all, classes) = (sums.general, sums.over_classes());
+        assert_eq!(all.auth_cmds, all.auth_errors);
+        assert_eq!((all.cmd_get, all.cmd_flush, all.cmd_meta), (0, 0, 0));
+        assert_eq!(classes.cmd_set, 0);
+    }
+}

@@ -725,18 +725,28 @@ fn version_and_license_are_printed() {
 }
 
 #[test]
-fn the_environment_names_the_port_file() {
-    let env = |name: &str| (name == "MEMCACHED_PORT_FILENAME").then(|| "/tmp/ports".to_owned());
+fn the_environment_names_files() {
+    let env = |name: &str| match name {
+        "MEMCACHED_PORT_FILENAME" => Some("/tmp/ports".to_owned()),
+        "MEMCACHED_SASL_PWDB" => Some("/tmp/users".to_owned()),
+        _ => None,
+    };
     let Ok(Start::Run(s)) = parse(std::iter::empty(), &env) else {
         panic!()
     };
     assert_eq!(s.port_file, Some("/tmp/ports".into()));
+    assert_eq!(s.sasl_pwdb, Some("/tmp/users".into()));
+    assert!(
+        !s.sasl && s.auth_file.is_none(),
+        "the variable alone asks for no login"
+    );
 }
 
 #[test]
 fn a_daemon_gets_absolute_paths() {
     let here = std::env::current_dir().unwrap();
-    let s = settings("-d -P x.pid -s x.sock --logfile /var/log/x").unwrap();
+    let s = settings("-d -P x.pid -s x.sock --logfile /var/log/x -Y x.users").unwrap();
+    assert_eq!(s.auth_file, Some(here.join("x.users")));
     assert_eq!(s.pid_file, Some(here.join("x.pid")));
     assert_eq!(s.unix_socket, Some(here.join("x.sock")));
     assert_eq!(s.log_file, Some("/var/log/x".into()));
