@@ -558,6 +558,28 @@ fn flush_may_be_forbidden() {
 }
 
 #[test]
+fn without_memory_a_store_is_refused_and_swallowed() {
+    let server = Server::start(&["-M", "-m", "8"]);
+    let mut conn = server.connect();
+    let value = vec![b'x'; 100_000];
+    let refused = (0..200).find_map(|at| {
+        let reply = conn.ask_packet(&store(SET, format!("k{at}"), &value));
+        (reply.status != 0).then_some(reply)
+    });
+    let refused = refused.expect("a store beyond the limit is refused");
+    assert_eq!((refused.status, refused.cas), (0x82, 0));
+    assert!(refused.value.starts_with(b"Out of memory"));
+    // With the body in one read, and with one that comes later.
+    let bytes = store(SETQ, "k", &value).opaque(7).bytes();
+    conn.send(&bytes);
+    conn.send(&bytes[..1000]);
+    assert_eq!(conn.expect_packet().status, 0x82);
+    conn.send(&bytes[1000..]);
+    assert_eq!(conn.expect_packet().status, 0x82);
+    conn.round_packet(&packet(NOOP, "", ""), "0a 00");
+}
+
+#[test]
 fn without_uniques_there_are_none() {
     let server = Server::start(&["-C"]);
     let mut conn = server.connect();
