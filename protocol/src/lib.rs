@@ -164,6 +164,9 @@ pub enum Request<'b> {
     Sasl(Sasl<'b>),
 }
 
+/// Requests are copied into batches: one that grows makes all of them slower.
+const _: () = assert!(size_of::<Request<'_>>() <= 120);
+
 /// How a request wants to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyMode<'b> {

@@ -119,8 +119,99 @@ fn conversation(rng: &mut Rng) -> Vec<u8> {
     input
 }
 
+/// A binary packet. What its lengths say is true.
+fn packet(opcode: u8, cas: u64, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+    let body_len = extras.len() + key.len() + value.len();
+    let mut packet = vec![
+        0x80,
+        opcode,
+        0,
+        key.len() as u8,
+        extras.len() as u8,
+        0,
+        0,
+        0,
+    ];
+    packet.extend_from_slice(&(body_len as u32).to_be_bytes());
+    packet.extend_from_slice(&[0xca, 0xfe, 0, opcode]);
+    packet.extend_from_slice(&cas.to_be_bytes());
+    [&packet, extras, key, value].concat()
+}
+
+/// The same in binary, with batches of quiet gets.
+fn binary_conversation(rng: &mut Rng) -> Vec<u8> {
+    use protocol::binary::opcode::*;
+    let mut input = Vec::new();
+    for _ in 0..80 {
+        let key = format!("key {}\r\n", rng.below(8)).into_bytes();
+        let (opcode, cas) = (
+            |from: &[u8], rng: &mut Rng| from[rng.below(from.len())],
+            rng.below(9) / 8,
+        );
+        let (exptime, count) = ([0; 4], [0, 0, 0, 0, 0, 0, 0, 5].repeat(2));
+        input.extend(match rng.below(12) {
+            0..3 => {
+                let size = [0, 3, 100, 5000, 200_000, 1_048_576][rng.below(6)];
+                let opcode = opcode(&[SET, SETQ, ADD, ADDQ, REPLACE, REPLACEQ], rng);
+                packet(opcode, cas as u64, &[7; 8], &key, &value(rng, size))
+            }
+            3 => {
+                let size = [0, 3, 100, 5000][rng.below(4)];
+                let opcode = opcode(&[APPEND, APPENDQ, PREPEND, PREPENDQ], rng);
+                packet(opcode, 0, b"", &key, &value(rng, size))
+            }
+            4 => packet(opcode(&[DELETE, DELETEQ], rng), cas as u64, b"", &key, b""),
+            5 => packet(
+                opcode(&[TOUCH, GAT, GATQ, GATK, GATKQ], rng),
+                0,
+                &exptime,
+                &key,
+                b"",
+            ),
+            6 => {
+                let extras = [&count[..], &exptime].concat();
+                packet(
+                    opcode(&[INCREMENT, INCREMENTQ, DECREMENT], rng),
+                    0,
+                    &extras,
+                    b"n",
+                    b"",
+                )
+            }
+            7 => packet(0x30 + rng.below(9) as u8, 0, b"four", &key, b"body"),
+            8 => packet(
+                opcode(&[SASL_AUTH, SASL_STEP], rng),
+                0,
+                b"",
+                b"PLAIN",
+                b"\0user\0pass",
+            ),
+            9 => packet(opcode(&[NOOP, VERSION], rng), 0, b"", b"", b""),
+            _ => (0..1 + rng.below(30))
+                .flat_map(|_| {
+                    let key = format!("key {}\r\n", rng.below(12)).into_bytes();
+                    packet(opcode(&[GET, GETQ, GETKQ, GETKQ], rng), 0, b"", &key, b"")
+                })
+                .collect(),
+        });
+    }
+    // What is not well formed ends it.
+    input.extend(packet(GET, 0, b"", b"", b""));
+    input.extend(packet(NOOP, 0, b"", b"", b""));
+    input
+}
+
 #[test]
 fn replies_are_the_same_however_the_input_is_cut() {
+    same_replies_however_cut(conversation);
+}
+
+#[test]
+fn binary_replies_are_the_same_however_the_input_is_cut() {
+    same_replies_however_cut(binary_conversation);
+}
+
+fn same_replies_however_cut(conversation: fn(&mut Rng) -> Vec<u8>) {
     let manners = [
         Manner {
             piece_max: 1 << 22,
@@ -179,6 +270,12 @@ fn a_value_sent_byte_by_byte_arrives() {
         got,
         b"STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\nHD\r\nVA 2\r\nok\r\n"
     );
+    let input = [
+        packet(0x11, 0, &[0; 8], b"a", b"hello"),
+        packet(0x00, 0, b"", b"a", b""),
+    ];
+    let got = replies(&input.concat(), one, &mut rng);
+    assert!(got.len() == 33 && got.ends_with(b"\0\0\0\0hello"));
 }
 
 #[test]

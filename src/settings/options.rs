@@ -287,7 +287,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "protocol",
         ("NAME", "auto"),
         |s, v| WireProtocol::parse(v).map(|protocol| s.protocol = protocol),
-        "protocol of the connections: ascii or auto",
+        "protocol of the connections: ascii, binary or auto",
     ),
     value(
         "I",
