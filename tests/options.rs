@@ -151,7 +151,6 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-f 1", "-f 1"),
         ("-p 65536", "-p 65536"),
         ("-B http", "-B http"),
-        ("-B binary", "-B binary"),
         ("-S", "-S"),
         ("-S -B ascii", "-S"),
         ("-S -B auto", "-S"),
