@@ -439,7 +439,11 @@ fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
             touch_hits);
     }
     reply::stat(&mut out.buf, "active_slabs", active);
-    reply::stat(&mut out.buf, "total_malloced", pages << 20);
+    reply::stat(
+        &mut out.buf,
+        "total_malloced",
+        pages * ctx.cache.page_bytes(),
+    );
 }
 
 /// `stats conns`.
