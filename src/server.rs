@@ -13,8 +13,8 @@ use std::time::Duration;
 use slab_alloc::{Config, Sizes};
 
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
-use crate::command::{Shared, StopMode};
-use crate::net::{Bound, Handle, Listener, Worker};
+use crate::command::{Certs, Shared, StopMode};
+use crate::net::{Bound, Handle, Listener, Tls, Worker};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -30,11 +30,18 @@ const ITEM_HEAD_BYTES: usize = 32;
 pub struct Server {
     settings: Settings,
     bound: Bound,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Binds the sockets. The error names the address.
+    /// Binds the sockets, and reads the certificates, which may be for root alone. The error names the address or the
+    /// file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
+        let tls = if settings.tls.enabled {
+            Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
+        } else {
+            None
+        };
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
             log::info!(
@@ -48,17 +55,30 @@ impl Server {
             let written = sys::write_port_file(path, &bound.addrs, &[]);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(Server { settings, bound })
+        Ok(Server {
+            settings,
+            bound,
+            tls,
+        })
     }
 
     /// Builds the cache and starts the threads.
     pub fn start(self) -> Result<Running, String> {
-        let Server { settings, bound } = self;
+        let Server {
+            settings,
+            bound,
+            tls,
+        } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
-        let threads =
-            Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
-        Ok(Running { threads })
+        let mut shared = Shared::new(settings, cache, stop_by_client);
+        shared.certs = tls.clone().map(|tls| {
+            let counters = tls.counters().clone();
+            Certs::new(move || tls.reload(), counters, shared.clock.now())
+        });
+        let shared = Arc::new(shared);
+        let threads = Threads::start(shared.clone(), bound, tls)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        Ok(Running { shared, threads })
     }
 }
 
@@ -162,10 +182,22 @@ fn tune(cache: &Cache, settings: &Settings) {
 /// A server at work.
 #[derive(Debug)]
 pub struct Running {
+    shared: Arc<Shared>,
     threads: Threads,
 }
 
 impl Running {
+    /// Reads again what can change while the server runs: the certificates. What fails is logged and stays as it was.
+    pub fn reload(&self) {
+        match &self.shared.certs {
+            Some(certs) => match certs.refresh(self.shared.clock.now()) {
+                Ok(()) => log::info!("the certificates were read again"),
+                Err(reason) => log::warn!("SIGHUP: {reason}"),
+            },
+            None => log::warn!("SIGHUP: there is nothing to read again"),
+        }
+    }
+
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
@@ -184,7 +216,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, bound: Bound) -> io::Result<Self> {
+    fn start(shared: Arc<Shared>, bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -220,7 +252,7 @@ impl Threads {
         }
         let (to, stop_listener) = (handles.clone(), stop.clone());
         let listener = named("listener".into()).spawn(move || {
-            let ended = listener.run(&shared, bound, &to, &stop_listener);
+            let ended = listener.run(&shared, bound, tls.as_deref(), &to, &stop_listener);
             ended.expect("a poll only fails by our own fault");
         })?;
         Ok(Threads {

@@ -72,8 +72,23 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
         AdminVerb::Lru => lru(ctx, &words),
         AdminVerb::DebugTime => debugtime(ctx, &words),
         AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
-        // A memcached that is built without TLS and without storage on disk does not know these either.
-        AdminVerb::RefreshCerts | AdminVerb::Extstore => Err(ErrorLine::Error),
+        AdminVerb::RefreshCerts => match &ctx.shared.certs {
+            Some(certs) => match certs.refresh(ctx.now) {
+                Ok(()) => Ok(()),
+                Err(reason) => {
+                    log::warn!("refresh_certs: {reason}");
+                    if !request.noreply {
+                        out.bytes(reason.as_bytes());
+                        out.bytes(b"\r\n");
+                    }
+                    return AdminOutcome::Done;
+                }
+            },
+            // As a memcached that is built without TLS.
+            None => Err(ErrorLine::Error),
+        },
+        // A memcached that is built without storage on disk does not know it either.
+        AdminVerb::Extstore => Err(ErrorLine::Error),
     };
     if !request.noreply {
         match answer {

@@ -18,9 +18,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::stream::Stream;
+use super::tls::Tls;
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
-use crate::settings::{Listen, Settings};
+use crate::settings::{ClientCert, Listen, Settings};
 use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
@@ -38,7 +39,8 @@ enum Acceptor {
 /// All bound sockets.
 #[derive(Debug, Default)]
 pub struct Bound {
-    acceptors: Vec<(Acceptor, Arc<str>)>,
+    /// Each with its name, and what TLS asks of its clients; `None` is plain text.
+    acceptors: Vec<(Acceptor, Arc<str>, Option<ClientCert>)>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
     /// The unix socket, to be removed in the end.
@@ -77,7 +79,8 @@ impl Bound {
                         .map_err(|error| format!("{addr}: {error}"))?;
                     let name = format!("tcp:{addr}");
                     self.addrs.push(addr);
-                    self.acceptors.push((Acceptor::Tcp(listener), name.into()));
+                    let acceptor = Acceptor::Tcp(listener);
+                    self.acceptors.push((acceptor, name.into(), listen.tls));
                 }
                 Err(error) if is_missing(&error) => {
                     missing = Some(format!("cannot listen on {addr}: {error}"))
@@ -108,6 +111,7 @@ impl Bound {
         self.acceptors.push((
             Acceptor::Unix(UnixListener::from_std(socket.into())),
             name.into(),
+            None,
         ));
         self.path = Some(path.to_owned());
         Ok(())
@@ -164,11 +168,12 @@ impl Listener {
         self,
         shared: &Shared,
         mut bound: Bound,
+        tls: Option<&Tls>,
         workers: &[Handle],
         stop: &AtomicBool,
     ) -> io::Result<()> {
         let Listener { mut poll, .. } = self;
-        for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
+        for (id, (acceptor, name, _)) in bound.acceptors.iter_mut().enumerate() {
             let registry = poll.registry();
             let fd = match acceptor {
                 Acceptor::Tcp(listener) => {
@@ -193,6 +198,7 @@ impl Listener {
         shared.connections.accepting_conns.store(1, Relaxed);
         let mut accepting = Accepting {
             shared,
+            tls,
             workers,
             next: 0,
             full_since: None,
@@ -205,8 +211,8 @@ impl Listener {
                 polled => polled?,
             }
             // All of them at each event: a waker's event means that any may have clients waiting.
-            for (acceptor, name) in &bound.acceptors {
-                if accepting.accept_all(acceptor, name) == Accepted::NoFiles {
+            for (acceptor, name, cert) in &bound.acceptors {
+                if accepting.accept_all(acceptor, name, *cert) == Accepted::NoFiles {
                     pause = Some(NO_FILES_PAUSE);
                 }
             }
@@ -227,6 +233,7 @@ enum Accepted {
 
 struct Accepting<'s> {
     shared: &'s Shared,
+    tls: Option<&'s Tls>,
     workers: &'s [Handle],
     next: usize,
     /// Since when clients are left in the backlog.
@@ -234,7 +241,12 @@ struct Accepting<'s> {
 }
 
 impl Accepting<'_> {
-    fn accept_all(&mut self, acceptor: &Acceptor, name: &Arc<str>) -> Accepted {
+    fn accept_all(
+        &mut self,
+        acceptor: &Acceptor,
+        name: &Arc<str>,
+        cert: Option<ClientCert>,
+    ) -> Accepted {
         let (shared, connections) = (self.shared, &self.shared.connections);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
@@ -265,16 +277,38 @@ impl Accepting<'_> {
             };
             if full {
                 connections.rejected_connections.fetch_add(1, Relaxed);
-                // The line fits the empty socket buffer, so it needs no waiting.
-                let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                // The line fits the empty socket buffer, so it needs no waiting. There is none before a handshake.
+                if cert.is_none() {
+                    let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                }
                 continue;
             }
+            let stream = match self.secured(stream, cert) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    log::warn!("{peer}: closed: {error}");
+                    continue;
+                }
+            };
             connections.curr_connections.fetch_add(1, Relaxed);
             connections.total_connections.fetch_add(1, Relaxed);
             let now = shared.clock.now().0;
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
             self.workers[self.next].send(Message::Serve(stream, Arc::new(info)));
             self.next = (self.next + 1) % self.workers.len();
+        }
+    }
+}
+
+impl Accepting<'_> {
+    /// The stream with TLS around it, if its listener wants that.
+    fn secured(&self, stream: Stream, cert: Option<ClientCert>) -> Result<Stream, String> {
+        match (stream, cert) {
+            (Stream::Tcp(socket), Some(cert)) => {
+                let tls = self.tls.ok_or("TLS is not set up")?;
+                tls.accept(socket, cert).map(Stream::Tls)
+            }
+            (stream, _) => Ok(stream),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn text() -> String {
     }
     text.push_str(
         "\nenvironment:\n  MEMCACHED_PORT_FILENAME         write the ports that were bound to this file\n\
-         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP is logged.\n",
+         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP reads the certificates again.\n",
     );
     text
 }

@@ -21,6 +21,7 @@ mod listen;
 mod options;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::error::Error;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use given::Given;
 pub use listen::{Listen, WireProtocol};
+pub use tls::{ClientCert, Tls, TlsVersion};
 
 /// Bytes of one slab page, the upper bound of a chunk.
 const PAGE_BYTES: usize = 1 << 20;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub port_file: Option<PathBuf>,
     /// `-B`: what connections may speak unless their listen entry says otherwise.
     pub protocol: WireProtocol,
+    /// `-Z` and the `ssl_..` options.
+    pub tls: Tls,
     /// `-c`: client connections at one time.
     pub conns_max: usize,
     /// Answer an error and close when full, instead of leaving the peer in the backlog.
@@ -180,6 +184,7 @@ impl Default for Settings {
             unix_mask: 0o700,
             port_file: None,
             protocol: WireProtocol::Auto,
+            tls: Tls::default(),
             conns_max: 1024,
             maxconns_fast: true,
             backlog: 1024,
@@ -318,6 +323,7 @@ impl Settings {
             return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
         }
         self.listen = listen::resolve(self, given)?;
+        tls::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -381,6 +387,9 @@ impl Settings {
             (&mut self.unix_socket, "unix-socket"),
             (&mut self.pid_file, "pidfile"),
             (&mut self.log_file, "logfile"),
+            (&mut self.tls.chain_cert, "ssl_chain_cert"),
+            (&mut self.tls.key, "ssl_key"),
+            (&mut self.tls.ca_cert, "ssl_ca_cert"),
         ] {
             if let Some(path) = path {
                 *path = std::path::absolute(&*path)

@@ -340,7 +340,12 @@ pub(super) static OPTIONS: &[Opt] = &[
     not_built("S", "enable-sasl", "", "SASL authentication"),
     not_built("Y", "auth-file", "FILE", "authentication"),
     not_built("e", "memory-file", "FILE", "restart from a memory file"),
-    not_built("Z", "enable-ssl", "", "TLS"),
+    flag(
+        "Z",
+        "enable-ssl",
+        |s| s.tls.enabled = true,
+        "encrypt TCP connections with TLS; see ssl_chain_cert and the others below",
+    ),
     value(
         "N",
         "napi_ids",
