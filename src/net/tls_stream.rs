@@ -109,14 +109,15 @@ impl TlsStream {
         };
         self.drained = noting.short;
         self.heard |= n > 0;
-        if let Err(error) = self.tls.process_new_packets() {
-            return Err(self.failed(io::Error::new(ErrorKind::InvalidData, error)));
-        }
+        let processed = self.tls.process_new_packets();
         if !self.established && !self.tls.is_handshaking() {
             self.established = true;
             if self.tls.handshake_kind() != Some(HandshakeKind::Resumed) {
                 self.counters.ssl_new_sessions.fetch_add(1, Relaxed);
             }
+        }
+        if let Err(error) = processed {
+            return Err(self.failed(io::Error::new(ErrorKind::InvalidData, error)));
         }
         self.flush()?;
         Ok(n)

@@ -149,6 +149,15 @@ impl Server {
         }
     }
 
+    /// The TCP ports of a server that listens on several, in the order of its options.
+    pub fn ports(&self) -> Vec<u16> {
+        let text = fs::read_to_string(self.dir.0.join("port")).expect("the port file");
+        let ports = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("TCP INET: "));
+        ports.map(|port| port.parse().expect("a port")).collect()
+    }
+
     /// The socket's path, for a server on a unix socket.
     pub fn socket_path(&self) -> Option<&Path> {
         match &self.address {
