@@ -10,6 +10,8 @@
 //!     and of input one record (18 KB), or one handshake message (64 KB).
 //! E3. The handshake has no step of its own: `read` drives it, and what it has to send waits for `flush` as replies do.
 //! E4. After an error the stream is not used again; its alert is sent if the socket takes it.
+//!
+//! An idle connection costs about 7 KB, 4 KB of them rustls's buffer; one that has sent nothing yet costs 2 KB.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub struct TlsStream {
     drained: bool,
     /// Anything has come from the peer.
     heard: bool,
+    /// rustls's buffer has grown for a record that came in pieces.
+    grown: bool,
 }
 
 impl TlsStream {
@@ -54,15 +58,21 @@ impl TlsStream {
             established: false,
             drained: false,
             heard: false,
+            grown: false,
         })
     }
 
     pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.drained = false;
-        for _ in 0..FILLS_MAX {
+        for fills in 0..FILLS_MAX {
             match self.take(bufs) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                taken => return taken,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.grown |= fills > 0,
+                taken => {
+                    if self.drained && self.grown {
+                        self.shrink();
+                    }
+                    return taken;
+                }
             }
             if self.fill()? == 0 {
                 return self.end_of_stream();
@@ -94,6 +104,13 @@ impl TlsStream {
             }
         }
         Ok(sum)
+    }
+
+    /// Lets rustls give back what its buffer has grown by, which it does before it reads.
+    fn shrink(&mut self) {
+        self.grown = false;
+        // Nothing is read, so there is nothing to fail.
+        let _ = self.tls.read_tls(&mut Nothing);
     }
 
     /// Reads the socket once and lets rustls look at it; 0 at the end of the stream.
@@ -175,6 +192,15 @@ impl Drop for TlsStream {
             self.tls.send_close_notify();
             let _ = self.flush();
         }
+    }
+}
+
+/// A socket on which nothing has come.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
     }
 }
 
