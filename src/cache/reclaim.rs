@@ -18,6 +18,7 @@
 //! R2. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's).
 //! R3. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -33,6 +34,8 @@ use crate::clock::RelTime;
 const ROUNDS: usize = 256;
 /// Rounds before it waits for a page move that is in its way.
 const ROUNDS_UNHURRIED: usize = 8;
+/// Rounds without any progress before it gives up.
+const ROUNDS_IN_VAIN: usize = 3;
 /// Tails looked at for one eviction; the last few are evicted even if they are active.
 const TAILS: usize = 24;
 /// A class that has evicted so many bytes asks whether it should get a page. The first number holds after it got one, so
@@ -43,8 +46,8 @@ const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
 const TAILS_FOR_END: usize = 2;
 /// With tails of the same age, the class with so many times the pages gives one.
 const RICHER: usize = 4;
-/// Pages looked at before a move is given up: each may hold a chunk that is in hands.
-const PAGES_TRIED: usize = 128;
+/// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
+const TRIED_BYTES: usize = 128 << 20;
 /// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
 const IN_VAIN_BYTES: usize = 2 << 20;
 /// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
@@ -150,7 +153,7 @@ struct Donor {
 
 /// What a search for a page has tried in vain.
 struct Tried {
-    pages: Vec<PageId>,
+    pages: HashSet<PageId, ahash::RandomState>,
     classes: ClassMask,
     /// Bytes of the chunks that were vacated in pages that could not be emptied.
     in_vain: usize,
@@ -200,9 +203,22 @@ impl Cache {
             .or_else(|| self.alloc_by_force(class, now))
     }
 
+    /// A chunk of `class` for somebody who holds a stripe: a free one, or the tail's. A page cannot be moved meanwhile,
+    /// since any may hold items of that stripe.
+    pub(super) fn alloc_at_hand(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
+        let slabs = self.items.slabs();
+        let evict = || {
+            self.evict_tail(class, now)
+                .then(|| slabs.alloc(class))
+                .flatten()
+        };
+        slabs.alloc(class).or_else(evict)
+    }
+
     #[cold]
     fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
+        let mut in_vain = 0;
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, now)
                 || self.evict_tail(class, now)
@@ -217,7 +233,12 @@ impl Cache {
                 return Some(chunk);
             }
             if !progress {
-                break;
+                in_vain += 1;
+                if in_vain == ROUNDS_IN_VAIN || !self.tuning.may_evict.load(Relaxed) {
+                    break;
+                }
+                // What others have in hands, or under a stripe's lock, they may have let go of.
+                std::thread::yield_now();
             }
         }
         self.counters.malloc_fails.fetch_add(1, Relaxed);
@@ -331,13 +352,24 @@ impl Cache {
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
-        let slabs = self.items.slabs();
-        let of_class = || slabs.page_class(slabs.page_of(handle)) == Some(class);
         // A page may change its class while it holds no linked item; what is read then are another item's bytes.
-        of_class()
+        self.is_chunk_of(handle, class)
             && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
             && self.items.class(handle) == Some(class)
-            && of_class()
+            && self.is_chunk_of(handle, class)
+    }
+
+    /// True if the chunk was handed out since its page got `class`: if not, its header is what others left there.
+    fn is_chunk_of(&self, chunk: ChunkHandle, class: ClassId) -> bool {
+        let slabs = self.items.slabs();
+        let page = slabs.page_of(chunk);
+        let mut chunks = slabs.page_chunks(page);
+        let handed_out = chunks.size_hint().0;
+        let Some(first) = chunks.next() else {
+            return false;
+        };
+        let offset = (chunk.to_raw() - first.to_raw()) as usize * slabs.granule_bytes();
+        slabs.page_class(page) == Some(class) && offset < handed_out * slabs.chunk_bytes(class)
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
@@ -455,11 +487,13 @@ impl Cache {
         donor: impl Fn(&Tried) -> Option<ClassId>,
     ) -> bool {
         let mut tried = Tried {
-            pages: Vec::new(),
+            pages: HashSet::default(),
             classes: ClassMask::NONE,
             in_vain: 0,
         };
-        while tried.pages.len() < PAGES_TRIED && tried.in_vain < IN_VAIN_BYTES {
+        while tried.pages.len() < TRIED_BYTES / self.items.slabs().page_bytes()
+            && tried.in_vain < IN_VAIN_BYTES
+        {
             let Some(donor) = donor(&tried) else {
                 return false;
             };
@@ -501,7 +535,7 @@ impl Cache {
         if Some(page) != oldest {
             self.moves.looked_at.store(page.get(), Relaxed);
         }
-        tried.pages.push(page);
+        tried.pages.insert(page);
         // What is not worth emptying is seen before anything is evicted for it.
         if !slabs.begin_drain_page(page) {
             return false;

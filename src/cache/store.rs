@@ -522,6 +522,42 @@ impl<'c> Entry<'c> {
         self.cache.items.overwrite_value(self.handle(), value);
     }
 
+    /// As [`Cache::create`], for a new item that is made from what the entry has found. If a page has to be moved for it,
+    /// the stripe is let go meanwhile; should the key have changed by then, that counts as a lack of memory.
+    pub fn create(&mut self, spec: &ItemSpec<'_>) -> Result<NewItem<'c>, AllocError> {
+        let (cache, now) = (self.cache, self.now);
+        let at_hand = cache
+            .items
+            .create(spec, |class| cache.alloc_at_hand(class, now));
+        if !matches!(at_hand, Err(AllocError::OutOfMemory)) {
+            return at_hand;
+        }
+        let before = self
+            .found
+            .map(|found| (cache.items.cas(found.handle), found.handle));
+        let created = self.guard.unlocked(|| cache.create(spec, now));
+        let is_it = |handle| cache.items.key(handle) == spec.key;
+        let found = self.guard.find(self.hash, is_it);
+        self.found = found.map(|(slot, handle)| Found {
+            slot: Some(slot),
+            handle,
+        });
+        let same = match (before, self.found) {
+            (None, None) => true,
+            // A page move gives an item another handle and keeps its CAS unique, which without CAS is always 0.
+            (Some((cas, handle)), Some(found)) => {
+                let unique = cas != 0 && cas == cache.items.cas(found.handle);
+                (unique || handle == found.handle) && cache.life(found.handle, now) == Lookup::Found
+            }
+            _ => false,
+        };
+        if same {
+            created
+        } else {
+            Err(AllocError::OutOfMemory)
+        }
+    }
+
     /// Puts a new item in the place of the present one, or of none.
     pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
         let cache = self.cache;

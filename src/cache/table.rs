@@ -224,7 +224,7 @@ impl Table {
             Ok(state) => Some(StripeGuard {
                 table: self,
                 stripe,
-                state,
+                state: Some(state),
             }),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => panic!("a holder of the stripe panicked"),
@@ -245,7 +245,7 @@ impl Table {
         StripeGuard {
             table: self,
             stripe,
-            state,
+            state: Some(state),
         }
     }
 
@@ -254,8 +254,8 @@ impl Table {
         let mut shape = TableShape::default();
         for stripe in 0..self.stripes.len() {
             let guard = self.lock_stripe(stripe);
-            shape.buckets += (1usize << guard.state.level) + guard.state.split as usize;
-            shape.items += guard.state.items as usize;
+            shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
+            shape.items += guard.state().items as usize;
         }
         shape.overflow_buckets = self.overflow_list().in_use as usize;
         shape
@@ -294,7 +294,8 @@ impl Table {
 pub struct StripeGuard<'t> {
     table: &'t Table,
     stripe: usize,
-    state: MutexGuard<'t, StripeState>,
+    /// Absent only while [`StripeGuard::unlocked`] runs.
+    state: Option<MutexGuard<'t, StripeState>>,
 }
 
 /// Where an item's slot is; good until its stripe changes.
@@ -309,6 +310,24 @@ struct Cursor<'t> {
 }
 
 impl<'t> StripeGuard<'t> {
+    #[inline]
+    fn state(&self) -> &StripeState {
+        self.state.as_ref().expect("the stripe is locked")
+    }
+
+    #[inline]
+    fn state_mut(&mut self) -> &mut StripeState {
+        self.state.as_mut().expect("the stripe is locked")
+    }
+
+    /// Lets the stripe go while `work` runs, and locks it again: every slot known before may have changed.
+    pub fn unlocked<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        self.state = None;
+        let done = work();
+        *self = self.table.lock_stripe(self.stripe);
+        done
+    }
+
     /// True if `hash` belongs to this stripe.
     pub fn covers(&self, hash: KeyHash) -> bool {
         self.table.stripe_index(hash) == self.stripe
@@ -317,7 +336,7 @@ impl<'t> StripeGuard<'t> {
     fn home(&self, hash: KeyHash) -> Cursor<'t> {
         let index = self
             .table
-            .bucket_index(hash, self.state.level, self.state.split);
+            .bucket_index(hash, self.state().level, self.state().split);
         Cursor {
             bucket: self.table.buckets.get(index),
             slot: 0,
@@ -355,10 +374,10 @@ impl<'t> StripeGuard<'t> {
     pub fn insert(&mut self, hash: KeyHash, handle: ChunkHandle) {
         debug_assert!(self.covers(hash));
         self.append(self.home(hash), slot(hash, handle));
-        self.state.items += 1;
-        let buckets = (1u32 << self.state.level) + self.state.split;
-        let full = self.state.items * 2 > buckets * ITEMS_PER_BUCKET_X2;
-        if full && self.table.may_grow && self.state.level < self.table.level_max {
+        self.state_mut().items += 1;
+        let buckets = (1u32 << self.state().level) + self.state().split;
+        let full = self.state().items * 2 > buckets * ITEMS_PER_BUCKET_X2;
+        if full && self.table.may_grow && self.state().level < self.table.level_max {
             self.split();
         }
     }
@@ -393,7 +412,7 @@ impl<'t> StripeGuard<'t> {
         {
             self.cut(before);
         }
-        self.state.items -= 1;
+        self.state_mut().items -= 1;
     }
 
     /// Frees the (empty) overflow behind `bucket`.
@@ -435,7 +454,7 @@ impl<'t> StripeGuard<'t> {
 
     /// Splits the bucket in turn: its items part by the next bit of their hash.
     fn split(&mut self) {
-        let (level, split) = (self.state.level, self.state.split);
+        let (level, split) = (self.state().level, self.state().split);
         let bits = self.table.stripe_bits;
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
@@ -473,19 +492,19 @@ impl<'t> StripeGuard<'t> {
             }
         }
         self.cut(stay.bucket);
-        self.state.split += 1;
-        if self.state.split == 1 << level {
-            self.state.level += 1;
-            self.state.split = 0;
+        self.state_mut().split += 1;
+        if self.state().split == 1 << level {
+            self.state_mut().level += 1;
+            self.state_mut().split = 0;
         }
-        let shape = self.state.level << 27 | self.state.split;
+        let shape = self.state().level << 27 | self.state().split;
         self.table.stripes[self.stripe].shape.store(shape, Relaxed);
     }
 
     /// Every item of the stripe.
     pub fn entries(&self) -> Vec<(KeyHash, ChunkHandle)> {
-        let mut entries = Vec::with_capacity(self.state.items as usize);
-        for local in 0..(1usize << self.state.level) + self.state.split as usize {
+        let mut entries = Vec::with_capacity(self.state().items as usize);
+        for local in 0..(1usize << self.state().level) + self.state().split as usize {
             let mut next = Some(
                 self.table
                     .buckets
@@ -505,7 +524,7 @@ impl<'t> StripeGuard<'t> {
     #[cfg(test)]
     pub fn check_invariants(&self) {
         let mut items = 0;
-        for local in 0..(1usize << self.state.level) + self.state.split as usize {
+        for local in 0..(1usize << self.state().level) + self.state().split as usize {
             let index = local << self.table.stripe_bits | self.stripe;
             let mut next = Some(self.table.buckets.get(index));
             let mut ended = false;
@@ -518,7 +537,7 @@ impl<'t> StripeGuard<'t> {
                         let hash = slot_hash(slot);
                         let home =
                             self.table
-                                .bucket_index(hash, self.state.level, self.state.split);
+                                .bucket_index(hash, self.state().level, self.state().split);
                         assert_eq!(home, index, "T3: a slot in the wrong chain");
                         items += 1;
                     }
@@ -529,7 +548,7 @@ impl<'t> StripeGuard<'t> {
                 }
             }
         }
-        assert_eq!(items, self.state.items);
+        assert_eq!(items, self.state().items);
     }
 }
 

@@ -13,6 +13,6 @@ mod tls;
 mod tls_stream;
 mod worker;
 
-pub use listener::{Bound, Listener};
+pub use listener::{Bound, Listener, ListenerHandle};
 pub use tls::Tls;
 pub use worker::{Handle, Worker};
