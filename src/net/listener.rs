@@ -310,9 +310,7 @@ impl Accepting<'_> {
             self.next = (self.next + 1) % self.workers.len();
         }
     }
-}
 
-impl Accepting<'_> {
     /// The stream with TLS around it, if its listener wants that.
     fn secured(&self, stream: Stream, cert: Option<ClientCert>) -> Result<Stream, String> {
         match (stream, cert) {
