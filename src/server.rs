@@ -14,8 +14,8 @@ use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
-use crate::command::{Shared, StopMode};
-use crate::net::{Bound, Handle, Listener, ListenerHandle, Worker};
+use crate::command::{Certs, Shared, StopMode};
+use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -36,13 +36,19 @@ pub struct Server {
     settings: Settings,
     auth: Option<Auth>,
     bound: Bound,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Binds the sockets, and reads the users, whose file may be for root's eyes. The error names the address, or the
-    /// file and its line.
+    /// Binds the sockets, and reads users and certificates, whose files may be for root's eyes. The error names the
+    /// address, or the file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
         let auth = auth(&settings)?;
+        let tls = if settings.tls.enabled {
+            Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
+        } else {
+            None
+        };
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
             log::warn!(
@@ -60,6 +66,7 @@ impl Server {
             settings,
             auth,
             bound,
+            tls,
         })
     }
 
@@ -69,10 +76,16 @@ impl Server {
             settings,
             auth,
             bound,
+            tls,
         } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let shared = Arc::new(Shared::new(settings, cache, stop_by_client).with_auth(auth));
-        let threads = Threads::start(shared.clone(), bound)
+        let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
+        shared.certs = tls.clone().map(|tls| {
+            let counters = tls.counters().clone();
+            Certs::new(move || tls.reload(), counters, shared.clock.now())
+        });
+        let shared = Arc::new(shared);
+        let threads = Threads::start(shared.clone(), bound, tls)
             .map_err(|error| format!("cannot start: {error}"))?;
         Ok(Running { shared, threads })
     }
@@ -210,12 +223,21 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads again what may have changed on disk. What cannot be read stays as it was.
+    /// Reads users and certificates again. What cannot be read stays as it was.
     pub fn reload(&self) {
+        let certs = self.shared.certs.as_ref();
+        match certs.map(|certs| certs.refresh(self.shared.clock.now())) {
+            Some(Ok(())) => log::info!("SIGHUP: the certificates were read again"),
+            Some(Err(reason)) => log::warn!("SIGHUP: {reason}"),
+            None => {}
+        }
         match self.shared.auth.as_ref().map(Auth::reload) {
             Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
             Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
-            None => log::warn!("SIGHUP: there is nothing to read again"),
+            None if self.shared.certs.is_none() => {
+                log::warn!("SIGHUP: there is nothing to read again");
+            }
+            None => {}
         }
     }
 
@@ -240,7 +262,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, bound: Bound) -> io::Result<Self> {
+    fn start(shared: Arc<Shared>, bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -282,7 +304,7 @@ impl Threads {
         }
         let (to, stop_listener) = (handles.clone(), stop.clone());
         let listener = named("listener".into()).spawn(move || {
-            let ended = listener.run(&shared, bound, &to, &stop_listener);
+            let ended = listener.run(&shared, bound, tls.as_deref(), &to, &stop_listener);
             ended.expect("a poll only fails by our own fault");
         })?;
         Ok(Threads {

@@ -74,8 +74,18 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
         AdminVerb::Lru => lru(ctx, &words),
         AdminVerb::DebugTime => debugtime(ctx, &words),
         AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
-        // A memcached that is built without TLS and without storage on disk does not know these either.
-        AdminVerb::RefreshCerts | AdminVerb::Extstore => Err(ErrorLine::Error),
+        AdminVerb::RefreshCerts => match refresh_certs(ctx) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                if !request.noreply {
+                    out.bytes(reason.as_bytes());
+                    out.bytes(b"\r\n");
+                }
+                return AdminOutcome::Done;
+            }
+        },
+        // A memcached that is built without storage on disk does not know it.
+        AdminVerb::Extstore => Err(ErrorLine::Error),
     };
     if !request.noreply {
         match answer {
@@ -120,6 +130,14 @@ pub(super) fn execute_binary<'c>(
     } else {
         AdminOutcome::Done
     }
+}
+
+/// `refresh_certs`; what fails is told in a line of memcached's, without the usual words before it.
+fn refresh_certs(ctx: Ctx<'_>) -> Result<(), String> {
+    let certs = ctx.shared.certs.as_ref().ok_or("Error TLS not enabled")?;
+    certs
+        .refresh(ctx.now)
+        .inspect_err(|reason| log::warn!("refresh_certs: {reason}"))
 }
 
 /// `flush_all [DELAY]`.
@@ -458,7 +476,7 @@ mod tests {
             ),
             ("lru_crawler enable", "OK|"),
             ("watch", "CLIENT_ERROR watch commands not allowed|"),
-            ("refresh_certs", "ERROR|"),
+            ("refresh_certs", "Error TLS not enabled|"),
             ("extstore item_size 5", "ERROR|"),
             ("debugtime 5", "ERROR|"),
             ("shutdown", "SERVER_ERROR: shutdown not enabled|"),

@@ -17,7 +17,7 @@ use super::dump::Dump;
 use super::output::Output;
 use super::shared::{Ctx, MEMCACHED_VERSION};
 use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Segment};
-use crate::settings::WireProtocol;
+use crate::settings::{Tls, WireProtocol};
 use crate::sys;
 
 /// Descriptors that are no client's: what the start raises the limit on open files by, and as much for each worker.
@@ -117,6 +117,9 @@ fn reset(ctx: Ctx<'_>) {
     let shared = ctx.shared;
     shared.stats.reset();
     shared.prefixes.clear();
+    if let Some(certs) = &shared.certs {
+        certs.counters.reset();
+    }
     ctx.cache.reset_counters();
     ctx.cache.counters.lru_crawler_starts.store(0, Relaxed);
     let connections = &shared.connections;
@@ -305,7 +308,20 @@ fn about_server(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
         "log_watcher_skipped",
     ]);
     lines.zeros(&["log_watcher_sent", "log_watchers"]);
+    about_tls(ctx, lines);
     lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+}
+
+fn about_tls(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let Some(certs) = &ctx.shared.certs else {
+        return;
+    };
+    // Without sessions that come back, all are new and memcached counts none.
+    if ctx.shared.settings.tls.session_cache {
+        loaded!(lines, certs.counters, ssl_new_sessions);
+    }
+    loaded!(lines, certs.counters, ssl_handshake_errors ssl_proto_errors);
+    lines.stat("time_since_server_cert_refresh", certs.age_s(ctx.now));
 }
 
 fn about_items(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
@@ -575,9 +591,35 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.switch("inline_ascii_response", false);
     let freeratio = f64::from(tuning.slab_automove_freeratio_milli.load(Relaxed)) / 1000.0;
     lines.stat("slab_automove_freeratio", format_args!("{freeratio:.3}"));
+    tls_settings(&settings.tls, &mut lines);
     lines.stat("num_napi_ids", "(null)");
     lines.stat("memory_file", "(null)");
     lines.stat("client_flags_size", size_of::<u32>());
+}
+
+fn tls_settings(tls: &Tls, lines: &mut Lines<'_>) {
+    let path_or = |path: Option<&Path>, none: &str| {
+        path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
+    };
+    lines.switch("ssl_enabled", tls.enabled);
+    lines.stat(
+        "ssl_chain_cert",
+        path_or(tls.chain_cert.as_deref(), "(null)"),
+    );
+    lines.stat("ssl_key", path_or(tls.key_file(), "(null)"));
+    // OpenSSL's bits: 1 ask, 2 fail without one, 4 ask once.
+    lines.stat(
+        "ssl_verify_mode",
+        [0, 1, 3, 7][usize::from(tls.verify_mode)],
+    );
+    // PEM.
+    lines.stat("ssl_keyformat", 1);
+    lines.stat("ssl_ciphers", "NULL");
+    lines.stat("ssl_ca_cert", path_or(tls.ca_cert.as_deref(), "NULL"));
+    lines.stat("ssl_wbuf_size", tls.wbuf_bytes);
+    lines.switch("ssl_session_cache", tls.session_cache);
+    lines.switch("ssl_kernel_tls", false);
+    lines.stat("ssl_min_version", tls.min_version.name());
 }
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::stream::Stream;
+use super::tls::Tls;
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
-use crate::settings::{Listen, Settings, WireProtocol};
+use crate::settings::{ClientCert, Listen, Settings, WireProtocol};
 use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
@@ -43,6 +44,8 @@ struct Door {
     name: Arc<str>,
     /// What its connections may speak.
     protocol: WireProtocol,
+    /// What TLS asks of its clients; none is plain text.
+    tls: Option<ClientCert>,
 }
 
 /// All bound sockets.
@@ -90,6 +93,7 @@ impl Bound {
                         acceptor: Acceptor::Tcp(listener),
                         name: format!("tcp:{addr}").into(),
                         protocol: listen.protocol,
+                        tls: listen.tls,
                     });
                 }
                 Err(error) if is_missing(&error) => {
@@ -121,6 +125,7 @@ impl Bound {
             acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
             name: format!("unix:{}", path.display()).into(),
             protocol: settings.protocol,
+            tls: None,
         });
         self.path = Some(path.to_owned());
         Ok(())
@@ -189,6 +194,7 @@ impl Listener {
         self,
         shared: &Shared,
         mut bound: Bound,
+        tls: Option<&Tls>,
         workers: &[Handle],
         stop: &AtomicBool,
     ) -> io::Result<()> {
@@ -218,6 +224,7 @@ impl Listener {
         shared.connections.accepting_conns.store(1, Relaxed);
         let mut accepting = Accepting {
             shared,
+            tls,
             workers,
             next: 0,
             full_since: None,
@@ -252,6 +259,7 @@ enum Accepted {
 
 struct Accepting<'s> {
     shared: &'s Shared,
+    tls: Option<&'s Tls>,
     workers: &'s [Handle],
     next: usize,
     /// Since when clients are left in the backlog.
@@ -291,16 +299,36 @@ impl Accepting<'_> {
             };
             if full {
                 connections.rejected_connections.fetch_add(1, Relaxed);
-                // The line fits the empty socket buffer, so it needs no waiting.
-                let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                // The line fits the empty socket buffer, so it needs no waiting. There is none before a handshake.
+                if door.tls.is_none() {
+                    let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                }
                 continue;
             }
+            let stream = match self.secured(stream, door.tls) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    log::warn!("{peer}: closed: {error}");
+                    continue;
+                }
+            };
             connections.curr_connections.fetch_add(1, Relaxed);
             connections.total_connections.fetch_add(1, Relaxed);
             let now = shared.clock.now().0;
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
             self.workers[self.next].send(Message::Serve(stream, Arc::new(info), door.protocol));
             self.next = (self.next + 1) % self.workers.len();
+        }
+    }
+
+    /// The stream with TLS around it, if its listener wants that.
+    fn secured(&self, stream: Stream, cert: Option<ClientCert>) -> Result<Stream, String> {
+        match (stream, cert) {
+            (Stream::Tcp(socket), Some(cert)) => {
+                let tls = self.tls.ok_or("TLS is not set up")?;
+                tls.accept(socket, cert).map(Stream::Tls)
+            }
+            (stream, _) => Ok(stream),
         }
     }
 }

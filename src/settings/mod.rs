@@ -21,6 +21,7 @@ mod listen;
 mod options;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::error::Error;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use given::Given;
 pub use listen::{Listen, WireProtocol};
+pub use tls::{ClientCert, Tls, TlsVersion};
 
 /// Bytes of one slab page, the upper bound of a chunk.
 const PAGE_BYTES: usize = 1 << 20;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub port_file: Option<PathBuf>,
     /// `-B`: what connections may speak unless their listen entry says otherwise.
     pub protocol: WireProtocol,
+    /// `-Z` and the `ssl_..` options.
+    pub tls: Tls,
     /// `-c`: client connections at one time.
     pub conns_max: usize,
     /// Answer an error and close when full, instead of leaving the peer in the backlog.
@@ -187,6 +191,7 @@ impl Default for Settings {
             unix_mask: 0o700,
             port_file: None,
             protocol: WireProtocol::Auto,
+            tls: Tls::default(),
             conns_max: 1024,
             maxconns_fast: true,
             backlog: 1024,
@@ -331,6 +336,7 @@ impl Settings {
         }
         self.listen = listen::resolve(self, given)?;
         self.check_auth_of_listeners(given)?;
+        tls::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -435,6 +441,9 @@ impl Settings {
             (&mut self.log_file, "logfile"),
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
+            (&mut self.tls.chain_cert, "ssl_chain_cert"),
+            (&mut self.tls.key, "ssl_key"),
+            (&mut self.tls.ca_cert, "ssl_ca_cert"),
         ] {
             if let Some(path) = path {
                 *path = std::path::absolute(&*path)

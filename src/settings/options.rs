@@ -351,7 +351,12 @@ pub(super) static OPTIONS: &[Opt] = &[
         "let in only users of this file, lines USER:PASSWORD; text protocol alone (with -S: its users), no UDP",
     ),
     not_built("e", "memory-file", "FILE", "restart from a memory file"),
-    not_built("Z", "enable-ssl", "", "TLS"),
+    flag(
+        "Z",
+        "enable-ssl",
+        |s| s.tls.enabled = true,
+        "encrypt TCP connections with TLS; see ssl_chain_cert and the others below",
+    ),
     value(
         "N",
         "napi_ids",
