@@ -44,8 +44,11 @@ impl Server {
         for addr in &bound.addrs {
             log::info!("listening on {addr}");
         }
+        for addr in &bound.udp_addrs {
+            log::info!("listening on UDP {addr}");
+        }
         if let Some(path) = &settings.port_file {
-            let written = sys::write_port_file(path, &bound.addrs, &[]);
+            let written = sys::write_port_file(path, &bound.addrs, &bound.udp_addrs);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(Server { settings, bound })
@@ -184,7 +187,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, bound: Bound) -> io::Result<Self> {
+    fn start(shared: Arc<Shared>, mut bound: Bound) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -209,7 +212,8 @@ impl Threads {
         let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
         for index in 0..shared.settings.threads {
-            let (worker, handle) = Worker::new(index, listener_handle.clone())?;
+            let (mut worker, handle) = Worker::new(index, listener_handle.clone())?;
+            worker.take_udp(&mut bound, &shared)?;
             let shared = shared.clone();
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {

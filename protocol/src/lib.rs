@@ -21,6 +21,7 @@ pub mod error;
 mod meta;
 pub mod reply;
 pub mod text;
+pub mod udp;
 mod words;
 
 pub use error::ErrorLine;

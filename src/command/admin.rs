@@ -84,6 +84,12 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     AdminOutcome::Done
 }
 
+/// Whether the command is for connections alone: it answers for as long as they last, or ends the server, which only a
+/// peer that has shown its address may do.
+pub(super) fn needs_stream(request: &Admin<'_>) -> bool {
+    matches!(request.verb, AdminVerb::Watch | AdminVerb::Shutdown)
+}
+
 /// `flush_all [DELAY]`.
 fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
     ctx.stats.general.cmd_flush.inc();

@@ -12,7 +12,7 @@
 //!     keeps a worker.
 //! D3. What is not consumed must be given again, with more behind it.
 
-use protocol::{Admin, Get, GetVerb, Key, Parsed, Request, Skip, Store, text};
+use protocol::{Admin, ErrorLine, Get, GetVerb, Key, Parsed, Request, Skip, Store, text};
 
 use super::admin::{self, AdminOutcome};
 use super::body::{self, Body, Fed};
@@ -63,6 +63,8 @@ enum State<'c> {
 #[derive(Debug)]
 pub struct Session<'c> {
     state: State<'c>,
+    /// It ends with its first input.
+    datagram: bool,
 }
 
 impl Default for Session<'_> {
@@ -88,6 +90,26 @@ impl<'c> Session<'c> {
     pub fn new() -> Self {
         Session {
             state: State::Command,
+            datagram: false,
+        }
+    }
+
+    /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
+    /// `watch`; so is `shutdown`, as nobody can tell who sent it.
+    pub fn of_datagram() -> Self {
+        Session {
+            state: State::Command,
+            datagram: true,
+        }
+    }
+
+    /// Answers what is left incomplete when no input will come any more: `unread` is what no drive consumed. A store
+    /// whose block has not come whole changes nothing.
+    pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
+        match std::mem::replace(&mut self.state, State::Closing) {
+            State::Body(body) => body.refuse_short(out),
+            State::Command | State::Keys(_) if !unread.is_empty() => out.error(ErrorLine::Error),
+            _ => {}
         }
     }
 
@@ -396,9 +418,18 @@ impl<'c> Session<'c> {
     }
 
     fn admin(&mut self, ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c>) {
-        match admin::execute(ctx, request, out) {
+        let outcome = if self.datagram && admin::needs_stream(request) {
+            if !request.noreply {
+                out.error(ErrorLine::NotOverUdp);
+            }
+            AdminOutcome::Done
+        } else {
+            admin::execute(ctx, request, out)
+        };
+        match outcome {
             AdminOutcome::Done => {}
             AdminOutcome::Close => self.state = State::Closing,
+            AdminOutcome::Dump(_) if self.datagram => out.error(ErrorLine::NotOverUdp),
             AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
         }
     }

@@ -1,6 +1,7 @@
 //! A client's socket, over TCP or a unix path.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use mio::net::{TcpStream, UnixStream};
@@ -20,6 +21,14 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => registry.register(stream, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
+        }
+    }
+
+    /// The address of the peer, which TCP's handshake has shown to be its own.
+    pub(super) fn peer_ip(&self) -> Option<IpAddr> {
+        match self {
+            Stream::Tcp(stream) => Some(stream.peer_addr().ok()?.ip()),
+            Stream::Unix(_) => None,
         }
     }
 
