@@ -20,6 +20,7 @@
 mod conn;
 mod rng;
 mod server;
+pub mod udp;
 mod vectors;
 
 pub use conn::{Conn, escape};
