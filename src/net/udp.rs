@@ -152,6 +152,8 @@ impl Udp {
         };
         self.info.last_command.store(ctx.now.0, Relaxed);
         self.reply.clear();
+        let is_proven = is_this_machine(peer.ip()) || peers.has(peer.ip());
+        let reply_max = reply_bytes_max(len, is_proven);
         let mut session = Session::of_datagram();
         let mut budget = u32::MAX;
         let (mut at, mut fits) = (0, true);
@@ -162,20 +164,19 @@ impl Udp {
                 session.end_of_datagram(&data[at..], out);
             }
             // What follows a reply that is too large is executed all the same.
-            fits = fits && take_all(out, &mut self.reply);
+            fits = fits && take_all(out, &mut self.reply, reply_max);
             out.clear();
             if drive.next != Next::Flush {
                 break;
             }
         }
-        let is_proven = is_this_machine(peer.ip()) || peers.has(peer.ip());
-        let bound = Bound::of(len, is_proven);
-        if !fits || !bound.allows(self.reply.len()) {
+        if !fits {
+            let refusal = ErrorLine::ReplyTooLarge.line();
             self.reply.clear();
-            self.reply
-                .extend_from_slice(ErrorLine::ReplyTooLarge.line());
+            self.reply.extend_from_slice(refusal);
+            fits = refusal.len() <= reply_max;
         }
-        if bound.allows(self.reply.len()) {
+        if fits {
             self.send(ctx, request_id, peer);
         }
         u32::MAX - budget
@@ -183,7 +184,7 @@ impl Udp {
 
     /// Sends the reply, as far as the socket takes it.
     fn send(&self, ctx: Ctx<'_>, request_id: u16, peer: SocketAddr) {
-        let total = datagrams(self.reply.len()) as u16;
+        let total = self.reply.len().div_ceil(DATA_BYTES_MAX) as u16;
         let mut datagram = [0; DATAGRAM_BYTES_MAX];
         for (sequence, data) in self.reply.chunks(DATA_BYTES_MAX).enumerate() {
             let frame = Frame {
@@ -216,8 +217,8 @@ fn request(datagram: &[u8]) -> Option<(u16, &[u8])> {
     (is_whole && is_command).then_some((frame.request_id, data))
 }
 
-/// Moves what `out` holds behind `reply`; false if that would be more than a reply may have.
-fn take_all(out: &mut Output<'_>, reply: &mut Vec<u8>) -> bool {
+/// Moves what `out` holds behind `reply`; false if that would be more than `reply_max` bytes.
+fn take_all(out: &mut Output<'_>, reply: &mut Vec<u8>, reply_max: usize) -> bool {
     while !out.is_empty() {
         let mut slices = Vec::new();
         match out.plain() {
@@ -225,7 +226,7 @@ fn take_all(out: &mut Output<'_>, reply: &mut Vec<u8>) -> bool {
             None => out.slices(&mut slices),
         }
         let len = slices.iter().map(|slice| slice.len()).sum();
-        if reply.len() + len > REPLY_BYTES_MAX {
+        if reply.len() + len > reply_max {
             return false;
         }
         for slice in slices {
@@ -236,42 +237,17 @@ fn take_all(out: &mut Output<'_>, reply: &mut Vec<u8>) -> bool {
     true
 }
 
-/// How many datagrams so much data takes.
-fn datagrams(data_bytes: usize) -> usize {
-    data_bytes.div_ceil(DATA_BYTES_MAX)
-}
-
 /// Addresses that no other machine can send from.
 fn is_this_machine(ip: IpAddr) -> bool {
     ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST
 }
 
-/// What may be answered to one datagram (U3, U4).
-#[derive(Debug, Clone, Copy)]
-struct Bound {
-    datagrams: usize,
-    /// Of all datagrams, frames counted.
-    bytes: usize,
-}
-
-impl Bound {
-    fn of(request_bytes: usize, is_proven: bool) -> Self {
-        if is_proven {
-            Bound {
-                datagrams: datagrams(REPLY_BYTES_MAX),
-                bytes: usize::MAX,
-            }
-        } else {
-            Bound {
-                datagrams: 1,
-                bytes: request_bytes * UNPROVEN_FACTOR,
-            }
-        }
-    }
-
-    fn allows(self, data_bytes: usize) -> bool {
-        let datagrams = datagrams(data_bytes);
-        datagrams <= self.datagrams && data_bytes + datagrams * FRAME_BYTES <= self.bytes
+/// Bytes of data that a datagram of `request_bytes` may be answered with (U3, U4).
+fn reply_bytes_max(request_bytes: usize, is_proven: bool) -> usize {
+    if is_proven {
+        REPLY_BYTES_MAX
+    } else {
+        (request_bytes * UNPROVEN_FACTOR).min(DATAGRAM_BYTES_MAX) - FRAME_BYTES
     }
 }
 
@@ -310,25 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_unproven_gets_one_datagram_of_three_times_what_was_sent() {
-        let allows = |request_bytes, data_bytes| Bound::of(request_bytes, false).allows(data_bytes);
-        assert!(allows(15, 45 - FRAME_BYTES));
-        assert!(!allows(15, 45 - FRAME_BYTES + 1));
-        assert!(allows(1000, DATA_BYTES_MAX));
-        assert!(!allows(1000, DATA_BYTES_MAX + 1));
-        // The shortest request that reads something, `get a` with a bare line end, is told why it gets nothing.
-        assert!(allows(
-            FRAME_BYTES + 6,
-            ErrorLine::ReplyTooLarge.line().len()
-        ));
-    }
-
-    #[test]
-    fn who_is_proven_gets_a_whole_reply() {
-        let bound = Bound::of(9, true);
-        assert!(bound.allows(0) && bound.allows(REPLY_BYTES_MAX));
-        assert!(datagrams(REPLY_BYTES_MAX) == 48 && datagrams(0) == 0);
-        assert!(datagrams(DATA_BYTES_MAX) == 1 && datagrams(DATA_BYTES_MAX + 1) == 2);
+    fn a_stranger_gets_one_datagram_of_three_times_what_was_sent() {
+        for sent in FRAME_BYTES + 1..2000 {
+            let came = FRAME_BYTES + reply_bytes_max(sent, false);
+            assert!(came <= 3 * sent && came <= DATAGRAM_BYTES_MAX, "{sent}");
+        }
+        // The shortest requests that read something are told why they get nothing.
+        let refusal = ErrorLine::ReplyTooLarge.line();
+        assert!(refusal.len() <= reply_bytes_max(FRAME_BYTES + b"stats\n".len(), false));
+        assert_eq!(reply_bytes_max(9, true), REPLY_BYTES_MAX);
     }
 
     #[test]
