@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use slab_alloc::{Config, Sizes};
 
+use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
 use crate::command::{Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Worker};
@@ -22,6 +23,10 @@ use crate::sys;
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Table buckets at the start, as a power of two of items (memcached's default).
 const HASH_POWER: u32 = 16;
+/// Pages that the memory limit is cut into at least, unless they would become smaller than the size below.
+const PAGES_MIN: usize = 1024;
+/// The smallest slab page, in bytes: two of the largest chunks.
+const PAGE_BYTES_MIN: usize = 64 << 10;
 /// Bytes an item spends besides key and value: the header with its CAS unique.
 const ITEM_HEAD_BYTES: usize = 32;
 
@@ -29,12 +34,15 @@ const ITEM_HEAD_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
+    auth: Option<Auth>,
     bound: Bound,
 }
 
 impl Server {
-    /// Binds the sockets. The error names the address.
+    /// Binds the sockets, and reads the users, whose file may be for root's eyes. The error names the address, or the
+    /// file and its line.
     pub fn bind(settings: Settings) -> Result<Self, String> {
+        let auth = auth(&settings)?;
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
             log::warn!(
@@ -51,17 +59,25 @@ impl Server {
             let written = sys::write_port_file(path, &bound.addrs, &bound.udp_addrs);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(Server { settings, bound })
+        Ok(Server {
+            settings,
+            auth,
+            bound,
+        })
     }
 
     /// Builds the cache and starts the threads.
     pub fn start(self) -> Result<Running, String> {
-        let Server { settings, bound } = self;
+        let Server {
+            settings,
+            auth,
+            bound,
+        } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
-        let threads =
-            Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
-        Ok(Running { threads })
+        let shared = Arc::new(Shared::new(settings, cache, stop_by_client).with_auth(auth));
+        let threads = Threads::start(shared.clone(), bound)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        Ok(Running { shared, threads })
     }
 }
 
@@ -71,6 +87,23 @@ fn stop_by_client(mode: StopMode) {
         StopMode::Now => sys::Event::Stop,
         StopMode::Graceful => sys::Event::StopGracefully,
     });
+}
+
+/// The users, if there is to be a login.
+fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
+    match (&settings.auth_file, settings.sasl, &settings.sasl_pwdb) {
+        (Some(file), ..) => Auth::open(file, Format::AuthFile)
+            .map(Some)
+            .map_err(|error| format!("-Y {error}")),
+        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb)
+            .map(Some)
+            .map_err(|error| format!("MEMCACHED_SASL_PWDB {error}")),
+        (None, true, None) => {
+            log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
+            Ok(Some(Auth::nobody()))
+        }
+        (None, false, _) => Ok(None),
+    }
 }
 
 fn cache(settings: &Settings) -> io::Result<Cache> {
@@ -89,6 +122,7 @@ fn cache(settings: &Settings) -> io::Result<Cache> {
     };
     let config = CacheConfig {
         slabs: Config {
+            page_bytes: page_bytes(settings.memory_limit_bytes, chunk_max),
             limit_bytes: settings.memory_limit_bytes,
             sizes,
         },
@@ -114,6 +148,15 @@ fn cache(settings: &Settings) -> io::Result<Cache> {
     }
     tune(&cache, settings);
     Ok(cache)
+}
+
+/// The size of a slab page. Each class that holds anything has a page of its own that is half empty on the mean, so
+/// that with few pages most of them are wasted: with 1 MB pages, 64 MB held 31 MB of values of 1 B to 500 KB, with 64 KB
+/// pages 62 MB. From 1 GB on they are memcached's.
+fn page_bytes(memory_limit_bytes: usize, chunk_max: usize) -> usize {
+    let by_limit = (memory_limit_bytes / PAGES_MIN).next_power_of_two();
+    let by_limit = by_limit.clamp(PAGE_BYTES_MIN, slab_alloc::PAGE_BYTES_MAX);
+    by_limit.max(chunk_max.next_power_of_two())
 }
 
 fn tune(cache: &Cache, settings: &Settings) {
@@ -165,13 +208,26 @@ fn tune(cache: &Cache, settings: &Settings) {
 /// A server at work.
 #[derive(Debug)]
 pub struct Running {
+    shared: Arc<Shared>,
     threads: Threads,
 }
 
 impl Running {
+    /// Reads again what may have changed on disk. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        match self.shared.auth.as_ref().map(Auth::reload) {
+            Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
+            Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            None => log::warn!("SIGHUP: there is nothing to read again"),
+        }
+    }
+
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
+        if let Some(auth) = &self.shared.auth {
+            auth.close();
+        }
         self.threads.stop();
     }
 }
@@ -208,6 +264,12 @@ impl Threads {
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);
+        if shared.auth.is_some() {
+            let shared = shared.clone();
+            helpers.push(named("verifier".into()).spawn(move || {
+                shared.auth.as_ref().inspect(|auth| auth.run_verifier());
+            })?);
+        }
         let listener = Listener::new()?;
         let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());

@@ -65,6 +65,9 @@ const _: () = assert!(HEADER_BYTES + CAS_BYTES <= slab_alloc::HEADER_ZEROED);
 /// the bookkeeping of one reference costs as much as the copy.
 pub const LARGE_VALUE_MIN: usize = 4096;
 
+/// The end of a chained item may waste this part of its value: less would cost more chunks for each.
+const END_WASTE_PART: usize = 32;
+
 /// Bits of the state word.
 pub mod state {
     /// In the table and in an LRU segment.
@@ -669,9 +672,7 @@ impl NewItem<'_> {
             return Ok(false);
         }
         let (items, slabs) = (self.items, &self.items.slabs);
-        // Few classes serve the ends of chains (by powers of two), so that their pages do not lie half empty.
-        let fit = (HEADER_BYTES + self.missing).next_power_of_two();
-        let class = slabs.class_for(fit).unwrap_or_else(|| slabs.largest());
+        let class = self.next_class();
         let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
         let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
         items.set_next(chunk, None);
@@ -688,6 +689,20 @@ impl NewItem<'_> {
         self.last = chunk;
         self.missing -= len;
         Ok(true)
+    }
+
+    /// The class of the next chunk. Few classes serve the ends of chains, those of the powers of two, so that their
+    /// pages do not lie half empty: the one that holds all the rest if it wastes little, else the one below it.
+    fn next_class(&self) -> ClassId {
+        let slabs = &self.items.slabs;
+        let rest = HEADER_BYTES + self.missing;
+        let fit = rest.next_power_of_two();
+        let class_for = |bytes| slabs.class_for(bytes).unwrap_or_else(|| slabs.largest());
+        if (fit - rest) * END_WASTE_PART <= self.value_len() {
+            class_for(fit)
+        } else {
+            class_for(fit / 2)
+        }
     }
 
     /// The item's handle.

@@ -18,6 +18,7 @@
 //! R2. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's).
 //! R3. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -45,8 +46,8 @@ const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
 const TAILS_FOR_END: usize = 2;
 /// With tails of the same age, the class with so many times the pages gives one.
 const RICHER: usize = 4;
-/// Pages looked at before a move is given up: each may hold a chunk that is in hands.
-const PAGES_TRIED: usize = 128;
+/// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
+const TRIED_BYTES: usize = 128 << 20;
 /// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
 const IN_VAIN_BYTES: usize = 2 << 20;
 /// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
@@ -152,7 +153,7 @@ struct Donor {
 
 /// What a search for a page has tried in vain.
 struct Tried {
-    pages: Vec<PageId>,
+    pages: HashSet<PageId, ahash::RandomState>,
     classes: ClassMask,
     /// Bytes of the chunks that were vacated in pages that could not be emptied.
     in_vain: usize,
@@ -486,11 +487,13 @@ impl Cache {
         donor: impl Fn(&Tried) -> Option<ClassId>,
     ) -> bool {
         let mut tried = Tried {
-            pages: Vec::new(),
+            pages: HashSet::default(),
             classes: ClassMask::NONE,
             in_vain: 0,
         };
-        while tried.pages.len() < PAGES_TRIED && tried.in_vain < IN_VAIN_BYTES {
+        while tried.pages.len() < TRIED_BYTES / self.items.slabs().page_bytes()
+            && tried.in_vain < IN_VAIN_BYTES
+        {
             let Some(donor) = donor(&tried) else {
                 return false;
             };
@@ -532,7 +535,7 @@ impl Cache {
         if Some(page) != oldest {
             self.moves.looked_at.store(page.get(), Relaxed);
         }
-        tried.pages.push(page);
+        tried.pages.insert(page);
         // What is not worth emptying is seen before anything is evicted for it.
         if !slabs.begin_drain_page(page) {
             return false;

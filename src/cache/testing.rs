@@ -29,9 +29,10 @@ fn slabs(megabytes: usize) -> Config {
     let sizes = Sizes::Growth {
         chunk_min: 80,
         growth_factor: 1.25,
-        chunk_max: 128 << 10,
+        chunk_max: 32 << 10,
     };
     Config {
+        page_bytes: 64 << 10,
         limit_bytes: megabytes << 20,
         sizes,
     }

@@ -22,7 +22,7 @@ use super::stream::Stream;
 use super::udp::{self, Udp, WorkerUdp};
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
-use crate::settings::{Listen, Settings};
+use crate::settings::{Listen, Settings, WireProtocol};
 use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
@@ -37,10 +37,20 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
+/// A bound socket with what is to be known of it.
+#[derive(Debug)]
+struct Door {
+    acceptor: Acceptor,
+    /// As `stats conns` shows it.
+    name: Arc<str>,
+    /// What its connections may speak.
+    protocol: WireProtocol,
+}
+
 /// All bound sockets.
 #[derive(Debug, Default)]
 pub struct Bound {
-    acceptors: Vec<(Acceptor, Arc<str>)>,
+    doors: Vec<Door>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
     /// For each UDP address, the sockets that no worker has taken yet.
@@ -78,8 +88,11 @@ impl Bound {
     fn bind_entry(&mut self, listen: &Listen, backlog: i32) -> Result<(), String> {
         for (listener, addr) in bind_each(listen, "", |addr| bind_tcp(addr, backlog))? {
             self.addrs.push(addr);
-            let name = format!("tcp:{addr}");
-            self.acceptors.push((Acceptor::Tcp(listener), name.into()));
+            self.doors.push(Door {
+                acceptor: Acceptor::Tcp(listener),
+                name: format!("tcp:{addr}").into(),
+                protocol: listen.protocol,
+            });
         }
         Ok(())
     }
@@ -107,11 +120,11 @@ impl Bound {
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         sys::give_to_user(path, settings.user.as_deref())?;
-        let name = format!("unix:{}", path.display());
-        self.acceptors.push((
-            Acceptor::Unix(UnixListener::from_std(socket.into())),
-            name.into(),
-        ));
+        self.doors.push(Door {
+            acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
+            name: format!("unix:{}", path.display()).into(),
+            protocol: settings.protocol,
+        });
         self.path = Some(path.to_owned());
         Ok(())
     }
@@ -219,9 +232,9 @@ impl Listener {
         stop: &AtomicBool,
     ) -> io::Result<()> {
         let Listener { mut poll, .. } = self;
-        for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
-            let registry = poll.registry();
-            let fd = match acceptor {
+        for (id, door) in bound.doors.iter_mut().enumerate() {
+            let (registry, name) = (poll.registry(), &door.name);
+            let fd = match &mut door.acceptor {
                 Acceptor::Tcp(listener) => {
                     registry.register(listener, Token(id), Interest::READABLE)?;
                     listener.as_raw_fd()
@@ -256,8 +269,8 @@ impl Listener {
                 polled => polled?,
             }
             // All of them at each event: a waker's event means that any may have clients waiting.
-            for (acceptor, name) in &bound.acceptors {
-                if accepting.accept_all(acceptor, name) == Accepted::NoFiles {
+            for door in &bound.doors {
+                if accepting.accept_all(door) == Accepted::NoFiles {
                     pause = Some(NO_FILES_PAUSE);
                 }
             }
@@ -285,7 +298,8 @@ struct Accepting<'s> {
 }
 
 impl Accepting<'_> {
-    fn accept_all(&mut self, acceptor: &Acceptor, name: &Arc<str>) -> Accepted {
+    fn accept_all(&mut self, door: &Door) -> Accepted {
+        let name = &door.name;
         let (shared, connections) = (self.shared, &self.shared.connections);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
@@ -305,7 +319,7 @@ impl Accepting<'_> {
                     .fetch_add(us, Relaxed);
                 connections.accepting_conns.store(1, Relaxed);
             }
-            let (mut stream, peer) = match accept(acceptor) {
+            let (mut stream, peer) = match accept(&door.acceptor) {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Accepted::All,
                 Err(error) if is_of_the_client(&error) => continue,
@@ -324,7 +338,7 @@ impl Accepting<'_> {
             connections.total_connections.fetch_add(1, Relaxed);
             let now = shared.clock.now().0;
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
-            self.workers[self.next].send(Message::Serve(stream, Arc::new(info)));
+            self.workers[self.next].send(Message::Serve(stream, Arc::new(info), door.protocol));
             self.next = (self.next + 1) % self.workers.len();
         }
     }

@@ -19,6 +19,7 @@ use super::listener::{Bound, ListenerHandle};
 use super::stream::Stream;
 use super::udp::WorkerUdp;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
+use crate::settings::WireProtocol;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -37,7 +38,9 @@ const UDP_ID_MIN: usize = usize::MAX / 2;
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new connection.
-    Serve(Stream, Arc<ConnInfo>),
+    Serve(Stream, Arc<ConnInfo>, WireProtocol),
+    /// The password of the connection in this place is checked.
+    Verified(usize),
     /// To end.
     Stop,
 }
@@ -69,6 +72,8 @@ pub struct Worker {
     index: usize,
     poll: Poll,
     messages: Receiver<Message>,
+    /// The way to itself, for threads that do something on its behalf.
+    handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
     listener: ListenerHandle,
     udp: Option<WorkerUdp>,
@@ -80,15 +85,17 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
+        let handle = Handle { sender, waker };
         Ok((
             Worker {
                 index,
                 poll,
                 messages,
+                handle: handle.clone(),
                 listener,
                 udp: None,
             },
-            Handle { sender, waker },
+            handle,
         ))
     }
 
@@ -112,12 +119,14 @@ impl Worker {
             index,
             mut poll,
             messages,
+            handle,
             listener,
             udp,
         } = self;
         let mut serving = Serving {
             shared,
             index,
+            handle,
             listener: &listener,
             conns: Slab::new(),
             udp,
@@ -155,7 +164,10 @@ impl Worker {
                 }
                 while let Ok(message) = messages.try_recv() {
                     match message {
-                        Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Serve(stream, info, protocol) => {
+                            serving.add(ctx, &poll, stream, info, protocol);
+                        }
+                        Message::Verified(id) => serving.verified(ctx, id),
                         Message::Stop => return Ok(()),
                     }
                 }
@@ -177,6 +189,7 @@ impl Worker {
 struct Serving<'c> {
     shared: &'c Shared,
     index: usize,
+    handle: Handle,
     listener: &'c ListenerHandle,
     conns: Slab<Conn<'c>>,
     udp: Option<WorkerUdp>,
@@ -187,7 +200,14 @@ struct Serving<'c> {
 }
 
 impl<'c> Serving<'c> {
-    fn add(&mut self, ctx: Ctx<'c>, poll: &Poll, mut stream: Stream, info: Arc<ConnInfo>) {
+    fn add(
+        &mut self,
+        ctx: Ctx<'c>,
+        poll: &Poll,
+        mut stream: Stream,
+        info: Arc<ConnInfo>,
+        protocol: WireProtocol,
+    ) {
         let slot = self.conns.vacant_entry();
         let id = slot.key();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
@@ -203,7 +223,7 @@ impl<'c> Serving<'c> {
         );
         self.shared.connections.add(info.clone());
         let proof = self.udp.as_ref().zip(stream.peer_ip());
-        let mut conn = Conn::new(stream, info);
+        let mut conn = Conn::new(stream, info, protocol);
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
         slot.insert(conn);
         self.turn(ctx, id);
@@ -220,6 +240,13 @@ impl<'c> Serving<'c> {
         conn.readable |= readable || half_closed;
         conn.half_closed |= half_closed;
         if !conn.queued {
+            self.turn(ctx, id);
+        }
+    }
+
+    /// The one who asked may be gone and another have its place, whom an early turn does no harm.
+    fn verified(&mut self, ctx: Ctx<'c>, id: usize) {
+        if self.conns.get(id).is_some_and(|conn| !conn.queued) {
             self.turn(ctx, id);
         }
     }
@@ -245,6 +272,10 @@ impl<'c> Serving<'c> {
             Turn::Again => {
                 conn.queued = true;
                 self.again.push_back(id);
+            }
+            Turn::Verify => {
+                let handle = self.handle.clone();
+                conn.when_verified(Box::new(move || handle.send(Message::Verified(id))));
             }
             Turn::Close => self.close(id),
         }

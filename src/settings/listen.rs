@@ -16,6 +16,8 @@ pub enum WireProtocol {
     Auto,
     /// Text and meta commands only.
     Ascii,
+    /// Binary commands only.
+    Binary,
 }
 
 impl WireProtocol {
@@ -24,8 +26,8 @@ impl WireProtocol {
         match name {
             "auto" => Ok(WireProtocol::Auto),
             "ascii" => Ok(WireProtocol::Ascii),
-            "binary" => Err(not_built_reason("the binary protocol")),
-            _ => Err("protocol must be ascii or auto".to_owned()),
+            "binary" => Ok(WireProtocol::Binary),
+            _ => Err("protocol must be ascii, binary or auto".to_owned()),
         }
     }
 }

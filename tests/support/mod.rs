@@ -18,6 +18,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod conn;
+pub mod packet;
 mod rng;
 mod server;
 pub mod udp;
