@@ -58,8 +58,11 @@ impl Server {
         for addr in &bound.addrs {
             log::info!("listening on {addr}");
         }
+        for addr in &bound.udp_addrs {
+            log::info!("listening on UDP {addr}");
+        }
         if let Some(path) = &settings.port_file {
-            let written = sys::write_port_file(path, &bound.addrs, &[]);
+            let written = sys::write_port_file(path, &bound.addrs, &bound.udp_addrs);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(Server {
@@ -262,7 +265,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+    fn start(shared: Arc<Shared>, mut bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -293,7 +296,8 @@ impl Threads {
         let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
         for index in 0..shared.settings.threads {
-            let (worker, handle) = Worker::new(index, listener_handle.clone())?;
+            let (mut worker, handle) = Worker::new(index, listener_handle.clone())?;
+            worker.take_udp(&mut bound, &shared)?;
             let shared = shared.clone();
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {

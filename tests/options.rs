@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -155,7 +155,6 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-S -B auto", "-S"),
         ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
-        ("-U 11211", "-U 11211"),
         ("-e /mnt/x", "-e /mnt/x"),
         ("-N 2", "-N 2"),
         ("-o ext_path=x:1g", "-o ext_path=x:1g"),
@@ -341,6 +340,66 @@ fn a_unix_socket_has_its_mask_and_takes_the_place_of_tcp() {
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
     assert!(!socket.exists());
+}
+
+/// The ports of all lines `TRANSPORT FAMILY: port`.
+fn ports_of(ports: &Path, transport: &str) -> Vec<u16> {
+    let text = text_of(ports);
+    let lines = text.lines().filter(|line| line.starts_with(transport));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn udp_listens_on_every_address_and_takes_tcp_along() {
+    let scratch = Scratch::new("udp");
+    let start = |args: &str, name: &str| {
+        let ports = scratch.path(name);
+        let server = Server::start(&format!("-u root -t 2 {args}"), &ports);
+        text_of(&ports);
+        (server, ports)
+    };
+    let (_off, ports) = start("-p -1", "off");
+    assert!(ports_of(&ports, "UDP").is_empty());
+
+    let (_both, ports) = start("-U -1 -l 127.0.0.1,127.0.0.2", "both");
+    let udp = ports_of(&ports, "UDP INET:");
+    assert_eq!((ports_of(&ports, "TCP INET:").len(), udp.len()), (2, 2));
+    for (ip, port) in [("127.0.0.1", udp[0]), ("127.0.0.2", udp[1])] {
+        let client = UdpSocket::bind((ip, 0)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client
+            .send_to(b"\0\x01\0\0\0\x01\0\0mn\r\n", (ip, port))
+            .unwrap();
+        let mut reply = [0; 100];
+        let (len, from) = client.recv_from(&mut reply).unwrap();
+        assert_eq!(&reply[..len], b"\0\x01\0\0\0\x01\0\0MN\r\n");
+        assert_eq!(from, SocketAddr::new(ip.parse().unwrap(), port));
+    }
+
+    let free = until("a port that is free for both", || {
+        let udp = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        TcpListener::bind(udp).is_ok().then_some(udp)
+    });
+    let args = format!("-U {} -l 127.0.0.1", free.port());
+    let (_moved, ports) = start(&args, "moved");
+    assert_eq!(ports_of(&ports, "UDP"), [free.port()]);
+    assert_eq!(ports_of(&ports, "TCP"), [free.port()]);
+
+    // Nobody else gets it, as for TCP.
+    let out = output(&format!("-u root {args} -p 0"));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    let want = format!("ketch: cannot listen on UDP {free}: ");
+    assert!(err.starts_with(&want) && err.lines().count() == 1, "{err}");
+
+    let socket = scratch.path("socket");
+    let (_unix, ports) = start(&format!("-U -1 -s {}", socket.display()), "unix");
+    assert_eq!(text_of(&ports), "");
 }
 
 #[test]

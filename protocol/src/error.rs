@@ -62,6 +62,7 @@ error_lines! {
     ReassignDisabled = "CLIENT_ERROR slab reassignment disabled",
     AutomoveWindow = "CLIENT_ERROR automove window too low or too high",
     ShutdownMode = "CLIENT_ERROR invalid shutdown mode",
+    NotOverUdp = "CLIENT_ERROR not allowed over UDP",
 
     // Signing in with a user and a password.
     Unauthenticated = "CLIENT_ERROR unauthenticated",
@@ -83,6 +84,7 @@ error_lines! {
     RefcountOverflow = "SERVER_ERROR refcount overflow during fetch",
     UnhandledStorageType = "SERVER_ERROR Unhandled storage type.",
     ShutdownNotEnabled = "SERVER_ERROR: shutdown not enabled",
+    ReplyTooLarge = "SERVER_ERROR reply too large",
     TooManyConnections = "ERROR Too many open connections",
 
     // Commands about the server that cannot be obeyed.

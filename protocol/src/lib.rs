@@ -22,6 +22,7 @@ pub mod error;
 mod meta;
 pub mod reply;
 pub mod text;
+pub mod udp;
 mod words;
 
 pub use binary::{BinaryHead, Status};

@@ -96,6 +96,12 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     AdminOutcome::Done
 }
 
+/// Whether the command is for connections alone: it answers for as long as they last, or ends the server, which only a
+/// peer that has shown its address may do.
+pub(super) fn needs_stream(request: &Admin<'_>) -> bool {
+    matches!(request.verb, AdminVerb::Watch | AdminVerb::Shutdown)
+}
+
 /// Executes what is binary and about no key, and answers.
 pub(super) fn execute_binary<'c>(
     ctx: Ctx<'c>,

@@ -261,6 +261,11 @@ impl<'c> Body<'c> {
         });
     }
 
+    /// Answers a block whose rest will never come.
+    pub(super) fn refuse_short(&self, out: &mut Output<'c>) {
+        self.store.with(|store| bad_chunk(store, out));
+    }
+
     fn refuse(&mut self, ctx: Ctx<'c>, error: ErrorLine, out: &mut Output<'c>) {
         self.store.with(|store| {
             let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];

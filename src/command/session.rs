@@ -15,8 +15,8 @@
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
-    BinaryAdmin, BinaryVerb, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status, Store,
-    binary, text,
+    BinaryAdmin, BinaryVerb, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status,
+    Store, binary, text,
 };
 
 use super::admin::{self, AdminOutcome};
@@ -93,6 +93,8 @@ impl Wire {
 #[derive(Debug)]
 pub struct Session<'c> {
     state: State<'c>,
+    /// It ends with its first input.
+    datagram: bool,
     wire: Wire,
 }
 
@@ -125,6 +127,28 @@ impl<'c> Session<'c> {
         Session {
             state: State::Start(protocol),
             wire: Wire::Text,
+            datagram: false,
+        }
+    }
+
+    /// A conversation that consists of one datagram, in text. Commands that need a stream behind them are refused: dumps
+    /// and `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one
+    /// is needed.
+    pub fn of_datagram() -> Self {
+        Session {
+            state: State::Command,
+            wire: Wire::Text,
+            datagram: true,
+        }
+    }
+
+    /// Answers what is left incomplete when no input will come any more: `unread` is what no drive consumed. A store
+    /// whose block has not come whole changes nothing.
+    pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
+        match std::mem::replace(&mut self.state, State::Closing) {
+            State::Body(body) => body.refuse_short(out),
+            State::Command | State::Keys(_) if !unread.is_empty() => out.error(ErrorLine::Error),
+            _ => {}
         }
     }
 
@@ -466,9 +490,18 @@ impl<'c> Session<'c> {
             Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
             Request::MetaNoop => out.bytes(protocol::reply::MN),
             Request::BinaryGet(get) => retrieval::get_binary(ctx, get, hash_of(get.key), out),
-            Request::Admin(request) => self.admin(admin::execute(ctx, request, out)),
+            Request::Admin(request) if self.datagram && admin::needs_stream(request) => {
+                if !request.noreply {
+                    out.error(ErrorLine::NotOverUdp);
+                }
+            }
+            Request::Admin(request) => {
+                let outcome = admin::execute(ctx, request, out);
+                self.admin(outcome, out);
+            }
             Request::BinaryAdmin(request) => {
-                self.admin(admin::execute_binary(ctx, request, out));
+                let outcome = admin::execute_binary(ctx, request, out);
+                self.admin(outcome, out);
             }
             Request::Sasl(sasl) => {
                 if ctx.shared.auth.is_some() {
@@ -489,10 +522,11 @@ impl<'c> Session<'c> {
         }
     }
 
-    fn admin(&mut self, outcome: AdminOutcome) {
+    fn admin(&mut self, outcome: AdminOutcome, out: &mut Output<'c>) {
         match outcome {
             AdminOutcome::Done => {}
             AdminOutcome::Close => self.state = State::Closing,
+            AdminOutcome::Dump(_) if self.datagram => out.error(ErrorLine::NotOverUdp),
             AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
         }
     }

@@ -469,8 +469,12 @@ fn conns(ctx: Ctx<'_>, out: &mut Output<'_>) {
         let mut stat = |key: &str, value: &dyn Display| {
             reply::stat(&mut out.buf, format_args!("{}:{key}", conn.fd), value);
         };
+        let is_udp = conn.addr.starts_with("udp:");
+        if is_udp {
+            stat("UDP", &"UDP");
+        }
         stat("addr", &conn.addr);
-        if state != ConnState::Listening {
+        if state != ConnState::Listening && !is_udp {
             stat("listen_addr", &conn.listen_addr);
         }
         stat("state", &state.name());
@@ -492,7 +496,7 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("maxbytes", ctx.cache.limit_bytes());
     lines.stat("maxconns", settings.conns_max);
     lines.stat("tcpport", settings.tcp_port);
-    lines.zeros(&["udpport"]);
+    lines.stat("udpport", settings.udp_port);
     lines.stat("inter", or_null(settings.listen_given.clone()));
     lines.stat("verbosity", ctx.shared.verbosity.load(Relaxed));
     lines.zeros(&["oldest"]);

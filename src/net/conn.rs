@@ -20,6 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::peers::Proof;
 use super::stream::Stream;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
 use crate::settings::WireProtocol;
@@ -48,6 +49,8 @@ pub(super) struct Conn<'c> {
     closing: bool,
     /// It stands in the worker's queue.
     pub(super) queued: bool,
+    /// Its entry among the proven peers, while there is UDP.
+    pub(super) proof: Option<Proof>,
 }
 
 /// How a turn ended.
@@ -77,6 +80,7 @@ impl<'c> Conn<'c> {
             ended: false,
             closing: false,
             queued: false,
+            proof: None,
         }
     }
 

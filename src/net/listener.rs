@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::peers::Peers;
 use super::stream::Stream;
 use super::tls::Tls;
+use super::udp::{self, Udp, WorkerUdp};
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
 use crate::settings::{ClientCert, Listen, Settings, WireProtocol};
@@ -54,6 +56,12 @@ pub struct Bound {
     doors: Vec<Door>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
+    /// For each UDP address, the sockets that no worker has taken yet.
+    udp: Vec<Vec<UdpSocket>>,
+    /// The UDP addresses, with the ports that were found.
+    pub udp_addrs: Vec<SocketAddr>,
+    /// Who may be sent large replies over UDP.
+    peers: Arc<Peers>,
     /// The unix socket, to be removed in the end.
     path: Option<PathBuf>,
 }
@@ -66,6 +74,14 @@ impl Bound {
         for listen in &settings.listen {
             bound.bind_entry(listen, settings.backlog)?;
         }
+        for listen in &settings.udp_listen {
+            for (sockets, addr) in
+                bind_each(listen, "UDP ", |addr| udp::bind(addr, settings.threads))?
+            {
+                bound.udp.push(sockets);
+                bound.udp_addrs.push(addr);
+            }
+        }
         if let Some(path) = &settings.unix_socket {
             bound.bind_unix(path, settings)?;
         }
@@ -73,39 +89,26 @@ impl Bound {
     }
 
     fn bind_entry(&mut self, listen: &Listen, backlog: i32) -> Result<(), String> {
-        let mut missing = None;
-        let before = self.addrs.len();
-        for &addr in &listen.addrs {
-            // One free port serves all addresses of an entry.
-            let same_port = self.addrs.get(before).map_or(0, SocketAddr::port);
-            let wanted = if addr.port() == 0 {
-                SocketAddr::new(addr.ip(), same_port)
-            } else {
-                addr
-            };
-            match bind_tcp(wanted, backlog) {
-                Ok(listener) => {
-                    let addr = listener
-                        .local_addr()
-                        .map_err(|error| format!("{addr}: {error}"))?;
-                    self.addrs.push(addr);
-                    self.doors.push(Door {
-                        acceptor: Acceptor::Tcp(listener),
-                        name: format!("tcp:{addr}").into(),
-                        protocol: listen.protocol,
-                        tls: listen.tls,
-                    });
-                }
-                Err(error) if is_missing(&error) => {
-                    missing = Some(format!("cannot listen on {addr}: {error}"))
-                }
-                Err(error) => return Err(format!("cannot listen on {addr}: {error}")),
-            }
+        for (listener, addr) in bind_each(listen, "", |addr| bind_tcp(addr, backlog))? {
+            self.addrs.push(addr);
+            self.doors.push(Door {
+                acceptor: Acceptor::Tcp(listener),
+                name: format!("tcp:{addr}").into(),
+                protocol: listen.protocol,
+                tls: listen.tls,
+            });
         }
-        match missing {
-            Some(error) if self.addrs.len() == before => Err(error),
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// One worker's UDP sockets, one for each address; `None` without UDP.
+    pub(super) fn take_udp(&mut self, shared: &Shared) -> io::Result<Option<WorkerUdp>> {
+        let sockets = self.udp.iter_mut().filter_map(Vec::pop);
+        let sockets: Vec<_> = sockets
+            .map(|socket| Udp::new(socket, shared))
+            .collect::<io::Result<_>>()?;
+        let peers = self.peers.clone();
+        Ok((!sockets.is_empty()).then_some(WorkerUdp { sockets, peers }))
     }
 
     fn bind_unix(&mut self, path: &Path, settings: &Settings) -> Result<(), String> {
@@ -140,11 +143,45 @@ impl Drop for Bound {
     }
 }
 
+/// Binds the addresses of an entry, and passes over those that this machine does not have if there is another one.
+/// `what` stands before an address in errors.
+fn bind_each<S>(
+    listen: &Listen,
+    what: &str,
+    bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
+) -> Result<Vec<(S, SocketAddr)>, String> {
+    let mut missing = None;
+    let mut bound: Vec<(S, SocketAddr)> = Vec::new();
+    for &addr in &listen.addrs {
+        // One free port serves all addresses of an entry.
+        let same_port = bound.first().map_or(0, |(_, addr)| addr.port());
+        let wanted = if addr.port() == 0 {
+            SocketAddr::new(addr.ip(), same_port)
+        } else {
+            addr
+        };
+        match bind(wanted) {
+            Ok(socket) => bound.push(socket),
+            Err(error) => {
+                let reason = format!("cannot listen on {what}{addr}: {error}");
+                if !is_missing(&error) {
+                    return Err(reason);
+                }
+                missing = Some(reason);
+            }
+        }
+    }
+    match missing {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
+}
+
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(sys::EAFNOSUPPORT)
 }
 
-fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_keepalive(true)?;
@@ -154,7 +191,9 @@ fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
-    Ok(TcpListener::from_std(socket.into()))
+    let listener = TcpListener::from_std(socket.into());
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
 }
 
 /// The way to wake the thread that accepts.

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!  listener --accept, round robin--> channel + waker --> worker 0..N: poll, conns, one read buffer, one output
+//!                                                            its own UDP sockets, if there are any
 //! ```
 //!
 //! Nothing here knows what a command means; [`crate::command::Session`] does.
 
 mod conn;
 mod listener;
+mod peers;
 mod stream;
 mod tls;
 mod tls_stream;
+mod udp;
 mod worker;
 
 pub use listener::{Bound, Listener, ListenerHandle};

@@ -1,6 +1,7 @@
 //! A client's socket, over TCP, TLS or a unix path.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use mio::net::{TcpStream, UnixStream};
@@ -24,6 +25,15 @@ impl Stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
             Stream::Tls(stream) => registry.register(&mut stream.socket, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
+        }
+    }
+
+    /// The address of the peer, which TCP's handshake has shown to be its own.
+    pub(super) fn peer_ip(&self) -> Option<IpAddr> {
+        match self {
+            Stream::Tcp(stream) => Some(stream.peer_addr().ok()?.ip()),
+            Stream::Tls(stream) => Some(stream.socket.peer_addr().ok()?.ip()),
+            Stream::Unix(_) => None,
         }
     }
 

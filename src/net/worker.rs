@@ -2,7 +2,7 @@
 //!
 //! W1. A connection belongs to one worker from the moment it was accepted to its end.
 //! W2. A connection whose turn is over while it has more to do stands in `again`, and gets its next turn after all
-//!     others that are ready; the loop does not sleep while somebody stands there.
+//!     others that are ready; the loop does not sleep while somebody stands there. So does a UDP socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,8 +15,9 @@ use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
 use super::conn::{Conn, Turn};
-use super::listener::ListenerHandle;
+use super::listener::{Bound, ListenerHandle};
 use super::stream::Stream;
+use super::udp::WorkerUdp;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
 use crate::settings::WireProtocol;
 
@@ -30,6 +31,8 @@ const IDLE_CHECK: Duration = Duration::from_secs(1);
 const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 
 const WAKER: Token = Token(usize::MAX);
+/// Ids from here on are UDP sockets, those below are connections.
+const UDP_ID_MIN: usize = usize::MAX / 2;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -73,6 +76,7 @@ pub struct Worker {
     handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
     listener: ListenerHandle,
+    udp: Option<WorkerUdp>,
 }
 
 impl Worker {
@@ -89,9 +93,24 @@ impl Worker {
                 messages,
                 handle: handle.clone(),
                 listener,
+                udp: None,
             },
             handle,
         ))
+    }
+
+    /// Hands it its UDP sockets, if there are any.
+    pub fn take_udp(&mut self, bound: &mut Bound, shared: &Shared) -> io::Result<()> {
+        self.udp = bound.take_udp(shared)?;
+        for (index, udp) in self
+            .udp
+            .iter_mut()
+            .flat_map(|udp| &mut udp.sockets)
+            .enumerate()
+        {
+            udp.register(self.poll.registry(), Token(UDP_ID_MIN + index), shared)?;
+        }
+        Ok(())
     }
 
     /// Serves until it is told to stop.
@@ -102,6 +121,7 @@ impl Worker {
             messages,
             handle,
             listener,
+            udp,
         } = self;
         let mut serving = Serving {
             shared,
@@ -109,6 +129,7 @@ impl Worker {
             handle,
             listener: &listener,
             conns: Slab::new(),
+            udp,
             again: VecDeque::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             out: Output::new(),
@@ -171,6 +192,7 @@ struct Serving<'c> {
     handle: Handle,
     listener: &'c ListenerHandle,
     conns: Slab<Conn<'c>>,
+    udp: Option<WorkerUdp>,
     again: VecDeque<usize>,
     buffer: Vec<u8>,
     /// The replies of the turn in progress.
@@ -200,11 +222,18 @@ impl<'c> Serving<'c> {
             self.index
         );
         self.shared.connections.add(info.clone());
-        slot.insert(Conn::new(stream, info, protocol));
+        let proof = self.udp.as_ref().zip(stream.peer_ip());
+        let mut conn = Conn::new(stream, info, protocol);
+        conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
+        slot.insert(conn);
         self.turn(ctx, id);
     }
 
     fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool, half_closed: bool) {
+        if id >= UDP_ID_MIN {
+            self.udp_turn(ctx, id, false);
+            return;
+        }
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
@@ -223,6 +252,10 @@ impl<'c> Serving<'c> {
     }
 
     fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
+        if id >= UDP_ID_MIN {
+            self.udp_turn(ctx, id, true);
+            return;
+        }
         if let Some(conn) = self.conns.get_mut(id)
             && conn.queued
         {
@@ -248,6 +281,22 @@ impl<'c> Serving<'c> {
         }
         if self.out.buf.capacity() > OUTPUT_KEPT_BYTES {
             self.out = Output::new();
+        }
+    }
+
+    /// A turn of a UDP socket, because its time has come (`again`) or datagrams have.
+    fn udp_turn(&mut self, ctx: Ctx<'c>, id: usize, again: bool) {
+        let Some(WorkerUdp { sockets, peers }) = &mut self.udp else {
+            return;
+        };
+        let udp = &mut sockets[id - UDP_ID_MIN];
+        // One that stands in the queue waits for its turn there.
+        if udp.queued != again {
+            return;
+        }
+        udp.queued = udp.turn(ctx, peers, &mut self.out) == Turn::Again;
+        if udp.queued {
+            self.again.push_back(id);
         }
     }
 

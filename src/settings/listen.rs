@@ -45,13 +45,17 @@ pub struct Listen {
     pub tls: Option<ClientCert>,
 }
 
-/// The listeners that `-l`, `-p` and `-s` ask for together.
-pub(super) fn resolve(settings: &Settings, given: &[Given]) -> Result<Vec<Listen>, SettingsError> {
-    if settings.unix_socket.is_some() || settings.tcp_port == 0 {
+/// The listeners that `-l`, `-s` and one of `-p` and `-U`, which is `port`, ask for together.
+pub(super) fn resolve(
+    settings: &Settings,
+    port: i32,
+    given: &[Given],
+) -> Result<Vec<Listen>, SettingsError> {
+    if settings.unix_socket.is_some() || port == 0 {
         return Ok(Vec::new());
     }
-    // -p -1 leaves the choice to the kernel.
-    let port = u16::try_from(settings.tcp_port).unwrap_or(0);
+    // -1 leaves the choice to the kernel.
+    let port = u16::try_from(port).unwrap_or(0);
     let mut listen = Vec::new();
     for one in given.iter().filter(|one| one.is("listen")) {
         let before = listen.len();

@@ -44,10 +44,14 @@ const SLAB_CHUNK_BYTES_MAX: usize = 32 << 10;
 pub struct Settings {
     /// Where to listen over TCP; empty with `-p 0` or a unix socket.
     pub listen: Vec<Listen>,
+    /// Where to listen over UDP; empty with `-U 0` or a unix socket.
+    pub udp_listen: Vec<Listen>,
     /// `-l` as given, entries joined by commas; `None` means that `listen` is the loopback default.
     pub listen_given: Option<String>,
     /// `-p` as given: -1 picks a free port, 0 listens on none.
     pub tcp_port: i32,
+    /// `-U` as given: -1 picks a free port, 0 listens on none.
+    pub udp_port: i32,
     /// `-s`: the unix socket that takes TCP's place.
     pub unix_socket: Option<PathBuf>,
     /// `-a`: permission bits of the unix socket.
@@ -181,12 +185,14 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The values without any option. `listen` is empty here: it is resolved last, from all of `-l`, `-p` and `-s`.
+    /// The values without any option. The lists of listeners are empty here: they are resolved last, from all of `-l`, `-p`, `-U` and `-s`.
     fn default() -> Self {
         Settings {
             listen: Vec::new(),
+            udp_listen: Vec::new(),
             listen_given: None,
             tcp_port: 11211,
+            udp_port: 0,
             unix_socket: None,
             unix_mask: 0o700,
             port_file: None,
@@ -334,11 +340,37 @@ impl Settings {
             let reason = "hot_lru_pct and warm_lru_pct must not exceed 80 together";
             return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
         }
-        self.listen = listen::resolve(self, given)?;
+        self.check_udp(given)?;
+        self.listen = listen::resolve(self, self.tcp_port, given)?;
+        self.udp_listen = listen::resolve(self, self.udp_port, given)?;
+        self.check_udp_of_listeners(given)?;
         self.check_auth_of_listeners(given)?;
         tls::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
+        }
+        Ok(())
+    }
+
+    /// `-U` without `-p` moves both. A datagram cannot be encrypted, so beside `-Z` UDP would be a back door.
+    fn check_udp(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        let was_given = |long| given.iter().any(|one| one.is(long));
+        if self.udp_port != 0 && was_given("enable-ssl") {
+            let reason = "UDP must be off, -U 0, with -Z";
+            return Err(blame(given, &["udp-port"], reason));
+        }
+        if self.udp_port != 0 && !was_given("port") {
+            self.tcp_port = self.udp_port;
+        }
+        Ok(())
+    }
+
+    /// Datagrams are text, so a listener that is for the binary protocol alone has none.
+    fn check_udp_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
+        let is_binary = |listen: &Listen| listen.protocol == WireProtocol::Binary;
+        if self.udp_listen.iter().any(is_binary) {
+            let reason = "UDP must be off, -U 0, with the protocol binary";
+            return Err(blame(given, &["udp-port"], reason));
         }
         Ok(())
     }

@@ -101,19 +101,16 @@ pub(super) static OPTIONS: &[Opt] = &[
     value(
         "U",
         "udp-port",
-        ("0", "0"),
-        |_, v| match whole("UDP port", v, -1..=65535, "")? {
-            0 => Ok(()),
-            _ => Err(not_built_reason("UDP; only 0 is accepted")),
-        },
-        "UDP port; 0 is accepted, there is no UDP listener",
+        ("NUM", "0"),
+        |s, v| whole("UDP port", v, -1..=65535, "").map(|port| s.udp_port = port),
+        "UDP port, and the TCP port unless -p is given; -1 takes a free one, 0 listens on none",
     ),
     value(
         "s",
         "unix-socket",
         ("FILE", ""),
         |s, v| unix_path(v).map(|path| s.unix_socket = Some(path)),
-        "listen on this unix socket, and not over TCP",
+        "listen on this unix socket, and not over TCP or UDP",
     ),
     flag(
         "A",

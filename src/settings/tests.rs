@@ -370,6 +370,42 @@ fn what_was_given_is_kept_for_stats() {
 }
 
 #[test]
+fn udp_listens_where_tcp_does_and_moves_it_along() {
+    let ports = |listen: &[Listen]| -> Vec<u16> {
+        let addrs = listen.iter().flat_map(|listen| &listen.addrs);
+        addrs.map(|addr| addr.port()).collect()
+    };
+    let table: &[(&str, &[u16], &[u16])] = &[
+        ("", &[11211, 11211], &[]),
+        ("-U 0", &[11211, 11211], &[]),
+        ("-U 7", &[7, 7], &[7, 7]),
+        ("-U 7 -p 8", &[8, 8], &[7, 7]),
+        ("-U 7 -p 0", &[], &[7, 7]),
+        ("-U 0 -p 8", &[8, 8], &[]),
+        ("-p 8", &[8, 8], &[]),
+        ("-U -1", &[0, 0], &[0, 0]),
+        ("-U -1 -p 8", &[8, 8], &[0, 0]),
+        ("-U 7 -U 0", &[11211, 11211], &[]),
+        ("-U 7 -l 127.0.0.1", &[7], &[7]),
+        ("-U 7 -p 8 -l 127.0.0.1,[::1]:9", &[8, 9], &[7, 9]),
+        ("-U 7 -s /tmp/x", &[], &[]),
+    ];
+    for (line, tcp, udp) in table {
+        let s = settings(line).unwrap();
+        assert_eq!(ports(&s.listen), *tcp, "{line}");
+        assert_eq!(ports(&s.udp_listen), *udp, "{line}");
+    }
+    let s = settings("-U 7").unwrap();
+    assert_eq!((s.tcp_port, s.udp_port), (7, 7));
+    assert!(
+        s.udp_listen[0]
+            .addrs
+            .iter()
+            .all(|addr| addr.ip().is_loopback())
+    );
+}
+
+#[test]
 fn each_refusal_is_one_line_with_option_value_and_range() {
     let table = &[
         ("-t 0", "-t 0: threads must be 1 to 256"),
@@ -381,10 +417,20 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ("-p 65536", "-p 65536: port must be -1 to 65535"),
         ("-p +1", "-p +1: port must be -1 to 65535"),
         ("-U 65536", "-U 65536: UDP port must be -1 to 65535"),
+        ("-U -2", "-U -2: UDP port must be -1 to 65535"),
         (
-            "-U 11211",
-            "-U 11211: not built yet: UDP; only 0 is accepted",
+            "-Y /x -U 1",
+            "-U 1: there is no login over UDP: -U must be 0 with -S or -Y",
         ),
+        (
+            "-U 1 -S",
+            "-U 1: there is no login over UDP: -U must be 0 with -S or -Y",
+        ),
+        (
+            "-U 1 -B binary",
+            "-U 1: UDP must be off, -U 0, with the protocol binary",
+        ),
+        ("-U on", "-U on: UDP port must be -1 to 65535"),
         (
             "-a 888",
             "-a 888: unix socket mask must be 0 to 777, in octal",
@@ -922,7 +968,10 @@ fn errors_of_a_file_tell_the_line() {
         ("port 11211", "1: port: not an option"),
         ("--prot=11211", "1: --prot: unknown option"),
         ("-o a,b", "1: -o a: unknown option"),
-        ("-N 1", "1: -N 1: not built yet: threads by NAPI id; only 0 is accepted"),
+        (
+            "-N 1",
+            "1: -N 1: not built yet: threads by NAPI id; only 0 is accepted",
+        ),
         ("-h", "1: -h: has no place in a config file"),
         ("--config x", "1: --config x: has no place in a config file"),
         (

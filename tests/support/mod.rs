@@ -24,6 +24,7 @@ pub mod packet;
 mod rng;
 mod server;
 pub mod tls;
+pub mod udp;
 mod vectors;
 
 pub use conn::{Conn, escape};

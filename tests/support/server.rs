@@ -164,6 +164,17 @@ impl Server {
         ports.map(|port| port.parse().expect("a port")).collect()
     }
 
+    /// The UDP port, of a server that was started with one.
+    #[track_caller]
+    pub fn udp_port(&self) -> u16 {
+        let text = fs::read_to_string(self.dir.0.join("port")).expect("a port file");
+        let port = text
+            .lines()
+            .find_map(|line| line.strip_prefix("UDP INET: "));
+        let port = port.unwrap_or_else(|| panic!("no UDP port in {text:?}"));
+        port.trim().parse().expect("a port")
+    }
+
     /// The socket's path, for a server on a unix socket.
     pub fn socket_path(&self) -> Option<&Path> {
         match &self.address {
