@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use slab_alloc::{Config, Sizes};
 
+use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
 use crate::command::{Certs, Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
@@ -33,14 +34,16 @@ const ITEM_HEAD_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
+    auth: Option<Auth>,
     bound: Bound,
     tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Binds the sockets, and reads the certificates, which may be for root alone. The error names the address or the
-    /// file.
+    /// Binds the sockets, and reads the users and the certificates, whose files may be for root's eyes. The error names
+    /// the address, or the file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
+        let auth = auth(&settings)?;
         let tls = if settings.tls.enabled {
             Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
         } else {
@@ -61,6 +64,7 @@ impl Server {
         }
         Ok(Server {
             settings,
+            auth,
             bound,
             tls,
         })
@@ -70,11 +74,12 @@ impl Server {
     pub fn start(self) -> Result<Running, String> {
         let Server {
             settings,
+            auth,
             bound,
             tls,
         } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let mut shared = Shared::new(settings, cache, stop_by_client);
+        let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
         shared.certs = tls.clone().map(|tls| {
             let counters = tls.counters().clone();
             Certs::new(move || tls.reload(), counters, shared.clock.now())
@@ -92,6 +97,23 @@ fn stop_by_client(mode: StopMode) {
         StopMode::Now => sys::Event::Stop,
         StopMode::Graceful => sys::Event::StopGracefully,
     });
+}
+
+/// The users, if there is to be a login.
+fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
+    match (&settings.auth_file, settings.sasl, &settings.sasl_pwdb) {
+        (Some(file), ..) => Auth::open(file, Format::AuthFile)
+            .map(Some)
+            .map_err(|error| format!("-Y {error}")),
+        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb)
+            .map(Some)
+            .map_err(|error| format!("MEMCACHED_SASL_PWDB {error}")),
+        (None, true, None) => {
+            log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
+            Ok(Some(Auth::nobody()))
+        }
+        (None, false, _) => Ok(None),
+    }
 }
 
 fn cache(settings: &Settings) -> io::Result<Cache> {
@@ -201,20 +223,33 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads again what can change while the server runs: the certificates. What fails is logged and stays as it was.
+    /// Reads again what may have changed on disk: the users and the certificates. What cannot be read stays as it was.
     pub fn reload(&self) {
-        match &self.shared.certs {
-            Some(certs) => match certs.refresh(self.shared.clock.now()) {
-                Ok(()) => log::info!("the certificates were read again"),
-                Err(reason) => log::warn!("SIGHUP: {reason}"),
-            },
+        let (auth, certs) = (&self.shared.auth, &self.shared.certs);
+        match auth.as_ref().map(Auth::reload) {
+            Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
+            Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            None if certs.is_some() => {}
             None => log::warn!("SIGHUP: there is nothing to read again"),
+        }
+        match certs
+            .as_ref()
+            .map(|certs| certs.refresh(self.shared.clock.now()))
+        {
+            Some(Ok(())) => log::info!("SIGHUP: the certificates were read again"),
+            Some(Err(reason)) => {
+                log::error!("SIGHUP: the certificates stay as they were: {reason}")
+            }
+            None => {}
         }
     }
 
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
+        if let Some(auth) = &self.shared.auth {
+            auth.close();
+        }
         self.threads.stop();
     }
 }
@@ -251,6 +286,12 @@ impl Threads {
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);
+        if shared.auth.is_some() {
+            let shared = shared.clone();
+            helpers.push(named("verifier".into()).spawn(move || {
+                shared.auth.as_ref().inspect(|auth| auth.run_verifier());
+            })?);
+        }
         let listener = Listener::new()?;
         let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());

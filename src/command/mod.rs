@@ -22,6 +22,7 @@ mod session;
 #[cfg(test)]
 mod session_tests;
 mod shared;
+mod sign_in;
 mod stats;
 mod storage;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::connections::Registry;
 use super::prefixes::Prefixes;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::clock::{Clock, RelTime};
 use crate::settings::Settings;
@@ -84,6 +85,8 @@ pub struct Shared {
     pub prefixes: Prefixes,
     /// The open connections.
     pub connections: Registry,
+    /// Who may use the cache; `None` lets everybody.
+    pub auth: Option<Auth>,
     /// `verbosity`, as a command changes it.
     pub verbosity: AtomicU64,
     /// Bytes of chunks that wait for bodies which have not come yet.
@@ -104,6 +107,7 @@ impl Shared {
             stats: Stats::new(settings.threads),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
             connections: Registry::default(),
+            auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
             promised_bytes: AtomicUsize::new(0),
             staged_bytes: AtomicUsize::new(0),
@@ -112,6 +116,12 @@ impl Shared {
             cache,
             settings,
         }
+    }
+
+    /// Lets nobody in who has not shown a password.
+    pub fn with_auth(mut self, auth: Option<Auth>) -> Self {
+        self.auth = auth;
+        self
     }
 
     /// The view of worker `thread` for one wakeup.

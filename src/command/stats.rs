@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use protocol::reply::{self, END, RESET};
-use protocol::{Args, ErrorLine};
+use protocol::{Args, BinaryHead, ErrorLine, Status, binary};
 
 use super::admin::number;
 use super::connections::ConnState;
@@ -39,7 +39,7 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Opt
     match group {
         b"items" => items(ctx, out),
         b"slabs" => slabs(ctx, out),
-        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes()),
+        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(None)),
         b"sizes" => reply::stat(&mut out.buf, "sizes_status", "disabled"),
         _ if b"reset".starts_with(group) => {
             reset(ctx);
@@ -64,6 +64,52 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Opt
     }
     out.bytes(END);
     None
+}
+
+/// Binary `stat`: the same lines, each in a packet. Rare enough to write them as text first.
+///
+/// Of the groups memcached's binary protocol knows, and `conns`; whole names only. A dump is never of lines but `sizes`.
+pub(super) fn execute_binary(
+    ctx: Ctx<'_>,
+    head: BinaryHead,
+    group: &[u8],
+    out: &mut Output<'_>,
+) -> Option<Dump> {
+    let mut text = Output::new();
+    match group {
+        b"detail dump" => {
+            let prefixes = &ctx.shared.prefixes;
+            if ctx.shared.settings.dump_enabled {
+                prefixes.dump(&mut text.buf);
+                text.bytes(END);
+                binary::stat(&mut out.buf, head, b"detailed", &text.buf);
+            }
+        }
+        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(Some(head))),
+        b"" | b"items" | b"slabs" | b"sizes" | b"settings" | b"conns" | b"reset" | b"detail on"
+        | b"detail off" => {
+            execute(ctx, Args(group), &mut text);
+            for line in text.buf.split(|&byte| byte == b'\n') {
+                binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
+            }
+        }
+        _ => {
+            binary::error(&mut out.buf, head, Status::NotFound);
+            return None;
+        }
+    }
+    binary::stat_end(&mut out.buf, head);
+    None
+}
+
+/// A line `STAT key value` in its packet. Other lines are ends, which have one of their own.
+pub(super) fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
+    if let Some(pair) = line.strip_prefix(b"STAT ") {
+        let key_len = pair.iter().position(|&byte| byte == b' ');
+        let (key, value) = pair.split_at(key_len.unwrap_or(pair.len()));
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        binary::stat(&mut out.buf, head, key, value);
+    }
 }
 
 /// `stats reset`.
@@ -409,7 +455,11 @@ fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
             touch_hits);
     }
     reply::stat(&mut out.buf, "active_slabs", active);
-    reply::stat(&mut out.buf, "total_malloced", pages << 20);
+    reply::stat(
+        &mut out.buf,
+        "total_malloced",
+        pages * ctx.cache.page_bytes(),
+    );
 }
 
 /// `stats conns`.
@@ -481,10 +531,15 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
         match settings.protocol {
             WireProtocol::Auto => "auto-negotiate",
             WireProtocol::Ascii => "ascii",
+            WireProtocol::Binary => "binary",
         },
     );
-    lines.switch("auth_enabled_sasl", false);
-    lines.switch("auth_enabled_ascii", false);
+    lines.switch("auth_enabled_sasl", settings.sasl);
+    let auth_file = settings.auth_file.as_deref();
+    lines.stat(
+        "auth_enabled_ascii",
+        auth_file.unwrap_or(Path::new("no")).display(),
+    );
     lines.stat("item_size_max", settings.item_bytes_max);
     lines.switch("maxconns_fast", settings.maxconns_fast);
     lines.stat("hashpower_init", settings.hashpower_init);

@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stream::Stream;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
+use crate::settings::WireProtocol;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -56,16 +57,18 @@ pub(super) enum Turn {
     Wait,
     /// Another turn, after the others.
     Again,
+    /// Another turn, when its session's password is checked.
+    Verify,
     /// Close it.
     Close,
 }
 
 impl<'c> Conn<'c> {
-    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>) -> Self {
+    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>, protocol: WireProtocol) -> Self {
         Conn {
             stream,
             info,
-            session: Session::new(),
+            session: Session::speaking(protocol),
             input: Box::default(),
             output: None,
             // What came before the registration makes no edge.
@@ -168,6 +171,7 @@ impl<'c> Conn<'c> {
                     ctx.stats.general.conn_yields.inc();
                     break Turn::Again;
                 }
+                Next::Verify => break Turn::Verify,
                 Next::Close => break Turn::Close,
             }
         };
@@ -221,6 +225,13 @@ impl<'c> Conn<'c> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Calls `wake` when the password that the session waits for is checked.
+    pub(super) fn when_verified(&self, wake: Box<dyn FnOnce() + Send>) {
+        if let Some(ticket) = self.session.verification() {
+            ticket.when_answered(wake);
         }
     }
 

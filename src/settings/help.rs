@@ -38,7 +38,9 @@ pub(super) fn text() -> String {
     }
     text.push_str(
         "\nenvironment:\n  MEMCACHED_PORT_FILENAME         write the ports that were bound to this file\n\
-         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP reads the certificates again.\n",
+         \x20 MEMCACHED_SASL_PWDB             users of -S, lines USER:PASSWORD[:REALM]\n\
+         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP reads the users of -Y and the \
+         certificates of -Z again.\n",
     );
     text
 }

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::given::Given;
-use super::options::not_built_reason;
 use super::values::whole;
 use super::{ClientCert, Settings, SettingsError};
 
@@ -16,6 +15,8 @@ pub enum WireProtocol {
     Auto,
     /// Text and meta commands only.
     Ascii,
+    /// Binary commands only.
+    Binary,
 }
 
 impl WireProtocol {
@@ -24,8 +25,8 @@ impl WireProtocol {
         match name {
             "auto" => Ok(WireProtocol::Auto),
             "ascii" => Ok(WireProtocol::Ascii),
-            "binary" => Err(not_built_reason("the binary protocol")),
-            _ => Err("protocol must be ascii or auto".to_owned()),
+            "binary" => Ok(WireProtocol::Binary),
+            _ => Err("protocol must be ascii, binary or auto".to_owned()),
         }
     }
 }

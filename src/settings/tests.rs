@@ -351,6 +351,10 @@ fn a_listen_entry_names_its_protocol_and_tag() {
     assert_eq!(s.protocol, WireProtocol::Ascii);
     assert_eq!(s.listen[0].protocol, WireProtocol::Auto);
     assert_eq!(s.listen[1].protocol, WireProtocol::Ascii);
+    let s = settings("-B binary -l proto[ascii]:127.0.0.1,127.0.0.2").unwrap();
+    assert_eq!(s.protocol, WireProtocol::Binary);
+    assert_eq!(s.listen[0].protocol, WireProtocol::Ascii);
+    assert_eq!(s.listen[1].protocol, WireProtocol::Binary);
 }
 
 #[test]
@@ -434,8 +438,7 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ),
         ("-R 0", "-R 0: requests per event must be 1 to 2147483647"),
         ("-b 0", "-b 0: listen backlog must be 1 to 2147483647"),
-        ("-B http", "-B http: protocol must be ascii or auto"),
-        ("-B binary", "-B binary: not built yet: the binary protocol"),
+        ("-B http", "-B http: protocol must be ascii, binary or auto"),
         (
             "-D ab",
             "-D ab: prefix delimiter must be one printable ASCII character",
@@ -444,11 +447,29 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-N 1",
             "-N 1: not built yet: threads by NAPI id; only 0 is accepted",
         ),
-        ("-S", "-S: not built yet: SASL authentication"),
-        ("-S -B ascii", "-S: not built yet: SASL authentication"),
         (
-            "-Y /etc/auth",
-            "-Y /etc/auth: not built yet: authentication",
+            "-S -B ascii",
+            "-S: this login is for one protocol alone: -B must be binary",
+        ),
+        (
+            "-S -B auto",
+            "-S: this login is for one protocol alone: -B must be binary",
+        ),
+        (
+            "-S -l proto[ascii]:127.0.0.1",
+            "-l proto[ascii]:127.0.0.1: with -S or -Y the protocol must be that of the login, binary",
+        ),
+        (
+            "-Y /etc/auth -B auto",
+            "-Y /etc/auth: this login is for one protocol alone: -B must be ascii",
+        ),
+        (
+            "-B binary -Y /etc/auth",
+            "-Y /etc/auth: this login is for one protocol alone: -B must be ascii",
+        ),
+        (
+            "-Y /etc/auth -l 127.0.0.1 -l proto[auto]:127.0.0.2",
+            "-l proto[auto]:127.0.0.2: with -S or -Y the protocol must be that of the login, ascii",
         ),
         (
             "-e /mnt/x",
@@ -632,12 +653,8 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-l mtls:127.0.0.1: btls: and mtls: need -Z",
         ),
         (
-            "-l proto[binary]:127.0.0.1",
-            "-l proto[binary]:127.0.0.1: not built yet: the binary protocol",
-        ),
-        (
             "-l proto[x]:127.0.0.1",
-            "-l proto[x]:127.0.0.1: protocol must be ascii or auto",
+            "-l proto[x]:127.0.0.1: protocol must be ascii, binary or auto",
         ),
         (
             "-l tag[]:127.0.0.1",
@@ -774,9 +791,9 @@ fn help_names_what_works_and_nothing_else() {
             assert!(lines >= 1 && text.contains(opt.long), "{}", opt.long);
         }
         let text = text.to_lowercase();
-        assert!(text.contains("unix-socket") && text.contains("enable-ssl"));
+        assert!(text.contains("unix-socket"));
+        assert!(text.contains("sasl") && text.contains("enable-ssl"));
         for word in [
-            "sasl",
             "ext_path",
             "proxy_config",
             "no_drop_privileges",
@@ -808,18 +825,28 @@ fn version_and_license_are_printed() {
 }
 
 #[test]
-fn the_environment_names_the_port_file() {
-    let env = |name: &str| (name == "MEMCACHED_PORT_FILENAME").then(|| "/tmp/ports".to_owned());
+fn the_environment_names_files() {
+    let env = |name: &str| match name {
+        "MEMCACHED_PORT_FILENAME" => Some("/tmp/ports".to_owned()),
+        "MEMCACHED_SASL_PWDB" => Some("/tmp/users".to_owned()),
+        _ => None,
+    };
     let Ok(Start::Run(s)) = parse(std::iter::empty(), &env) else {
         panic!()
     };
     assert_eq!(s.port_file, Some("/tmp/ports".into()));
+    assert_eq!(s.sasl_pwdb, Some("/tmp/users".into()));
+    assert!(
+        !s.sasl && s.auth_file.is_none(),
+        "the variable alone asks for no login"
+    );
 }
 
 #[test]
 fn a_daemon_gets_absolute_paths() {
     let here = std::env::current_dir().unwrap();
-    let s = settings("-d -P x.pid -s x.sock --logfile /var/log/x").unwrap();
+    let s = settings("-d -P x.pid -s x.sock --logfile /var/log/x -Y x.users").unwrap();
+    assert_eq!(s.auth_file, Some(here.join("x.users")));
     assert_eq!(s.pid_file, Some(here.join("x.pid")));
     assert_eq!(s.unix_socket, Some(here.join("x.sock")));
     assert_eq!(s.log_file, Some("/var/log/x".into()));
@@ -895,7 +922,10 @@ fn errors_of_a_file_tell_the_line() {
         ("port 11211", "1: port: not an option"),
         ("--prot=11211", "1: --prot: unknown option"),
         ("-o a,b", "1: -o a: unknown option"),
-        ("-S", "1: -S: not built yet: SASL authentication"),
+        (
+            "-Z",
+            "1: -Z: needs -o ssl_chain_cert=FILE, and ssl_key=FILE if the key is not in it",
+        ),
         ("-h", "1: -h: has no place in a config file"),
         ("--config x", "1: --config x: has no place in a config file"),
         (
@@ -956,5 +986,23 @@ fn the_example_file_shows_every_option_with_its_default() {
             "{} is not in the example",
             opt.long
         );
+    }
+}
+
+#[test]
+fn a_login_has_its_protocol() {
+    for (line, protocol) in [
+        ("", WireProtocol::Auto),
+        ("-Y /etc/auth", WireProtocol::Ascii),
+        ("-Y /etc/auth -B ascii -U 0", WireProtocol::Ascii),
+        ("-S", WireProtocol::Binary),
+        ("-S -B binary", WireProtocol::Binary),
+        ("-S -Y /etc/auth", WireProtocol::Binary),
+    ] {
+        let settings = settings(line).expect(line);
+        assert_eq!(settings.protocol, protocol, "{line}");
+        assert!(settings.listen.iter().all(|one| one.protocol == protocol));
+        assert_eq!(settings.sasl, line.contains("-S"));
+        assert_eq!(settings.auth_file.is_some(), line.contains("-Y"));
     }
 }

@@ -20,6 +20,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod conn;
+pub mod packet;
 mod rng;
 mod server;
 pub mod tls;
