@@ -69,7 +69,9 @@ impl TlsStream {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.grown |= fills > 0,
                 taken => {
                     if self.drained && self.grown {
+                        self.grown = false;
                         self.shrink();
+                        self.acknowledge();
                     }
                     return taken;
                 }
@@ -108,9 +110,17 @@ impl TlsStream {
 
     /// Lets rustls give back what its buffer has grown by, which it does before it reads.
     fn shrink(&mut self) {
-        self.grown = false;
         // Nothing is read, so there is nothing to fail.
         let _ = self.tls.read_tls(&mut Nothing);
+    }
+
+    /// Tells a client in the middle of something large at once that its bytes have come. OpenSSL's clients write record
+    /// by record, and unless they set TCP_NODELAY the last small one waits for this: values of 900 KB by Python's ssl over
+    /// the loopback, 35 MB/s without and 500 MB/s with it.
+    fn acknowledge(&self) {
+        #[cfg(target_os = "linux")]
+        // Only the speed depends on it.
+        let _ = socket2::SockRef::from(&self.socket).set_tcp_quickack(true);
     }
 
     /// Reads the socket once and lets rustls look at it; 0 at the end of the stream.
