@@ -313,13 +313,17 @@ impl Driver {
             if !over {
                 match self.interval {
                     None => {
-                        while let Some(token) = self.idle.pop() {
+                        while self.left > 0
+                            && let Some(token) = self.idle.pop()
+                        {
                             self.begin(plan, token, Instant::now());
                         }
                     }
                     Some(interval) => {
-                        while due <= now && self.left > 0 {
-                            let Some(token) = self.idle.pop() else { break };
+                        while due <= now
+                            && self.left > 0
+                            && let Some(token) = self.idle.pop()
+                        {
                             self.begin(plan, token, due);
                             due += interval;
                         }

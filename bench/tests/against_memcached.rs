@@ -166,6 +166,10 @@ fn an_exact_number_of_keys_and_known_misses() {
             (&value["operations"], &value["errors"]),
             (&5003.into(), &0.into())
         );
+        assert_eq!(
+            result(&server.addr, &format!("-n 1 {load}"))["operations"],
+            1
+        );
         let ratio = value["hit_ratio"].as_f64().expect("keys were read");
         assert!((0.7..0.8).contains(&ratio), "{ratio}");
     }
