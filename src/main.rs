@@ -98,7 +98,9 @@ fn start_log(settings: &Settings) {
         _ => LevelFilter::Trace,
     };
     // The logger lets everything through, so that `verbosity` can raise the level while the server runs.
-    env_logger::Builder::new().filter_level(LevelFilter::Trace).init();
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Trace)
+        .init();
     log::set_max_level(level);
     for notice in &settings.notices {
         log::warn!("{notice}");

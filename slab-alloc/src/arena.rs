@@ -11,7 +11,7 @@
 //!
 //! A1. The mapping is readable and writable from `start` to `start + len` until it is dropped, and
 //!     is never moved.
-//! A2. `start` is aligned to the system page, pages to `PAGE_BYTES` from it, chunks to the granule
+//! A2. `start` is aligned to the system page, pages to their own size from it, chunks to the granule
 //!     (at least 8 bytes): a word inside a chunk is as aligned as its offset in the chunk.
 //! A3. A handle below `handle_end` has at least `HEADER_BYTES` bytes of the mapping after it, so
 //!     its header words can be reached whatever the number; whether it names a chunk, and whose,
@@ -23,9 +23,9 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::HEADER_BYTES;
 use crate::page::PageId;
 use crate::reserved::Zeroable;
-use crate::{HEADER_BYTES, PAGE_BYTES};
 
 /// The name of a chunk: its offset in the arena, counted in granules. 0 is no chunk, so a link
 /// field that holds a raw 0 says "none".
@@ -186,8 +186,8 @@ const GRANULE_MIN: usize = 8;
 const GRANULE_MAX: usize = 1024;
 
 /// How many pages handles reach at a granule, page 0 included.
-const fn reach_pages(granule: usize) -> usize {
-    (granule << 32) / PAGE_BYTES
+fn reach_pages(granule: usize, page_bytes: usize) -> usize {
+    (granule << 32) / page_bytes
 }
 
 /// The mapping cut into pages, and the meaning of handles in it.
@@ -195,6 +195,8 @@ pub(crate) struct Arena {
     mapping: Mapping,
     /// A handle shifted left by this is a byte offset.
     granule_shift: u32,
+    /// A byte offset shifted right by this is a page's number.
+    page_shift: u32,
     /// Handles below this have a whole header in the mapping (A3).
     handle_end: u64,
     /// Whether the memory has been locked; a locked page must be unlocked before it is released.
@@ -204,16 +206,22 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves an arena for `limit_pages`: as far as handles reach, or less when the system
     /// refuses that much address space, but never less than the limit.
-    pub(crate) fn reserve(limit_pages: usize, reserve_pages_max: usize) -> io::Result<Self> {
+    pub(crate) fn reserve(
+        page_bytes: usize,
+        limit_pages: usize,
+        reserve_pages_max: usize,
+    ) -> io::Result<Self> {
         let mut granule = GRANULE_MIN;
-        while reach_pages(granule) < limit_pages && granule < GRANULE_MAX {
+        while reach_pages(granule, page_bytes) < limit_pages && granule < GRANULE_MAX {
             granule *= 2;
         }
         // One page more for page 0; at exactly the reach there is one usable page less.
-        let least = (limit_pages + 1).min(reach_pages(granule));
-        let mut pages = reach_pages(granule).min(reserve_pages_max).max(least);
+        let least = (limit_pages + 1).min(reach_pages(granule, page_bytes));
+        let mut pages = reach_pages(granule, page_bytes)
+            .min(reserve_pages_max)
+            .max(least);
         let mapping = loop {
-            match Mapping::reserve(pages * PAGE_BYTES) {
+            match Mapping::reserve(pages * page_bytes) {
                 Ok(mapping) => break mapping,
                 Err(error) if pages == least => return Err(error),
                 Err(_) => pages = (pages / 2).max(least),
@@ -224,6 +232,7 @@ impl Arena {
         Ok(Self {
             mapping,
             granule_shift,
+            page_shift: page_bytes.trailing_zeros(),
             handle_end,
             locked: AtomicBool::new(false),
         })
@@ -234,29 +243,35 @@ impl Arena {
         1 << self.granule_shift
     }
 
+    /// The size of a page, in bytes.
+    #[inline]
+    pub(crate) fn page_bytes(&self) -> usize {
+        1 << self.page_shift
+    }
+
     /// How many pages fit in the reservation, page 0 not counted.
     pub(crate) fn pages_max(&self) -> usize {
-        self.mapping.len() / PAGE_BYTES - 1
+        self.mapping.len() / self.page_bytes() - 1
     }
 
     /// The chunk that begins `offset` bytes into `page`.
     #[inline]
     pub(crate) fn chunk_at(&self, page: PageId, offset: usize) -> ChunkHandle {
-        debug_assert!(offset < PAGE_BYTES && offset.is_multiple_of(self.granule()));
-        let raw = (page.index() * PAGE_BYTES + offset) >> self.granule_shift;
+        debug_assert!(offset < self.page_bytes() && offset.is_multiple_of(self.granule()));
+        let raw = ((page.index() << self.page_shift) + offset) >> self.granule_shift;
         ChunkHandle::from_raw(raw as u32).expect("pages are numbered from 1, so no offset is 0")
     }
 
     /// The page a chunk lies in.
     #[inline]
     pub(crate) fn page_of(&self, chunk: ChunkHandle) -> PageId {
-        PageId::from_raw(chunk.to_raw() >> (PAGE_BYTES.trailing_zeros() - self.granule_shift))
+        PageId::from_raw(chunk.to_raw() >> (self.page_shift - self.granule_shift))
             .expect("no chunk lies in page 0")
     }
 
     /// How far into its page a chunk begins, in bytes.
     pub(crate) fn offset_in_page(&self, chunk: ChunkHandle) -> usize {
-        self.offset(chunk) % PAGE_BYTES
+        self.offset(chunk) % self.page_bytes()
     }
 
     #[inline]
@@ -303,7 +318,7 @@ impl Arena {
     /// Locks the whole reservation, or where that is more than the process may lock, the pages
     /// that the limit allows.
     pub(crate) fn lock(&self, limit_pages: usize) -> io::Result<()> {
-        let limit_end = ((limit_pages + 1) * PAGE_BYTES).min(self.mapping.len());
+        let limit_end = ((limit_pages + 1) * self.page_bytes()).min(self.mapping.len());
         self.mapping
             .lock_on_fault(0..self.mapping.len())
             .or_else(|_| self.mapping.lock_on_fault(0..limit_end))?;
@@ -317,8 +332,8 @@ impl Arena {
     /// # Safety
     /// No chunk of the page may be in anyone's hands.
     pub(crate) unsafe fn release_page(&self, page: PageId) {
-        let start = page.index() * PAGE_BYTES;
-        let range = start..start + PAGE_BYTES;
+        let start = page.index() * self.page_bytes();
+        let range = start..start + self.page_bytes();
         let locked = self.locked.load(Ordering::Relaxed);
         // SAFETY: no chunk, so no reference into the page; pages are whole system pages (A2).
         let _ = unsafe { self.mapping.release(range, locked) };

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use crate::SlabAllocator;
 use crate::arena::ChunkHandle;
 use crate::class::ClassId;
 use crate::page::PageId;
-use crate::{PAGE_BYTES, SlabAllocator};
 
 impl SlabAllocator {
     /// Panics when an invariant is broken. To be called while no other thread uses the allocator;
@@ -23,7 +23,10 @@ impl SlabAllocator {
         let slab = self.class(class);
         let state = slab.lock();
         let per_page = slab.chunks_per_page as usize;
-        assert!(per_page * self.chunk_bytes(class) <= PAGE_BYTES, "S3");
+        assert!(
+            per_page * self.chunk_bytes(class) <= self.page_bytes(),
+            "S3"
+        );
 
         let of_class = |page: &PageId| self.page_class(*page) == Some(class);
         let pages: Vec<PageId> = self.pool.ever_used().filter(of_class).collect();

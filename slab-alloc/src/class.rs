@@ -18,7 +18,7 @@
 use std::io;
 use std::num::NonZeroU8;
 
-use crate::{HEADER_BYTES, PAGE_BYTES};
+use crate::{HEADER_BYTES, PAGE_BYTES_MAX};
 
 /// The length of an array indexed by class, the unused index 0 included.
 pub const CLASSES_MAX: usize = 64;
@@ -73,7 +73,7 @@ pub enum Sizes {
 
 impl Sizes {
     /// The size of each class, the first at index 0 (C1).
-    fn resolve(&self, granule: usize) -> io::Result<Vec<usize>> {
+    fn resolve(&self, granule: usize, page_bytes: usize) -> io::Result<Vec<usize>> {
         let (sizes, chunk_max) = match *self {
             Sizes::Growth {
                 chunk_min,
@@ -85,7 +85,7 @@ impl Sizes {
                 }
                 let chunk_max = chunk_max.next_multiple_of(granule);
                 (
-                    grow(chunk_min, growth_factor, chunk_max, granule),
+                    grow(chunk_min, growth_factor, chunk_max, granule, page_bytes),
                     chunk_max,
                 )
             }
@@ -104,7 +104,7 @@ impl Sizes {
                 (sizes, chunk_max)
             }
         };
-        if chunk_max > PAGE_BYTES {
+        if chunk_max > page_bytes {
             return Err(invalid("the largest chunk must fit in a page"));
         }
         if sizes[0] < HEADER_BYTES {
@@ -125,12 +125,18 @@ fn invalid(reason: &'static str) -> io::Error {
 }
 
 /// The sizes from `chunk_min` by `factor` up to exactly `chunk_max`.
-fn grow(chunk_min: usize, factor: f64, chunk_max: usize, granule: usize) -> Vec<usize> {
+fn grow(
+    chunk_min: usize,
+    factor: f64,
+    chunk_max: usize,
+    granule: usize,
+    page_bytes: usize,
+) -> Vec<usize> {
     let mut sizes = Vec::new();
     let mut size = chunk_min.max(HEADER_BYTES).next_multiple_of(granule);
     // Stop where the next class would be the last one anyway, and leave room for that one.
     while size as f64 * factor <= chunk_max as f64 && sizes.len() < CLASSES_MAX - 2 {
-        let fitted = fit_to_page(size, granule);
+        let fitted = fit_to_page(size, granule, page_bytes);
         if fitted >= chunk_max {
             break;
         }
@@ -144,11 +150,11 @@ fn grow(chunk_min: usize, factor: f64, chunk_max: usize, granule: usize) -> Vec<
 
 /// A large chunk takes what its page would leave over at the end: 150,000 bytes go six to a page,
 /// so they may as well be 174,760. Below a sixteenth of a page the tail is too small to matter.
-fn fit_to_page(size: usize, granule: usize) -> usize {
-    if size <= PAGE_BYTES / 16 || size > PAGE_BYTES {
+fn fit_to_page(size: usize, granule: usize, page_bytes: usize) -> usize {
+    if size <= page_bytes / 16 || size > page_bytes {
         return size;
     }
-    let even = PAGE_BYTES / (PAGE_BYTES / size);
+    let even = page_bytes / (page_bytes / size);
     even - even % granule
 }
 
@@ -160,12 +166,12 @@ pub(crate) struct ClassTable {
     /// By class; index 0 is unused and 0.
     sizes: Vec<u32>,
     small: Box<[u8; SMALL_MAX / 8 + 1]>,
-    large: Box<[u8; PAGE_BYTES / 1024 + 1]>,
+    large: Box<[u8; PAGE_BYTES_MAX / 1024 + 1]>,
 }
 
 impl ClassTable {
-    pub(crate) fn new(sizes: &Sizes, granule: usize) -> io::Result<Self> {
-        let resolved = sizes.resolve(granule)?;
+    pub(crate) fn new(sizes: &Sizes, granule: usize, page_bytes: usize) -> io::Result<Self> {
+        let resolved = sizes.resolve(granule, page_bytes)?;
         let first_of = |bytes: usize| {
             let below = resolved.partition_point(|&size| size < bytes);
             if below < resolved.len() {
@@ -192,7 +198,7 @@ impl ClassTable {
         if bytes <= SMALL_MAX {
             return ClassId::new(self.small[bytes.div_ceil(8)]);
         }
-        if bytes > PAGE_BYTES {
+        if bytes > PAGE_BYTES_MAX {
             return None;
         }
         let first = usize::from(self.large[bytes / 1024]);
@@ -235,7 +241,7 @@ mod tests {
 
     /// Every size must satisfy C1, and every number of bytes get what a plain scan would give it.
     fn check(sizes: &Sizes, granule: usize, chunk_max: usize) -> ClassTable {
-        let table = ClassTable::new(sizes, granule).unwrap();
+        let table = ClassTable::new(sizes, granule, PAGE_BYTES_MAX).unwrap();
         let all = &table.sizes[1..];
         assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
         assert!(
@@ -256,7 +262,7 @@ mod tests {
             assert_eq!(class.index(), naive + 1, "{bytes} bytes in {all:?}");
             assert!(table.chunk_bytes(class) >= bytes);
         }
-        for bytes in [chunk_max + 1, PAGE_BYTES + 1, usize::MAX] {
+        for bytes in [chunk_max + 1, PAGE_BYTES_MAX + 1, usize::MAX] {
             assert_eq!(table.class_for(bytes), None, "{bytes} bytes");
         }
         table
@@ -265,7 +271,7 @@ mod tests {
     #[test]
     fn lookup_agrees_with_a_scan_for_every_byte() {
         for factor in [1.01, 1.05, 1.08, 1.16, 1.25, 1.5, 2.0, 10.0, 1000.0] {
-            for chunk_max in [1024, 16 * 1024, 512 * 1024, 1_000_000, PAGE_BYTES] {
+            for chunk_max in [1024, 16 * 1024, 512 * 1024, 1_000_000, PAGE_BYTES_MAX] {
                 check(&growth(80, factor, chunk_max), 8, chunk_max);
             }
         }
@@ -290,7 +296,7 @@ mod tests {
         );
         let crowded: Vec<usize> = (0..62).map(|i| 10_000 + 8 * i).collect();
         assert_eq!(
-            check(&list(&crowded, PAGE_BYTES), 8, PAGE_BYTES)
+            check(&list(&crowded, PAGE_BYTES_MAX), 8, PAGE_BYTES_MAX)
                 .largest()
                 .get(),
             63
@@ -299,41 +305,49 @@ mod tests {
 
     #[test]
     fn memcacheds_defaults_make_its_classes_up_to_a_sixteenth_of_a_page() {
-        let table = ClassTable::new(&growth(96, 1.25, 512 * 1024), 8).unwrap();
+        let table = ClassTable::new(&growth(96, 1.25, 512 * 1024), 8, PAGE_BYTES_MAX).unwrap();
         let small = [
             96, 120, 152, 192, 240, 304, 384, 480, 600, 752, 944, 1184, 1480, 1856, 2320,
         ];
         assert_eq!(table.sizes[1..=15], small);
         // From there on sizes are rounded up to even parts of a page.
-        let parts = |class: &u32| PAGE_BYTES / *class as usize;
+        let parts = |class: &u32| PAGE_BYTES_MAX / *class as usize;
         let large: Vec<usize> = table.sizes[30..].iter().map(parts).collect();
         assert_eq!(large, [15, 11, 8, 6, 4, 3, 2]);
     }
 
     #[test]
     fn large_chunks_leave_no_tail_in_their_page() {
-        let table = ClassTable::new(&growth(96, 1.16, 512 * 1024), 8).unwrap();
+        let table = ClassTable::new(&growth(96, 1.16, 512 * 1024), 8, PAGE_BYTES_MAX).unwrap();
         for &size in table.sizes[1..]
             .iter()
-            .filter(|&&size| size as usize > PAGE_BYTES / 16)
+            .filter(|&&size| size as usize > PAGE_BYTES_MAX / 16)
         {
-            let tail = PAGE_BYTES % size as usize;
+            let tail = PAGE_BYTES_MAX % size as usize;
             assert!(tail < 8 * 16, "{size} leaves {tail}");
         }
-        assert_eq!(fit_to_page(150_000, 8), 174_760);
-        assert_eq!(fit_to_page(PAGE_BYTES, 8), PAGE_BYTES);
+        assert_eq!(fit_to_page(150_000, 8, PAGE_BYTES_MAX), 174_760);
+        assert_eq!(
+            fit_to_page(PAGE_BYTES_MAX, 8, PAGE_BYTES_MAX),
+            PAGE_BYTES_MAX
+        );
     }
 
     #[test]
     fn what_cannot_be_a_table_is_refused() {
-        let refused = |sizes: Sizes| ClassTable::new(&sizes, 8).err().unwrap().to_string();
+        let refused = |sizes: Sizes| {
+            ClassTable::new(&sizes, 8, PAGE_BYTES_MAX)
+                .err()
+                .unwrap()
+                .to_string()
+        };
         let list = |sizes: Vec<usize>| Sizes::List {
             sizes,
             chunk_max: 512 * 1024,
         };
         assert!(refused(growth(96, 1.0, 4096)).contains("growth factor"));
         assert!(refused(growth(96, f64::NAN, 4096)).contains("growth factor"));
-        assert!(refused(growth(96, 1.25, PAGE_BYTES + 8)).contains("fit in a page"));
+        assert!(refused(growth(96, 1.25, PAGE_BYTES_MAX + 8)).contains("fit in a page"));
         assert!(refused(growth(96, 1.25, 16)).contains("header"));
         assert!(refused(list(vec![24, 96])).contains("header"));
         assert!(refused(list(vec![96, 96])).contains("grow"));

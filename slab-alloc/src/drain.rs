@@ -12,10 +12,10 @@
 //!       `-- cancel_drain: back on the partial list
 //! ```
 
+use crate::SlabAllocator;
 use crate::arena::ChunkHandle;
 use crate::class::ClassId;
 use crate::page::PageId;
-use crate::{PAGE_BYTES, SlabAllocator};
 
 impl SlabAllocator {
     /// Chooses the page of `class` with the fewest used chunks and starts to drain it: from now on
@@ -146,7 +146,7 @@ impl SlabAllocator {
                 // A page that changes its class right now must not lead beyond its end.
                 (
                     chunk_bytes,
-                    (meta.fresh.get() as usize).min(PAGE_BYTES / chunk_bytes),
+                    (meta.fresh.get() as usize).min(self.page_bytes() / chunk_bytes),
                 )
             }
         };

@@ -2,7 +2,7 @@
 //! should go, is for others to know.
 //!
 //! ```text
-//!  arena    | page 1 (1 MiB) | page 2 | page 3 | ..     one reservation, [`arena`]
+//!  arena    | page 1         | page 2 | page 3 | ..     one reservation, [`arena`]
 //!                |               |        |
 //!  pool          |               |      no class: idle, released, never used     [`pool`]
 //!                v               v
@@ -57,8 +57,8 @@ pub use class::{CLASSES_MAX, ClassId, Sizes};
 pub use page::PageId;
 pub use reserved::{Reserved, Zeroable};
 
-/// The size of a page: what a class gets at a time, and the largest a chunk can be.
-pub const PAGE_BYTES: usize = 1 << 20;
+/// The largest page: what a class gets at a time, and the largest a chunk can be.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// The part at the start of each chunk that is only accessed through atomics (S4).
 pub const HEADER_BYTES: usize = 32;
@@ -71,6 +71,9 @@ pub const HEADER_ZEROED: usize = HEADER_BYTES;
 /// What an allocator is built from.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The size of a page: a power of two from 4096 to [`PAGE_BYTES_MAX`], no smaller than the largest chunk. Small pages
+    /// waste less in classes that hold little; large ones cost less where there is much memory.
+    pub page_bytes: usize,
     /// How much memory the pages of all classes may take; rounded down to pages, but at least one.
     pub limit_bytes: usize,
     /// The chunk sizes.
@@ -142,13 +145,18 @@ impl SlabAllocator {
 
     /// As `new`, with a bound on the pages to reserve beyond the limit.
     fn with_reservation(config: &Config, reserve_pages_max: usize) -> io::Result<Self> {
-        let limit = (config.limit_bytes / PAGE_BYTES).max(1);
-        let arena = Arena::reserve(limit, reserve_pages_max)?;
-        let table = ClassTable::new(&config.sizes, arena.granule())?;
+        let page_bytes = config.page_bytes;
+        if !page_bytes.is_power_of_two() || !(4096..=PAGE_BYTES_MAX).contains(&page_bytes) {
+            let reason = "a page must have a power of two of bytes, 4096 to 1048576";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        let limit = (config.limit_bytes / page_bytes).max(1);
+        let arena = Arena::reserve(page_bytes, limit, reserve_pages_max)?;
+        let table = ClassTable::new(&config.sizes, arena.granule(), page_bytes)?;
         let unused = std::iter::once(0);
         let chunks_per_page = table
             .classes()
-            .map(|class| PAGE_BYTES / table.chunk_bytes(class));
+            .map(|class| page_bytes / table.chunk_bytes(class));
         let classes = unused
             .chain(chunks_per_page)
             .map(|chunks| Class {
@@ -432,12 +440,12 @@ impl SlabAllocator {
     /// what it is now, in bytes. Idle pages above a lower limit are released here; pages in use
     /// stay until they are drained or emptied: see [`Self::over_limit`].
     pub fn set_limit(&self, bytes: usize) -> usize {
-        let pages = (bytes / PAGE_BYTES).clamp(1, self.arena.pages_max());
+        let pages = (bytes / self.page_bytes()).clamp(1, self.arena.pages_max());
         self.pool.set_limit(pages);
         while let Some(page) = self.pool.take_surplus(&self.pages) {
             self.release(page);
         }
-        pages * PAGE_BYTES
+        pages * self.page_bytes()
     }
 
     /// How many pages of classes are too many under the present limit.
@@ -486,7 +494,7 @@ impl SlabAllocator {
 
     /// The limit, in bytes.
     pub fn limit_bytes(&self) -> usize {
-        self.pool.limit() * PAGE_BYTES
+        self.pool.limit() * self.page_bytes()
     }
 
     /// Resident pages of no class.
@@ -502,6 +510,11 @@ impl SlabAllocator {
     /// How many pages classes could still get: idle ones, and those that the limit still allows.
     pub fn available_pages(&self) -> usize {
         self.pool.available()
+    }
+
+    /// The size of a page, in bytes.
+    pub fn page_bytes(&self) -> usize {
+        self.arena.page_bytes()
     }
 
     /// The unit of handles, in bytes: chunk sizes are multiples of it.
@@ -520,7 +533,7 @@ impl SlabAllocator {
         };
         self.pool
             .ever_used()
-            .map(|page| touched(page).min(PAGE_BYTES))
+            .map(|page| touched(page).min(self.page_bytes()))
             .sum()
     }
 }

@@ -40,13 +40,18 @@ fn new_seed() -> u64 {
 }
 
 fn allocator(pages: usize, sizes: &[usize]) -> SlabAllocator {
+    allocator_of(PAGE_BYTES_MAX, pages, sizes)
+}
+
+fn allocator_of(page_bytes: usize, pages: usize, sizes: &[usize]) -> SlabAllocator {
     let chunk_max = *sizes.last().unwrap();
     let sizes = Sizes::List {
         sizes: sizes.to_vec(),
         chunk_max,
     };
     let config = Config {
-        limit_bytes: pages * PAGE_BYTES,
+        page_bytes,
+        limit_bytes: pages * page_bytes,
         sizes,
     };
     SlabAllocator::with_reservation(&config, 64).unwrap()
@@ -92,10 +97,10 @@ struct Model {
 }
 
 impl Model {
-    fn new(seed: u64, pages: usize, sizes: &[usize]) -> Self {
+    fn new(seed: u64, page_bytes: usize, pages: usize, sizes: &[usize]) -> Self {
         println!("seed {seed}, {pages} pages of {sizes:?}");
         Self {
-            slabs: allocator(pages, sizes),
+            slabs: allocator_of(page_bytes, pages, sizes),
             random: Random(seed),
             live: BTreeMap::new(),
             draining: BTreeSet::new(),
@@ -124,7 +129,7 @@ impl Model {
                 assert!(self.slabs.finish_drain(page));
             }
             let chunk_bytes = self.slabs.chunk_bytes(class);
-            let chunks_per_page = PAGE_BYTES / chunk_bytes;
+            let chunks_per_page = self.slabs.page_bytes() / chunk_bytes;
             let nothing = ClassStats {
                 chunk_bytes,
                 chunks_per_page,
@@ -181,7 +186,7 @@ impl Model {
             "aligned"
         );
         let last = self.slabs.arena.offset_in_page(chunk) + bytes - 1;
-        assert!(last < PAGE_BYTES, "inside its page");
+        assert!(last < self.slabs.page_bytes(), "inside its page");
         assert!(
             !self.draining.contains(&page),
             "a draining page gives nothing"
@@ -343,9 +348,12 @@ impl Model {
     }
 
     fn set_limit(&mut self) {
-        let bytes = self.random.below(24 * PAGE_BYTES);
+        let bytes = self.random.below(24 * self.slabs.page_bytes());
         let limit = self.slabs.set_limit(bytes);
-        assert_eq!(limit, (bytes / PAGE_BYTES).max(1) * PAGE_BYTES);
+        assert_eq!(
+            limit,
+            (bytes / self.slabs.page_bytes()).max(1) * self.slabs.page_bytes()
+        );
         assert_eq!(self.slabs.limit_bytes(), limit);
         assert!(self.slabs.pool_pages() == 0 || self.slabs.over_limit() == 0);
     }
@@ -377,29 +385,32 @@ impl Model {
             );
         }
         assert_eq!(self.slabs.pages_total(), pages + self.slabs.pool_pages());
-        let limit_pages = self.slabs.limit_bytes() / PAGE_BYTES;
+        let limit_pages = self.slabs.limit_bytes() / self.slabs.page_bytes();
         assert_eq!(
             self.slabs.available_pages(),
             limit_pages.saturating_sub(pages)
         );
-        assert!(self.slabs.arena_bytes_touched() <= self.slabs.pages_total() * PAGE_BYTES);
+        assert!(
+            self.slabs.arena_bytes_touched() <= self.slabs.pages_total() * self.slabs.page_bytes()
+        );
     }
 }
 
-const LARGE: [usize; 6] = [8192, 20_000, 65_536, 174_760, 512 * 1024, PAGE_BYTES];
+const LARGE: [usize; 6] = [8192, 20_000, 65_536, 174_760, 512 * 1024, PAGE_BYTES_MAX];
 const MIXED: [usize; 5] = [32, 96, 1184, 65_536, 512 * 1024];
 
 #[test]
 fn random_steps_agree_with_the_model() {
     for seed in [1, 2, 3, new_seed()] {
-        Model::new(seed, 12, &LARGE).run(3000, 1);
+        Model::new(seed, PAGE_BYTES_MAX, 12, &LARGE).run(3000, 1);
     }
 }
 
 #[test]
 fn random_steps_agree_with_the_model_for_small_chunks() {
     for seed in [4, new_seed()] {
-        Model::new(seed, 6, &MIXED).run(6000, 100);
+        Model::new(seed, PAGE_BYTES_MAX, 6, &MIXED).run(6000, 100);
+        Model::new(seed, 64 << 10, 40, &MIXED[..4]).run(6000, 100);
     }
 }
 
@@ -461,7 +472,7 @@ fn threads_do_not_get_into_each_others_chunks() {
             let mut random = Random(seed);
             let mut moved = 0;
             while !done.load(Relaxed) {
-                slabs.set_limit((4 + random.below(12)) * PAGE_BYTES);
+                slabs.set_limit((4 + random.below(12)) * PAGE_BYTES_MAX);
                 let from = class(1 + random.below(4) as u8);
                 let to = class(1 + random.below(4) as u8);
                 let Some(page) = slabs.begin_drain(from) else {
@@ -510,7 +521,7 @@ fn threads_do_not_get_into_each_others_chunks() {
 fn a_page_emptied_by_one_class_serves_another() {
     let slabs = allocator(1, &[96, 512 * 1024]);
     let small: Vec<_> = std::iter::from_fn(|| slabs.alloc(class(1))).collect();
-    assert_eq!(small.len(), PAGE_BYTES / 96);
+    assert_eq!(small.len(), PAGE_BYTES_MAX / 96);
     assert_eq!((slabs.alloc(class(2)), slabs.available_pages()), (None, 0));
     for chunk in small {
         // SAFETY: just taken.
@@ -535,7 +546,7 @@ fn a_fresh_chunk_of_a_recycled_page_has_a_zero_header() {
         assert!((0..4).all(|word| slabs.atomic_u64(chunk, 8 * word).load(Relaxed) == 0));
         handed_out += 1;
     }
-    assert_eq!(handed_out, PAGE_BYTES / 96);
+    assert_eq!(handed_out, PAGE_BYTES_MAX / 96);
 }
 
 #[test]
@@ -573,7 +584,7 @@ fn free_touches_the_first_four_bytes_only() {
 
 #[test]
 fn lowering_the_limit_releases_idle_pages_at_once_and_others_when_emptied() {
-    let slabs = allocator(8, &[PAGE_BYTES]);
+    let slabs = allocator(8, &[PAGE_BYTES_MAX]);
     let chunks: Vec<_> = std::iter::from_fn(|| slabs.alloc(class(1))).collect();
     assert_eq!(chunks.len(), 8);
     for &chunk in &chunks {
@@ -584,12 +595,12 @@ fn lowering_the_limit_releases_idle_pages_at_once_and_others_when_emptied() {
         unsafe { slabs.free(chunk) };
     }
     assert_eq!((slabs.pages_total(), slabs.pool_pages()), (8, 4));
-    assert_eq!(slabs.set_limit(3 * PAGE_BYTES), 3 * PAGE_BYTES);
+    assert_eq!(slabs.set_limit(3 * PAGE_BYTES_MAX), 3 * PAGE_BYTES_MAX);
     assert_eq!(
         (slabs.pages_total(), slabs.pool_pages(), slabs.over_limit()),
         (4, 0, 1)
     );
-    assert_eq!(slabs.arena_bytes_touched(), 4 * PAGE_BYTES);
+    assert_eq!(slabs.arena_bytes_touched(), 4 * PAGE_BYTES_MAX);
     // Nobody's chunk any more, but its header can be looked at: the memory is new.
     assert_eq!(slabs.atomic_u64(chunks[0], 8).load(Relaxed), 0);
     assert_marked(&slabs, chunks[4], 77);
@@ -603,7 +614,7 @@ fn lowering_the_limit_releases_idle_pages_at_once_and_others_when_emptied() {
     slabs.check_invariants();
 
     // Raised again, beyond what it was: released pages come back before new ones.
-    slabs.set_limit(9 * PAGE_BYTES);
+    slabs.set_limit(9 * PAGE_BYTES_MAX);
     let more: Vec<_> = std::iter::from_fn(|| slabs.alloc(class(1))).collect();
     assert_eq!(more.len(), 6);
     assert_eq!(slabs.pool.ever_used().count(), 9);
@@ -613,6 +624,7 @@ fn lowering_the_limit_releases_idle_pages_at_once_and_others_when_emptied() {
 #[test]
 fn the_limit_ends_where_the_reservation_ends() {
     let config = |limit_bytes| Config {
+        page_bytes: PAGE_BYTES_MAX,
         limit_bytes,
         sizes: Sizes::Growth {
             chunk_min: 96,
@@ -621,16 +633,16 @@ fn the_limit_ends_where_the_reservation_ends() {
         },
     };
     let slabs = SlabAllocator::with_reservation(&config(0), 16).unwrap();
-    assert_eq!(slabs.limit_bytes(), PAGE_BYTES, "at least a page");
-    assert_eq!(slabs.set_limit(usize::MAX), 15 * PAGE_BYTES);
+    assert_eq!(slabs.limit_bytes(), PAGE_BYTES_MAX, "at least a page");
+    assert_eq!(slabs.set_limit(usize::MAX), 15 * PAGE_BYTES_MAX);
     // The limit is reserved whatever the bound.
     let slabs = SlabAllocator::with_reservation(&config(64 << 20), 16).unwrap();
     assert_eq!(slabs.set_limit(usize::MAX), 64 << 20);
-    assert_eq!(slabs.set_limit(0), PAGE_BYTES);
+    assert_eq!(slabs.set_limit(0), PAGE_BYTES_MAX);
 
     let slabs = SlabAllocator::new(&config(64 << 20)).unwrap();
     assert_eq!(slabs.granule_bytes(), 8);
-    assert_eq!(slabs.set_limit(usize::MAX), (32 << 30) - PAGE_BYTES);
+    assert_eq!(slabs.set_limit(usize::MAX), (32 << 30) - PAGE_BYTES_MAX);
     let slabs = SlabAllocator::new(&config(33 << 30)).unwrap();
     assert_eq!(slabs.granule_bytes(), 16);
     for class in slabs.classes() {
@@ -645,7 +657,7 @@ fn the_limit_ends_where_the_reservation_ends() {
 #[test]
 fn handles_reach_from_the_second_page_to_the_last_header() {
     for limit_pages in [64, 32 << 10, (32 << 10) + 1, 256 << 10] {
-        let arena = Arena::reserve(limit_pages, usize::MAX).unwrap();
+        let arena = Arena::reserve(PAGE_BYTES_MAX, limit_pages, usize::MAX).unwrap();
         let granule = if limit_pages <= 32 << 10 {
             8
         } else {
@@ -658,14 +670,14 @@ fn handles_reach_from_the_second_page_to_the_last_header() {
             for offset in [
                 0,
                 arena.granule(),
-                PAGE_BYTES / 2,
-                PAGE_BYTES - arena.granule(),
+                PAGE_BYTES_MAX / 2,
+                PAGE_BYTES_MAX - arena.granule(),
             ] {
                 let chunk = arena.chunk_at(page, offset);
                 assert_eq!(arena.page_of(chunk), page);
                 assert_eq!(arena.offset_in_page(chunk), offset);
             }
-            let last = arena.chunk_at(page, PAGE_BYTES - HEADER_BYTES.max(arena.granule()));
+            let last = arena.chunk_at(page, PAGE_BYTES_MAX - HEADER_BYTES.max(arena.granule()));
             assert_eq!(
                 arena
                     .header_word::<AtomicU64>(last, HEADER_BYTES - 8)
@@ -679,7 +691,7 @@ fn handles_reach_from_the_second_page_to_the_last_header() {
 #[test]
 #[should_panic(expected = "handle outside of the arena")]
 fn a_header_that_would_end_outside_of_the_arena_panics() {
-    let arena = Arena::reserve(1, usize::MAX).unwrap();
+    let arena = Arena::reserve(PAGE_BYTES_MAX, 1, usize::MAX).unwrap();
     arena.header_word::<AtomicU8>(ChunkHandle::from_raw(u32::MAX).unwrap(), 0);
 }
 
@@ -700,7 +712,7 @@ fn any_handle_can_be_prefetched() {
 
 #[test]
 fn locked_and_huge_memory_can_be_released_too() {
-    let slabs = allocator(4, &[PAGE_BYTES]);
+    let slabs = allocator(4, &[PAGE_BYTES_MAX]);
     // Both depend on the system's settings; an error must leave a working arena.
     println!(
         "huge pages: {:?}, lock: {:?}",
@@ -713,7 +725,7 @@ fn locked_and_huge_memory_can_be_released_too() {
         // SAFETY: taken above.
         unsafe { slabs.free(chunk) };
     }
-    slabs.set_limit(PAGE_BYTES);
+    slabs.set_limit(PAGE_BYTES_MAX);
     assert_eq!((slabs.pages_total(), slabs.pool_pages()), (1, 1));
     let released = chunks
         .iter()

@@ -106,13 +106,22 @@ impl Cache {
             let _lru = self.lru(class);
             !self.is_linked(handle, class)
                 || self.life(handle, now) != Lookup::Found
-                || show(ItemView { items: &self.items, handle })
+                || show(ItemView {
+                    items: &self.items,
+                    handle,
+                })
         });
         walked == Walk::Done
     }
 
     /// One slice of the crawler's work: unlinks the dead among the next chunks.
-    pub(super) fn crawl_slice(&self, cursor: &mut WalkCursor, mask: ClassMask, budget: usize, now: RelTime) -> Walk {
+    pub(super) fn crawl_slice(
+        &self,
+        cursor: &mut WalkCursor,
+        mask: ClassMask,
+        budget: usize,
+        now: RelTime,
+    ) -> Walk {
         let mut checked = [0u64; slab_alloc::CLASSES_MAX];
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             checked[class.index()] += 1;

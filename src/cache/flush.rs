@@ -39,7 +39,8 @@ impl FlushMark {
         let due = self.due.load(Relaxed);
         accessed_at.0 < second
             || (accessed_at.0 == second
-                && (mark & 0xff) as u16 != (state_word & state::FLUSH_GEN) >> state::FLUSH_GEN_SHIFT)
+                && (mark & 0xff) as u16
+                    != (state_word & state::FLUSH_GEN) >> state::FLUSH_GEN_SHIFT)
             || (due != 0 && now.0 >= due && accessed_at.0 < due)
     }
 
@@ -47,9 +48,16 @@ impl FlushMark {
     /// unlink all items itself.
     #[must_use]
     pub fn flush_now(&self, now: RelTime) -> bool {
-        let mut in_a_row = self.in_a_row.lock().expect("no holder of the flush count panics");
+        let mut in_a_row = self
+            .in_a_row
+            .lock()
+            .expect("no holder of the flush count panics");
         let mark = self.mark.load(Relaxed);
-        *in_a_row = if (mark >> 8) as u32 == now.0 { *in_a_row + 1 } else { 1 };
+        *in_a_row = if (mark >> 8) as u32 == now.0 {
+            *in_a_row + 1
+        } else {
+            1
+        };
         let generation = ((mark & 0xff) + 1) % u64::from(GENERATIONS);
         self.mark.store(u64::from(now.0) << 8 | generation, Relaxed);
         self.due.store(0, Relaxed);
@@ -58,7 +66,10 @@ impl FlushMark {
 
     /// Flushes at `when` what is older by then; a later call replaces one that has not come due.
     pub fn flush_at(&self, when: RelTime, now: RelTime) {
-        let _alone = self.in_a_row.lock().expect("no holder of the flush count panics");
+        let _alone = self
+            .in_a_row
+            .lock()
+            .expect("no holder of the flush count panics");
         let due = self.due.load(Relaxed);
         if due != 0 && now.0 >= due {
             // What has come due stays so: the mark takes it over, in the present generation.
@@ -90,7 +101,10 @@ mod tests {
     fn the_caller_learns_when_generations_run_out() {
         let mark = FlushMark::default();
         let full: Vec<bool> = (0..8).map(|_| mark.flush_now(RelTime(7))).collect();
-        assert_eq!(full, [false, false, false, false, false, false, false, true]);
+        assert_eq!(
+            full,
+            [false, false, false, false, false, false, false, true]
+        );
         assert!(!mark.flush_now(RelTime(8)));
     }
 

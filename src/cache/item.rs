@@ -30,11 +30,11 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::atomic::{
     AtomicU8, AtomicU16,
     Ordering::{Acquire, Relaxed, Release},
 };
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use slab_alloc::{ChunkHandle, ClassId, SlabAllocator};
 
@@ -55,12 +55,18 @@ pub const HEADER_BYTES: usize = 24;
 const CAS_BYTES: usize = 8;
 /// In a continuation chunk: the head of its item (where an LRU link stands in a head).
 const CONTINUED_HEAD: usize = 4;
-const _: () = assert!(HEADER_BYTES + CAS_BYTES == 32, "an item spends 32 bytes before its key");
+const _: () = assert!(
+    HEADER_BYTES + CAS_BYTES == 32,
+    "an item spends 32 bytes before its key"
+);
 const _: () = assert!(HEADER_BYTES + CAS_BYTES <= slab_alloc::HEADER_ZEROED);
 
 /// Values of at least so many bytes are sent from their chunk instead of being copied to the write buffer: about where
 /// the bookkeeping of one reference costs as much as the copy.
 pub const LARGE_VALUE_MIN: usize = 4096;
+
+/// The end of a chained item may waste this part of its value: less would cost more chunks for each.
+const END_WASTE_PART: usize = 32;
 
 /// Bits of the state word.
 pub mod state {
@@ -139,7 +145,12 @@ impl Items {
     /// A typed view of `slabs`; `use_cas` is off with `-C`, `item_bytes_max` is `-I`.
     pub fn new(slabs: SlabAllocator, use_cas: bool, item_bytes_max: usize) -> Self {
         let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
-        Items { slabs, use_cas, item_bytes_max, chunk_bytes_max }
+        Items {
+            slabs,
+            use_cas,
+            item_bytes_max,
+            chunk_bytes_max,
+        }
     }
 
     /// The allocator below.
@@ -178,7 +189,8 @@ impl Items {
     /// Sets the LRU link towards the tail.
     #[inline]
     pub fn set_next(&self, handle: ChunkHandle, next: Option<ChunkHandle>) {
-        self.word(handle, NEXT).store(next.map_or(0, ChunkHandle::to_raw), Relaxed);
+        self.word(handle, NEXT)
+            .store(next.map_or(0, ChunkHandle::to_raw), Relaxed);
     }
 
     /// The LRU link towards the head.
@@ -190,7 +202,8 @@ impl Items {
     /// Sets the LRU link towards the head.
     #[inline]
     pub fn set_prev(&self, handle: ChunkHandle, prev: Option<ChunkHandle>) {
-        self.word(handle, PREV).store(prev.map_or(0, ChunkHandle::to_raw), Relaxed);
+        self.word(handle, PREV)
+            .store(prev.map_or(0, ChunkHandle::to_raw), Relaxed);
     }
 
     /// When the item ends.
@@ -299,7 +312,14 @@ impl Items {
         debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.chunk_bytes_max);
         // SAFETY: the field lies inside the chunk (its layout was counted when the chunk was chosen), is 4-aligned, and
         // is only ever touched as an atomic while the chunk is an item (I1, I4).
-        unsafe { &*self.slabs.ptr(handle).as_ptr().add(offset).cast::<AtomicU32>() }
+        unsafe {
+            &*self
+                .slabs
+                .ptr(handle)
+                .as_ptr()
+                .add(offset)
+                .cast::<AtomicU32>()
+        }
     }
 
     fn refs(&self, handle: ChunkHandle) -> &AtomicU32 {
@@ -429,7 +449,10 @@ impl Items {
         if bytes > self.item_bytes_max {
             return Err(AllocError::TooLarge);
         }
-        Ok(self.slabs.class_for(bytes).unwrap_or_else(|| self.slabs.largest()))
+        Ok(self
+            .slabs
+            .class_for(bytes)
+            .unwrap_or_else(|| self.slabs.largest()))
     }
 
     /// Makes an unlinked item with an unwritten value, all of its chunks at hand; `alloc` finds them.
@@ -457,20 +480,31 @@ impl Items {
         self.set_expires_at(handle, spec.expires_at);
         self.set_accessed_at(handle, RelTime(0));
         self.word(handle, VALUE_LEN).store(spec.value_len, Relaxed);
-        self.key_len_byte(handle).store(spec.key.len() as u8, Relaxed);
-        self.slabs.atomic_u8(handle, CLASS).store(class.get(), Relaxed);
+        self.key_len_byte(handle)
+            .store(spec.key.len() as u8, Relaxed);
+        self.slabs
+            .atomic_u8(handle, CLASS)
+            .store(class.get(), Relaxed);
         self.state_word(handle).store(bits, Release);
         if bits & state::HAS_CAS != 0 {
             self.slabs.atomic_u64(handle, CAS).store(0, Relaxed);
         }
         if bits & state::HAS_CLIENT_FLAGS != 0 {
-            self.optional_word(handle, flags_offset(bits)).store(spec.client_flags, Relaxed);
+            self.optional_word(handle, flags_offset(bits))
+                .store(spec.client_flags, Relaxed);
         }
         let key_at = key_offset(bits);
         // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key fits: it was counted by
         // `item_bytes`, or the class is the largest, which holds far more than a header and a key.
         unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
-        let mut item = NewItem { items: self, handle, chunk: handle, filled: 0, last: handle, missing: 0 };
+        let mut item = NewItem {
+            items: self,
+            handle,
+            chunk: handle,
+            filled: 0,
+            last: handle,
+            missing: 0,
+        };
         if bits & state::LARGE != 0 {
             self.refs(handle).store(1, Relaxed);
             self.chain(handle).store(0, Relaxed);
@@ -502,9 +536,17 @@ impl Items {
 
     /// Takes a reference on a LARGE item; the caller holds its stripe lock.
     pub fn pin(&self, handle: ChunkHandle) -> PinnedValue<'_> {
-        assert!(self.state(handle) & state::LARGE != 0, "only large items count references");
+        assert!(
+            self.state(handle) & state::LARGE != 0,
+            "only large items count references"
+        );
         self.refs(handle).fetch_add(1, Relaxed);
-        PinnedValue { items: self, handle, chunk: Some(handle), sent: 0 }
+        PinnedValue {
+            items: self,
+            handle,
+            chunk: Some(handle),
+            sent: 0,
+        }
     }
 
     /// Copies an unpinned item whole into `to`, a chunk of the same class (page moves). The caller holds the stripe and
@@ -513,9 +555,11 @@ impl Items {
         let class = self.slabs.class_of(from);
         assert!(class == self.slabs.class_of(to) && !self.is_pinned(from));
         for offset in [NEXT, PREV, EXPIRES_AT, ACCESSED_AT, VALUE_LEN] {
-            self.word(to, offset).store(self.word(from, offset).load(Relaxed), Relaxed);
+            self.word(to, offset)
+                .store(self.word(from, offset).load(Relaxed), Relaxed);
         }
-        self.key_len_byte(to).store(self.key_len(from) as u8, Relaxed);
+        self.key_len_byte(to)
+            .store(self.key_len(from) as u8, Relaxed);
         self.slabs.atomic_u8(to, CLASS).store(class.get(), Relaxed);
         let bits = self.state(from);
         self.state_word(to).store(bits, Relaxed);
@@ -524,7 +568,9 @@ impl Items {
         // was just allocated and is not yet known to anybody else. Both chunks have the class's size.
         unsafe {
             let source = self.slabs.bytes(from, HEADER_BYTES, len);
-            self.slabs.bytes_mut(to, HEADER_BYTES, len).copy_from_slice(source);
+            self.slabs
+                .bytes_mut(to, HEADER_BYTES, len)
+                .copy_from_slice(source);
         }
         let mut next = self.chain_start(to);
         while let Some(chunk) = next {
@@ -536,19 +582,28 @@ impl Items {
     /// Moves continuation chunk `from` of the linked, unpinned item `head` to `to`, and frees `from`. The caller holds
     /// the stripe and the LRU lock. Gives false, leaving `to` to the caller, if the chain does not hold `from`.
     pub fn move_continuation(&self, head: ChunkHandle, from: ChunkHandle, to: ChunkHandle) -> bool {
-        let before = self.value_pieces_chunks(head).find(|&chunk| self.chunk_after(chunk) == Some(from));
+        let before = self
+            .value_pieces_chunks(head)
+            .find(|&chunk| self.chunk_after(chunk) == Some(from));
         let Some(before) = before else { return false };
         for offset in [NEXT, CONTINUED_HEAD, EXPIRES_AT, ACCESSED_AT, VALUE_LEN] {
-            self.word(to, offset).store(self.word(from, offset).load(Relaxed), Relaxed);
+            self.word(to, offset)
+                .store(self.word(from, offset).load(Relaxed), Relaxed);
         }
         self.state_word(to).store(state::CONTINUATION, Relaxed);
         let len = self.value_len(from);
         // SAFETY: as in `copy_head`.
         unsafe {
             let source = self.slabs.bytes(from, HEADER_BYTES, len);
-            self.slabs.bytes_mut(to, HEADER_BYTES, len).copy_from_slice(source);
+            self.slabs
+                .bytes_mut(to, HEADER_BYTES, len)
+                .copy_from_slice(source);
         }
-        let link = if before == head { self.chain(head) } else { self.word(before, NEXT) };
+        let link = if before == head {
+            self.chain(head)
+        } else {
+            self.word(before, NEXT)
+        };
         link.store(to.to_raw(), Relaxed);
         self.free_chunk(from);
         true
@@ -572,12 +627,22 @@ impl Items {
 
 #[inline]
 fn flags_offset(bits: u16) -> usize {
-    HEADER_BYTES + if bits & state::HAS_CAS != 0 { CAS_BYTES } else { 0 }
+    HEADER_BYTES
+        + if bits & state::HAS_CAS != 0 {
+            CAS_BYTES
+        } else {
+            0
+        }
 }
 
 #[inline]
 fn large_offset(bits: u16) -> usize {
-    flags_offset(bits) + if bits & state::HAS_CLIENT_FLAGS != 0 { 4 } else { 0 }
+    flags_offset(bits)
+        + if bits & state::HAS_CLIENT_FLAGS != 0 {
+            4
+        } else {
+            0
+        }
 }
 
 #[inline]
@@ -599,18 +664,21 @@ pub struct NewItem<'c> {
 
 impl NewItem<'_> {
     /// Adds the next chunk to the chain; false if all of the value has its place.
-    pub fn extend(&mut self, alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>) -> Result<bool, AllocError> {
+    pub fn extend(
+        &mut self,
+        alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>,
+    ) -> Result<bool, AllocError> {
         if self.missing == 0 {
             return Ok(false);
         }
         let (items, slabs) = (self.items, &self.items.slabs);
-        // Few classes serve the ends of chains (by powers of two), so that their pages do not lie half empty.
-        let fit = (HEADER_BYTES + self.missing).next_power_of_two();
-        let class = slabs.class_for(fit).unwrap_or_else(|| slabs.largest());
+        let class = self.next_class();
         let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
         let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
         items.set_next(chunk, None);
-        items.word(chunk, CONTINUED_HEAD).store(self.handle.to_raw(), Relaxed);
+        items
+            .word(chunk, CONTINUED_HEAD)
+            .store(self.handle.to_raw(), Relaxed);
         items.word(chunk, VALUE_LEN).store(len as u32, Relaxed);
         items.state_word(chunk).store(state::CONTINUATION, Release);
         if self.last == self.handle {
@@ -621,6 +689,20 @@ impl NewItem<'_> {
         self.last = chunk;
         self.missing -= len;
         Ok(true)
+    }
+
+    /// The class of the next chunk. Few classes serve the ends of chains, those of the powers of two, so that their
+    /// pages do not lie half empty: the one that holds all the rest if it wastes little, else the one below it.
+    fn next_class(&self) -> ClassId {
+        let slabs = &self.items.slabs;
+        let rest = HEADER_BYTES + self.missing;
+        let fit = rest.next_power_of_two();
+        let class_for = |bytes| slabs.class_for(bytes).unwrap_or_else(|| slabs.largest());
+        if (fit - rest) * END_WASTE_PART <= self.value_len() {
+            class_for(fit)
+        } else {
+            class_for(fit / 2)
+        }
     }
 
     /// The item's handle.
@@ -662,7 +744,9 @@ impl NewItem<'_> {
             };
             // SAFETY: nobody but the owner knows the item (I1); the range is the value part of the chunk.
             return unsafe {
-                self.items.slabs.bytes_mut(self.chunk, start + self.filled, len - self.filled)
+                self.items
+                    .slabs
+                    .bytes_mut(self.chunk, start + self.filled, len - self.filled)
             };
         }
     }

@@ -199,7 +199,10 @@ impl ClassLru {
         let flat = !keep.segmented;
         if over(self.list(Segment::Hot), if flat { 0 } else { keep.hot_pct }) {
             self.retire_tail(items, Segment::Hot, flat)
-        } else if over(self.list(Segment::Warm), if flat { 0 } else { keep.warm_pct }) {
+        } else if over(
+            self.list(Segment::Warm),
+            if flat { 0 } else { keep.warm_pct },
+        ) {
             self.retire_tail(items, Segment::Warm, flat)
         } else {
             false
@@ -208,7 +211,9 @@ impl ClassLru {
 
     /// Moves the tail of HOT or WARM on: to WARM if it was used, else to COLD.
     pub fn retire_tail(&mut self, items: &Items, from: Segment, flat: bool) -> bool {
-        let Some(tail) = self.tail(from) else { return false };
+        let Some(tail) = self.tail(from) else {
+            return false;
+        };
         let active = items.state(tail) & state::ACTIVE != 0 && !flat;
         let to = if active { Segment::Warm } else { Segment::Cold };
         match (from, to) {
@@ -235,7 +240,10 @@ impl ClassLru {
             let (mut prev, mut at, mut count) = (None, list.head, 0);
             while let Some(handle) = at {
                 let bits = items.state(handle);
-                assert!(bits & state::LINKED != 0 && bits & state::ITEM != 0, "L1: {bits:#x}");
+                assert!(
+                    bits & state::LINKED != 0 && bits & state::ITEM != 0,
+                    "L1: {bits:#x}"
+                );
                 assert_eq!(Segment::of(bits), segment, "L1");
                 assert_eq!(items.prev(handle), prev);
                 requested += items.requested_bytes(handle) as u64;
@@ -265,7 +273,9 @@ mod tests {
             value_len: 3,
         };
         let new = items.create(&spec, |class| items.slabs().alloc(class));
-        new.map_err(|error: AllocError| format!("{error:?}")).unwrap().into_handle()
+        new.map_err(|error: AllocError| format!("{error:?}"))
+            .unwrap()
+            .into_handle()
     }
 
     /// Random links, shifts and unlinks against one `VecDeque` a segment.
@@ -314,7 +324,11 @@ mod tests {
     fn an_active_tail_is_kept_warm_and_an_idle_one_goes_cold() {
         let items = small_items(4);
         let mut lru = ClassLru::default();
-        let keep = Balance { segmented: true, hot_pct: 20, warm_pct: 40 };
+        let keep = Balance {
+            segmented: true,
+            hot_pct: 20,
+            warm_pct: 40,
+        };
         let handles: Vec<_> = (0..10).map(|_| item(&items)).collect();
         for (n, &handle) in handles.iter().enumerate() {
             lru.link(&items, handle, Segment::Hot);

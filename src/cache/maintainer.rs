@@ -56,9 +56,15 @@ impl Maintainer {
             cache.counters.lru_crawler_running.store(false, Relaxed);
         }
         if cache.tuning.lru_crawler.load(Relaxed) {
-            let items = cache.items.slabs().classes().map(|class| cache.items.slabs().class_stats(class));
+            let items = cache
+                .items
+                .slabs()
+                .classes()
+                .map(|class| cache.items.slabs().class_stats(class));
             // A walk passes free chunks too.
-            let walked = |stats: slab_alloc::ClassStats| stats.used_chunks + stats.free_chunks + stats.total_pages;
+            let walked = |stats: slab_alloc::ClassStats| {
+                stats.used_chunks + stats.free_chunks + stats.total_pages
+            };
             let chunks: usize = items.map(walked).sum();
             let budget = (chunks / (PASS_S * STEPS_PER_S as usize)).max(CRAWL_SLICE_MIN);
             let mut left = budget;
@@ -78,7 +84,9 @@ impl Maintainer {
     fn automove(&mut self, cache: &Cache, now: RelTime) {
         let slabs = cache.items.slabs();
         self.evicted_before.resize(slab_alloc::CLASSES_MAX, 0);
-        if cache.tuning.slab_automove.load(Relaxed) == 0 || !cache.tuning.slab_reassign.load(Relaxed) {
+        if cache.tuning.slab_automove.load(Relaxed) == 0
+            || !cache.tuning.slab_reassign.load(Relaxed)
+        {
             return;
         }
         let mut neediest = None;
@@ -129,7 +137,9 @@ impl Cache {
             for _ in 0..LRU_SLICE {
                 // An item that was read again is brought to WARM before it gets to the tail's end.
                 let active = |tail: &_| self.items.state(*tail) & state::ACTIVE != 0;
-                let Some(tail) = lru.tail(Segment::Cold).filter(active) else { break };
+                let Some(tail) = lru.tail(Segment::Cold).filter(active) else {
+                    break;
+                };
                 if !keep.segmented || self.life(tail, now) != Lookup::Found {
                     break;
                 }

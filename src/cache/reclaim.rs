@@ -18,6 +18,7 @@
 //! R2. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's).
 //! R3. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -33,6 +34,8 @@ use crate::clock::RelTime;
 const ROUNDS: usize = 256;
 /// Rounds before it waits for a page move that is in its way.
 const ROUNDS_UNHURRIED: usize = 8;
+/// Rounds without any progress before it gives up.
+const ROUNDS_IN_VAIN: usize = 3;
 /// Tails looked at for one eviction; the last few are evicted even if they are active.
 const TAILS: usize = 24;
 /// A class that has evicted so many bytes asks whether it should get a page. The first number holds after it got one, so
@@ -43,8 +46,8 @@ const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
 const TAILS_FOR_END: usize = 2;
 /// With tails of the same age, the class with so many times the pages gives one.
 const RICHER: usize = 4;
-/// Pages looked at before a move is given up: each may hold a chunk that is in hands.
-const PAGES_TRIED: usize = 128;
+/// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
+const TRIED_BYTES: usize = 128 << 20;
 /// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
 const IN_VAIN_BYTES: usize = 2 << 20;
 /// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
@@ -114,7 +117,10 @@ impl Age {
     fn without_a_page_of(self, pages: usize) -> Age {
         let pages = pages as u64;
         let seconds = u64::from(self.seconds);
-        Age { seconds: (seconds - seconds / pages) as u32, stores: self.stores - self.stores / pages }
+        Age {
+            seconds: (seconds - seconds / pages) as u32,
+            stores: self.stores - self.stores / pages,
+        }
     }
 
     /// Clearly among the younger ones of a class whose tail is `oldest`.
@@ -130,7 +136,8 @@ impl Age {
     fn is_above(self, other: Age) -> bool {
         let other_seconds = other.seconds + 1 + other.seconds / 8;
         let other_stores = other.stores + other.stores / 32;
-        self.seconds > other_seconds || (self.seconds >= other.seconds && self.stores > other_stores)
+        self.seconds > other_seconds
+            || (self.seconds >= other.seconds && self.stores > other_stores)
     }
 }
 
@@ -146,7 +153,7 @@ struct Donor {
 
 /// What a search for a page has tried in vain.
 struct Tried {
-    pages: Vec<PageId>,
+    pages: HashSet<PageId, ahash::RandomState>,
     classes: ClassMask,
     /// Bytes of the chunks that were vacated in pages that could not be emptied.
     in_vain: usize,
@@ -167,7 +174,9 @@ impl PageMoves {
     }
 
     fn begin(&self) -> MutexGuard<'_, ()> {
-        self.alone.lock().expect("no holder of the page move lock panics")
+        self.alone
+            .lock()
+            .expect("no holder of the page move lock panics")
     }
 }
 
@@ -179,18 +188,37 @@ impl Cache {
 
     fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
         let stores = self.cas.last().saturating_sub(self.items.cas(handle));
-        Age { seconds: now.since(self.items.accessed_at(handle)), stores }
+        Age {
+            seconds: now.since(self.items.accessed_at(handle)),
+            stores,
+        }
     }
 
     /// A chunk of `class`, whatever it takes.
     #[inline]
     pub(super) fn alloc_chunk(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
-        self.items.slabs().alloc(class).or_else(|| self.alloc_by_force(class, now))
+        self.items
+            .slabs()
+            .alloc(class)
+            .or_else(|| self.alloc_by_force(class, now))
+    }
+
+    /// A chunk of `class` for somebody who holds a stripe: a free one, or the tail's. A page cannot be moved meanwhile,
+    /// since any may hold items of that stripe.
+    pub(super) fn alloc_at_hand(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
+        let slabs = self.items.slabs();
+        let evict = || {
+            self.evict_tail(class, now)
+                .then(|| slabs.alloc(class))
+                .flatten()
+        };
+        slabs.alloc(class).or_else(evict)
     }
 
     #[cold]
     fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
+        let mut in_vain = 0;
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, now)
                 || self.evict_tail(class, now)
@@ -205,7 +233,12 @@ impl Cache {
                 return Some(chunk);
             }
             if !progress {
-                break;
+                in_vain += 1;
+                if in_vain == ROUNDS_IN_VAIN || !self.tuning.may_evict.load(Relaxed) {
+                    break;
+                }
+                // What others have in hands, or under a stripe's lock, they may have let go of.
+                std::thread::yield_now();
             }
         }
         self.counters.malloc_fails.fetch_add(1, Relaxed);
@@ -226,7 +259,11 @@ impl Cache {
             lru.ask_after_bytes
         };
         let got = self.take_page(class, now, false);
-        self.lru(class).ask_after_bytes = if got { least } else { (asked_after * 2).clamp(least, most) };
+        self.lru(class).ask_after_bytes = if got {
+            least
+        } else {
+            (asked_after * 2).clamp(least, most)
+        };
         got
     }
 
@@ -248,7 +285,8 @@ impl Cache {
         let segmented = self.tuning.segmented.load(Relaxed);
         for left in (0..TAILS).rev() {
             let order = [Segment::Cold, Segment::Warm, Segment::Hot, Segment::Temp];
-            let Some((from, tail)) = order.iter().find_map(|&from| Some((from, lru.tail(from)?))) else {
+            let Some((from, tail)) = order.iter().find_map(|&from| Some((from, lru.tail(from)?)))
+            else {
                 return false;
             };
             let bits = items.state(tail);
@@ -257,7 +295,11 @@ impl Cache {
                 return false;
             }
             if !dead && bits & state::ACTIVE != 0 && from != Segment::Temp && left > TAILS / 4 {
-                let to = if segmented { Segment::Warm } else { Segment::Cold };
+                let to = if segmented {
+                    Segment::Warm
+                } else {
+                    Segment::Cold
+                };
                 lru.counters.moves_to_warm += u64::from(from == Segment::Cold && segmented);
                 lru.counters.moves_within_lru += u64::from(from == to);
                 lru.shift(items, tail, to);
@@ -295,9 +337,13 @@ impl Cache {
             return false;
         }
         let hash = self.table.hash(self.items.key(handle));
-        let Some(mut stripe) = self.table.try_lock(hash) else { return false };
+        let Some(mut stripe) = self.table.try_lock(hash) else {
+            return false;
+        };
         // A tail is in the table; only what a walk found in a page that changed its class twice meanwhile may not be.
-        let Some((slot, _)) = stripe.find(hash, |at| at == handle) else { return false };
+        let Some((slot, _)) = stripe.find(hash, |at| at == handle) else {
+            return false;
+        };
         stripe.remove(slot);
         lru.unlink(&self.items, handle);
         self.items.release(handle);
@@ -306,13 +352,24 @@ impl Cache {
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
-        let slabs = self.items.slabs();
-        let of_class = || slabs.page_class(slabs.page_of(handle)) == Some(class);
         // A page may change its class while it holds no linked item; what is read then are another item's bytes.
-        of_class()
+        self.is_chunk_of(handle, class)
             && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
             && self.items.class(handle) == Some(class)
-            && of_class()
+            && self.is_chunk_of(handle, class)
+    }
+
+    /// True if the chunk was handed out since its page got `class`: if not, its header is what others left there.
+    fn is_chunk_of(&self, chunk: ChunkHandle, class: ClassId) -> bool {
+        let slabs = self.items.slabs();
+        let page = slabs.page_of(chunk);
+        let mut chunks = slabs.page_chunks(page);
+        let handed_out = chunks.size_hint().0;
+        let Some(first) = chunks.next() else {
+            return false;
+        };
+        let offset = (chunk.to_raw() - first.to_raw()) as usize * slabs.granule_bytes();
+        slabs.page_class(page) == Some(class) && offset < handed_out * slabs.chunk_bytes(class)
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
@@ -343,13 +400,23 @@ impl Cache {
             // Whoever held the lock before has brought it.
             return true;
         }
-        let moved = self.move_some_page(Some(class), now, |tried| self.donor_for(class, now, pressing, tried));
-        self.moves.inline_reclaim.fetch_add(u64::from(moved), Relaxed);
+        let moved = self.move_some_page(Some(class), now, |tried| {
+            self.donor_for(class, now, pressing, tried)
+        });
+        self.moves
+            .inline_reclaim
+            .fetch_add(u64::from(moved), Relaxed);
         moved
     }
 
     /// The class that should give a page to `class`.
-    fn donor_for(&self, class: ClassId, now: RelTime, pressing: bool, tried: &Tried) -> Option<ClassId> {
+    fn donor_for(
+        &self,
+        class: ClassId,
+        now: RelTime,
+        pressing: bool,
+        tried: &Tried,
+    ) -> Option<ClassId> {
         let donor = self.donor(Some(class), pressing, now, tried)?;
         if pressing || donor.has_spare_page {
             return Some(donor.class);
@@ -358,30 +425,54 @@ impl Cache {
         let own_age = self.tail_age(&self.lru(class), now).unwrap_or_default();
         let older = donor.age.without_a_page_of(donor.pages).is_above(own_age);
         // Without CAS uniques, seconds are all there is to tell ages by.
-        let richer = !self.items.use_cas() && donor.age >= own_age && donor.pages > RICHER * own_pages;
+        let richer =
+            !self.items.use_cas() && donor.age >= own_age && donor.pages > RICHER * own_pages;
         (older || richer).then_some(donor.class)
     }
 
     /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the oldest
     /// tail. Its last page it gives only if `pressing`.
-    fn donor(&self, but: Option<ClassId>, pressing: bool, now: RelTime, tried: &Tried) -> Option<Donor> {
+    fn donor(
+        &self,
+        but: Option<ClassId>,
+        pressing: bool,
+        now: RelTime,
+        tried: &Tried,
+    ) -> Option<Donor> {
         let slabs = self.items.slabs();
         let mut oldest: Option<Donor> = None;
-        for other in slabs.classes().filter(|&other| Some(other) != but && !tried.classes.has(other)) {
+        for other in slabs
+            .classes()
+            .filter(|&other| Some(other) != but && !tried.classes.has(other))
+        {
             let stats = slabs.class_stats(other);
             let pages = stats.total_pages - stats.draining_pages;
             if pages == 0 {
                 continue;
             }
             if stats.free_chunks + stats.fresh_chunks >= stats.chunks_per_page {
-                return Some(Donor { class: other, pages, age: Age::default(), has_spare_page: true });
+                return Some(Donor {
+                    class: other,
+                    pages,
+                    age: Age::default(),
+                    has_spare_page: true,
+                });
             }
             // A class of chain ends only is as old as the chained items.
             let age = self.tail_age(&self.lru(other), now);
-            let age = age.or_else(|| self.tail_age(&self.lru(slabs.largest()), now)).unwrap_or_default();
-            let older = oldest.as_ref().is_none_or(|oldest| (age, pages) > (oldest.age, oldest.pages));
+            let age = age
+                .or_else(|| self.tail_age(&self.lru(slabs.largest()), now))
+                .unwrap_or_default();
+            let older = oldest
+                .as_ref()
+                .is_none_or(|oldest| (age, pages) > (oldest.age, oldest.pages));
             if pages > usize::from(!pressing) && older {
-                oldest = Some(Donor { class: other, pages, age, has_spare_page: false });
+                oldest = Some(Donor {
+                    class: other,
+                    pages,
+                    age,
+                    has_spare_page: false,
+                });
             }
         }
         oldest.filter(|_| self.tuning.may_evict.load(Relaxed))
@@ -395,9 +486,17 @@ impl Cache {
         now: RelTime,
         donor: impl Fn(&Tried) -> Option<ClassId>,
     ) -> bool {
-        let mut tried = Tried { pages: Vec::new(), classes: ClassMask::NONE, in_vain: 0 };
-        while tried.pages.len() < PAGES_TRIED && tried.in_vain < IN_VAIN_BYTES {
-            let Some(donor) = donor(&tried) else { return false };
+        let mut tried = Tried {
+            pages: HashSet::default(),
+            classes: ClassMask::NONE,
+            in_vain: 0,
+        };
+        while tried.pages.len() < TRIED_BYTES / self.items.slabs().page_bytes()
+            && tried.in_vain < IN_VAIN_BYTES
+        {
+            let Some(donor) = donor(&tried) else {
+                return false;
+            };
             if self.move_page(donor, to, now, &mut tried) {
                 return true;
             }
@@ -407,14 +506,28 @@ impl Cache {
 
     /// Empties the page of `donor` that holds least and hands it on: to a class, or to the pool (which returns the
     /// memory if the limit was lowered).
-    fn move_page(&self, donor: ClassId, to: Option<ClassId>, now: RelTime, tried: &mut Tried) -> bool {
+    fn move_page(
+        &self,
+        donor: ClassId,
+        to: Option<ClassId>,
+        now: RelTime,
+        tried: &mut Tried,
+    ) -> bool {
         let slabs = self.items.slabs();
-        let pages = slabs.class_pages(donor).filter(|page| !tried.pages.contains(page));
+        let pages = slabs
+            .class_pages(donor)
+            .filter(|page| !tried.pages.contains(page));
         // Of pages equally full, that of the tail, since those around it may be as old; then in turn, since those looked
         // at before may still be held.
         let oldest = self.lru(donor).oldest().map(|tail| slabs.page_of(tail));
         let last = self.moves.looked_at.load(Relaxed);
-        let turn = |page: PageId| (slabs.page_used(page), Some(page) != oldest, page.get().wrapping_sub(last + 1));
+        let turn = |page: PageId| {
+            (
+                slabs.page_used(page),
+                Some(page) != oldest,
+                page.get().wrapping_sub(last + 1),
+            )
+        };
         let Some(page) = pages.min_by_key(|&page| turn(page)) else {
             tried.classes = tried.classes.with(donor);
             return false;
@@ -422,12 +535,14 @@ impl Cache {
         if Some(page) != oldest {
             self.moves.looked_at.store(page.get(), Relaxed);
         }
-        tried.pages.push(page);
+        tried.pages.insert(page);
         // What is not worth emptying is seen before anything is evicted for it.
         if !slabs.begin_drain_page(page) {
             return false;
         }
-        if slabs.page_class(page) != Some(donor) || slabs.page_chunks(page).any(|chunk| self.is_in_hands(chunk)) {
+        if slabs.page_class(page) != Some(donor)
+            || slabs.page_chunks(page).any(|chunk| self.is_in_hands(chunk))
+        {
             self.moves.busy_items.fetch_add(1, Relaxed);
             slabs.cancel_drain(page);
             return false;
@@ -436,7 +551,8 @@ impl Cache {
         let used = slabs.page_used(page);
         let emptied = self.empty_page(page, donor, now);
         if !emptied {
-            tried.in_vain += used.saturating_sub(slabs.page_used(page)) as usize * slabs.chunk_bytes(donor);
+            tried.in_vain +=
+                used.saturating_sub(slabs.page_used(page)) as usize * slabs.chunk_bytes(donor);
         }
         let moved = emptied
             && match to {
@@ -456,7 +572,11 @@ impl Cache {
     fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
         let items = &self.items;
         let continued = items.state(chunk) & state::CONTINUATION != 0;
-        let head = if continued { items.continued_head(chunk) } else { Some(chunk) };
+        let head = if continued {
+            items.continued_head(chunk)
+        } else {
+            Some(chunk)
+        };
         let Some(head) = head else { return false };
         let bits = items.state(head);
         bits & state::ITEM != 0 && (bits & state::LINKED == 0 || items.is_pinned(head))
@@ -507,7 +627,9 @@ impl Cache {
             items.give_back(room);
             return;
         }
-        let (slot, _) = stripe.find(hash, |at| at == chunk).expect("a linked item is in the table");
+        let (slot, _) = stripe
+            .find(hash, |at| at == chunk)
+            .expect("a linked item is in the table");
         items.copy_head(chunk, room);
         stripe.replace(slot, room);
         lru.replace(items, chunk, room);
@@ -532,7 +654,11 @@ impl Cache {
             || Segment::of(bits) == Segment::Warm
             || self.age(head, now).is_below_half_of(oldest);
         // A tail that makes no room lies in the same page, and would have to leave it anyway.
-        let tails = if class == head_class { TAILS } else { TAILS_FOR_END };
+        let tails = if class == head_class {
+            TAILS
+        } else {
+            TAILS_FOR_END
+        };
         let mut room = slabs.alloc_without_page(class);
         for _ in 0..tails {
             if room.is_some() || !worth_it {
@@ -569,7 +695,9 @@ impl Cache {
         let largest = items.slabs().largest();
         let lru = &mut self.lru(largest);
         // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
-        let Some(head) = items.continued_head(chunk) else { return };
+        let Some(head) = items.continued_head(chunk) else {
+            return;
+        };
         if items.state(chunk) & state::CONTINUATION == 0
             || !self.is_linked(head, largest)
             || items.is_pinned(head)
@@ -588,7 +716,8 @@ impl Cache {
         };
         let hash = self.table.hash(items.key(head));
         let stripe = self.table.try_lock(hash);
-        if stripe.is_none() || items.is_pinned(head) || !items.move_continuation(head, chunk, room) {
+        if stripe.is_none() || items.is_pinned(head) || !items.move_continuation(head, chunk, room)
+        {
             items.give_back(room);
             return;
         }
@@ -602,7 +731,9 @@ impl Cache {
                 return;
             }
             let _alone = self.moves.begin();
-            if !self.move_some_page(None, now, |tried| Some(self.donor(None, true, now, tried)?.class)) {
+            if !self.move_some_page(None, now, |tried| {
+                Some(self.donor(None, true, now, tried)?.class)
+            }) {
                 return;
             }
         }
@@ -611,7 +742,9 @@ impl Cache {
     /// Asks for a page to be moved from `source` (0 any) to `destination` (0 the pool); the maintainer does it.
     pub fn request_page_move(&self, source: i32, destination: i32) -> Result<(), MoveError> {
         let known = |class: i32| u8::try_from(class).is_ok_and(|class| self.has_class(class));
-        if (source != -1 && source != 0 && !known(source)) || (destination != 0 && !known(destination)) {
+        if (source != -1 && source != 0 && !known(source))
+            || (destination != 0 && !known(destination))
+        {
             return Err(MoveError::BadClass);
         }
         if source == destination {
@@ -624,7 +757,10 @@ impl Cache {
             return Err(MoveError::NoSpare);
         }
         let wanted = WANTED | source.max(0) << 8 | destination;
-        let free = self.moves.wanted.compare_exchange(0, wanted, Relaxed, Relaxed);
+        let free = self
+            .moves
+            .wanted
+            .compare_exchange(0, wanted, Relaxed, Relaxed);
         free.map(drop).map_err(|_| MoveError::Busy)
     }
 

@@ -198,9 +198,19 @@ impl Cache {
     pub fn entry(&self, key: &[u8], hash: KeyHash, now: RelTime) -> Entry<'_> {
         let guard = self.table.lock(hash);
         let found = guard.find(hash, |handle| self.items.key(handle) == key);
-        let mut entry = Entry { cache: self, guard, hash, now, found: None, lookup: Lookup::Missing };
+        let mut entry = Entry {
+            cache: self,
+            guard,
+            hash,
+            now,
+            found: None,
+            lookup: Lookup::Missing,
+        };
         if let Some((slot, handle)) = found {
-            entry.found = Some(Found { slot: Some(slot), handle });
+            entry.found = Some(Found {
+                slot: Some(slot),
+                handle,
+            });
             entry.lookup = self.life(handle, now);
             if entry.lookup != Lookup::Found {
                 entry.remove();
@@ -215,7 +225,11 @@ impl Cache {
         let expires_at = self.items.expires_at(handle);
         if expires_at != RelTime::NEVER && expires_at <= now {
             Lookup::Expired
-        } else if self.flush.covers(self.items.state(handle), self.items.accessed_at(handle), now) {
+        } else if self.flush.covers(
+            self.items.state(handle),
+            self.items.accessed_at(handle),
+            now,
+        ) {
             Lookup::Flushed
         } else {
             Lookup::Found
@@ -229,7 +243,13 @@ impl Cache {
     pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
         // For what can never fit, everybody would be evicted in vain.
         let fits = spec.value_len as usize <= self.limit_bytes();
-        let alloc = |class| if fits { self.alloc_chunk(class, now) } else { None };
+        let alloc = |class| {
+            if fits {
+                self.alloc_chunk(class, now)
+            } else {
+                None
+            }
+        };
         let created = self.items.create(spec, alloc);
         self.count_failure(spec, created)
     }
@@ -276,7 +296,11 @@ impl Cache {
     /// A CAS unique that was never given out before.
     #[inline]
     pub fn next_cas(&self) -> u64 {
-        if self.items.use_cas() { self.cas.next() } else { 0 }
+        if self.items.use_cas() {
+            self.cas.next()
+        } else {
+            0
+        }
     }
 
     /// Ends every item stored before now.
@@ -306,7 +330,9 @@ impl Cache {
     /// The LRU of a class, locked.
     #[inline]
     pub(super) fn lru(&self, class: ClassId) -> MutexGuard<'_, ClassLru> {
-        self.lrus[class.index()].lock().expect("no holder of an LRU panics")
+        self.lrus[class.index()]
+            .lock()
+            .expect("no holder of an LRU panics")
     }
 
     /// The class of an item that is linked or was just taken out of the table.
@@ -330,8 +356,14 @@ impl Cache {
 
     /// Every class that has pages or has ever held an item.
     pub fn class_reports(&self, now: RelTime) -> Vec<ClassReport> {
-        let reports = self.items.slabs().classes().map(|class| self.class_report(class, now));
-        reports.filter(|report| report.slabs.total_pages > 0 || report.lru.total_items > 0).collect()
+        let reports = self
+            .items
+            .slabs()
+            .classes()
+            .map(|class| self.class_report(class, now));
+        reports
+            .filter(|report| report.slabs.total_pages > 0 || report.lru.total_items > 0)
+            .collect()
     }
 
     fn class_report(&self, class: ClassId, now: RelTime) -> ClassReport {
@@ -363,7 +395,10 @@ impl Cache {
 
     /// True if the class exists.
     pub fn has_class(&self, class: u8) -> bool {
-        self.items.slabs().classes().any(|known| known.get() == class)
+        self.items
+            .slabs()
+            .classes()
+            .any(|known| known.get() == class)
     }
 
     /// Free pages: touched before, now of no class.
@@ -420,12 +455,17 @@ impl<'c> Entry<'c> {
     /// The live item.
     #[inline]
     pub fn item(&self) -> Option<ItemView<'_>> {
-        self.found.map(|found| ItemView { items: &self.cache.items, handle: found.handle })
+        self.found.map(|found| ItemView {
+            items: &self.cache.items,
+            handle: found.handle,
+        })
     }
 
     #[inline]
     fn handle(&self) -> ChunkHandle {
-        self.found.expect("only called on an entry with an item").handle
+        self.found
+            .expect("only called on an entry with an item")
+            .handle
     }
 
     /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
@@ -482,6 +522,42 @@ impl<'c> Entry<'c> {
         self.cache.items.overwrite_value(self.handle(), value);
     }
 
+    /// As [`Cache::create`], for a new item that is made from what the entry has found. If a page has to be moved for it,
+    /// the stripe is let go meanwhile; should the key have changed by then, that counts as a lack of memory.
+    pub fn create(&mut self, spec: &ItemSpec<'_>) -> Result<NewItem<'c>, AllocError> {
+        let (cache, now) = (self.cache, self.now);
+        let at_hand = cache
+            .items
+            .create(spec, |class| cache.alloc_at_hand(class, now));
+        if !matches!(at_hand, Err(AllocError::OutOfMemory)) {
+            return at_hand;
+        }
+        let before = self
+            .found
+            .map(|found| (cache.items.cas(found.handle), found.handle));
+        let created = self.guard.unlocked(|| cache.create(spec, now));
+        let is_it = |handle| cache.items.key(handle) == spec.key;
+        let found = self.guard.find(self.hash, is_it);
+        self.found = found.map(|(slot, handle)| Found {
+            slot: Some(slot),
+            handle,
+        });
+        let same = match (before, self.found) {
+            (None, None) => true,
+            // A page move gives an item another handle and keeps its CAS unique, which without CAS is always 0.
+            (Some((cas, handle)), Some(found)) => {
+                let unique = cas != 0 && cas == cache.items.cas(found.handle);
+                (unique || handle == found.handle) && cache.life(found.handle, now) == Lookup::Found
+            }
+            _ => false,
+        };
+        if same {
+            created
+        } else {
+            Err(AllocError::OutOfMemory)
+        }
+    }
+
     /// Puts a new item in the place of the present one, or of none.
     pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
         let cache = self.cache;
@@ -495,7 +571,10 @@ impl<'c> Entry<'c> {
             Some(found) => {
                 let slot = self.slot(found);
                 self.guard.replace(slot, handle);
-                Found { slot: Some(slot), handle }
+                Found {
+                    slot: Some(slot),
+                    handle,
+                }
             }
             None => {
                 self.guard.insert(self.hash, handle);
@@ -536,7 +615,10 @@ impl<'c> Entry<'c> {
 
     fn slot(&self, found: Found<'c>) -> Slot<'c> {
         let find = || self.guard.find(self.hash, |at| at == found.handle);
-        found.slot.or_else(|| find().map(|(slot, _)| slot)).expect("an entry's item is in the table")
+        found
+            .slot
+            .or_else(|| find().map(|(slot, _)| slot))
+            .expect("an entry's item is in the table")
     }
 }
 
@@ -546,7 +628,8 @@ impl Cache {
             return Segment::Cold;
         }
         let temp_ttl = self.tuning.temporary_ttl_s.load(Relaxed);
-        if temp_ttl >= 0 && expires_at != RelTime::NEVER && expires_at.since(now) <= temp_ttl as u32 {
+        if temp_ttl >= 0 && expires_at != RelTime::NEVER && expires_at.since(now) <= temp_ttl as u32
+        {
             return Segment::Temp;
         }
         Segment::Hot

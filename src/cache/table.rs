@@ -122,7 +122,11 @@ fn slot_handle(slot: u64) -> Option<ChunkHandle> {
 #[inline]
 fn local_index(hash: u32, level: u32, split: u32) -> u32 {
     let low = hash & ((1 << level) - 1);
-    if low < split { hash & ((2 << level) - 1) } else { low }
+    if low < split {
+        hash & ((2 << level) - 1)
+    } else {
+        low
+    }
 }
 
 impl Table {
@@ -140,8 +144,14 @@ impl Table {
         let level_max = log2_max - stripe_bits;
         let level = buckets_log2.saturating_sub(stripe_bits).min(level_max);
         let stripe = || {
-            let state = StripeState { level, ..StripeState::default() };
-            CachePadded::new(Stripe { shape: AtomicU32::new(level << 27), lock: Mutex::new(state) })
+            let state = StripeState {
+                level,
+                ..StripeState::default()
+            };
+            CachePadded::new(Stripe {
+                shape: AtomicU32::new(level << 27),
+                lock: Mutex::new(state),
+            })
         };
         Ok(Table {
             hasher: RandomState::new(),
@@ -151,7 +161,10 @@ impl Table {
             may_grow,
             buckets,
             overflow,
-            overflow_free: Mutex::new(OverflowFree { used_mark: 1, ..OverflowFree::default() }),
+            overflow_free: Mutex::new(OverflowFree {
+                used_mark: 1,
+                ..OverflowFree::default()
+            }),
         })
     }
 
@@ -192,7 +205,9 @@ impl Table {
     pub fn racy_find(&self, hash: KeyHash) -> Option<ChunkHandle> {
         let bucket = self.buckets.get(self.racy_bucket_index(hash));
         let found = bucket[..SLOTS].iter().map(|slot| slot.load(Relaxed));
-        found.filter(|&slot| slot_hash(slot) == hash).find_map(slot_handle)
+        found
+            .filter(|&slot| slot_hash(slot) == hash)
+            .find_map(slot_handle)
     }
 
     /// Locks the stripe of `hash`.
@@ -206,7 +221,11 @@ impl Table {
     pub fn try_lock(&self, hash: KeyHash) -> Option<StripeGuard<'_>> {
         let stripe = self.stripe_index(hash);
         match self.stripes[stripe].lock.try_lock() {
-            Ok(state) => Some(StripeGuard { table: self, stripe, state }),
+            Ok(state) => Some(StripeGuard {
+                table: self,
+                stripe,
+                state: Some(state),
+            }),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => panic!("a holder of the stripe panicked"),
         }
@@ -219,8 +238,15 @@ impl Table {
 
     /// Locks a stripe by number.
     pub fn lock_stripe(&self, stripe: usize) -> StripeGuard<'_> {
-        let state = self.stripes[stripe].lock.lock().expect("no holder of a stripe panics");
-        StripeGuard { table: self, stripe, state }
+        let state = self.stripes[stripe]
+            .lock
+            .lock()
+            .expect("no holder of a stripe panics");
+        StripeGuard {
+            table: self,
+            stripe,
+            state: Some(state),
+        }
     }
 
     /// Counts buckets and items, stripe by stripe.
@@ -228,15 +254,17 @@ impl Table {
         let mut shape = TableShape::default();
         for stripe in 0..self.stripes.len() {
             let guard = self.lock_stripe(stripe);
-            shape.buckets += (1usize << guard.state.level) + guard.state.split as usize;
-            shape.items += guard.state.items as usize;
+            shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
+            shape.items += guard.state().items as usize;
         }
         shape.overflow_buckets = self.overflow_list().in_use as usize;
         shape
     }
 
     fn overflow_list(&self) -> MutexGuard<'_, OverflowFree> {
-        self.overflow_free.lock().expect("no holder of the overflow list panics")
+        self.overflow_free
+            .lock()
+            .expect("no holder of the overflow list panics")
     }
 
     fn take_overflow(&self) -> u32 {
@@ -266,7 +294,8 @@ impl Table {
 pub struct StripeGuard<'t> {
     table: &'t Table,
     stripe: usize,
-    state: MutexGuard<'t, StripeState>,
+    /// Absent only while [`StripeGuard::unlocked`] runs.
+    state: Option<MutexGuard<'t, StripeState>>,
 }
 
 /// Where an item's slot is; good until its stripe changes.
@@ -281,14 +310,37 @@ struct Cursor<'t> {
 }
 
 impl<'t> StripeGuard<'t> {
+    #[inline]
+    fn state(&self) -> &StripeState {
+        self.state.as_ref().expect("the stripe is locked")
+    }
+
+    #[inline]
+    fn state_mut(&mut self) -> &mut StripeState {
+        self.state.as_mut().expect("the stripe is locked")
+    }
+
+    /// Lets the stripe go while `work` runs, and locks it again: every slot known before may have changed.
+    pub fn unlocked<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        self.state = None;
+        let done = work();
+        *self = self.table.lock_stripe(self.stripe);
+        done
+    }
+
     /// True if `hash` belongs to this stripe.
     pub fn covers(&self, hash: KeyHash) -> bool {
         self.table.stripe_index(hash) == self.stripe
     }
 
     fn home(&self, hash: KeyHash) -> Cursor<'t> {
-        let index = self.table.bucket_index(hash, self.state.level, self.state.split);
-        Cursor { bucket: self.table.buckets.get(index), slot: 0 }
+        let index = self
+            .table
+            .bucket_index(hash, self.state().level, self.state().split);
+        Cursor {
+            bucket: self.table.buckets.get(index),
+            slot: 0,
+        }
     }
 
     fn overflow_of(&self, bucket: &Bucket) -> Option<&'t Bucket> {
@@ -298,7 +350,11 @@ impl<'t> StripeGuard<'t> {
 
     /// Finds the item of `hash` for which `is_it` holds.
     #[inline]
-    pub fn find(&self, hash: KeyHash, is_it: impl Fn(ChunkHandle) -> bool) -> Option<(Slot<'t>, ChunkHandle)> {
+    pub fn find(
+        &self,
+        hash: KeyHash,
+        is_it: impl Fn(ChunkHandle) -> bool,
+    ) -> Option<(Slot<'t>, ChunkHandle)> {
         let mut bucket = self.home(hash).bucket;
         loop {
             for word in &bucket[..SLOTS] {
@@ -318,10 +374,10 @@ impl<'t> StripeGuard<'t> {
     pub fn insert(&mut self, hash: KeyHash, handle: ChunkHandle) {
         debug_assert!(self.covers(hash));
         self.append(self.home(hash), slot(hash, handle));
-        self.state.items += 1;
-        let buckets = (1u32 << self.state.level) + self.state.split;
-        let full = self.state.items * 2 > buckets * ITEMS_PER_BUCKET_X2;
-        if full && self.table.may_grow && self.state.level < self.table.level_max {
+        self.state_mut().items += 1;
+        let buckets = (1u32 << self.state().level) + self.state().split;
+        let full = self.state().items * 2 > buckets * ITEMS_PER_BUCKET_X2;
+        if full && self.table.may_grow && self.state().level < self.table.level_max {
             self.split();
         }
     }
@@ -342,8 +398,13 @@ impl<'t> StripeGuard<'t> {
             before = Some(bucket);
             bucket = next;
         }
-        let used = bucket[..SLOTS].iter().take_while(|slot| slot.load(Relaxed) != 0).count();
-        let last = &bucket[used.checked_sub(1).expect("the chain holds at least the slot")];
+        let used = bucket[..SLOTS]
+            .iter()
+            .take_while(|slot| slot.load(Relaxed) != 0)
+            .count();
+        let last = &bucket[used
+            .checked_sub(1)
+            .expect("the chain holds at least the slot")];
         slot.0.store(last.load(Relaxed), Relaxed);
         last.store(0, Relaxed);
         if used == 1
@@ -351,7 +412,7 @@ impl<'t> StripeGuard<'t> {
         {
             self.cut(before);
         }
-        self.state.items -= 1;
+        self.state_mut().items -= 1;
     }
 
     /// Frees the (empty) overflow behind `bucket`.
@@ -385,22 +446,39 @@ impl<'t> StripeGuard<'t> {
             bucket[OVERFLOW].store(u64::from(index), Relaxed);
             self.table.overflow.get(index as usize)
         });
-        Cursor { bucket: next, slot: 0 }
+        Cursor {
+            bucket: next,
+            slot: 0,
+        }
     }
 
     /// Splits the bucket in turn: its items part by the next bit of their hash.
     fn split(&mut self) {
-        let (level, split) = (self.state.level, self.state.split);
+        let (level, split) = (self.state().level, self.state().split);
         let bits = self.table.stripe_bits;
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
-        let mut moved = Cursor { bucket: bucket((1 << level) + split as usize), slot: 0 };
-        let mut stay = Cursor { bucket: old, slot: 0 };
-        let mut read = Cursor { bucket: old, slot: 0 };
+        let mut moved = Cursor {
+            bucket: bucket((1 << level) + split as usize),
+            slot: 0,
+        };
+        let mut stay = Cursor {
+            bucket: old,
+            slot: 0,
+        };
+        let mut read = Cursor {
+            bucket: old,
+            slot: 0,
+        };
         loop {
             if read.slot == SLOTS {
-                let Some(next) = self.overflow_of(read.bucket) else { break };
-                read = Cursor { bucket: next, slot: 0 };
+                let Some(next) = self.overflow_of(read.bucket) else {
+                    break;
+                };
+                read = Cursor {
+                    bucket: next,
+                    slot: 0,
+                };
             }
             let slot = read.bucket[read.slot].swap(0, Relaxed);
             read.slot += 1;
@@ -414,23 +492,28 @@ impl<'t> StripeGuard<'t> {
             }
         }
         self.cut(stay.bucket);
-        self.state.split += 1;
-        if self.state.split == 1 << level {
-            self.state.level += 1;
-            self.state.split = 0;
+        self.state_mut().split += 1;
+        if self.state().split == 1 << level {
+            self.state_mut().level += 1;
+            self.state_mut().split = 0;
         }
-        let shape = self.state.level << 27 | self.state.split;
+        let shape = self.state().level << 27 | self.state().split;
         self.table.stripes[self.stripe].shape.store(shape, Relaxed);
     }
 
     /// Every item of the stripe.
     pub fn entries(&self) -> Vec<(KeyHash, ChunkHandle)> {
-        let mut entries = Vec::with_capacity(self.state.items as usize);
-        for local in 0..(1usize << self.state.level) + self.state.split as usize {
-            let mut next = Some(self.table.buckets.get(local << self.table.stripe_bits | self.stripe));
+        let mut entries = Vec::with_capacity(self.state().items as usize);
+        for local in 0..(1usize << self.state().level) + self.state().split as usize {
+            let mut next = Some(
+                self.table
+                    .buckets
+                    .get(local << self.table.stripe_bits | self.stripe),
+            );
             while let Some(bucket) = next {
                 let slots = bucket[..SLOTS].iter().map(|slot| slot.load(Relaxed));
-                entries.extend(slots.filter_map(|slot| Some((slot_hash(slot), slot_handle(slot)?))));
+                entries
+                    .extend(slots.filter_map(|slot| Some((slot_hash(slot), slot_handle(slot)?))));
                 next = self.overflow_of(bucket);
             }
         }
@@ -441,7 +524,7 @@ impl<'t> StripeGuard<'t> {
     #[cfg(test)]
     pub fn check_invariants(&self) {
         let mut items = 0;
-        for local in 0..(1usize << self.state.level) + self.state.split as usize {
+        for local in 0..(1usize << self.state().level) + self.state().split as usize {
             let index = local << self.table.stripe_bits | self.stripe;
             let mut next = Some(self.table.buckets.get(index));
             let mut ended = false;
@@ -452,7 +535,9 @@ impl<'t> StripeGuard<'t> {
                     ended |= slot == 0;
                     if slot != 0 {
                         let hash = slot_hash(slot);
-                        let home = self.table.bucket_index(hash, self.state.level, self.state.split);
+                        let home =
+                            self.table
+                                .bucket_index(hash, self.state().level, self.state().split);
                         assert_eq!(home, index, "T3: a slot in the wrong chain");
                         items += 1;
                     }
@@ -463,7 +548,7 @@ impl<'t> StripeGuard<'t> {
                 }
             }
         }
-        assert_eq!(items, self.state.items);
+        assert_eq!(items, self.state().items);
     }
 }
 
@@ -493,7 +578,10 @@ mod tests {
             let hash = KeyHash(raw);
             let mut guard = table.lock(hash);
             let found = guard.find(hash, |_| true);
-            assert_eq!(found.map(|(_, handle)| handle.to_raw()), model.get(&raw).copied());
+            assert_eq!(
+                found.map(|(_, handle)| handle.to_raw()),
+                model.get(&raw).copied()
+            );
             match (found, rng.next() % 3) {
                 (None, _) => {
                     guard.insert(hash, handle(step));

@@ -26,13 +26,25 @@ impl Rng {
 }
 
 fn slabs(megabytes: usize) -> Config {
-    let sizes = Sizes::Growth { chunk_min: 80, growth_factor: 1.25, chunk_max: 128 << 10 };
-    Config { limit_bytes: megabytes << 20, sizes }
+    let sizes = Sizes::Growth {
+        chunk_min: 80,
+        growth_factor: 1.25,
+        chunk_max: 32 << 10,
+    };
+    Config {
+        page_bytes: 64 << 10,
+        limit_bytes: megabytes << 20,
+        sizes,
+    }
 }
 
 /// A bare arena.
 pub(crate) fn small_items(megabytes: usize) -> Items {
-    Items::new(SlabAllocator::new(&slabs(megabytes)).unwrap(), true, 1 << 20)
+    Items::new(
+        SlabAllocator::new(&slabs(megabytes)).unwrap(),
+        true,
+        1 << 20,
+    )
 }
 
 /// A whole cache.

@@ -49,6 +49,7 @@ fn config(megabytes: usize) -> CacheConfig {
     };
     CacheConfig {
         slabs: Config {
+            page_bytes: 1 << 20,
             limit_bytes: megabytes << 20,
             sizes,
         },

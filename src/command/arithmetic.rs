@@ -35,14 +35,14 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, hash: KeyHash, out: &mu
     let key = request.key.bytes(&mut room);
     let mut entry = ctx.cache.entry(key, hash, ctx.now);
     let outcome = if entry.item().is_some() {
-        count(ctx, request, &mut entry)
+        count(ctx, request, key, &mut entry)
     } else {
         vivify(ctx, request, key, &mut entry)
     };
     answer(ctx, request, outcome, &mut entry, out);
 }
 
-fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, entry: &mut Entry<'c>) -> Outcome {
+fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
     let Some(item) = entry.item() else {
         return Outcome::NotFound;
     };
@@ -83,13 +83,13 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, entry: &mut Entry<'c>) -> Outcom
         entry.bump();
     } else {
         let spec = ItemSpec {
-            key: item.key(),
+            key,
             key_binary: item.key_binary(),
             client_flags: item.client_flags(),
             expires_at: item.expires_at(),
             value_len: digits.len() as u32,
         };
-        let Ok(mut longer) = ctx.cache.create(&spec, ctx.now) else {
+        let Ok(mut longer) = entry.create(&spec) else {
             return Outcome::Refused(ErrorLine::OutOfMemory);
         };
         longer.write(digits);
@@ -126,7 +126,7 @@ fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'
         expires_at: RelTime::NEVER,
         value_len: digits.len() as u32,
     };
-    let Ok(mut new) = ctx.cache.create(&spec, ctx.now) else {
+    let Ok(mut new) = entry.create(&spec) else {
         return Outcome::Refused(ErrorLine::OutOfMemoryNewItem);
     };
     new.write(digits);

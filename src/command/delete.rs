@@ -72,7 +72,7 @@ fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c
             expires_at: item.expires_at(),
             value_len: 0,
         };
-        let Ok(empty) = ctx.cache.create(&spec, ctx.now) else {
+        let Ok(empty) = entry.create(&spec) else {
             return false;
         };
         entry.put(empty, cas);

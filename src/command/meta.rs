@@ -114,7 +114,7 @@ fn vivify<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, key: &[u8], entry: &mut Entry
         expires_at: RelTime::NEVER,
         value_len: 0,
     };
-    let Ok(new) = ctx.cache.create(&spec, ctx.now) else {
+    let Ok(new) = entry.create(&spec) else {
         return false;
     };
     entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));

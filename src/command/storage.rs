@@ -67,7 +67,7 @@ pub(super) fn execute<'c>(
     ctx.stats.classes[new.class().index()].cmd_set.inc();
     let mut entry = ctx.cache.entry(key, hash, ctx.now);
     let outcome = if extends {
-        extend(ctx, store, new, &mut entry)
+        extend(ctx, store, key, new, &mut entry)
     } else {
         replace(ctx, store, new, &mut entry)
     };
@@ -137,7 +137,13 @@ fn replace<'c>(
 }
 
 /// append, prepend: `new` holds what is added.
-fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+fn extend<'c>(
+    ctx: Ctx<'c>,
+    store: &Store<'_>,
+    key: &[u8],
+    new: NewItem<'c>,
+    entry: &mut Entry<'c>,
+) -> Outcome {
     let Some(old) = entry.item() else {
         let Some(exptime) = store.vivify else {
             return Outcome::NotStored;
@@ -152,15 +158,22 @@ fn extend<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Ent
         return Outcome::Exists;
     }
     let spec = ItemSpec {
-        key: old.key(),
+        key,
         key_binary: old.key_binary(),
         client_flags: old.client_flags(),
         expires_at: old.expires_at(),
         value_len: (old.value_len() + new.value_len()).min(u32::MAX as usize) as u32,
     };
-    let mut joined = match ctx.cache.create(&spec, ctx.now) {
-        Ok(joined) => joined,
-        Err(error) => return Outcome::Refused(error_line(error)),
+    let created = entry.create(&spec);
+    let (mut joined, old) = match (created, entry.item()) {
+        (Ok(joined), Some(old)) => (joined, old),
+        // An item that is gone by now did not come back whole either.
+        (Ok(_), None) => return Outcome::NotStored,
+        // Whether it would be too large or there is no memory: memcached knows one answer, and the old value stays.
+        (Err(error), _) => {
+            count_refusal(ctx, error_line(error));
+            return Outcome::NotStored;
+        }
     };
     if store.mode == StoreMode::Append {
         write_pieces(&mut joined, &old);
@@ -198,10 +211,7 @@ fn answer(
     out: &mut Output<'_>,
 ) {
     if let Outcome::Refused(error) = outcome {
-        match error {
-            ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
-            _ => ctx.stats.general.store_no_memory.inc(),
-        }
+        count_refusal(ctx, error);
     }
     let tokens = match store.reply {
         ReplyMode::NoReply => return,
@@ -238,6 +248,13 @@ fn answer(
         }
     }
     line.end();
+}
+
+fn count_refusal(ctx: Ctx<'_>, error: ErrorLine) {
+    match error {
+        ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
+        _ => ctx.stats.general.store_no_memory.inc(),
+    }
 }
 
 /// The line of a refusal.

@@ -139,6 +139,18 @@ fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// The way to wake the thread that accepts.
+#[derive(Debug, Clone)]
+pub struct ListenerHandle(Arc<Waker>);
+
+impl ListenerHandle {
+    /// Lets it look again whether to accept or to end.
+    pub fn wake(&self) {
+        // It fails only when the thread has ended.
+        let _ = self.0.wake();
+    }
+}
+
 /// The thread that accepts, before it runs.
 #[derive(Debug)]
 pub struct Listener {
@@ -154,9 +166,9 @@ impl Listener {
         Ok(Listener { poll, waker })
     }
 
-    /// Wakes it: a place has become free, or `stop` was set.
-    pub fn waker(&self) -> Arc<Waker> {
-        self.waker.clone()
+    /// What wakes it: when a place has become free, or `stop` was set.
+    pub fn handle(&self) -> ListenerHandle {
+        ListenerHandle(self.waker.clone())
     }
 
     /// Accepts until `stop`, and hands the connections to the workers in turn.

@@ -11,5 +11,5 @@ mod listener;
 mod stream;
 mod worker;
 
-pub use listener::{Bound, Listener};
+pub use listener::{Bound, Listener, ListenerHandle};
 pub use worker::{Handle, Worker};

@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
 use super::conn::{Conn, Turn};
+use super::listener::ListenerHandle;
 use super::stream::Stream;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
 
@@ -66,12 +67,12 @@ pub struct Worker {
     poll: Poll,
     messages: Receiver<Message>,
     /// Told when a connection has ended, for a listener that waits for room.
-    listener: Arc<Waker>,
+    listener: ListenerHandle,
 }
 
 impl Worker {
     /// Worker number `index`, and the way to reach it.
-    pub fn new(index: usize, listener: Arc<Waker>) -> io::Result<(Self, Handle)> {
+    pub fn new(index: usize, listener: ListenerHandle) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
@@ -155,7 +156,7 @@ impl Worker {
 struct Serving<'c> {
     shared: &'c Shared,
     index: usize,
-    listener: &'c Waker,
+    listener: &'c ListenerHandle,
     conns: Slab<Conn<'c>>,
     again: VecDeque<usize>,
     buffer: Vec<u8>,
@@ -238,7 +239,7 @@ impl<'c> Serving<'c> {
             .curr_connections
             .fetch_sub(1, Relaxed);
         if before >= self.shared.settings.conns_max {
-            let _ = self.listener.wake();
+            self.listener.wake();
         }
     }
 

@@ -148,7 +148,7 @@ pub(super) static EXTENDED: &[Opt] = &[
     value(
         "",
         "slab_chunk_max",
-        ("KB", "128"),
+        ("KB", "32"),
         |s, v| {
             whole("slab_chunk_max", v, 1..=PAGE_BYTES >> 10, "KB")
                 .map(|kb| s.slab_chunk_bytes_max = kb << 10)

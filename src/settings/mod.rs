@@ -33,9 +33,9 @@ pub use listen::{Listen, WireProtocol};
 /// Bytes of one slab page, the upper bound of a chunk.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// The largest chunk unless `-o slab_chunk_max` says otherwise. A quarter of memcached's: larger items are chained, and
+/// The largest chunk unless `-o slab_chunk_max` says otherwise. A sixteenth of memcached's: larger items are chained, and
 /// a chain wastes at most a part of its last link.
-const SLAB_CHUNK_BYTES_MAX: usize = 128 << 10;
+const SLAB_CHUNK_BYTES_MAX: usize = 32 << 10;
 
 /// Every value the server starts from. Sizes are in bytes, times in the unit their name ends in.
 #[derive(Clone, Debug, PartialEq)]

@@ -370,7 +370,7 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ("-n 0", "-n 0: chunk size must be 1 to 524288 bytes"),
         (
             "-n 65537",
-            "-n 65537: chunk size must be 1 to 65536 bytes, half of the largest chunk",
+            "-n 65537: chunk size must be 1 to 16384 bytes, half of the largest chunk",
         ),
         ("-I 1000", "-I 1000: item size must be 1k to 1024m"),
         ("-I 1025m", "-I 1025m: item size must be 1k to 1024m"),
@@ -489,11 +489,11 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ),
         (
             "-o slab_sizes=20-100",
-            "-o slab_sizes=20-100: slab sizes must be 48 to 131072 bytes",
+            "-o slab_sizes=20-100: slab sizes must be 48 to 32768 bytes",
         ),
         (
             "-o slab_sizes=100-500000",
-            "-o slab_sizes=100-500000: slab sizes must be 48 to 131072 bytes",
+            "-o slab_sizes=100-500000: slab sizes must be 48 to 32768 bytes",
         ),
         (
             "-o lru_crawler_sleep=1000001",

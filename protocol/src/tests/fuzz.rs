@@ -82,7 +82,8 @@ fn check_promises(buf: &[u8]) {
         assert!(get.keys.iter().all(|key| (1..=250).contains(&key.len())));
     }
     let first_line = buf.iter().position(|&b| b == b'\n').unwrap_or(buf.len());
-    let pieces = first_line > LINE_LEN_MAX && buf.starts_with(b"get");
+    let list = buf.starts_with(b"get") || buf.starts_with(b"gat");
+    let pieces = first_line > LINE_LEN_MAX && list;
     if !pieces {
         for cut in 0..buf.len() {
             let part = parse(&buf[..cut]);

@@ -372,7 +372,7 @@ fn behaves_like_a_map_when_pages_stay_where_they_are() {
 
 #[test]
 fn without_evictions_nothing_is_lost() {
-    let cache = small_cache(12);
+    let cache = small_cache(8);
     cache.tuning.may_evict.store(false, Relaxed);
     let mut life = Life::new(&cache, 51, 1500);
     for step in 0..6000 {
@@ -382,6 +382,6 @@ fn without_evictions_nothing_is_lost() {
         }
     }
     assert_eq!((life.lost, evicted(&cache)), (0, 0));
-    assert!(life.refused > 100, "the cache was never full");
+    assert!(life.refused > 10, "only {} stores found the cache full", life.refused);
     life.end();
 }

@@ -266,3 +266,24 @@ fn a_steady_load_moves_few_pages() {
         assert!(cache.move_stats().moved < 10);
     }
 }
+
+/// What append, incr and their like do: the new item is made while its key is locked.
+#[test]
+fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
+    let cache = small_cache(MEGABYTES);
+    store(&cache, "small", 400_000, 100, |_| RelTime(10));
+    let now = RelTime(12);
+    let grown = b"grown";
+    set(&cache, grown, &value(0, 10), now).unwrap();
+    for len in (1..40).map(|n| n * n * 600) {
+        let hash = cache.hash(grown);
+        let mut entry = cache.entry(grown, hash, now);
+        let mut new = entry.create(&spec(grown, len)).unwrap();
+        new.write(&value(len as u64, len));
+        assert!(entry.item().is_some(), "nobody else changed it");
+        entry.put(new, cache.next_cas());
+        drop(entry);
+        assert_eq!(get(&cache, grown, now).unwrap(), value(len as u64, len));
+    }
+    cache.check_invariants();
+}

@@ -204,8 +204,9 @@ fn unfinished_items_in_most_pages_stop_nobody() {
     let mut unfinished = Vec::new();
     let class = cache.items.class_for(&spec(&[0; 4], 100)).unwrap();
     let per_page = cache.items.slabs().class_stats(class).chunks_per_page;
-    for n in 0..64 * per_page as u32 {
-        if n as usize % per_page == 10 && unfinished.len() < 54 {
+    let pages = cache.limit_bytes() / cache.items.slabs().page_bytes();
+    for n in 0..(pages * per_page) as u32 {
+        if n as usize % per_page == 10 && unfinished.len() < pages * 54 / 64 {
             unfinished.push(cache.create(&spec(&n.to_le_bytes(), 100), now).unwrap());
         } else {
             set(&cache, &n.to_le_bytes(), &[1; 100], now).unwrap();
