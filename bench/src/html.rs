@@ -1,13 +1,12 @@
-//! A run's outcome as one page that needs nothing else: numbers, and two plots as inline SVG.
+//! A run's outcome as one page that needs nothing else: numbers, and plots as inline SVG.
 //!
 //! The latencies are drawn over the share of commands that were slower, so that each step to the
 //! right, to 1 in 10, in 100, in 1000, has the same width; time is logarithmic too.
 
-use std::fmt::Write;
-
+use crate::latency::Latency;
 use crate::options::Options;
 use crate::report;
-use crate::run::Outcome;
+use crate::run::{Outcome, Sample};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
@@ -17,59 +16,6 @@ const TOP: f64 = 10.0;
 
 /// The page.
 pub fn page(options: &Options, outcome: &Outcome) -> String {
-    let throughput: Vec<(f64, f64)> = outcome
-        .samples
-        .iter()
-        .map(|sample| (sample.at_s, sample.keys_per_s))
-        .collect();
-    let last_s = throughput.last().map_or(1.0, |&(at_s, _)| at_s);
-    let most = throughput.iter().map(|&(_, ops)| ops).fold(1.0, f64::max) * 1.1;
-    let over_time = Axes {
-        x: ticks(last_s)
-            .into_iter()
-            .map(|s| (s / last_s, format!("{s} s")))
-            .collect(),
-        y: ticks(most)
-            .into_iter()
-            .map(|ops| (ops / most, thousands(ops)))
-            .collect(),
-    };
-    let throughput = throughput
-        .iter()
-        .map(|&(s, ops)| (s / last_s, ops / most))
-        .collect::<Vec<_>>();
-
-    let latency = &outcome.latency;
-    let nines = (latency.count().max(10) as f64).log10().min(6.0);
-    let quantiles: Vec<(f64, f64)> = (0..=200)
-        .map(|step| f64::from(step) / 200.0 * nines)
-        .map(|n| {
-            (
-                n / nines,
-                latency.quantile_us(1.0 - 10f64.powf(-n)).max(1.0),
-            )
-        })
-        .collect();
-    let low = quantiles.first().map_or(1.0, |&(_, us)| us).log10().floor();
-    let high = latency.max_us().max(10.0).log10().ceil().max(low + 1.0);
-    let by_share = Axes {
-        x: (0..=nines as i32)
-            .map(|n| (f64::from(n) / nines, share(n)))
-            .collect(),
-        y: (low as i32..=high as i32)
-            .map(|n| {
-                (
-                    (f64::from(n) - low) / (high - low),
-                    report::time(10f64.powi(n)),
-                )
-            })
-            .collect(),
-    };
-    let quantiles: Vec<_> = quantiles
-        .iter()
-        .map(|&(x, us)| (x, (us.log10() - low) / (high - low)))
-        .collect();
-
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>ketch-bench</title><style>\n\
          body {{ font: 15px sans-serif; max-width: 800px; margin: 2em auto; }}\n\
@@ -77,13 +23,71 @@ pub fn page(options: &Options, outcome: &Outcome) -> String {
          svg text {{ font: 12px sans-serif; fill: #444; }} .grid {{ stroke: #ddd; }}\n\
          .line {{ fill: none; stroke: #06c; stroke-width: 2; }}\n\
          </style></head><body>\n<h1>ketch-bench</h1>\n<pre>{}\n\n{}</pre>\n\
-         <h2>Operations per second over time</h2>\n{}\
+         <h2>Operations per second</h2>\n{}\
+         <h2>Slowest command of each second</h2>\n{}\
          <h2>Latency, by the share of commands that were not slower</h2>\n{}</body></html>\n",
         escaped(&options.command),
         escaped(&report::human(options, outcome)),
-        plot(&over_time, &throughput),
-        plot(&by_share, &quantiles),
+        over_time(&outcome.samples, |sample| sample.keys_per_s, thousands),
+        over_time(&outcome.samples, |sample| sample.max_us, report::time),
+        by_share(&outcome.latency),
     )
+}
+
+/// A number of each second, from 0 up.
+fn over_time(
+    samples: &[Sample],
+    number: impl Fn(&Sample) -> f64,
+    label: impl Fn(f64) -> String,
+) -> String {
+    let last_s = samples.last().map_or(1.0, |sample| sample.at_s);
+    let top = samples.iter().map(&number).fold(1.0, f64::max) * 1.1;
+    let axes = Axes {
+        x: ticks(last_s)
+            .into_iter()
+            .map(|s| (s / last_s, format!("{s} s")))
+            .collect(),
+        y: ticks(top)
+            .into_iter()
+            .map(|n| (n / top, label(n)))
+            .collect(),
+    };
+    // A sample is of the second before it, so the first one also stands at the start.
+    let start = samples.first().map(|first| (0.0, number(first) / top));
+    let points = samples
+        .iter()
+        .map(|sample| (sample.at_s / last_s, number(sample) / top));
+    plot(&axes, &start.into_iter().chain(points).collect::<Vec<_>>())
+}
+
+/// Quantiles, both axes logarithmic.
+fn by_share(latency: &Latency) -> String {
+    let nines = (latency.count().max(10) as f64).log10().min(6.0);
+    let quantiles: Vec<(f64, f64)> = (0..=200)
+        .map(|step| f64::from(step) / 200.0)
+        .map(|x| {
+            (
+                x,
+                latency.quantile_us(1.0 - 10f64.powf(-x * nines)).max(1.0),
+            )
+        })
+        .collect();
+    let low = quantiles[0].1.log10().floor();
+    let high = latency.max_us().max(10.0).log10().ceil().max(low + 1.0);
+    let y = |log: f64| (log - low) / (high - low);
+    let axes = Axes {
+        x: (0..=nines as i32)
+            .map(|n| (f64::from(n) / nines, share(n)))
+            .collect(),
+        y: (low as i32..=high as i32)
+            .map(|log| (y(f64::from(log)), report::time(10f64.powi(log))))
+            .collect(),
+    };
+    let points: Vec<_> = quantiles
+        .iter()
+        .map(|&(x, us)| (x, y(us.log10())))
+        .collect();
+    plot(&axes, &points)
 }
 
 /// Places of grid lines, 0 to 1, with their labels.
@@ -117,7 +121,7 @@ fn plot(axes: &Axes, points: &[(f64, f64)]) -> String {
     }
     svg += "<polyline class=\"line\" points=\"";
     for &(px, py) in points {
-        write!(svg, "{:.1},{:.1} ", x(px), y(py)).expect("a String takes everything");
+        svg += &format!("{:.1},{:.1} ", x(px), y(py));
     }
     svg + "\"/>\n</svg>\n"
 }

@@ -1,7 +1,5 @@
 //! A run's outcome as text and as JSON. The page with plots is in `html`.
 
-use std::fmt::Write;
-
 use crate::json::Object;
 use crate::options::Options;
 use crate::run::{Outcome, Sample};
@@ -64,14 +62,12 @@ pub fn load(options: &Options) -> String {
     let plan = &options.plan;
     let mut text = options.workload_name.clone();
     if plan.workload.multi > 1 {
-        write!(text, " of {}", plan.workload.multi).expect("a String takes everything");
+        text += &format!(" of {}", plan.workload.multi);
     }
     if plan.workload.writes > 0.0 && plan.workload.writes < 1.0 {
-        write!(text, ", {} % writes", plan.workload.writes * 100.0)
-            .expect("a String takes everything");
+        text += &format!(", {} % writes", plan.workload.writes * 100.0);
     }
-    write!(
-        text,
+    text += &format!(
         "; {} keys of {} bytes, values {:?}, {:?}; {} connections, depth {}, {} threads",
         plan.keys,
         plan.data.key_len(),
@@ -80,8 +76,7 @@ pub fn load(options: &Options) -> String {
         plan.connections,
         plan.depth,
         plan.threads
-    )
-    .expect("a String takes everything");
+    );
     match plan.rate {
         Some(rate) => text + &format!(", open loop at {rate} ops/s"),
         None => text + ", closed loop",
@@ -113,8 +108,7 @@ pub fn human(options: &Options, outcome: &Outcome) -> String {
     let latency = &outcome.latency;
     let mut line = "latency of a command:".to_owned();
     for (name, quantile) in QUANTILES {
-        write!(line, " {name} {},", time(latency.quantile_us(quantile)))
-            .expect("a String takes everything");
+        line += &format!(" {name} {},", time(latency.quantile_us(quantile)));
     }
     lines.push(format!("{line} max {}", time(latency.max_us())));
     if let Some(us) = outcome.server_cpu_us() {
@@ -138,15 +132,13 @@ fn errors(outcome: &Outcome) -> String {
     let tally = &outcome.tally;
     let mut line = format!("errors {}", tally.errors());
     if tally.errors() > 0 {
-        write!(
-            line,
+        line += &format!(
             ": wrong key {}, length {}, content {}, refused {}, connections {}",
             tally.wrong_key, tally.wrong_length, tally.wrong_content, tally.refused, tally.broken
-        )
-        .expect("a String takes everything");
+        );
     }
     if let Some(first) = &tally.first_error {
-        write!(line, "\nfirst error: {first}").expect("a String takes everything");
+        line += &format!("\nfirst error: {first}");
     }
     line
 }

@@ -150,8 +150,66 @@ fn a_run_has_samples_cpu_time_and_a_page() {
     assert!(value["server_resident_bytes"].as_f64() > Some(1e6));
     let html = fs::read_to_string(&page).expect("the page was written");
     fs::remove_file(&page).expect("it is ours");
-    assert_eq!(html.matches("<svg").count(), 2);
+    assert_eq!(html.matches("<svg").count(), 3);
     assert!(!html.contains("NaN") && !html.contains("http"));
+}
+
+#[test]
+fn an_open_loop_asks_no_faster_than_its_rate() {
+    let server = Server::start(&["-t", "1"]);
+    let value = result(&server.addr, "-w mget -m 10 -r 20000 -T 0.5 -t 2 -f");
+    let operations = value["operations"].as_u64().expect("a count");
+    // What falls due at the very start, once a thread, comes on top.
+    assert!((1..=10_020).contains(&operations), "{operations}");
+}
+
+/// A server that stalls once has stalled for all requests that fell due meanwhile.
+#[test]
+fn a_stall_shows_in_every_command_that_it_delayed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    let server = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("the load connects");
+        let mut request = [0; "get key:0000000000000000\r\n".len()];
+        let mut first = true;
+        while peer.read_exact(&mut request).is_ok() {
+            if std::mem::take(&mut first) {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            peer.write_all(b"END\r\n").expect("the load reads");
+        }
+    });
+    let load = "-w get -c 1 --key-size 20 -T 0.5";
+    let value = result(&addr, &format!("{load} -r 1000"));
+    assert_eq!(value["hits"], 0);
+    // 500 fall due; the first 300 wait from 300 ms down to none.
+    assert!(value["p50_us"].as_f64() > Some(20_000.0), "{value}");
+    server.join().expect("the server ends with its peer");
+}
+
+#[test]
+fn a_unix_socket_will_do() {
+    let path = std::env::temp_dir().join(format!("ketch-bench-{}.sock", std::process::id()));
+    let path = path.to_str().expect("a plain name");
+    let child = Command::new("memcached")
+        .args(["-s", path, "-u", "root"])
+        .spawn();
+    let child = child.expect("memcached is installed by scripts/test");
+    let server = Server {
+        child,
+        addr: path.to_owned(),
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::os::unix::net::UnixStream::connect(path).is_err() {
+        assert!(Instant::now() < deadline, "the server does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let value = result(&server.addr, "-w mixed -v 50000 -k 100 -d 4 -n 2000 -f");
+    assert_eq!(
+        (&value["operations"], &value["errors"], &value["misses"]),
+        (&2000.into(), &0.into(), &0.into())
+    );
+    let _ = fs::remove_file(path);
 }
 
 #[test]
