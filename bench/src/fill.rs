@@ -15,12 +15,14 @@ const KEYS_PER_GET: usize = 50;
 /// Bytes of values that a batch brings at most, about.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Stores every key on each server, in order.
+/// Stores every key on each server, in order. Stores that a full server refuses are counted; any
+/// other error ends it.
 pub fn store_all(plan: &Plan, mut progress: impl FnMut(&Sample)) -> Result<Outcome, String> {
     let mut outcome = None;
     for target in &plan.targets {
         let stored = run(&walk(plan, target, plan.workload.store()), &mut progress)?;
-        if let Some(error) = &stored.tally.first_error {
+        if stored.tally.errors() > stored.tally.refused {
+            let error = stored.tally.first_error.unwrap_or_default();
             return Err(format!("filling {target}: {error}"));
         }
         outcome = Some(stored);
@@ -48,6 +50,8 @@ fn walk(plan: &Plan, target: &Target, workload: Workload) -> Plan {
 pub struct Residents {
     /// Items stored.
     pub stored: u64,
+    /// Stores that the server refused: some say so rather than evict under a fast writer.
+    pub refused: u64,
     /// Items found.
     pub resident: u64,
     /// Bytes of their keys and values.
@@ -82,6 +86,7 @@ pub fn fill(plan: &Plan, mut progress: impl FnMut(&Sample)) -> Result<Residents,
     let found = run(&walk(plan, target, read), &mut progress)?.tally;
     Ok(Residents {
         stored: stored.tally.stored,
+        refused: stored.tally.refused,
         resident: found.hits,
         payload_bytes: found.hit_bytes + found.hits * plan.data.key_len() as u64,
         limit_bytes: stat(target, "limit_maxbytes"),
@@ -121,8 +126,9 @@ impl Residents {
     pub fn human(&self) -> String {
         let payload = self.payload_bytes as f64 / self.resident.max(1) as f64;
         let mut text = format!(
-            "stored {}, resident {} ({:.2} %), key and value {payload:.1} bytes an item\n",
+            "stored {}, refused {}, resident {} ({:.2} %), key and value {payload:.1} bytes an item\n",
             self.stored,
+            self.refused,
             self.resident,
             self.resident as f64 * 100.0 / self.stored.max(1) as f64
         );
@@ -147,6 +153,7 @@ impl Residents {
         Object::default()
             .text("command", &options.command)
             .count("stored", self.stored)
+            .count("refused", self.refused)
             .count("resident", self.resident)
             .count("payload_bytes", self.payload_bytes)
             .number("limit_bytes", self.limit_bytes.map(|b| b as f64), 0)

@@ -43,7 +43,10 @@ fn perform(options: &Options) -> Result<u64, String> {
     match options.mode {
         Mode::Run => {
             if options.fill {
-                fill::store_all(plan, progress)?;
+                let refused = fill::store_all(plan, progress)?.tally.refused;
+                if refused > 0 {
+                    eprintln!("ketch-bench: {refused} stores were refused while filling");
+                }
             }
             let outcome = run::run(plan, progress)?;
             show(
