@@ -5,6 +5,7 @@
 //! [`clock`] and [`stats`] are leaves, open to everybody. ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod cache;
 pub mod clock;
 pub mod command;

@@ -84,7 +84,7 @@ fn serve(settings: Settings) -> Result<ExitCode, String> {
         match signals.wait() {
             Event::Stop => break running.stop(false),
             Event::StopGracefully => break running.stop(true),
-            Event::Reload => log::warn!("SIGHUP: there is nothing to read again"),
+            Event::Reload => running.reload(),
         }
     }
     Ok(ExitCode::SUCCESS)

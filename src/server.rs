@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use slab_alloc::{Config, Sizes};
 
+use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
-use crate::command::{Shared, StopMode};
-use crate::net::{Bound, Handle, Listener, ListenerHandle, Worker};
+use crate::command::{Certs, Shared, StopMode};
+use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -33,12 +34,21 @@ const ITEM_HEAD_BYTES: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
+    auth: Option<Auth>,
     bound: Bound,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Binds the sockets. The error names the address.
+    /// Binds the sockets, and reads users and certificates, whose files may be for root's eyes. The error names the
+    /// address, or the file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
+        let auth = auth(&settings)?;
+        let tls = if settings.tls.enabled {
+            Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
+        } else {
+            None
+        };
         let bound = Bound::bind(&settings)?;
         if settings.listen_given.is_none() && !bound.addrs.is_empty() {
             log::warn!(
@@ -52,17 +62,32 @@ impl Server {
             let written = sys::write_port_file(path, &bound.addrs, &[]);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(Server { settings, bound })
+        Ok(Server {
+            settings,
+            auth,
+            bound,
+            tls,
+        })
     }
 
     /// Builds the cache and starts the threads.
     pub fn start(self) -> Result<Running, String> {
-        let Server { settings, bound } = self;
+        let Server {
+            settings,
+            auth,
+            bound,
+            tls,
+        } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
-        let shared = Arc::new(Shared::new(settings, cache, stop_by_client));
-        let threads =
-            Threads::start(shared, bound).map_err(|error| format!("cannot start: {error}"))?;
-        Ok(Running { threads })
+        let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
+        shared.certs = tls.clone().map(|tls| {
+            let counters = tls.counters().clone();
+            Certs::new(move || tls.reload(), counters, shared.clock.now())
+        });
+        let shared = Arc::new(shared);
+        let threads = Threads::start(shared.clone(), bound, tls)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        Ok(Running { shared, threads })
     }
 }
 
@@ -72,6 +97,23 @@ fn stop_by_client(mode: StopMode) {
         StopMode::Now => sys::Event::Stop,
         StopMode::Graceful => sys::Event::StopGracefully,
     });
+}
+
+/// The users, if there is to be a login.
+fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
+    match (&settings.auth_file, settings.sasl, &settings.sasl_pwdb) {
+        (Some(file), ..) => Auth::open(file, Format::AuthFile)
+            .map(Some)
+            .map_err(|error| format!("-Y {error}")),
+        (None, true, Some(file)) => Auth::open(file, Format::SaslPwdb)
+            .map(Some)
+            .map_err(|error| format!("MEMCACHED_SASL_PWDB {error}")),
+        (None, true, None) => {
+            log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
+            Ok(Some(Auth::nobody()))
+        }
+        (None, false, _) => Ok(None),
+    }
 }
 
 fn cache(settings: &Settings) -> io::Result<Cache> {
@@ -176,13 +218,35 @@ fn tune(cache: &Cache, settings: &Settings) {
 /// A server at work.
 #[derive(Debug)]
 pub struct Running {
+    shared: Arc<Shared>,
     threads: Threads,
 }
 
 impl Running {
+    /// Reads users and certificates again. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        let certs = self.shared.certs.as_ref();
+        match certs.map(|certs| certs.refresh(self.shared.clock.now())) {
+            Some(Ok(())) => log::info!("SIGHUP: the certificates were read again"),
+            Some(Err(reason)) => log::warn!("SIGHUP: {reason}"),
+            None => {}
+        }
+        match self.shared.auth.as_ref().map(Auth::reload) {
+            Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
+            Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
+            None if self.shared.certs.is_none() => {
+                log::warn!("SIGHUP: there is nothing to read again");
+            }
+            None => {}
+        }
+    }
+
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
+        if let Some(auth) = &self.shared.auth {
+            auth.close();
+        }
         self.threads.stop();
     }
 }
@@ -198,7 +262,7 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, bound: Bound) -> io::Result<Self> {
+    fn start(shared: Arc<Shared>, bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -219,6 +283,12 @@ impl Threads {
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);
+        if shared.auth.is_some() {
+            let shared = shared.clone();
+            helpers.push(named("verifier".into()).spawn(move || {
+                shared.auth.as_ref().inspect(|auth| auth.run_verifier());
+            })?);
+        }
         let listener = Listener::new()?;
         let listener_handle = listener.handle();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
@@ -234,7 +304,7 @@ impl Threads {
         }
         let (to, stop_listener) = (handles.clone(), stop.clone());
         let listener = named("listener".into()).spawn(move || {
-            let ended = listener.run(&shared, bound, &to, &stop_listener);
+            let ended = listener.run(&shared, bound, tls.as_deref(), &to, &stop_listener);
             ended.expect("a poll only fails by our own fault");
         })?;
         Ok(Threads {

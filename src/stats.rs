@@ -132,6 +132,28 @@ impl Sums {
     }
 }
 
+/// What the connections with TLS count, whichever thread serves them: at most once each.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "each counter is the `stats` key of its name")]
+pub struct TlsCounters {
+    pub ssl_new_sessions: AtomicU64,
+    pub ssl_handshake_errors: AtomicU64,
+    pub ssl_proto_errors: AtomicU64,
+}
+
+impl TlsCounters {
+    /// Starts counting from 0 again.
+    pub fn reset(&self) {
+        for counter in [
+            &self.ssl_new_sessions,
+            &self.ssl_handshake_errors,
+            &self.ssl_proto_errors,
+        ] {
+            counter.store(0, Relaxed);
+        }
+    }
+}
+
 /// Every thread's counters.
 #[derive(Debug)]
 pub struct Stats {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -150,18 +151,24 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-f 1", "-f 1"),
         ("-p 65536", "-p 65536"),
         ("-B http", "-B http"),
-        ("-B binary", "-B binary"),
-        ("-S", "-S"),
         ("-S -B ascii", "-S"),
         ("-S -B auto", "-S"),
-        ("-Y /etc/auth", "-Y /etc/auth"),
+        ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
         ("-U 11211", "-U 11211"),
         ("-e /mnt/x", "-e /mnt/x"),
         ("-N 2", "-N 2"),
         ("-o ext_path=x:1g", "-o ext_path=x:1g"),
         ("-o proxy_config=x", "-o proxy_config=x"),
-        ("-o ssl_key=x", "-o ssl_key=x"),
+        (
+            "-Z -o ssl_chain_cert=x,ssl_verify_mode=2",
+            "-o ssl_verify_mode=2",
+        ),
+        ("-o ssl_keyformat=DER", "-o ssl_keyformat=DER"),
+        ("-o ssl_min_version=0", "-o ssl_min_version=0"),
+        ("-o ssl_min_version=1", "-o ssl_min_version=1"),
+        ("-o ssl_ciphers=HIGH", "-o ssl_ciphers=HIGH"),
+        ("-o ssl_kernel_tls", "-o ssl_kernel_tls"),
         ("-o eviction=lfu", "-o eviction=lfu"),
         ("-o foo", "-o foo"),
         ("-o slab_automove=3", "-o slab_automove=3"),
@@ -208,6 +215,46 @@ fn a_config_file_is_read_and_its_errors_tell_the_line() {
             conf.display()
         )
     );
+}
+
+#[test]
+fn each_listener_has_its_own_protocol() {
+    /// A binary no-op, which in text is a line that is not known.
+    const NOOP: &[u8] = b"\x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    const LINE: &[u8] = b"version of the server\r\n";
+    let scratch = Scratch::new("protocols");
+    let ports = scratch.path("ports");
+    let listen = "proto[ascii]:127.0.0.1,proto[binary]:127.0.0.1,proto[auto]:127.0.0.1";
+    let server = Server::start(&format!("-p -1 -u root -l {listen}"), &ports);
+    let text = text_of(&ports);
+    let ports: Vec<u16> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok())
+        .collect();
+    let first_byte = |port: u16, request: &[u8]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(request).unwrap();
+        let mut byte = [0];
+        // Hung up on, cleanly or with the rest of the request unread.
+        let read = stream.read(&mut byte).unwrap_or(0);
+        (read == 1).then_some(byte[0])
+    };
+    let answers: Vec<_> = ports
+        .iter()
+        .map(|&port| (first_byte(port, NOOP), first_byte(port, LINE)))
+        .collect();
+    let (line, packet) = (b'V', 0x81);
+    assert_eq!(
+        answers,
+        [
+            (Some(b'C'), Some(line)),
+            (Some(packet), None),
+            (Some(packet), Some(line))
+        ]
+    );
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

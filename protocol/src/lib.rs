@@ -13,16 +13,18 @@
 //! P2. `consumed` never exceeds the bytes given, and is at least 1 unless the answer is `Incomplete` or `HangUp`.
 //! P3. Nothing here panics or allocates by a number the peer sent.
 //!
-//! Sources: memcached's doc/protocol.txt for the text and meta commands.
+//! Sources: memcached's doc/protocol.txt for the text and meta commands, its protocol-binary.xml for the binary ones.
 #![forbid(unsafe_code)]
 
 pub mod base64;
+pub mod binary;
 pub mod error;
 mod meta;
 pub mod reply;
 pub mod text;
 mod words;
 
+pub use binary::{BinaryHead, Status};
 pub use error::ErrorLine;
 use words::Words;
 
@@ -51,8 +53,8 @@ pub enum Parsed<'b> {
     Incomplete,
     /// A request that is refused: answer `error`, then go on behind what is skipped.
     Invalid {
-        /// The line to answer.
-        error: ErrorLine,
+        /// What to answer.
+        error: Fault,
         /// True where the client asked for no reply and memcached keeps silent about this error.
         quiet: bool,
         /// Bytes taken from the buffer.
@@ -64,6 +66,15 @@ pub enum Parsed<'b> {
     HangUp,
 }
 
+/// The answer to a request that is refused, in the encoding it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A line.
+    Line(ErrorLine),
+    /// A binary error reply.
+    Status(BinaryHead, Status),
+}
+
 /// Bytes behind a refused request that belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
@@ -73,6 +84,8 @@ pub enum Skip {
     Bytes(u64),
     /// Everything up to and with the next `\n`.
     Line,
+    /// Everything: where the next request begins is not known, so the connection is closed behind the answer.
+    All,
 }
 
 /// A key as it stands in the read buffer: plain, or base64 (meta flag `b`) and checked to decode to 1-250 bytes.
@@ -94,6 +107,12 @@ impl<'b> Key<'b> {
             text,
             base64: false,
         }
+    }
+
+    /// True if text can only name it in base64: binary keys may be any bytes.
+    #[inline]
+    pub fn needs_base64(&self) -> bool {
+        self.base64 || self.text.iter().any(|&byte| byte <= b' ' || byte == 0x7f)
     }
 
     /// The key's real bytes; a base64 key is decoded into `room`.
@@ -137,7 +156,16 @@ pub enum Request<'b> {
     MetaNoop,
     /// Everything that is about the server and not about one key.
     Admin(Admin<'b>),
+    /// Binary get, gat and touch in all their kinds.
+    BinaryGet(BinaryGet<'b>),
+    /// What is binary and about no key.
+    BinaryAdmin(BinaryAdmin<'b>),
+    /// A step of a binary sign-in.
+    Sasl(Sasl<'b>),
 }
+
+/// Requests are copied into batches: one that grows makes all of them slower.
+const _: () = assert!(size_of::<Request<'_>>() <= 120);
 
 /// How a request wants to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +176,16 @@ pub enum ReplyMode<'b> {
     NoReply,
     /// A meta reply that echoes tokens.
     Meta(MetaTokens<'b>),
+    /// A binary reply with this head.
+    Binary(BinaryHead),
+}
+
+impl ReplyMode<'_> {
+    /// True for a binary request.
+    #[inline]
+    pub fn is_binary(&self) -> bool {
+        matches!(self, ReplyMode::Binary(_))
+    }
 }
 
 /// The flag tokens of a meta request, in the order the client sent them.
@@ -219,7 +257,7 @@ pub enum StoreMode {
     Prepend,
 }
 
-/// A store; its data block of `value_len` bytes and `\r\n` follows in the stream.
+/// A store; its data block of [`Store::block_len`] bytes follows in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Store<'b> {
     /// The key.
@@ -242,6 +280,24 @@ pub struct Store<'b> {
     pub vivify: Option<Exptime>,
     /// How to answer.
     pub reply: ReplyMode<'b>,
+}
+
+impl Store<'_> {
+    /// What stands behind the value: a line end, but in binary nothing.
+    #[inline]
+    pub fn block_end(&self) -> &'static [u8] {
+        if self.reply.is_binary() {
+            b""
+        } else {
+            reply::CRLF
+        }
+    }
+
+    /// Bytes of the data block: the value and what stands behind it.
+    #[inline]
+    pub fn block_len(&self) -> u64 {
+        u64::from(self.value_len) + self.block_end().len() as u64
+    }
 }
 
 /// `delete` or `md`.
@@ -360,6 +416,71 @@ pub enum AdminVerb {
     LruCrawler,
     Extstore,
     DebugTime,
+}
+
+/// A binary retrieval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BinaryGet<'b> {
+    /// The key.
+    pub key: Key<'b>,
+    /// The item's new expiry (touch, gat).
+    pub touch: Option<Exptime>,
+    /// The value is wanted: all but touch.
+    pub want_value: bool,
+    /// The key is given back (getk, gatk).
+    pub want_key: bool,
+    /// How to answer; quiet hides a miss.
+    pub head: BinaryHead,
+}
+
+/// A binary command that is about no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BinaryAdmin<'b> {
+    /// Which one.
+    pub verb: BinaryVerb<'b>,
+    /// How to answer.
+    pub head: BinaryHead,
+}
+
+/// The binary commands that are about no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BinaryVerb<'b> {
+    /// Asks for an answer, which comes behind those to all that was asked before.
+    Noop,
+    /// The server's version.
+    Version,
+    /// Ends the connection.
+    Quit,
+    /// `flush_all`, at this time; 0 is now.
+    Flush(Exptime),
+    /// The level of the log.
+    Verbosity(u32),
+    /// `stats` of this group, which may be empty.
+    Stat(&'b [u8]),
+}
+
+/// A step of a binary sign-in; a body of `body_len` bytes, without a line end, follows in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sasl<'b> {
+    /// Which step.
+    pub verb: SaslVerb,
+    /// The name of the mechanism, empty for [`SaslVerb::List`].
+    pub mechanism: &'b [u8],
+    /// Bytes of the client's message.
+    pub body_len: u32,
+    /// How to answer.
+    pub head: BinaryHead,
+}
+
+/// The steps of a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslVerb {
+    /// Which mechanisms there are.
+    List,
+    /// Begins.
+    Auth,
+    /// Goes on.
+    Step,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! [`check`] feeds every vector whole, cut at each byte, with a bare `\n`, and with another command behind it. An
 //! answer is compared as the short text [`show`] makes of it: fields at their default are left out.
 
+mod binary;
 mod fuzz;
 mod lists;
 mod meta;
@@ -11,7 +12,7 @@ mod text;
 use std::fmt::Write;
 
 use crate::text::parse;
-use crate::{GetVerb, Parsed, ReplyMode, Request, Skip};
+use crate::{BinaryHead, Fault, GetVerb, Parsed, ReplyMode, Request, Skip};
 
 /// A parser's answer in one line, without the count of bytes taken.
 fn show(parsed: Parsed<'_>) -> String {
@@ -22,11 +23,16 @@ fn show(parsed: Parsed<'_>) -> String {
         Parsed::Invalid {
             error, quiet, skip, ..
         } => {
+            let error = match error {
+                Fault::Line(error) => format!("{error:?}"),
+                Fault::Status(head, status) => format!("{status:?} {}", show_head(head)),
+            };
             let quiet = if quiet { " quiet" } else { "" };
             match skip {
-                Skip::None => format!("{error:?}{quiet}"),
-                Skip::Bytes(bytes) => format!("{error:?}{quiet} skip {bytes}"),
-                Skip::Line => format!("{error:?}{quiet} skip line"),
+                Skip::None => format!("{error}{quiet}"),
+                Skip::Bytes(bytes) => format!("{error}{quiet} skip {bytes}"),
+                Skip::Line => format!("{error}{quiet} skip line"),
+                Skip::All => format!("{error}{quiet} skip all"),
             }
         }
     }
@@ -111,8 +117,31 @@ fn show_request(request: Request<'_>) -> String {
             }
             line.flag("noreply", admin.noreply);
         }
+        Request::BinaryGet(get) => {
+            line.word("get");
+            line.key(get.key);
+            line.some("touch", get.touch.map(|exptime| exptime.0));
+            line.flag("value", get.want_value);
+            line.flag("want_key", get.want_key);
+            line.reply(ReplyMode::Binary(get.head));
+        }
+        Request::BinaryAdmin(admin) => {
+            line.word(&format!("{:?}", admin.verb));
+            line.reply(ReplyMode::Binary(admin.head));
+        }
+        Request::Sasl(sasl) => {
+            line.word(&format!("{:?}", sasl.verb));
+            line.text("mechanism", sasl.mechanism);
+            line.some("len", Some(sasl.body_len));
+            line.reply(ReplyMode::Binary(sasl.head));
+        }
     }
     line.0
+}
+
+fn show_head(head: BinaryHead) -> String {
+    let quiet = if head.quiet { " quiet" } else { "" };
+    format!("[{:02x} {:x}{quiet}]", head.opcode, head.opaque)
 }
 
 /// A line under construction for [`show`].
@@ -150,6 +179,10 @@ impl Line {
             ReplyMode::Meta(tokens) => {
                 write!(self.0, " ({})", tokens.text.escape_ascii()).unwrap();
                 self.flag("quiet", tokens.quiet);
+            }
+            ReplyMode::Binary(head) => {
+                self.0.push(' ');
+                self.word(&show_head(head));
             }
         }
     }

@@ -27,9 +27,9 @@ use memchr::{memchr, memrchr};
 
 use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
 use crate::{
-    Admin, AdminVerb, Args, Arith, Delete, ErrorLine, Exptime, Get, GetVerb, KEY_LEN_MAX, Key,
-    Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch, VALUE_LEN_MAX,
-    meta,
+    Admin, AdminVerb, Args, Arith, Delete, ErrorLine, Exptime, Fault, Get, GetVerb, KEY_LEN_MAX,
+    Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch,
+    VALUE_LEN_MAX, meta,
 };
 
 /// Why a line is not a request.
@@ -77,7 +77,7 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     match command(without_cr(&buf[..end])) {
         Ok(request) => Parsed::Complete { request, consumed },
         Err(Refusal::Answer { error, quiet, skip }) => Parsed::Invalid {
-            error,
+            error: Fault::Line(error),
             quiet,
             consumed,
             skip,
@@ -108,7 +108,7 @@ pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
             consumed,
         }
     } else {
-        let error = ErrorLine::BadFormat;
+        let error = Fault::Line(ErrorLine::BadFormat);
         Parsed::Invalid {
             error,
             quiet: false,
@@ -166,7 +166,7 @@ fn piece(verb: GetVerb, buf: &[u8], start: usize) -> Parsed<'_> {
             consumed: start + whole.len(),
         }
     } else {
-        let (error, consumed) = (ErrorLine::BadFormat, buf.len());
+        let (error, consumed) = (Fault::Line(ErrorLine::BadFormat), buf.len());
         Parsed::Invalid {
             error,
             quiet: false,

@@ -70,8 +70,8 @@ def until(what, probe, deadline_s=10.0):
         time.sleep(0.05)
 
 
-def passed(package):
-    print(f"ok {package} {importlib.metadata.version(package)} ({_count} checks)")
+def passed(package, how=""):
+    print(f"ok {package} {importlib.metadata.version(package)}{how} ({_count} checks)")
     sys.stdout.flush()
     # Clients with threads of their own must not hold the exit up.
     os._exit(0)

@@ -406,6 +406,11 @@ impl Cache {
         self.items.slabs().pool_pages()
     }
 
+    /// The size of a slab page, in bytes.
+    pub fn page_bytes(&self) -> usize {
+        self.items.slabs().page_bytes()
+    }
+
     /// Bytes the operator granted.
     pub fn limit_bytes(&self) -> usize {
         self.items.slabs().limit_bytes()

@@ -4,7 +4,9 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use log::LevelFilter;
-use protocol::{Admin, AdminVerb, ErrorLine, Exptime, reply};
+use protocol::{
+    Admin, AdminVerb, BinaryAdmin, BinaryVerb, ErrorLine, Exptime, Status, binary, reply,
+};
 
 use super::dump::Dump;
 use super::output::Output;
@@ -72,8 +74,18 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
         AdminVerb::Lru => lru(ctx, &words),
         AdminVerb::DebugTime => debugtime(ctx, &words),
         AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
-        // A memcached that is built without TLS and without storage on disk does not know these either.
-        AdminVerb::RefreshCerts | AdminVerb::Extstore => Err(ErrorLine::Error),
+        AdminVerb::RefreshCerts => match refresh_certs(ctx) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                if !request.noreply {
+                    out.bytes(reason.as_bytes());
+                    out.bytes(b"\r\n");
+                }
+                return AdminOutcome::Done;
+            }
+        },
+        // A memcached that is built without storage on disk does not know it.
+        AdminVerb::Extstore => Err(ErrorLine::Error),
     };
     if !request.noreply {
         match answer {
@@ -84,17 +96,66 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     AdminOutcome::Done
 }
 
+/// Executes what is binary and about no key, and answers.
+pub(super) fn execute_binary<'c>(
+    ctx: Ctx<'c>,
+    request: &BinaryAdmin<'_>,
+    out: &mut Output<'c>,
+) -> AdminOutcome {
+    let head = request.head;
+    let answer = match request.verb {
+        BinaryVerb::Version => {
+            let version = MEMCACHED_VERSION.as_bytes();
+            binary::text(&mut out.buf, head, Status::Ok, version);
+            return AdminOutcome::Done;
+        }
+        BinaryVerb::Stat(group) => {
+            return stats::execute_binary(ctx, head, group, out)
+                .map_or(AdminOutcome::Done, AdminOutcome::Dump);
+        }
+        BinaryVerb::Noop | BinaryVerb::Quit => Ok(()),
+        BinaryVerb::Flush(when) => flush(ctx, Ok(when)),
+        BinaryVerb::Verbosity(level) => {
+            set_verbosity(ctx, level);
+            Ok(())
+        }
+    };
+    match answer {
+        Ok(()) if head.quiet => {}
+        Ok(()) => binary::ok(&mut out.buf, head, 0),
+        Err(error) => binary::error(&mut out.buf, head, error.into()),
+    }
+    if request.verb == BinaryVerb::Quit {
+        AdminOutcome::Close
+    } else {
+        AdminOutcome::Done
+    }
+}
+
+/// `refresh_certs`; what fails is told in a line of memcached's, without the usual words before it.
+fn refresh_certs(ctx: Ctx<'_>) -> Result<(), String> {
+    let certs = ctx.shared.certs.as_ref().ok_or("Error TLS not enabled")?;
+    certs
+        .refresh(ctx.now)
+        .inspect_err(|reason| log::warn!("refresh_certs: {reason}"))
+}
+
 /// `flush_all [DELAY]`.
 fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    let delay = match words.first() {
+        Some(word) => number(word).ok_or(ErrorLine::InvalidExptime),
+        None => Ok(0),
+    };
+    flush(ctx, delay.map(Exptime))
+}
+
+/// Flushes at a moment, if that is one and it is allowed.
+fn flush(ctx: Ctx<'_>, when: Result<Exptime, ErrorLine>) -> Answer {
     ctx.stats.general.cmd_flush.inc();
     if !ctx.shared.settings.flush_enabled {
         return Err(ErrorLine::FlushNotAllowed);
     }
-    let delay = match words.first() {
-        Some(word) => number(word).ok_or(ErrorLine::InvalidExptime)?,
-        None => 0,
-    };
-    let when = ctx.expires_at(Exptime(delay));
+    let when = ctx.expires_at(when?);
     // A moment that is over is now; 0, which as an expiry is never, as well.
     if when > ctx.now {
         ctx.cache.flush_at(when, ctx.now);
@@ -110,6 +171,11 @@ fn verbosity(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
         .first()
         .and_then(|word| number(word))
         .ok_or(ErrorLine::BadFormat)?;
+    set_verbosity(ctx, level);
+    Ok(())
+}
+
+fn set_verbosity(ctx: Ctx<'_>, level: u32) {
     let level = level.min(VERBOSITY_MAX);
     ctx.shared.verbosity.store(level.into(), Relaxed);
     log::set_max_level(match level {
@@ -117,7 +183,6 @@ fn verbosity(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
     });
-    Ok(())
 }
 
 /// `shutdown [graceful]`.
@@ -411,7 +476,7 @@ mod tests {
             ),
             ("lru_crawler enable", "OK|"),
             ("watch", "CLIENT_ERROR watch commands not allowed|"),
-            ("refresh_certs", "ERROR|"),
+            ("refresh_certs", "Error TLS not enabled|"),
             ("extstore item_size 5", "ERROR|"),
             ("debugtime 5", "ERROR|"),
             ("shutdown", "SERVER_ERROR: shutdown not enabled|"),

@@ -9,7 +9,9 @@
 //! A2. A number has no bits beyond 64: counting up wraps, counting down stops at 0.
 
 use protocol::reply::{self, CRLF, MetaCode, MetaLine};
-use protocol::{Arith, ErrorLine, Exptime, KEY_LEN_MAX, KeyBuf, MetaTokens, ReplyMode};
+use protocol::{
+    Arith, ErrorLine, Exptime, KEY_LEN_MAX, KeyBuf, MetaTokens, ReplyMode, Status, binary,
+};
 
 use super::meta;
 use super::output::Output;
@@ -106,24 +108,29 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
     }
 }
 
-/// `ma N`: a missing item begins at its initial value.
+/// `ma N`, and binary: a missing item begins at its initial value.
 fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
-    if request.vivify.is_none() {
+    let Some(exptime) = request.vivify else {
         if request.decrement {
             ctx.stats.general.decr_misses.inc();
         } else {
             ctx.stats.general.incr_misses.inc();
         }
         return Outcome::NotFound;
-    }
+    };
+    let is_binary = request.reply.is_binary();
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(request.initial).as_bytes();
     let spec = ItemSpec {
         key,
-        key_binary: request.key.base64,
+        key_binary: request.key.base64 || (is_binary && request.key.needs_base64()),
         client_flags: 0,
-        // The token itself sets it, in its turn.
-        expires_at: RelTime::NEVER,
+        expires_at: if is_binary {
+            ctx.expires_at(exptime)
+        } else {
+            // The token itself sets it, in its turn.
+            RelTime::NEVER
+        },
         value_len: digits.len() as u32,
     };
     let Ok(mut new) = entry.create(&spec) else {
@@ -145,6 +152,19 @@ fn answer(
     out: &mut Output<'_>,
 ) {
     match (request.reply, outcome) {
+        (ReplyMode::Binary(head), outcome) => {
+            let status = match outcome {
+                Outcome::Counted { .. } if head.quiet => return,
+                Outcome::Counted { number, .. } => {
+                    let cas = entry.item().map_or(0, |item| item.cas());
+                    return binary::number(&mut out.buf, head, number, cas);
+                }
+                Outcome::NotFound => Status::NotFound,
+                Outcome::Exists => Status::Exists,
+                Outcome::Refused(error) => error.into(),
+            };
+            binary::error(&mut out.buf, head, status);
+        }
         (ReplyMode::NoReply, _) => {}
         (_, Outcome::Refused(error)) => out.error(error),
         (ReplyMode::Text, Outcome::NotFound) => out.bytes(reply::NOT_FOUND),

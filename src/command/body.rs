@@ -10,8 +10,8 @@
 //!
 //! B1. What clients promise but do not send holds at most a sixteenth of the memory limit, all of them together; beyond
 //!     that a client holds no more than eight times what it has sent.
-//! B2. The block is `value_len + 2` bytes, taken in full whether the store is refused or not; if it does not end with
-//!     `\r\n` the store is refused and nothing is changed.
+//! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
+//!     end with `\r\n` the store is refused and nothing is changed.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -159,7 +159,7 @@ impl<'c> Body<'c> {
     ) -> (usize, Fed) {
         let value_len = self.store.store.value_len as usize;
         let part = &input[..input.len().min(value_len - self.filled)];
-        let left = (value_len + 2 - self.filled) as u64;
+        let left = self.store.store.block_len() - self.filled as u64;
         if let Err(error) = self.take(ctx, part) {
             self.refuse(ctx, error, out);
             return (0, Fed::Refused(left));
@@ -167,6 +167,10 @@ impl<'c> Body<'c> {
         let mut taken = part.len();
         if self.filled < value_len {
             return (taken, Fed::More);
+        }
+        if self.store.store.block_end().is_empty() {
+            self.complete(ctx, true, out);
+            return (taken, Fed::Done);
         }
         let end = match (self.first_of_end, &input[taken..]) {
             (_, []) => return (taken, Fed::More),
@@ -287,6 +291,7 @@ impl OwnedStore {
         let (reply, tokens) = match store.reply {
             ReplyMode::Text => (ReplyMode::Text, &b""[..]),
             ReplyMode::NoReply => (ReplyMode::NoReply, &b""[..]),
+            ReplyMode::Binary(head) => (ReplyMode::Binary(head), &b""[..]),
             ReplyMode::Meta(tokens) => (
                 ReplyMode::Meta(MetaTokens {
                     text: b"",

@@ -8,7 +8,7 @@
 //! ```
 
 use protocol::reply::{self, MetaCode};
-use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode};
+use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary};
 
 use super::meta;
 use super::output::Output;
@@ -41,7 +41,10 @@ fn delete<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<
         return Outcome::NotFound;
     };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
-        ctx.stats.general.delete_misses.inc();
+        // memcached counts it as a miss in md alone.
+        if !request.reply.is_binary() {
+            ctx.stats.general.delete_misses.inc();
+        }
         return Outcome::Exists;
     }
     let class = item.class();
@@ -88,8 +91,18 @@ fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c
 }
 
 fn answer(ctx: Ctx<'_>, request: &Delete<'_>, outcome: Outcome, out: &mut Output<'_>) {
+    if let ReplyMode::Binary(head) = request.reply {
+        let status = match outcome {
+            Outcome::Done if head.quiet => return,
+            Outcome::Done => return binary::ok(&mut out.buf, head, 0),
+            Outcome::NotFound => Status::NotFound,
+            Outcome::Exists => Status::Exists,
+            Outcome::OutOfMemory => Status::OutOfMemory,
+        };
+        return binary::error(&mut out.buf, head, status);
+    }
     let (code, tokens) = match (request.reply, outcome) {
-        (ReplyMode::NoReply, _) => return,
+        (ReplyMode::NoReply | ReplyMode::Binary(_), _) => return,
         (_, Outcome::OutOfMemory) => return out.error(ErrorLine::OutOfMemory),
         (ReplyMode::Text, Outcome::Done) => return out.bytes(reply::DELETED),
         (ReplyMode::Text, Outcome::NotFound) => return out.bytes(reply::NOT_FOUND),

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use protocol::reply::{self, CRLF, END, OK};
+use protocol::{BinaryHead, binary};
 
 use super::meta;
 use super::output::Output;
@@ -34,8 +35,13 @@ enum Kind {
     Keys,
     /// The first so many items of a class.
     Items { left: u32 },
-    /// How many items there are of each size, by the upper end of the size.
-    Sizes(BTreeMap<usize, u64>),
+    /// How many items there are of each size.
+    Sizes {
+        /// By the upper end of the size.
+        sizes: BTreeMap<usize, u64>,
+        /// The head of its packets, if it is binary.
+        binary: Option<BinaryHead>,
+    },
 }
 
 /// A dump in progress.
@@ -73,9 +79,10 @@ impl Dump {
         Dump::new(Kind::Items { left }, classes)
     }
 
-    /// `stats sizes`.
-    pub(super) fn sizes() -> Self {
-        Dump::new(Kind::Sizes(BTreeMap::new()), ClassMask::ALL)
+    /// `stats sizes`, in text or in packets with this head.
+    pub(super) fn sizes(binary: Option<BinaryHead>) -> Self {
+        let sizes = BTreeMap::new();
+        Dump::new(Kind::Sizes { sizes, binary }, ClassMask::ALL)
     }
 
     /// Goes on for a slice; true when the dump is complete.
@@ -100,7 +107,20 @@ impl Dump {
         match kind {
             Kind::Metadata | Kind::Items { .. } => out.bytes(END),
             Kind::Keys => out.bytes(b"EN\r\n"),
-            Kind::Sizes(sizes) => {
+            Kind::Sizes {
+                sizes,
+                binary: Some(head),
+            } => {
+                for (size, count) in sizes {
+                    let (size, count) = (size.to_string(), count.to_string());
+                    binary::stat(&mut out.buf, *head, size.as_bytes(), count.as_bytes());
+                }
+                binary::stat_end(&mut out.buf, *head);
+            }
+            Kind::Sizes {
+                sizes,
+                binary: None,
+            } => {
                 for (size, count) in sizes {
                     reply::stat(&mut out.buf, size, count);
                 }
@@ -132,7 +152,7 @@ impl Kind {
                 *left -= 1;
                 return *left == 0;
             }
-            Kind::Sizes(sizes) => {
+            Kind::Sizes { sizes, .. } => {
                 let size = item.item_bytes().next_multiple_of(SIZES_STEP);
                 *sizes.entry(size).or_default() += 1;
             }

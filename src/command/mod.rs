@@ -22,6 +22,7 @@ mod session;
 #[cfg(test)]
 mod session_tests;
 mod shared;
+mod sign_in;
 mod stats;
 mod storage;
 #[cfg(test)]
@@ -30,4 +31,4 @@ mod testing;
 pub use connections::{ConnInfo, ConnState, Registry};
 pub use output::Output;
 pub use session::{Drive, Next, Session};
-pub use shared::{Ctx, Shared, StopMode};
+pub use shared::{Certs, Ctx, Shared, StopMode};

@@ -1,7 +1,7 @@
-//! `get`, `gets`, `gat`, `gats` and `touch`.
+//! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
 use protocol::reply::{self, CRLF};
-use protocol::{GetVerb, Key, KeyBuf, Touch};
+use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Status, Touch, binary};
 
 use super::output::Output;
 use super::shared::Ctx;
@@ -95,6 +95,52 @@ pub(super) fn get_one<'c>(
         out.bytes(item.value());
     }
     out.bytes(CRLF);
+    entry.bump();
+}
+
+/// Binary get, gat and touch, with or without the key.
+#[inline]
+pub(super) fn get_binary<'c>(
+    ctx: Ctx<'c>,
+    request: &BinaryGet<'_>,
+    hash: KeyHash,
+    out: &mut Output<'c>,
+) {
+    let (head, key) = (request.head, request.key.text);
+    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    match request.touch {
+        None => count_lookup(ctx, &entry, key),
+        Some(exptime) => {
+            let found = entry.item().is_some();
+            count_touch(ctx, &entry);
+            ctx.shared.prefixes.count_get(key, found);
+            if found {
+                entry.touch(ctx.expires_at(exptime));
+            }
+        }
+    }
+    let Some(item) = entry.item() else {
+        return match (head.quiet, request.want_key) {
+            (true, _) => {}
+            (false, true) => binary::missing(&mut out.buf, head, key),
+            (false, false) => binary::error(&mut out.buf, head, Status::NotFound),
+        };
+    };
+    let key = if request.want_key { key } else { b"" };
+    let value_len = if request.want_value {
+        item.value_len() as u32
+    } else {
+        0
+    };
+    let (flags, cas) = (item.client_flags(), item.cas());
+    binary::value_head(&mut out.buf, head, flags, key, value_len, cas);
+    if !request.want_value {
+        // All is said.
+    } else if item.is_large() {
+        out.value(entry.pin());
+    } else {
+        out.bytes(item.value());
+    }
     entry.bump();
 }
 

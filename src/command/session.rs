@@ -1,10 +1,12 @@
 //! One connection's side of the conversation, without its socket.
 //!
 //! ```text
-//!            +--> Body        a store's data block is coming        --+
-//!            +--> Keys        the rest of a long key list           --+
-//!  Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
-//!            +--> Dump        a dump in progress                    --+
+//!                                 +--> Body        a store's data block is coming        --+
+//!                                 +--> Keys        the rest of a long key list           --+
+//!  Start --+----------> Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
+//!    |     +-> SignIn --^         +--> Dump        a dump in progress                    --+
+//!    |            if there are users; only the right password leads on (sign_in.rs)
+//!    +- its first byte tells whether a connection speaks text or binary, and that stays
 //! ```
 //!
 //! D1. Replies leave in the order of the requests, one for each that wants one, however the input was cut.
@@ -12,16 +14,22 @@
 //!     keeps a worker.
 //! D3. What is not consumed must be given again, with more behind it.
 
-use protocol::{Admin, Get, GetVerb, Key, Parsed, Request, Skip, Store, text};
+use protocol::{
+    BinaryAdmin, BinaryVerb, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status, Store,
+    binary, text,
+};
 
 use super::admin::{self, AdminOutcome};
 use super::body::{self, Body, Fed};
 use super::dump::Dump;
 use super::output::Output;
 use super::shared::Ctx;
+use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
+use crate::auth::Ticket;
 use crate::cache::KeyHash;
+use crate::settings::WireProtocol;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
 const COMMANDS_AHEAD: usize = 16;
@@ -35,6 +43,8 @@ pub enum Next {
     Flush,
     /// Another turn: the budget is spent.
     Yield,
+    /// The answer to [`Session::verification`].
+    Verify,
     /// To be closed, once the replies are written.
     Close,
 }
@@ -50,6 +60,9 @@ pub struct Drive {
 
 #[derive(Debug)]
 enum State<'c> {
+    /// The first byte will tell the encoding, if both are allowed.
+    Start(WireProtocol),
+    SignIn(Box<SignIn>),
     Command,
     Keys(GetVerb),
     Body(Box<Body<'c>>),
@@ -59,10 +72,28 @@ enum State<'c> {
     Closing,
 }
 
+/// The encoding of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    Text,
+    Binary,
+}
+
+impl Wire {
+    #[inline]
+    fn parse(self, input: &[u8]) -> Parsed<'_> {
+        match self {
+            Wire::Text => text::parse(input),
+            Wire::Binary => binary::parse(input),
+        }
+    }
+}
+
 /// The conversation.
 #[derive(Debug)]
 pub struct Session<'c> {
     state: State<'c>,
+    wire: Wire,
 }
 
 impl Default for Session<'_> {
@@ -84,10 +115,29 @@ struct Planned<'b> {
 }
 
 impl<'c> Session<'c> {
-    /// A conversation that begins.
+    /// A conversation that begins, in either encoding.
     pub fn new() -> Self {
+        Session::speaking(WireProtocol::Auto)
+    }
+
+    /// A conversation that begins, in an encoding that is allowed.
+    pub fn speaking(protocol: WireProtocol) -> Self {
         Session {
-            state: State::Command,
+            state: State::Start(protocol),
+            wire: Wire::Text,
+        }
+    }
+
+    /// True once the peer may use the cache: nothing is asked of it, or it has shown a password.
+    pub fn is_authenticated(&self) -> bool {
+        !matches!(self.state, State::Start(_) | State::SignIn(_))
+    }
+
+    /// The password that is being checked, while the session waits for it.
+    pub fn verification(&self) -> Option<&Ticket> {
+        match &self.state {
+            State::SignIn(sign_in) => sign_in.verification(),
+            _ => None,
         }
     }
 
@@ -108,12 +158,16 @@ impl<'c> Session<'c> {
 
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
-        matches!(self.state, State::Body(_) | State::Swallow(_))
+        match &self.state {
+            State::Body(_) | State::Swallow(_) => true,
+            State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
+            _ => false,
+        }
     }
 
     /// True if there is work to do without any input.
     pub fn has_own_work(&self) -> bool {
-        matches!(self.state, State::Dump(_))
+        matches!(self.state, State::Dump(_)) || self.verification().is_some()
     }
 
     /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
@@ -132,6 +186,15 @@ impl<'c> Session<'c> {
             let rest = &input[at..];
             match &mut self.state {
                 State::Closing => break Next::Close,
+                State::SignIn(sign_in) => {
+                    let (taken, step) = sign_in.step(ctx, rest, budget, out);
+                    at += taken;
+                    match step {
+                        Step::On => {}
+                        Step::Stop(next) => break next,
+                        Step::SignedIn => self.state = State::Command,
+                    }
+                }
                 State::Dump(dump) => {
                     if *budget == 0 {
                         break Next::Yield;
@@ -153,6 +216,17 @@ impl<'c> Session<'c> {
                     }
                 }
                 _ if rest.is_empty() => break Next::Read,
+                State::Start(protocol) => {
+                    self.wire = match protocol {
+                        WireProtocol::Auto if rest[0] == binary::MAGIC_REQUEST => Wire::Binary,
+                        WireProtocol::Auto | WireProtocol::Ascii => Wire::Text,
+                        WireProtocol::Binary => Wire::Binary,
+                    };
+                    self.state = match &ctx.shared.auth {
+                        Some(_) => State::SignIn(Box::new(SignIn::new(self.wire))),
+                        None => State::Command,
+                    };
+                }
                 State::Command | State::Keys(_) if *budget == 0 => break Next::Yield,
                 State::Command => {
                     let consumed = self.commands(ctx, rest, budget, out);
@@ -201,7 +275,7 @@ impl<'c> Session<'c> {
         budget: &mut u32,
         out: &mut Output<'c>,
     ) -> usize {
-        let parsed = text::parse(input);
+        let parsed = self.wire.parse(input);
         if parsed == Parsed::Incomplete {
             return 0;
         }
@@ -228,7 +302,7 @@ impl<'c> Session<'c> {
         let mut count = 1;
         let mut end = first.end;
         while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
-            let Some(planned) = plan(ctx, text::parse(&input[end..]), input, end) else {
+            let Some(planned) = plan(ctx, self.wire.parse(&input[end..]), input, end) else {
                 break;
             };
             end = planned.end;
@@ -278,7 +352,7 @@ impl<'c> Session<'c> {
                     .hash
                     .unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
                 let (value, end) = planned.block.split_at(store.value_len as usize);
-                if end == b"\r\n" {
+                if end == store.block_end() {
                     storage::execute(ctx, store, hash, Data::Bytes(value), out);
                 } else {
                     body::bad_chunk(store, out);
@@ -312,13 +386,16 @@ impl<'c> Session<'c> {
                 consumed,
                 skip,
             } => {
-                if !quiet {
-                    out.error(error);
+                match error {
+                    Fault::Line(_) if quiet => {}
+                    Fault::Line(line) => out.error(line),
+                    Fault::Status(head, status) => binary::error(&mut out.buf, head, status),
                 }
                 match skip {
                     Skip::None => {}
                     Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
                     Skip::Line => self.state = State::SwallowLine,
+                    Skip::All => self.state = State::Closing,
                 }
                 consumed
             }
@@ -345,7 +422,7 @@ impl<'c> Session<'c> {
         let hash = retrieval::hash_of(ctx, store.key);
         self.state = match Body::begin(ctx, store, hash, out) {
             Some(body) => State::Body(body),
-            None => State::Swallow(u64::from(store.value_len) + 2),
+            None => State::Swallow(store.block_len()),
         };
     }
 
@@ -388,15 +465,32 @@ impl<'c> Session<'c> {
             Request::MetaGet(get) => meta::get(ctx, get, hash_of(get.key), out),
             Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
             Request::MetaNoop => out.bytes(protocol::reply::MN),
-            Request::Admin(admin) => self.admin(ctx, admin, out),
+            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, hash_of(get.key), out),
+            Request::Admin(request) => self.admin(admin::execute(ctx, request, out)),
+            Request::BinaryAdmin(request) => {
+                self.admin(admin::execute_binary(ctx, request, out));
+            }
+            Request::Sasl(sasl) => {
+                if ctx.shared.auth.is_some() {
+                    // Whoever begins anew is nobody until that is done.
+                    if let Some(sign_in) = SignIn::again(sasl, out) {
+                        self.state = State::SignIn(Box::new(sign_in));
+                    }
+                    return;
+                }
+                binary::error(&mut out.buf, sasl.head, Status::UnknownCommand);
+                if sasl.body_len > 0 {
+                    self.state = State::Swallow(sasl.body_len.into());
+                }
+            }
             Request::Get(_) | Request::Store(_) => {
                 unreachable!("handled where their bytes are known")
             }
         }
     }
 
-    fn admin(&mut self, ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c>) {
-        match admin::execute(ctx, request, out) {
+    fn admin(&mut self, outcome: AdminOutcome) {
+        match outcome {
             AdminOutcome::Done => {}
             AdminOutcome::Close => self.state = State::Closing,
             AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
@@ -427,7 +521,7 @@ fn plan<'b>(
             single.then(|| Key::plain(keys))
         }
         Request::Store(store) => {
-            let block_end = end.checked_add(store.value_len as usize + 2)?;
+            let block_end = end.checked_add(usize::try_from(store.block_len()).ok()?)?;
             block = input.get(end..block_end)?;
             end = block_end;
             Some(store.key)
@@ -437,8 +531,13 @@ fn plan<'b>(
         Request::Touch(touch) => Some(touch.key),
         Request::MetaGet(get) => Some(get.key),
         Request::MetaDebug(key) => Some(*key),
-        Request::MetaNoop => None,
-        Request::Admin(_) => return None,
+        Request::BinaryGet(get) => Some(get.key),
+        Request::MetaNoop
+        | Request::BinaryAdmin(BinaryAdmin {
+            verb: BinaryVerb::Noop,
+            ..
+        }) => None,
+        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) => return None,
     };
     let hash = key.map(|key| retrieval::hash_of(ctx, key));
     Some(Planned {

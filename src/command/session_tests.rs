@@ -18,7 +18,10 @@ struct Manner {
 
 /// Feeds `input` to a new connection of a new server.
 fn replies(input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
-    let server = Server::start();
+    replies_of(&Server::start(), input, manner, rng)
+}
+
+fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
     let ctx = server.shared.ctx(0);
     let (mut session, mut out) = (Session::new(), Output::new());
     let (mut replies, mut held, mut rest) = (Vec::new(), Vec::new(), input);
@@ -45,6 +48,7 @@ fn replies(input: &[u8], manner: Manner, rng: &mut Rng) -> Vec<u8> {
                 Next::Close => return replies,
                 Next::Read => break,
                 Next::Flush | Next::Yield => {}
+                Next::Verify => server.shared.auth.as_ref().expect("users").verify_queued(),
             }
         }
         assert!(held.len() <= 4096, "an unfinished command stays short");
@@ -115,8 +119,99 @@ fn conversation(rng: &mut Rng) -> Vec<u8> {
     input
 }
 
+/// A binary packet. What its lengths say is true.
+fn packet(opcode: u8, cas: u64, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+    let body_len = extras.len() + key.len() + value.len();
+    let mut packet = vec![
+        0x80,
+        opcode,
+        0,
+        key.len() as u8,
+        extras.len() as u8,
+        0,
+        0,
+        0,
+    ];
+    packet.extend_from_slice(&(body_len as u32).to_be_bytes());
+    packet.extend_from_slice(&[0xca, 0xfe, 0, opcode]);
+    packet.extend_from_slice(&cas.to_be_bytes());
+    [&packet, extras, key, value].concat()
+}
+
+/// The same in binary, with batches of quiet gets.
+fn binary_conversation(rng: &mut Rng) -> Vec<u8> {
+    use protocol::binary::opcode::*;
+    let mut input = Vec::new();
+    for _ in 0..80 {
+        let key = format!("key {}\r\n", rng.below(8)).into_bytes();
+        let (opcode, cas) = (
+            |from: &[u8], rng: &mut Rng| from[rng.below(from.len())],
+            rng.below(9) / 8,
+        );
+        let (exptime, count) = ([0; 4], [0, 0, 0, 0, 0, 0, 0, 5].repeat(2));
+        input.extend(match rng.below(12) {
+            0..3 => {
+                let size = [0, 3, 100, 5000, 200_000, 1_048_576][rng.below(6)];
+                let opcode = opcode(&[SET, SETQ, ADD, ADDQ, REPLACE, REPLACEQ], rng);
+                packet(opcode, cas as u64, &[7; 8], &key, &value(rng, size))
+            }
+            3 => {
+                let size = [0, 3, 100, 5000][rng.below(4)];
+                let opcode = opcode(&[APPEND, APPENDQ, PREPEND, PREPENDQ], rng);
+                packet(opcode, 0, b"", &key, &value(rng, size))
+            }
+            4 => packet(opcode(&[DELETE, DELETEQ], rng), cas as u64, b"", &key, b""),
+            5 => packet(
+                opcode(&[TOUCH, GAT, GATQ, GATK, GATKQ], rng),
+                0,
+                &exptime,
+                &key,
+                b"",
+            ),
+            6 => {
+                let extras = [&count[..], &exptime].concat();
+                packet(
+                    opcode(&[INCREMENT, INCREMENTQ, DECREMENT], rng),
+                    0,
+                    &extras,
+                    b"n",
+                    b"",
+                )
+            }
+            7 => packet(0x30 + rng.below(9) as u8, 0, b"four", &key, b"body"),
+            8 => packet(
+                opcode(&[SASL_AUTH, SASL_STEP], rng),
+                0,
+                b"",
+                b"PLAIN",
+                b"\0user\0pass",
+            ),
+            9 => packet(opcode(&[NOOP, VERSION], rng), 0, b"", b"", b""),
+            _ => (0..1 + rng.below(30))
+                .flat_map(|_| {
+                    let key = format!("key {}\r\n", rng.below(12)).into_bytes();
+                    packet(opcode(&[GET, GETQ, GETKQ, GETKQ], rng), 0, b"", &key, b"")
+                })
+                .collect(),
+        });
+    }
+    // What is not well formed ends it.
+    input.extend(packet(GET, 0, b"", b"", b""));
+    input.extend(packet(NOOP, 0, b"", b"", b""));
+    input
+}
+
 #[test]
 fn replies_are_the_same_however_the_input_is_cut() {
+    same_replies_however_cut(conversation);
+}
+
+#[test]
+fn binary_replies_are_the_same_however_the_input_is_cut() {
+    same_replies_however_cut(binary_conversation);
+}
+
+fn same_replies_however_cut(conversation: fn(&mut Rng) -> Vec<u8>) {
     let manners = [
         Manner {
             piece_max: 1 << 22,
@@ -175,6 +270,12 @@ fn a_value_sent_byte_by_byte_arrives() {
         got,
         b"STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\nHD\r\nVA 2\r\nok\r\n"
     );
+    let input = [
+        packet(0x11, 0, &[0; 8], b"a", b"hello"),
+        packet(0x00, 0, b"", b"a", b""),
+    ];
+    let got = replies(&input.concat(), one, &mut rng);
+    assert!(got.len() == 33 && got.ends_with(b"\0\0\0\0hello"));
 }
 
 #[test]
@@ -198,4 +299,135 @@ fn a_full_output_stops_the_session_and_loses_nothing() {
     }
     let one = format!("VALUE big 0 {}\r\n{value}\r\nEND\r\n", value.len());
     assert!(replies == format!("STORED\r\n{}", one.repeat(10)).into_bytes());
+}
+
+/// "right", by the argon2 program: 64 KB, one pass.
+const ARGON2: &str =
+    "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$jTb/3tBMMtrtgBlCu/7k64VopiAVsVwsoS+rSLMK+o8";
+
+/// Everything that can be said before a login, the login, and a command; the replies; and the counters.
+fn sign_in() -> (Vec<u8>, Vec<u8>) {
+    let long = "x".repeat(16_385);
+    let longest = "y".repeat(16_384 - 4);
+    let rounds = [
+        ("get a\r\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        (
+            "set k 0 0 2\r\nhi\r\n".to_owned(),
+            "CLIENT_ERROR bad authentication token format",
+        ),
+        (
+            "set k 0 0 8\r\nann left\r\n".to_owned(),
+            "CLIENT_ERROR authentication failure",
+        ),
+        (
+            "set k 0 0 9\r\nann righty!".to_owned(),
+            "CLIENT_ERROR bad command line termination",
+        ),
+        (
+            format!("set k 0 0 16385\r\n{long}\r\n"),
+            "CLIENT_ERROR auth token too long",
+        ),
+        (
+            format!("set k 0 0 16384\r\nann {longest}\r\n"),
+            "CLIENT_ERROR authentication failure",
+        ),
+        ("flush_all\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        ("\r\n".to_owned(), "CLIENT_ERROR unauthenticated"),
+        ("set k 0 0 9\r\nann right\r\n".to_owned(), "STORED"),
+        ("set a 0 0 9\r\nann right\r\n".to_owned(), "STORED"),
+        ("get k a\r\n".to_owned(), "VALUE a 0 9\r\nann right\r\nEND"),
+    ];
+    let input: String = rounds.iter().map(|(request, _)| request.as_str()).collect();
+    let want: String = rounds
+        .iter()
+        .flat_map(|(_, reply)| [*reply, "\r\n"])
+        .collect();
+    (input.into_bytes(), want.into_bytes())
+}
+
+#[test]
+fn a_login_is_the_same_however_it_is_cut() {
+    let (input, want) = sign_in();
+    for users in ["ann:right", &format!("bob:x\nann:{ARGON2}")] {
+        for (piece_max, budget_max) in [(1 << 20, 100), (1 << 20, 1), (3000, 3), (1, 1)] {
+            let server = Server::with_users(users);
+            let manner = Manner {
+                piece_max,
+                budget_max,
+                direct: true,
+            };
+            let got = replies_of(&server, &input, manner, &mut Rng::new(5));
+            assert_eq!(
+                String::from_utf8_lossy(&got),
+                String::from_utf8_lossy(&want)
+            );
+            let sums = server.shared.stats.read();
+            let counts = sums.general;
+            assert_eq!((counts.auth_cmds, counts.auth_errors), (3, 2));
+            assert_eq!(
+                (sums.over_classes().cmd_set, counts.cmd_get),
+                (1, 2),
+                "after the login alone"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_session_waits_for_its_password_without_reading_on() {
+    let server = Server::with_users(&format!("ann:{ARGON2}"));
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    assert!(!session.is_authenticated());
+    let input = b"set k 0 0 9\r\nann right\r\nmn\r\n";
+    let waits = session.drive(ctx, input, &mut 100, &mut out);
+    assert_eq!((waits.consumed, waits.next), (24, Next::Verify));
+    for _ in 0..3 {
+        let again = session.drive(ctx, &input[24..], &mut 100, &mut out);
+        assert_eq!((again.consumed, again.next), (0, Next::Verify));
+    }
+    assert!(session.has_own_work() && !session.is_authenticated() && out.is_empty());
+    server.shared.auth.as_ref().expect("users").verify_queued();
+    session.drive(ctx, &input[24..], &mut 100, &mut out);
+    assert!(session.is_authenticated());
+    assert_eq!(out.plain(), Some(&b"STORED\r\nMN\r\n"[..]));
+}
+
+/// Whatever is said without the password: refusals are all that is answered, and nothing is done.
+#[test]
+fn nothing_but_the_password_leads_past_the_gate() {
+    let refusals = [
+        "CLIENT_ERROR unauthenticated",
+        "CLIENT_ERROR authentication failure",
+        "CLIENT_ERROR bad authentication token format",
+        "CLIENT_ERROR bad command line termination",
+        "CLIENT_ERROR auth token too long",
+    ];
+    for seed in 1..=20 {
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let server = Server::with_users(&format!("ann:secret\nbob:{ARGON2}"));
+        let manner = Manner {
+            piece_max: 1 + rng.below(9000),
+            budget_max: 50,
+            direct: true,
+        };
+        // Text, and noise in which a packet's first byte is as likely as any other.
+        let mut input = conversation(&mut rng);
+        for _ in 0..rng.below(4) {
+            let at = rng.below(input.len());
+            let noise: Vec<u8> = (0..200).map(|_| rng.below(256) as u8).collect();
+            input.splice(at..at, noise);
+        }
+        let got = replies_of(&server, &input, manner, &mut rng);
+        let text = String::from_utf8(got).expect("lines");
+        for line in text.split_terminator("\r\n") {
+            assert!(refusals.contains(&line), "{line}");
+        }
+        let sums = server.shared.stats.read();
+        let (all, classes) = (sums.general, sums.over_classes());
+        assert_eq!(all.auth_cmds, all.auth_errors);
+        assert_eq!((all.cmd_get, all.cmd_flush, all.cmd_meta), (0, 0, 0));
+        assert_eq!(classes.cmd_set, 0);
+    }
 }

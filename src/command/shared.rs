@@ -1,13 +1,16 @@
 //! What all commands of all connections share, and the view of it that one wakeup works with.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::connections::Registry;
 use super::prefixes::Prefixes;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::clock::{Clock, RelTime};
 use crate::settings::Settings;
-use crate::stats::{Stats, ThreadStats};
+use crate::stats::{Stats, ThreadStats, TlsCounters};
 
 /// What `version` answers: the memcached whose surface this is. Stock clients and tools read it to learn what a server
 /// can do (libmemcached's take anything below 1.3 for a server without `noreply`), so ketch's own version would mislead
@@ -21,6 +24,50 @@ pub enum StopMode {
     Now,
     /// After the connections have been told.
     Graceful,
+}
+
+/// TLS as the commands see it.
+pub struct Certs {
+    reload: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What its connections count.
+    pub counters: Arc<TlsCounters>,
+    /// When the files were last read, on the server's clock.
+    refreshed_at: AtomicU32,
+}
+
+impl Certs {
+    /// Certificates that `reload` reads again.
+    pub fn new(
+        reload: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        counters: Arc<TlsCounters>,
+        now: RelTime,
+    ) -> Self {
+        Certs {
+            reload: Box::new(reload),
+            counters,
+            refreshed_at: AtomicU32::new(now.0),
+        }
+    }
+
+    /// Reads certificates and keys again, for the connections to come. The error is one line.
+    pub fn refresh(&self, now: RelTime) -> Result<(), String> {
+        (self.reload)()?;
+        self.refreshed_at.store(now.0, Relaxed);
+        Ok(())
+    }
+
+    /// Seconds since the last time.
+    pub(super) fn age_s(&self, now: RelTime) -> u32 {
+        now.0.saturating_sub(self.refreshed_at.load(Relaxed))
+    }
+}
+
+impl fmt::Debug for Certs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certs")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The server as its commands see it.
@@ -38,6 +85,8 @@ pub struct Shared {
     pub prefixes: Prefixes,
     /// The open connections.
     pub connections: Registry,
+    /// Who may use the cache; `None` lets everybody.
+    pub auth: Option<Auth>,
     /// `verbosity`, as a command changes it.
     pub verbosity: AtomicU64,
     /// Bytes of chunks that wait for bodies which have not come yet.
@@ -46,6 +95,8 @@ pub struct Shared {
     pub(super) staged_bytes: AtomicUsize,
     /// Stops the server (`shutdown`).
     pub stop: fn(StopMode),
+    /// `None` without TLS.
+    pub certs: Option<Certs>,
 }
 
 impl Shared {
@@ -56,13 +107,21 @@ impl Shared {
             stats: Stats::new(settings.threads),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
             connections: Registry::default(),
+            auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
             promised_bytes: AtomicUsize::new(0),
             staged_bytes: AtomicUsize::new(0),
             stop,
+            certs: None,
             cache,
             settings,
         }
+    }
+
+    /// Lets nobody in who has not shown a password.
+    pub fn with_auth(mut self, auth: Option<Auth>) -> Self {
+        self.auth = auth;
+        self
     }
 
     /// The view of worker `thread` for one wakeup.

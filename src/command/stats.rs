@@ -4,11 +4,12 @@
 //! nothing of the kind ever happened: clients look for it.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use protocol::reply::{self, END, RESET};
-use protocol::{Args, ErrorLine};
+use protocol::{Args, BinaryHead, ErrorLine, Status, binary};
 
 use super::admin::number;
 use super::connections::ConnState;
@@ -16,7 +17,7 @@ use super::dump::Dump;
 use super::output::Output;
 use super::shared::{Ctx, MEMCACHED_VERSION};
 use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Segment};
-use crate::settings::WireProtocol;
+use crate::settings::{Tls, WireProtocol};
 use crate::sys;
 
 /// Descriptors that are no client's: what the start raises the limit on open files by, and as much for each worker.
@@ -38,7 +39,7 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Opt
     match group {
         b"items" => items(ctx, out),
         b"slabs" => slabs(ctx, out),
-        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes()),
+        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(None)),
         b"sizes" => reply::stat(&mut out.buf, "sizes_status", "disabled"),
         _ if b"reset".starts_with(group) => {
             reset(ctx);
@@ -65,11 +66,60 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Opt
     None
 }
 
+/// Binary `stat`: the same lines, each in a packet. Rare enough to write them as text first.
+///
+/// Of the groups memcached's binary protocol knows, and `conns`; whole names only. A dump is never of lines but `sizes`.
+pub(super) fn execute_binary(
+    ctx: Ctx<'_>,
+    head: BinaryHead,
+    group: &[u8],
+    out: &mut Output<'_>,
+) -> Option<Dump> {
+    let mut text = Output::new();
+    match group {
+        b"detail dump" => {
+            let prefixes = &ctx.shared.prefixes;
+            if ctx.shared.settings.dump_enabled {
+                prefixes.dump(&mut text.buf);
+                text.bytes(END);
+                binary::stat(&mut out.buf, head, b"detailed", &text.buf);
+            }
+        }
+        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(Some(head))),
+        b"" | b"items" | b"slabs" | b"sizes" | b"settings" | b"conns" | b"reset" | b"detail on"
+        | b"detail off" => {
+            execute(ctx, Args(group), &mut text);
+            for line in text.buf.split(|&byte| byte == b'\n') {
+                binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
+            }
+        }
+        _ => {
+            binary::error(&mut out.buf, head, Status::NotFound);
+            return None;
+        }
+    }
+    binary::stat_end(&mut out.buf, head);
+    None
+}
+
+/// A line `STAT key value` in its packet. Other lines are ends, which have one of their own.
+pub(super) fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
+    if let Some(pair) = line.strip_prefix(b"STAT ") {
+        let key_len = pair.iter().position(|&byte| byte == b' ');
+        let (key, value) = pair.split_at(key_len.unwrap_or(pair.len()));
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        binary::stat(&mut out.buf, head, key, value);
+    }
+}
+
 /// `stats reset`.
 fn reset(ctx: Ctx<'_>) {
     let shared = ctx.shared;
     shared.stats.reset();
     shared.prefixes.clear();
+    if let Some(certs) = &shared.certs {
+        certs.counters.reset();
+    }
     ctx.cache.reset_counters();
     ctx.cache.counters.lru_crawler_starts.store(0, Relaxed);
     let connections = &shared.connections;
@@ -258,7 +308,20 @@ fn about_server(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
         "log_watcher_skipped",
     ]);
     lines.zeros(&["log_watcher_sent", "log_watchers"]);
+    about_tls(ctx, lines);
     lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+}
+
+fn about_tls(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let Some(certs) = &ctx.shared.certs else {
+        return;
+    };
+    // Without sessions that come back, all are new and memcached counts none.
+    if ctx.shared.settings.tls.session_cache {
+        loaded!(lines, certs.counters, ssl_new_sessions);
+    }
+    loaded!(lines, certs.counters, ssl_handshake_errors ssl_proto_errors);
+    lines.stat("time_since_server_cert_refresh", certs.age_s(ctx.now));
 }
 
 fn about_items(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
@@ -392,7 +455,11 @@ fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
             touch_hits);
     }
     reply::stat(&mut out.buf, "active_slabs", active);
-    reply::stat(&mut out.buf, "total_malloced", pages << 20);
+    reply::stat(
+        &mut out.buf,
+        "total_malloced",
+        pages * ctx.cache.page_bytes(),
+    );
 }
 
 /// `stats conns`.
@@ -464,10 +531,15 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
         match settings.protocol {
             WireProtocol::Auto => "auto-negotiate",
             WireProtocol::Ascii => "ascii",
+            WireProtocol::Binary => "binary",
         },
     );
-    lines.switch("auth_enabled_sasl", false);
-    lines.switch("auth_enabled_ascii", false);
+    lines.switch("auth_enabled_sasl", settings.sasl);
+    let auth_file = settings.auth_file.as_deref();
+    lines.stat(
+        "auth_enabled_ascii",
+        auth_file.unwrap_or(Path::new("no")).display(),
+    );
     lines.stat("item_size_max", settings.item_bytes_max);
     lines.switch("maxconns_fast", settings.maxconns_fast);
     lines.stat("hashpower_init", settings.hashpower_init);
@@ -519,9 +591,35 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.switch("inline_ascii_response", false);
     let freeratio = f64::from(tuning.slab_automove_freeratio_milli.load(Relaxed)) / 1000.0;
     lines.stat("slab_automove_freeratio", format_args!("{freeratio:.3}"));
+    tls_settings(&settings.tls, &mut lines);
     lines.stat("num_napi_ids", "(null)");
     lines.stat("memory_file", "(null)");
     lines.stat("client_flags_size", size_of::<u32>());
+}
+
+fn tls_settings(tls: &Tls, lines: &mut Lines<'_>) {
+    let path_or = |path: Option<&Path>, none: &str| {
+        path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
+    };
+    lines.switch("ssl_enabled", tls.enabled);
+    lines.stat(
+        "ssl_chain_cert",
+        path_or(tls.chain_cert.as_deref(), "(null)"),
+    );
+    lines.stat("ssl_key", path_or(tls.key_file(), "(null)"));
+    // OpenSSL's bits: 1 ask, 2 fail without one, 4 ask once.
+    lines.stat(
+        "ssl_verify_mode",
+        [0, 1, 3, 7][usize::from(tls.verify_mode)],
+    );
+    // PEM.
+    lines.stat("ssl_keyformat", 1);
+    lines.stat("ssl_ciphers", "NULL");
+    lines.stat("ssl_ca_cert", path_or(tls.ca_cert.as_deref(), "NULL"));
+    lines.stat("ssl_wbuf_size", tls.wbuf_bytes);
+    lines.switch("ssl_session_cache", tls.session_cache);
+    lines.switch("ssl_kernel_tls", false);
+    lines.stat("ssl_min_version", tls.min_version.name());
 }
 
 #[cfg(test)]

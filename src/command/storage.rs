@@ -1,7 +1,7 @@
 //! set, add, replace, append, prepend, cas and `ms`: one path, a mode.
 
 use protocol::reply::{self, MetaCode, MetaLine};
-use protocol::{ErrorLine, KeyBuf, ReplyMode, Store, StoreMode};
+use protocol::{BinaryHead, ErrorLine, KeyBuf, ReplyMode, Status, Store, StoreMode, binary};
 
 use super::meta;
 use super::output::Output;
@@ -30,7 +30,7 @@ pub(super) enum Data<'c, 'b> {
 pub(super) fn spec<'k>(ctx: Ctx<'_>, store: &Store<'_>, key: &'k [u8]) -> ItemSpec<'k> {
     ItemSpec {
         key,
-        key_binary: store.key.base64,
+        key_binary: store.key.base64 || (store.reply.is_binary() && store.key.needs_base64()),
         client_flags: store.client_flags,
         expires_at: ctx.expires_at(store.exptime),
         value_len: store.value_len,
@@ -224,6 +224,10 @@ fn answer(
                 Outcome::Refused(error) => out.error(error),
             };
         }
+        ReplyMode::Binary(head) => {
+            let cas = item.map_or(0, |item| item.cas());
+            return answer_binary(head, store.mode, outcome, cas, out);
+        }
         ReplyMode::Meta(tokens) => tokens,
     };
     let code = match outcome {
@@ -248,6 +252,25 @@ fn answer(
         }
     }
     line.end();
+}
+
+/// A binary reply tells a missing item from one that is there by the mode.
+fn answer_binary(
+    head: BinaryHead,
+    mode: StoreMode,
+    outcome: Outcome,
+    cas: u64,
+    out: &mut Output<'_>,
+) {
+    let status = match (outcome, mode) {
+        (Outcome::Stored, _) if head.quiet => return,
+        (Outcome::Stored, _) => return binary::ok(&mut out.buf, head, cas),
+        (Outcome::NotStored, StoreMode::Add) | (Outcome::Exists, _) => Status::Exists,
+        (Outcome::NotStored, StoreMode::Replace) | (Outcome::NotFound, _) => Status::NotFound,
+        (Outcome::NotStored, _) => Status::NotStored,
+        (Outcome::Refused(error), _) => error.into(),
+    };
+    binary::error(&mut out.buf, head, status);
 }
 
 fn count_refusal(ctx: Ctx<'_>, error: ErrorLine) {

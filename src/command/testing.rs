@@ -3,6 +3,7 @@
 use super::output::Output;
 use super::session::{Next, Session};
 use super::shared::Shared;
+use crate::auth::Auth;
 use crate::cache::testing::small_cache;
 use crate::settings::Settings;
 
@@ -20,6 +21,14 @@ impl Server {
         let shared = Shared::new(settings, small_cache(16), |_| {});
         shared.clock.pause(true);
         Server { shared }
+    }
+
+    /// One that asks for a password.
+    pub(super) fn with_users(users: &str) -> Self {
+        let Server { shared } = Server::start();
+        Server {
+            shared: shared.with_auth(Some(Auth::of(users))),
+        }
     }
 
     /// Lets time pass.
@@ -43,6 +52,9 @@ impl Server {
                     replies.extend_from_slice(&slice);
                 }
                 out.advance(written);
+            }
+            if drive.next == Next::Verify {
+                self.shared.auth.as_ref().expect("users").verify_queued();
             }
             if matches!(drive.next, Next::Read | Next::Close) {
                 return String::from_utf8(replies).expect("the tests' data is text");

@@ -10,8 +10,10 @@
 //! N1. An idle connection owns no buffer: `input` and `output` exist only while a command or a reply is incomplete.
 //! N2. A connection whose output is not empty is not read from.
 //! N3. Events come at edges: `readable` stays true until a read came back short or would block, so nothing that has
-//!     arrived is forgotten. A short read tells nothing when the end of the stream was announced with the bytes.
+//!     arrived is forgotten. A short read tells nothing when the end of the stream was announced with the bytes, nor
+//!     when it only emptied what TLS had decrypted.
 //! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes and runs at most `-R` commands.
+//! N5. What TLS has encrypted and the peer has not taken counts as output (N2).
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -20,9 +22,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stream::Stream;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
+use crate::settings::WireProtocol;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
+/// What a read counts for at least: a turn ends even if TLS finds nothing to read in all that comes.
+const READ_BYTES_MIN: usize = 4 << 10;
 
 /// A connection.
 #[derive(Debug)]
@@ -52,16 +57,18 @@ pub(super) enum Turn {
     Wait,
     /// Another turn, after the others.
     Again,
+    /// Another turn, when its session's password is checked.
+    Verify,
     /// Close it.
     Close,
 }
 
 impl<'c> Conn<'c> {
-    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>) -> Self {
+    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>, protocol: WireProtocol) -> Self {
         Conn {
             stream,
             info,
-            session: Session::new(),
+            session: Session::speaking(protocol),
             input: Box::default(),
             output: None,
             // What came before the registration makes no edge.
@@ -110,6 +117,9 @@ impl<'c> Conn<'c> {
             }
             self.output = None;
         }
+        if !self.stream.flush()? {
+            return Ok(Turn::Wait);
+        }
         if self.closing {
             return Ok(Turn::Close);
         }
@@ -134,7 +144,7 @@ impl<'c> Conn<'c> {
                 }
                 let n = self.read(buffer, &mut unread)?;
                 ctx.stats.general.bytes_read.add(n as u64);
-                bytes_left = bytes_left.saturating_sub(n);
+                bytes_left = bytes_left.saturating_sub(n.max(READ_BYTES_MIN));
                 if n == 0 && !self.ended {
                     continue;
                 }
@@ -161,6 +171,7 @@ impl<'c> Conn<'c> {
                     ctx.stats.general.conn_yields.inc();
                     break Turn::Again;
                 }
+                Next::Verify => break Turn::Verify,
                 Next::Close => break Turn::Close,
             }
         };
@@ -168,8 +179,10 @@ impl<'c> Conn<'c> {
             unread = 0..0;
         }
         self.input = buffer[unread].into();
-        if !out.is_empty() && !flush(&mut self.stream, out, ctx)? {
-            self.output = Some(Box::new(std::mem::take(out)));
+        if !flush(&mut self.stream, out, ctx)? {
+            if !out.is_empty() {
+                self.output = Some(Box::new(std::mem::take(out)));
+            }
             // Its peer gets the replies before it is closed.
             self.closing = turn == Turn::Close;
             return Ok(Turn::Wait);
@@ -203,7 +216,7 @@ impl<'c> Conn<'c> {
             Ok(n) => {
                 self.session.advance(n.min(direct));
                 unread.end += n.saturating_sub(direct);
-                self.readable = n == asked || self.half_closed;
+                self.readable = n == asked || self.half_closed || !self.stream.is_drained();
                 Ok(n)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -212,6 +225,13 @@ impl<'c> Conn<'c> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Calls `wake` when the password that the session waits for is checked.
+    pub(super) fn when_verified(&self, wake: Box<dyn FnOnce() + Send>) {
+        if let Some(ticket) = self.session.verification() {
+            ticket.when_answered(wake);
         }
     }
 
@@ -248,5 +268,5 @@ fn flush<'c>(stream: &mut Stream, out: &mut Output<'c>, ctx: Ctx<'c>) -> io::Res
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    stream.flush()
 }

@@ -18,9 +18,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::stream::Stream;
+use super::tls::Tls;
 use super::worker::{Handle, Message};
 use crate::command::{ConnInfo, ConnState, Shared};
-use crate::settings::{Listen, Settings};
+use crate::settings::{ClientCert, Listen, Settings, WireProtocol};
 use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
@@ -35,10 +36,22 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
+/// A bound socket with what is to be known of it.
+#[derive(Debug)]
+struct Door {
+    acceptor: Acceptor,
+    /// As `stats conns` shows it.
+    name: Arc<str>,
+    /// What its connections may speak.
+    protocol: WireProtocol,
+    /// What TLS asks of its clients; none is plain text.
+    tls: Option<ClientCert>,
+}
+
 /// All bound sockets.
 #[derive(Debug, Default)]
 pub struct Bound {
-    acceptors: Vec<(Acceptor, Arc<str>)>,
+    doors: Vec<Door>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
     /// The unix socket, to be removed in the end.
@@ -75,9 +88,13 @@ impl Bound {
                     let addr = listener
                         .local_addr()
                         .map_err(|error| format!("{addr}: {error}"))?;
-                    let name = format!("tcp:{addr}");
                     self.addrs.push(addr);
-                    self.acceptors.push((Acceptor::Tcp(listener), name.into()));
+                    self.doors.push(Door {
+                        acceptor: Acceptor::Tcp(listener),
+                        name: format!("tcp:{addr}").into(),
+                        protocol: listen.protocol,
+                        tls: listen.tls,
+                    });
                 }
                 Err(error) if is_missing(&error) => {
                     missing = Some(format!("cannot listen on {addr}: {error}"))
@@ -104,11 +121,12 @@ impl Bound {
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         sys::give_to_user(path, settings.user.as_deref())?;
-        let name = format!("unix:{}", path.display());
-        self.acceptors.push((
-            Acceptor::Unix(UnixListener::from_std(socket.into())),
-            name.into(),
-        ));
+        self.doors.push(Door {
+            acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
+            name: format!("unix:{}", path.display()).into(),
+            protocol: settings.protocol,
+            tls: None,
+        });
         self.path = Some(path.to_owned());
         Ok(())
     }
@@ -176,13 +194,14 @@ impl Listener {
         self,
         shared: &Shared,
         mut bound: Bound,
+        tls: Option<&Tls>,
         workers: &[Handle],
         stop: &AtomicBool,
     ) -> io::Result<()> {
         let Listener { mut poll, .. } = self;
-        for (id, (acceptor, name)) in bound.acceptors.iter_mut().enumerate() {
-            let registry = poll.registry();
-            let fd = match acceptor {
+        for (id, door) in bound.doors.iter_mut().enumerate() {
+            let (registry, name) = (poll.registry(), &door.name);
+            let fd = match &mut door.acceptor {
                 Acceptor::Tcp(listener) => {
                     registry.register(listener, Token(id), Interest::READABLE)?;
                     listener.as_raw_fd()
@@ -205,6 +224,7 @@ impl Listener {
         shared.connections.accepting_conns.store(1, Relaxed);
         let mut accepting = Accepting {
             shared,
+            tls,
             workers,
             next: 0,
             full_since: None,
@@ -217,8 +237,8 @@ impl Listener {
                 polled => polled?,
             }
             // All of them at each event: a waker's event means that any may have clients waiting.
-            for (acceptor, name) in &bound.acceptors {
-                if accepting.accept_all(acceptor, name) == Accepted::NoFiles {
+            for door in &bound.doors {
+                if accepting.accept_all(door) == Accepted::NoFiles {
                     pause = Some(NO_FILES_PAUSE);
                 }
             }
@@ -239,6 +259,7 @@ enum Accepted {
 
 struct Accepting<'s> {
     shared: &'s Shared,
+    tls: Option<&'s Tls>,
     workers: &'s [Handle],
     next: usize,
     /// Since when clients are left in the backlog.
@@ -246,7 +267,8 @@ struct Accepting<'s> {
 }
 
 impl Accepting<'_> {
-    fn accept_all(&mut self, acceptor: &Acceptor, name: &Arc<str>) -> Accepted {
+    fn accept_all(&mut self, door: &Door) -> Accepted {
+        let name = &door.name;
         let (shared, connections) = (self.shared, &self.shared.connections);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
@@ -266,7 +288,7 @@ impl Accepting<'_> {
                     .fetch_add(us, Relaxed);
                 connections.accepting_conns.store(1, Relaxed);
             }
-            let (mut stream, peer) = match accept(acceptor) {
+            let (mut stream, peer) = match accept(&door.acceptor) {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Accepted::All,
                 Err(error) if is_of_the_client(&error) => continue,
@@ -277,16 +299,36 @@ impl Accepting<'_> {
             };
             if full {
                 connections.rejected_connections.fetch_add(1, Relaxed);
-                // The line fits the empty socket buffer, so it needs no waiting.
-                let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                // The line fits the empty socket buffer, so it needs no waiting. There is none before a handshake.
+                if door.tls.is_none() {
+                    let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                }
                 continue;
             }
+            let stream = match self.secured(stream, door.tls) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    log::warn!("{peer}: closed: {error}");
+                    continue;
+                }
+            };
             connections.curr_connections.fetch_add(1, Relaxed);
             connections.total_connections.fetch_add(1, Relaxed);
             let now = shared.clock.now().0;
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
-            self.workers[self.next].send(Message::Serve(stream, Arc::new(info)));
+            self.workers[self.next].send(Message::Serve(stream, Arc::new(info), door.protocol));
             self.next = (self.next + 1) % self.workers.len();
+        }
+    }
+
+    /// The stream with TLS around it, if its listener wants that.
+    fn secured(&self, stream: Stream, cert: Option<ClientCert>) -> Result<Stream, String> {
+        match (stream, cert) {
+            (Stream::Tcp(socket), Some(cert)) => {
+                let tls = self.tls.ok_or("TLS is not set up")?;
+                tls.accept(socket, cert).map(Stream::Tls)
+            }
+            (stream, _) => Ok(stream),
         }
     }
 }

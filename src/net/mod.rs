@@ -9,7 +9,10 @@
 mod conn;
 mod listener;
 mod stream;
+mod tls;
+mod tls_stream;
 mod worker;
 
 pub use listener::{Bound, Listener, ListenerHandle};
+pub use tls::Tls;
 pub use worker::{Handle, Worker};

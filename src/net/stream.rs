@@ -1,4 +1,4 @@
-//! A client's socket, over TCP or a unix path.
+//! A client's socket, over TCP, TLS or a unix path.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -6,10 +6,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use super::tls_stream::TlsStream;
+
 /// A connected, non-blocking socket.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    Tls(TlsStream),
     Unix(UnixStream),
 }
 
@@ -19,6 +22,7 @@ impl Stream {
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
             Stream::Tcp(stream) => registry.register(stream, token, both),
+            Stream::Tls(stream) => registry.register(&mut stream.socket, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
         }
     }
@@ -26,6 +30,7 @@ impl Stream {
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
+            Stream::Tls(stream) => stream.read_vectored(&mut [IoSliceMut::new(buf)]),
             Stream::Unix(stream) => stream.read(buf),
         }
     }
@@ -33,6 +38,7 @@ impl Stream {
     pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read_vectored(bufs),
+            Stream::Tls(stream) => stream.read_vectored(bufs),
             Stream::Unix(stream) => stream.read_vectored(bufs),
         }
     }
@@ -40,6 +46,7 @@ impl Stream {
     pub(super) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
+            Stream::Tls(stream) => stream.write_vectored(&[IoSlice::new(buf)]),
             Stream::Unix(stream) => stream.write(buf),
         }
     }
@@ -47,7 +54,24 @@ impl Stream {
     pub(super) fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(bufs),
+            Stream::Tls(stream) => stream.write_vectored(bufs),
             Stream::Unix(stream) => stream.write_vectored(bufs),
+        }
+    }
+
+    /// Whether a read that came back short has emptied the socket.
+    pub(super) fn is_drained(&self) -> bool {
+        match self {
+            Stream::Tls(stream) => stream.is_drained(),
+            _ => true,
+        }
+    }
+
+    /// Sends what was written and is not on its way yet: all (true), or until the socket takes no more (false).
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        match self {
+            Stream::Tls(stream) => stream.flush(),
+            _ => Ok(true),
         }
     }
 }
@@ -56,6 +80,7 @@ impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Tls(stream) => stream.socket.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
         }
     }

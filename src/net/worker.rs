@@ -18,6 +18,7 @@ use super::conn::{Conn, Turn};
 use super::listener::ListenerHandle;
 use super::stream::Stream;
 use crate::command::{ConnInfo, Ctx, Output, Shared};
+use crate::settings::WireProtocol;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -34,7 +35,9 @@ const WAKER: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new connection.
-    Serve(Stream, Arc<ConnInfo>),
+    Serve(Stream, Arc<ConnInfo>, WireProtocol),
+    /// The password of the connection in this place is checked.
+    Verified(usize),
     /// To end.
     Stop,
 }
@@ -66,6 +69,8 @@ pub struct Worker {
     index: usize,
     poll: Poll,
     messages: Receiver<Message>,
+    /// The way to itself, for threads that do something on its behalf.
+    handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
     listener: ListenerHandle,
 }
@@ -76,14 +81,16 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
+        let handle = Handle { sender, waker };
         Ok((
             Worker {
                 index,
                 poll,
                 messages,
+                handle: handle.clone(),
                 listener,
             },
-            Handle { sender, waker },
+            handle,
         ))
     }
 
@@ -93,11 +100,13 @@ impl Worker {
             index,
             mut poll,
             messages,
+            handle,
             listener,
         } = self;
         let mut serving = Serving {
             shared,
             index,
+            handle,
             listener: &listener,
             conns: Slab::new(),
             again: VecDeque::new(),
@@ -134,7 +143,10 @@ impl Worker {
                 }
                 while let Ok(message) = messages.try_recv() {
                     match message {
-                        Message::Serve(stream, info) => serving.add(ctx, &poll, stream, info),
+                        Message::Serve(stream, info, protocol) => {
+                            serving.add(ctx, &poll, stream, info, protocol);
+                        }
+                        Message::Verified(id) => serving.verified(ctx, id),
                         Message::Stop => return Ok(()),
                     }
                 }
@@ -156,6 +168,7 @@ impl Worker {
 struct Serving<'c> {
     shared: &'c Shared,
     index: usize,
+    handle: Handle,
     listener: &'c ListenerHandle,
     conns: Slab<Conn<'c>>,
     again: VecDeque<usize>,
@@ -165,7 +178,14 @@ struct Serving<'c> {
 }
 
 impl<'c> Serving<'c> {
-    fn add(&mut self, ctx: Ctx<'c>, poll: &Poll, mut stream: Stream, info: Arc<ConnInfo>) {
+    fn add(
+        &mut self,
+        ctx: Ctx<'c>,
+        poll: &Poll,
+        mut stream: Stream,
+        info: Arc<ConnInfo>,
+        protocol: WireProtocol,
+    ) {
         let slot = self.conns.vacant_entry();
         let id = slot.key();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
@@ -180,7 +200,7 @@ impl<'c> Serving<'c> {
             self.index
         );
         self.shared.connections.add(info.clone());
-        slot.insert(Conn::new(stream, info));
+        slot.insert(Conn::new(stream, info, protocol));
         self.turn(ctx, id);
     }
 
@@ -191,6 +211,13 @@ impl<'c> Serving<'c> {
         conn.readable |= readable || half_closed;
         conn.half_closed |= half_closed;
         if !conn.queued {
+            self.turn(ctx, id);
+        }
+    }
+
+    /// The one who asked may be gone and another have its place, whom an early turn does no harm.
+    fn verified(&mut self, ctx: Ctx<'c>, id: usize) {
+        if self.conns.get(id).is_some_and(|conn| !conn.queued) {
             self.turn(ctx, id);
         }
     }
@@ -212,6 +239,10 @@ impl<'c> Serving<'c> {
             Turn::Again => {
                 conn.queued = true;
                 self.again.push_back(id);
+            }
+            Turn::Verify => {
+                let handle = self.handle.clone();
+                conn.when_verified(Box::new(move || handle.send(Message::Verified(id))));
             }
             Turn::Close => self.close(id),
         }

@@ -1,8 +1,8 @@
 //! The options behind `-o`: their table, and a list `name=value,name` taken apart.
 
 use super::options::{Opt, flag, not_built, value};
-use super::values::{decimal, slab_sizes, whole};
-use super::{PAGE_BYTES, Settings};
+use super::values::{decimal, slab_sizes, text, whole};
+use super::{PAGE_BYTES, Settings, tls};
 
 /// All extended options, in the order of the help text.
 pub(super) static EXTENDED: &[Opt] = &[
@@ -321,16 +321,63 @@ pub(super) static EXTENDED: &[Opt] = &[
     not_built("", "drop_privileges", "", "a system call filter"),
     not_built("", "sock_cookie_id", "ID", "socket marks"),
     not_built("", "eviction", "NAME", "a choice of eviction policy"),
-    not_built("", "ssl_chain_cert", "FILE", "TLS"),
-    not_built("", "ssl_key", "FILE", "TLS"),
-    not_built("", "ssl_keyformat", "NUM", "TLS"),
-    not_built("", "ssl_verify_mode", "NUM", "TLS"),
-    not_built("", "ssl_ciphers", "LIST", "TLS"),
-    not_built("", "ssl_ca_cert", "FILE", "TLS"),
-    not_built("", "ssl_wbuf_size", "KB", "TLS"),
-    not_built("", "ssl_session_cache", "", "TLS"),
-    not_built("", "ssl_kernel_tls", "", "TLS"),
-    not_built("", "ssl_min_version", "NUM", "TLS"),
+    value(
+        "",
+        "ssl_chain_cert",
+        ("FILE", ""),
+        |s, v| text("certificate file", v).map(|path| s.tls.chain_cert = Some(path)),
+        "with -Z: the server's certificate and its chain, PEM",
+    ),
+    value(
+        "",
+        "ssl_key",
+        ("FILE", ""),
+        |s, v| text("key file", v).map(|path| s.tls.key = Some(path)),
+        "its private key, PEM; without it the key is in ssl_chain_cert",
+    ),
+    value(
+        "",
+        "ssl_keyformat",
+        ("PEM", "PEM"),
+        |_, v| tls::key_format(v),
+        "format of the key; PEM (or 1) is the only one",
+    ),
+    value(
+        "",
+        "ssl_verify_mode",
+        ("NUM", "0"),
+        |s, v| whole("ssl_verify_mode", v, 0..=3, "").map(|mode| s.tls.verify_mode = mode),
+        "clients' certificates: 0 not asked for, 1 checked if given, 2 and 3 required",
+    ),
+    not_built("", "ssl_ciphers", "LIST", "cipher lists of OpenSSL"),
+    value(
+        "",
+        "ssl_ca_cert",
+        ("FILE", ""),
+        |s, v| text("CA file", v).map(|path| s.tls.ca_cert = Some(path)),
+        "the roots that clients' certificates are checked against, PEM",
+    ),
+    value(
+        "",
+        "ssl_wbuf_size",
+        ("KB", "16"),
+        |s, v| whole("ssl_wbuf_size", v, 1..=1024usize, "KB").map(|kb| s.tls.wbuf_bytes = kb << 10),
+        "output encrypted at once and kept for a slow reader, in kilobytes",
+    ),
+    flag(
+        "",
+        "ssl_session_cache",
+        |s| s.tls.session_cache = true,
+        "let clients resume TLS sessions",
+    ),
+    not_built("", "ssl_kernel_tls", "", "TLS in the kernel"),
+    value(
+        "",
+        "ssl_min_version",
+        ("NUM", "2"),
+        |s, v| tls::min_version(v).map(|version| s.tls.min_version = version),
+        "oldest TLS spoken: 2 is 1.2, 3 is 1.3",
+    ),
     not_built("", "ext_path", "FILE", "external storage"),
     not_built("", "ext_page_size", "MB", "external storage"),
     not_built("", "ext_wbuf_size", "MB", "external storage"),

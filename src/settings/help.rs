@@ -38,7 +38,8 @@ pub(super) fn text() -> String {
     }
     text.push_str(
         "\nenvironment:\n  MEMCACHED_PORT_FILENAME         write the ports that were bound to this file\n\
-         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP is logged.\n",
+         \x20 MEMCACHED_SASL_PWDB             users of -S, lines USER:PASSWORD[:REALM]\n\
+         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP reads users and certificates again.\n",
     );
     text
 }

@@ -3,9 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::given::Given;
-use super::options::not_built_reason;
 use super::values::whole;
-use super::{Settings, SettingsError};
+use super::{ClientCert, Settings, SettingsError};
 
 const NOT_AN_ADDRESS: &str = "address must be HOST[:PORT]";
 
@@ -16,6 +15,8 @@ pub enum WireProtocol {
     Auto,
     /// Text and meta commands only.
     Ascii,
+    /// Binary commands only.
+    Binary,
 }
 
 impl WireProtocol {
@@ -24,8 +25,8 @@ impl WireProtocol {
         match name {
             "auto" => Ok(WireProtocol::Auto),
             "ascii" => Ok(WireProtocol::Ascii),
-            "binary" => Err(not_built_reason("the binary protocol")),
-            _ => Err("protocol must be ascii or auto".to_owned()),
+            "binary" => Ok(WireProtocol::Binary),
+            _ => Err("protocol must be ascii, binary or auto".to_owned()),
         }
     }
 }
@@ -40,6 +41,8 @@ pub struct Listen {
     pub protocol: WireProtocol,
     /// The name given in `tag[..]`.
     pub tag: Option<String>,
+    /// What TLS asks of its clients; `None` is plain text.
+    pub tls: Option<ClientCert>,
 }
 
 /// The listeners that `-l`, `-p` and `-s` ask for together.
@@ -54,17 +57,15 @@ pub(super) fn resolve(settings: &Settings, given: &[Given]) -> Result<Vec<Listen
         let before = listen.len();
         // memcached reads over an empty place between commas.
         for entry in one.value.split(',').filter(|entry| !entry.is_empty()) {
-            listen.push(
-                Listen::parse(entry, port, settings.protocol).map_err(|reason| {
-                    // With several in the list, the value alone does not tell which one it was.
-                    let entry = if entry == one.value {
-                        String::new()
-                    } else {
-                        format!("{entry}: ")
-                    };
-                    one.error(entry + &reason)
-                })?,
-            );
+            listen.push(Listen::parse(entry, port, settings).map_err(|reason| {
+                // With several in the list, the value alone does not tell which one it was.
+                let entry = if entry == one.value {
+                    String::new()
+                } else {
+                    format!("{entry}: ")
+                };
+                one.error(entry + &reason)
+            })?);
         }
         if listen.len() == before {
             return Err(one.error(NOT_AN_ADDRESS));
@@ -77,25 +78,36 @@ pub(super) fn resolve(settings: &Settings, given: &[Given]) -> Result<Vec<Listen
             addrs: loopback.map(|ip| SocketAddr::new(ip, port)).to_vec(),
             protocol: settings.protocol,
             tag: None,
+            tls: settings.tls.of_listeners(),
         });
     }
     Ok(listen)
 }
 
 impl Listen {
-    /// `[notls:][proto[NAME]:][tag[NAME]:]HOST[:PORT]`, the words before the host in any order.
-    fn parse(entry: &str, port: u16, protocol: WireProtocol) -> Result<Self, String> {
+    /// `[notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:]HOST[:PORT]`, the words before the host in any order.
+    fn parse(entry: &str, port: u16, settings: &Settings) -> Result<Self, String> {
         let mut listen = Listen {
             addrs: Vec::new(),
-            protocol,
+            protocol: settings.protocol,
             tag: None,
+            tls: settings.tls.of_listeners(),
         };
         let mut rest = entry;
         loop {
-            if let Some(after) = rest.strip_prefix("notls:") {
-                rest = after;
-            } else if rest.starts_with("btls:") || rest.starts_with("mtls:") {
-                return Err(not_built_reason("TLS"));
+            let own_tls = [
+                ("notls:", None),
+                ("btls:", Some(ClientCert::Ignored)),
+                ("mtls:", Some(ClientCert::Required)),
+            ];
+            let own_tls = own_tls
+                .into_iter()
+                .find_map(|(word, tls)| Some((tls, rest.strip_prefix(word)?)));
+            if let Some((tls, after)) = own_tls {
+                if tls.is_some() && !settings.tls.enabled {
+                    return Err("btls: and mtls: need -Z".to_owned());
+                }
+                (listen.tls, rest) = (tls, after);
             } else if let Some(after) = rest.strip_prefix("proto[") {
                 let name;
                 (name, rest) = bracketed(after)?;

@@ -21,6 +21,7 @@ mod listen;
 mod options;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::error::Error;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use given::Given;
 pub use listen::{Listen, WireProtocol};
+pub use tls::{ClientCert, Tls, TlsVersion};
 
 /// Bytes of one slab page, the upper bound of a chunk.
 const PAGE_BYTES: usize = 1 << 20;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub port_file: Option<PathBuf>,
     /// `-B`: what connections may speak unless their listen entry says otherwise.
     pub protocol: WireProtocol,
+    /// `-Z` and the `ssl_..` options.
+    pub tls: Tls,
     /// `-c`: client connections at one time.
     pub conns_max: usize,
     /// Answer an error and close when full, instead of leaving the peer in the backlog.
@@ -140,6 +144,13 @@ pub struct Settings {
     pub dump_enabled: bool,
     /// Off with `-W`: `watch` is refused.
     pub watch_enabled: bool,
+    /// `-Y`: the users who may log in, and nobody else may do anything; with `-S` by SASL, else by a `set`.
+    pub auth_file: Option<PathBuf>,
+    /// `-S`: users log in by SASL, in the binary protocol.
+    pub sasl: bool,
+    /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
+    pub sasl_pwdb: Option<PathBuf>,
+
     /// `-A`: the `shutdown` command works.
     pub shutdown_command: bool,
     /// `-o debugtime`: the command that moves the server's clock works. For tests.
@@ -180,6 +191,7 @@ impl Default for Settings {
             unix_mask: 0o700,
             port_file: None,
             protocol: WireProtocol::Auto,
+            tls: Tls::default(),
             conns_max: 1024,
             maxconns_fast: true,
             backlog: 1024,
@@ -220,6 +232,9 @@ impl Default for Settings {
             flush_enabled: true,
             dump_enabled: true,
             watch_enabled: true,
+            auth_file: None,
+            sasl: false,
+            sasl_pwdb: None,
             shutdown_command: false,
             debugtime: false,
             detail_enabled: false,
@@ -300,6 +315,7 @@ pub fn parse(
 
     let mut settings = Settings {
         port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
+        sasl_pwdb: env("MEMCACHED_SASL_PWDB").map(PathBuf::from),
         ..Settings::default()
     };
     for one in &given {
@@ -313,11 +329,14 @@ impl Settings {
     /// Checks what no option can check alone, and fills in what depends on several.
     fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         self.check_sizes(given)?;
+        self.check_auth(given)?;
         if self.hot_lru_pct + self.warm_lru_pct > 80 {
             let reason = "hot_lru_pct and warm_lru_pct must not exceed 80 together";
             return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
         }
         self.listen = listen::resolve(self, given)?;
+        self.check_auth_of_listeners(given)?;
+        tls::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -375,12 +394,56 @@ impl Settings {
         Ok(())
     }
 
+    /// A login of one protocol is none of the other, and a datagram comes from nobody in particular.
+    fn check_auth(&mut self, given: &[Given]) -> Result<(), SettingsError> {
+        let Some((login, protocol, name)) = self.login() else {
+            return Ok(());
+        };
+        let is_given = |long| given.iter().any(|one| one.is(long));
+        if is_given("protocol") && self.protocol != protocol {
+            let reason = format!("this login is for one protocol alone: -B must be {name}");
+            return Err(blame(given, &[login], reason));
+        }
+        self.protocol = protocol;
+        let udp = given.iter().rfind(|one| one.is("udp-port"));
+        if let Some(udp) = udp.filter(|udp| udp.value != "0") {
+            return Err(udp.error("there is no login over UDP: -U must be 0 with -S or -Y"));
+        }
+        Ok(())
+    }
+
+    fn check_auth_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
+        if let Some((_, protocol, name)) = self.login()
+            && self.listen.iter().any(|one| one.protocol != protocol)
+        {
+            let reason = format!("with -S or -Y the protocol must be that of the login, {name}");
+            return Err(blame(given, &["listen"], reason));
+        }
+        Ok(())
+    }
+
+    /// The option that asks for a login, and the protocol it is for. With both of them `-Y` names SASL's users.
+    fn login(&self) -> Option<(&'static str, WireProtocol, &'static str)> {
+        if self.sasl {
+            Some(("enable-sasl", WireProtocol::Binary, "binary"))
+        } else if self.auth_file.is_some() {
+            Some(("auth-file", WireProtocol::Ascii, "ascii"))
+        } else {
+            None
+        }
+    }
+
     /// A daemon works in `/`, its paths were written elsewhere.
     fn make_paths_absolute(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         for (path, long) in [
             (&mut self.unix_socket, "unix-socket"),
             (&mut self.pid_file, "pidfile"),
             (&mut self.log_file, "logfile"),
+            (&mut self.auth_file, "auth-file"),
+            (&mut self.sasl_pwdb, "daemon"),
+            (&mut self.tls.chain_cert, "ssl_chain_cert"),
+            (&mut self.tls.key, "ssl_key"),
+            (&mut self.tls.ca_cert, "ssl_ca_cert"),
         ] {
             if let Some(path) = path {
                 *path = std::path::absolute(&*path)

@@ -287,7 +287,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "protocol",
         ("NAME", "auto"),
         |s, v| WireProtocol::parse(v).map(|protocol| s.protocol = protocol),
-        "protocol of the connections: ascii or auto",
+        "protocol of the connections: ascii, binary or auto",
     ),
     value(
         "I",
@@ -337,10 +337,26 @@ pub(super) static OPTIONS: &[Opt] = &[
         |_, _| Ok(()),
         "extended options, by commas or repeated; see below",
     ),
-    not_built("S", "enable-sasl", "", "SASL authentication"),
-    not_built("Y", "auth-file", "FILE", "authentication"),
+    flag(
+        "S",
+        "enable-sasl",
+        |s| s.sasl = true,
+        "let in only who logs in by SASL PLAIN; binary protocol alone, no UDP",
+    ),
+    value(
+        "Y",
+        "auth-file",
+        ("FILE", ""),
+        |s, v| text("users file", v).map(|path| s.auth_file = Some(path)),
+        "let in only users of this file, lines USER:PASSWORD; text protocol alone (with -S: its users), no UDP",
+    ),
     not_built("e", "memory-file", "FILE", "restart from a memory file"),
-    not_built("Z", "enable-ssl", "", "TLS"),
+    flag(
+        "Z",
+        "enable-ssl",
+        |s| s.tls.enabled = true,
+        "encrypt TCP connections with TLS; see ssl_chain_cert and the others below",
+    ),
     value(
         "N",
         "napi_ids",

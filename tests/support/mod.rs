@@ -12,14 +12,18 @@
 //! bytes, so they can be aimed at a reference memcached and must hold there as well. Where the reference at hand is
 //! older than the rules, or where ketch keeps a rule which it breaks, the vector is a [`newer`] one and says why.
 //!
+//! `KETCH_TEST_TLS=1` puts TLS under every TCP connection that `Server` makes.
+//!
 //! A read that takes longer than [`PATIENCE`] is a failure, never a pass.
 
 // Each file under tests/ is a crate of its own and uses a part of this one.
 #![allow(dead_code, unused_imports)]
 
 mod conn;
+pub mod packet;
 mod rng;
 mod server;
+pub mod tls;
 mod vectors;
 
 pub use conn::{Conn, escape};

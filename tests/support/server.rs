@@ -7,11 +7,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Conn, PATIENCE, START_PATIENCE};
+use rustls::ClientConfig;
+
+use super::{Conn, PATIENCE, START_PATIENCE, tls};
 
 /// A running server. Dropping it kills the process and removes its directory.
 pub struct Server {
@@ -53,6 +55,7 @@ impl Server {
         let mut command = command(program, &dir.0);
         command
             .args(["-p", "-1", "-l", "127.0.0.1", "-U", "0"])
+            .args(tls_for_all().map_or(&[][..], |all| &all.options))
             .args(args);
         command.env("MEMCACHED_PORT_FILENAME", &port_file);
         let child = command
@@ -131,6 +134,9 @@ impl Server {
     pub fn try_connect(&self) -> Option<Conn> {
         match &self.address {
             Address::Tcp(address) => {
+                if let Some(all) = tls_for_all() {
+                    return tls::connect(address.port(), &all.client).ok();
+                }
                 let stream = TcpStream::connect_timeout(address, PATIENCE).ok()?;
                 Some(Conn::tcp(stream, &format!("server {address}")))
             }
@@ -147,6 +153,15 @@ impl Server {
             Address::Tcp(address) => address.port(),
             Address::Unix(_) => 0,
         }
+    }
+
+    /// The TCP ports of a server that listens on several, in the order of its options.
+    pub fn ports(&self) -> Vec<u16> {
+        let text = fs::read_to_string(self.dir.0.join("port")).expect("the port file");
+        let ports = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("TCP INET: "));
+        ports.map(|port| port.parse().expect("a port")).collect()
     }
 
     /// The socket's path, for a server on a unix socket.
@@ -264,6 +279,31 @@ impl Drop for Server {
             eprintln!("{}", self.last_words());
         }
     }
+}
+
+/// TLS under every TCP connection, when `KETCH_TEST_TLS` is set: the tests must hold there as well.
+struct TlsForAll {
+    options: Vec<String>,
+    client: Arc<ClientConfig>,
+}
+
+fn tls_for_all() -> Option<&'static TlsForAll> {
+    static ALL: OnceLock<Option<TlsForAll>> = OnceLock::new();
+    let make = || {
+        std::env::var_os("KETCH_TEST_TLS")?;
+        let authority = tls::Authority::new("test root");
+        // Left behind, as nothing is told of the end of a test program.
+        let dir = std::env::temp_dir().join(format!("ketch-test-{}-tls", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        authority.issue().write(&dir);
+        let dir = dir.display();
+        let files = format!("ssl_chain_cert={dir}/cert.pem,ssl_key={dir}/key.pem");
+        Some(TlsForAll {
+            options: vec!["-Z".into(), "-o".into(), files],
+            client: authority.client(tls::BOTH, None),
+        })
+    };
+    ALL.get_or_init(make).as_ref()
 }
 
 /// The program under test.

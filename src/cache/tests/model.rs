@@ -382,6 +382,10 @@ fn without_evictions_nothing_is_lost() {
         }
     }
     assert_eq!((life.lost, evicted(&cache)), (0, 0));
-    assert!(life.refused > 10, "only {} stores found the cache full", life.refused);
+    assert!(
+        life.refused > 10,
+        "only {} stores found the cache full",
+        life.refused
+    );
     life.end();
 }

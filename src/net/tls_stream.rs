@@ -1,0 +1,219 @@
+//! One TLS connection, driven by the reads and writes of a plain one.
+//!
+//! ```text
+//!  socket --(fill)--> a record's bytes --> rustls --> its text --(read)--> conn
+//!  socket <-(flush)-- records to send  <-- rustls <------------- (write)-- conn
+//! ```
+//!
+//! E1. `read` looks at the socket only when rustls holds no text: what a read left over is what the next one begins with.
+//! E2. `write` takes nothing while records wait to be sent. So rustls keeps at most `ssl_wbuf_size` of encrypted output,
+//!     and of input one record (18 KB), or one handshake message (64 KB).
+//! E3. The handshake has no step of its own: `read` drives it, and what it has to send waits for `flush` as replies do.
+//! E4. After an error the stream is not used again; its alert is sent if the socket takes it.
+//!
+//! An idle connection costs about 7 KB, 4 KB of them rustls's buffer; one that has sent nothing yet costs 2 KB.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use mio::net::TcpStream;
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+
+use crate::stats::TlsCounters;
+
+/// Reads of the socket in one `read`, when they bring no text: bounds what a peer can do without saying anything.
+const FILLS_MAX: usize = 16;
+
+/// A connected socket that speaks TLS.
+#[derive(Debug)]
+pub struct TlsStream {
+    pub(super) socket: TcpStream,
+    /// Boxed, so that connections without TLS stay small.
+    tls: Box<ServerConnection>,
+    counters: Arc<TlsCounters>,
+    /// The handshake is over, and counted.
+    established: bool,
+    /// The last `read` found less in the socket than it had room for.
+    drained: bool,
+    /// Anything has come from the peer.
+    heard: bool,
+    /// rustls's buffer has grown for a record that came in pieces.
+    grown: bool,
+}
+
+impl TlsStream {
+    pub(super) fn new(
+        socket: TcpStream,
+        config: Arc<ServerConfig>,
+        wbuf_bytes: usize,
+        counters: Arc<TlsCounters>,
+    ) -> Result<Self, rustls::Error> {
+        let mut tls = Box::new(ServerConnection::new(config)?);
+        tls.set_buffer_limit(Some(wbuf_bytes));
+        Ok(TlsStream {
+            socket,
+            tls,
+            counters,
+            established: false,
+            drained: false,
+            heard: false,
+            grown: false,
+        })
+    }
+
+    pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.drained = false;
+        for fills in 0..FILLS_MAX {
+            match self.take(bufs) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.grown |= fills > 0,
+                taken => {
+                    if self.drained && self.grown {
+                        self.shrink();
+                    }
+                    return taken;
+                }
+            }
+            if self.fill()? == 0 {
+                return self.end_of_stream();
+            }
+        }
+        Err(ErrorKind::Interrupted.into())
+    }
+
+    /// Whether the last `read`, which came back short, emptied the socket. Then the next bytes make an edge.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Text that rustls holds already.
+    fn take(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut reader = self.tls.reader();
+        let mut sum = 0;
+        for buf in bufs.iter_mut().filter(|buf| !buf.is_empty()) {
+            match reader.read(buf) {
+                Ok(n) => {
+                    sum += n;
+                    if n < buf.len() {
+                        break;
+                    }
+                }
+                Err(error) if sum == 0 => return Err(error),
+                // It comes again at the next call.
+                Err(_) => break,
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Lets rustls give back what its buffer has grown by, which it does before it reads.
+    fn shrink(&mut self) {
+        self.grown = false;
+        // Nothing is read, so there is nothing to fail.
+        let _ = self.tls.read_tls(&mut Nothing);
+    }
+
+    /// Reads the socket once and lets rustls look at it; 0 at the end of the stream.
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut noting = Noting {
+            socket: &mut self.socket,
+            short: false,
+        };
+        let n = match self.tls.read_tls(&mut noting) {
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(self.failed(error)),
+            Err(error) => return Err(error),
+        };
+        self.drained = noting.short;
+        self.heard |= n > 0;
+        let processed = self.tls.process_new_packets();
+        if !self.established && !self.tls.is_handshaking() {
+            self.established = true;
+            if self.tls.handshake_kind() != Some(HandshakeKind::Resumed) {
+                self.counters.ssl_new_sessions.fetch_add(1, Relaxed);
+            }
+        }
+        if let Err(error) = processed {
+            return Err(self.failed(io::Error::new(ErrorKind::InvalidData, error)));
+        }
+        self.flush()?;
+        Ok(n)
+    }
+
+    /// The peer sends no more. That is an error in a handshake that has begun, and else an end like any other: requests
+    /// tell their lengths, so nothing is mistaken for whole that was cut.
+    fn end_of_stream(&mut self) -> io::Result<usize> {
+        if self.heard && !self.established {
+            return Err(self.failed(ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(0)
+    }
+
+    /// Counts an error of the peer's, and sends the alert about it if there is room (E4).
+    fn failed(&mut self, error: io::Error) -> io::Error {
+        let counter = if self.established {
+            &self.counters.ssl_proto_errors
+        } else {
+            &self.counters.ssl_handshake_errors
+        };
+        counter.fetch_add(1, Relaxed);
+        let _ = self.flush();
+        error
+    }
+
+    pub(super) fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.flush()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = self.tls.writer().write_vectored(bufs)?;
+        self.flush()?;
+        Ok(n)
+    }
+
+    /// Sends records until none is left (true) or the socket takes no more (false).
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for TlsStream {
+    /// Says that no more will come, so that the peer knows its replies whole.
+    fn drop(&mut self) {
+        if self.established {
+            self.tls.send_close_notify();
+            let _ = self.flush();
+        }
+    }
+}
+
+/// A socket on which nothing has come.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+/// A socket that notes whether a read came back short.
+struct Noting<'s> {
+    socket: &'s mut TcpStream,
+    short: bool,
+}
+
+impl Read for Noting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.socket.read(buf)?;
+        self.short = n < buf.len();
+        Ok(n)
+    }
+}

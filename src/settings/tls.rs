@@ -1,0 +1,153 @@
+//! `-Z` and the `ssl_..` options: how connections are encrypted.
+//!
+//! The numbers are memcached's and OpenSSL's. What only OpenSSL has (its cipher lists, TLS in the kernel, keys that are
+//! not PEM, versions before 1.2) is refused by name.
+
+use std::path::{Path, PathBuf};
+
+use super::given::Given;
+use super::values::whole;
+use super::{Settings, SettingsError, blame};
+
+/// What a listener asks of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCert {
+    /// It is not asked for: `ssl_verify_mode` 0, `btls:`.
+    Ignored,
+    /// It is asked for, and must hold when there is one: `ssl_verify_mode` 1.
+    Optional,
+    /// Nobody comes in without one: `ssl_verify_mode` 2 and 3, `mtls:`.
+    Required,
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    V1_2,
+    /// 1.3
+    V1_3,
+}
+
+impl TlsVersion {
+    /// Its name in `stats settings`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsVersion::V1_2 => "tlsv1.2",
+            TlsVersion::V1_3 => "tlsv1.3",
+        }
+    }
+}
+
+/// The options about TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// `-Z`: TCP connections are encrypted, but for those of `notls:` listeners.
+    pub enabled: bool,
+    /// The server's certificate and those between it and its root, PEM.
+    pub chain_cert: Option<PathBuf>,
+    /// The private key, PEM; without it the key stands in the file of the certificates.
+    pub key: Option<PathBuf>,
+    /// The roots that client certificates go back to, PEM.
+    pub ca_cert: Option<PathBuf>,
+    /// `ssl_verify_mode` as given, 0 to 3.
+    pub verify_mode: u8,
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+    /// Clients may resume a session.
+    pub session_cache: bool,
+    /// Bytes encrypted at once, and kept for a peer that reads slowly.
+    pub wbuf_bytes: usize,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls {
+            enabled: false,
+            chain_cert: None,
+            key: None,
+            ca_cert: None,
+            verify_mode: 0,
+            min_version: TlsVersion::V1_2,
+            session_cache: false,
+            wbuf_bytes: 16 << 10,
+        }
+    }
+}
+
+impl Tls {
+    /// Where the private key is.
+    pub fn key_file(&self) -> Option<&Path> {
+        self.key.as_deref().or(self.chain_cert.as_deref())
+    }
+
+    /// What `ssl_verify_mode` asks of clients. 3 is 2: it differs where a connection can be negotiated again, which TLS
+    /// 1.3 has not and rustls never does.
+    pub fn client_cert(&self) -> ClientCert {
+        match self.verify_mode {
+            0 => ClientCert::Ignored,
+            1 => ClientCert::Optional,
+            _ => ClientCert::Required,
+        }
+    }
+
+    /// What listeners do that say nothing of their own; `None` is plain text.
+    pub(super) fn of_listeners(&self) -> Option<ClientCert> {
+        self.enabled.then(|| self.client_cert())
+    }
+}
+
+/// The numbers of `ssl_min_version`.
+pub(super) fn min_version(value: &str) -> Result<TlsVersion, String> {
+    match whole("ssl_min_version", value, 0..=3, "")? {
+        2 => Ok(TlsVersion::V1_2),
+        3 => Ok(TlsVersion::V1_3),
+        _ => Err(
+            "ssl_min_version must be 2 (TLS 1.2) or 3 (TLS 1.3); older ones are not spoken"
+                .to_owned(),
+        ),
+    }
+}
+
+/// `ssl_keyformat`: OpenSSL's number of PEM, or its name.
+pub(super) fn key_format(value: &str) -> Result<(), String> {
+    if value == "1" || value.eq_ignore_ascii_case("pem") {
+        Ok(())
+    } else {
+        Err("ssl_keyformat must be PEM (or 1), keys in other formats are not read".to_owned())
+    }
+}
+
+/// Checks the options against each other, once the listeners are known.
+pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    let tls = &settings.tls;
+    if !tls.enabled {
+        if tls.chain_cert.is_some() || tls.key.is_some() {
+            settings
+                .notices
+                .push("-o ssl_.. has no effect without -Z: connections are not encrypted");
+        }
+        return Ok(());
+    }
+    if tls.chain_cert.is_none() {
+        let reason = "needs -o ssl_chain_cert=FILE, and ssl_key=FILE if the key is not in it";
+        return Err(blame(given, &["enable-ssl"], reason));
+    }
+    let asks = |cert| matches!(cert, ClientCert::Optional | ClientCert::Required);
+    if tls.ca_cert.is_none() {
+        let reason = "needs -o ssl_ca_cert=FILE, the roots of client certificates";
+        if asks(tls.client_cert()) {
+            return Err(blame(given, &["ssl_verify_mode"], reason));
+        }
+        let mut certs = settings.listen.iter().filter_map(|listen| listen.tls);
+        if certs.any(asks) {
+            return Err(blame(given, &["listen"], format!("mtls: {reason}")));
+        }
+    }
+    if settings.unix_socket.is_some() {
+        settings
+            .notices
+            .push("-Z has no effect with -s: a unix socket is not encrypted");
+    }
+    Ok(())
+}
