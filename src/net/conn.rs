@@ -137,6 +137,9 @@ impl<'c> Conn<'c> {
         let turn = loop {
             if !drive_now {
                 if !self.readable {
+                    if self.session.is_waiting_for_body() {
+                        self.stream.acknowledge();
+                    }
                     break Turn::Wait;
                 }
                 if bytes_left == 0 {
