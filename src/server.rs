@@ -13,7 +13,7 @@ use std::time::Duration;
 use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
-use crate::cache::{Cache, CacheConfig, Maintainer, STEPS_PER_S};
+use crate::cache::{Cache, CacheConfig, Maintainer, Policy, STEPS_PER_S};
 use crate::command::{Certs, Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
@@ -119,7 +119,8 @@ fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
     }
 }
 
-fn cache(settings: &Settings) -> io::Result<Cache> {
+/// An empty cache as the settings want it.
+pub fn cache(settings: &Settings) -> io::Result<Cache> {
     let chunk_max = settings.slab_chunk_bytes_max;
     let sizes = if settings.slab_sizes.is_empty() {
         Sizes::Growth {
@@ -177,6 +178,9 @@ fn tune(cache: &Cache, settings: &Settings) {
     let tuning = &cache.tuning;
     tuning.may_evict.store(settings.evictions, Relaxed);
     tuning.segmented.store(settings.lru_segmented, Relaxed);
+    let policy =
+        Policy::from_name(settings.eviction).expect("the settings know the policies' names");
+    tuning.eviction.store(policy as u8, Relaxed);
     tuning
         .hot_lru_pct
         .store(u32::from(settings.hot_lru_pct), Relaxed);
@@ -335,5 +339,17 @@ impl Threads {
                 log::error!("a thread has panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::extended::POLICIES;
+
+    #[test]
+    fn the_settings_know_the_policies_of_the_cache() {
+        assert_eq!(POLICIES, Policy::ALL.map(Policy::name));
+        assert_eq!(Settings::default().eviction, Policy::default().name());
     }
 }

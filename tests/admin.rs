@@ -404,6 +404,23 @@ fn metadump_of_50_000_items_while_others_are_served() {
 }
 
 #[test]
+fn lru_mode_flat_stands_in_for_a_policy_of_several_segments() {
+    if !is_ketch() {
+        // The option and the line of the settings are ketch's own.
+        return;
+    }
+    for (name, flat) in [("s3fifo", "lru"), ("lfu", "lru"), ("ttl", "ttl")] {
+        let server = Server::start(&["-o", &format!("eviction={name}")]);
+        let mut conn = server.connect();
+        assert_eq!(conn.stats("settings")["eviction"], name);
+        conn.round("lru mode flat\r\n", "OK\r\n");
+        assert_eq!(conn.stats("settings")["eviction"], flat);
+        conn.round("lru mode segmented\r\n", "OK\r\n");
+        assert_eq!(conn.stats("settings")["eviction"], name);
+    }
+}
+
+#[test]
 fn mgdump_lists_keys_for_mg() {
     if !is_ketch() {
         // 1.6.18 does not know it.

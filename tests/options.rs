@@ -168,7 +168,7 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-o ssl_min_version=1", "-o ssl_min_version=1"),
         ("-o ssl_ciphers=HIGH", "-o ssl_ciphers=HIGH"),
         ("-o ssl_kernel_tls", "-o ssl_kernel_tls"),
-        ("-o eviction=lfu", "-o eviction=lfu"),
+        ("-o eviction=mru", "-o eviction=mru"),
         ("-o foo", "-o foo"),
         ("-o slab_automove=3", "-o slab_automove=3"),
         ("-l btls:127.0.0.1", "-l btls:127.0.0.1"),

@@ -133,7 +133,7 @@ impl Cache {
         for class in self.items.slabs().classes() {
             let checked = checked[class.index()];
             if checked > 0 {
-                self.lru(class).counters.crawler_items_checked += checked;
+                self.lru(class).segments.counters.crawler_items_checked += checked;
             }
         }
         walked

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::item::state;
 use crate::clock::RelTime;
 
-/// Generations that three bits of the state word tell apart.
-pub const GENERATIONS: u16 = 8;
+/// Generations that two bits of the state word tell apart.
+pub const GENERATIONS: u16 = 4;
 
 /// The moment before which everything is flushed.
 #[derive(Debug, Default)]
@@ -100,11 +100,8 @@ mod tests {
     #[test]
     fn the_caller_learns_when_generations_run_out() {
         let mark = FlushMark::default();
-        let full: Vec<bool> = (0..8).map(|_| mark.flush_now(RelTime(7))).collect();
-        assert_eq!(
-            full,
-            [false, false, false, false, false, false, false, true]
-        );
+        let full: Vec<bool> = (0..4).map(|_| mark.flush_now(RelTime(7))).collect();
+        assert_eq!(full, [false, false, false, true]);
         assert!(!mark.flush_now(RelTime(8)));
     }
 

@@ -74,32 +74,40 @@ pub mod state {
     pub const LINKED: u16 = 1;
     /// Read at least once since it was stored.
     pub const FETCHED: u16 = 1 << 1;
-    /// Read again since it entered its LRU segment: worth keeping.
-    pub const ACTIVE: u16 = 1 << 2;
+    /// Two bits: reads since the policy last looked, up to three.
+    pub const USES_SHIFT: u16 = 2;
+    /// Mask of the reads.
+    pub const USES: u16 = 3 << USES_SHIFT;
     /// Marked stale by `md I` or `ms I`.
-    pub const STALE: u16 = 1 << 3;
+    pub const STALE: u16 = 1 << 4;
     /// Somebody holds the lease to recache it.
-    pub const WIN_SENT: u16 = 1 << 4;
+    pub const WIN_SENT: u16 = 1 << 5;
     /// The key came in base64 and is shown so.
-    pub const KEY_BINARY: u16 = 1 << 5;
+    pub const KEY_BINARY: u16 = 1 << 6;
     /// The optional client flags are there.
-    pub const HAS_CLIENT_FLAGS: u16 = 1 << 6;
+    pub const HAS_CLIENT_FLAGS: u16 = 1 << 7;
     /// The optional reference count and chain are there.
-    pub const LARGE: u16 = 1 << 7;
+    pub const LARGE: u16 = 1 << 8;
     /// Two bits: the LRU segment.
-    pub const SEGMENT_SHIFT: u16 = 8;
+    pub const SEGMENT_SHIFT: u16 = 9;
     /// Mask of the segment bits.
     pub const SEGMENT: u16 = 3 << SEGMENT_SHIFT;
     /// The optional CAS unique is there.
-    pub const HAS_CAS: u16 = 1 << 10;
+    pub const HAS_CAS: u16 = 1 << 11;
     /// A continuation chunk of a chained item, not an item.
-    pub const CONTINUATION: u16 = 1 << 11;
+    pub const CONTINUATION: u16 = 1 << 12;
     /// Set in every initialised head, so that its state is never 0.
-    pub const ITEM: u16 = 1 << 12;
-    /// Three bits: the flush generation it was stored in.
-    pub const FLUSH_GEN_SHIFT: u16 = 13;
+    pub const ITEM: u16 = 1 << 13;
+    /// Two bits: the flush generation it was stored in.
+    pub const FLUSH_GEN_SHIFT: u16 = 14;
     /// Mask of the generation bits.
-    pub const FLUSH_GEN: u16 = 7 << FLUSH_GEN_SHIFT;
+    pub const FLUSH_GEN: u16 = 3 << FLUSH_GEN_SHIFT;
+}
+
+/// Reads that a state word has counted: 0 to 3.
+#[inline]
+pub fn uses(bits: u16) -> u16 {
+    (bits & state::USES) >> state::USES_SHIFT
 }
 
 /// What an item is made from.
@@ -277,6 +285,31 @@ impl Items {
         // Two locks guard different bits of this word, so a change is one read-modify-write.
         let set = |old: u16| Some((old & !mask) | (value << shift));
         let _ = word.fetch_update(Relaxed, Relaxed, set);
+    }
+
+    /// Counts a read; under the stripe lock.
+    #[inline]
+    pub fn count_use(&self, handle: ChunkHandle) {
+        let bits = self.state(handle);
+        if bits & state::FETCHED == 0 {
+            self.set_bits(handle, state::FETCHED | 1 << state::USES_SHIFT);
+        } else if bits & state::USES != state::USES {
+            // Only the stripe's holder counts up, others only set the count lower: it cannot overflow.
+            self.state_word(handle)
+                .fetch_add(1 << state::USES_SHIFT, Relaxed);
+        }
+    }
+
+    /// Reads since the policy last looked, up to three.
+    #[inline]
+    pub fn uses(&self, handle: ChunkHandle) -> u16 {
+        uses(self.state(handle))
+    }
+
+    /// Sets that count to no more than it is; under the LRU lock.
+    #[inline]
+    pub fn set_uses(&self, handle: ChunkHandle, uses: u16) {
+        self.set_field(handle, state::USES, state::USES_SHIFT, uses);
     }
 
     /// The CAS unique, 0 with `-C`.

@@ -1,27 +1,25 @@
-//! One class's items in the order of their use: four segments, each a doubly linked list of handles.
+//! One class's items in order: four segments, each a doubly linked list of handles, and the policy that deals with them.
 //!
 //! ```text
-//!   store --> HOT ----------> COLD --> evicted        store with a short TTL --> TEMP --> expires
-//!              | ACTIVE        | ACTIVE
-//!              +----> WARM <---+      WARM's own tail: ACTIVE --> WARM head, else --> COLD
+//!   store --> HOT, WARM, COLD: what they are for is the policy's (eviction/)     store with a short TTL --> TEMP
 //! ```
 //!
-//! A hit only sets bits in the item's header (FETCHED, then ACTIVE); items move when a store or the maintainer looks at
-//! a tail. So a read never takes this lock. HOT and WARM are kept to a share of the class's items; new items pass
-//! through HOT, so that one scan of the cache does not push out what is used again and again.
+//! A hit only counts in the item's header; items move when a store or the maintainer looks at a tail. So a read never
+//! takes this lock.
 //!
 //! L1. An item is in exactly one segment while it is LINKED, the one its state word names.
 //! L2. Links and counts change only under the class's lock.
-//! L3. A flat LRU (`lru mode flat`) uses COLD alone; an ACTIVE tail gets a second round.
 //!
-//! Costs: 8 bytes of links an item; linking takes one lock and looks at no more than [`BALANCE_STEPS`] tails.
+//! Costs: 8 bytes of links an item; linking takes one lock and moves no more than [`TIDY_STEPS`] other items.
 
 use slab_alloc::ChunkHandle;
 
+use super::eviction::{Eviction, Policy, Sight};
 use super::item::{Items, state};
+use super::table::KeyHash;
 
-/// Tails looked at when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
-const BALANCE_STEPS: usize = 2;
+/// Steps of tidying when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
+const TIDY_STEPS: usize = 2;
 
 /// A part of the LRU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +52,17 @@ pub struct List {
     pub count: usize,
 }
 
-/// How the segments are kept, from the tuning in force.
-#[derive(Debug, Clone, Copy)]
-pub struct Balance {
-    /// Segmented, or one flat list.
-    pub segmented: bool,
+/// How the segments are to be kept, from the tuning in force.
+#[derive(Clone, Copy)]
+pub struct Balance<'a> {
     /// The share of the class's items HOT may hold, in percent.
     pub hot_pct: usize,
     /// The same for WARM.
     pub warm_pct: usize,
+    /// It is the maintainer who asks, and not a store that waits.
+    pub in_background: bool,
+    /// True if the tail of a segment is too old for it, given COLD's tail.
+    pub too_old: &'a dyn Fn(Segment, ChunkHandle, Option<ChunkHandle>) -> bool,
 }
 
 /// What a class counts under its LRU lock; the names are those of `stats items`.
@@ -88,21 +88,15 @@ pub struct LruCounters {
     pub direct_reclaims: u64,
 }
 
-/// The LRU of one class; it lives inside its lock.
+/// The lists of one class, and what is counted on their way.
 #[derive(Debug, Default)]
-pub struct ClassLru {
+pub struct Segments {
     lists: [List; 4],
-    /// Bytes the linked items asked for.
-    pub requested_bytes: u64,
     /// What happened here.
     pub counters: LruCounters,
-    /// Bytes of chunks evicted since the class last asked for a page: the evidence that it wants one.
-    pub evicted_bytes: usize,
-    /// How much evidence it takes to ask again.
-    pub ask_after_bytes: usize,
 }
 
-impl ClassLru {
+impl Segments {
     /// A segment's list.
     pub fn list(&self, segment: Segment) -> &List {
         &self.lists[segment as usize]
@@ -113,45 +107,21 @@ impl ClassLru {
         self.lists.iter().map(|list| list.count).sum()
     }
 
-    /// The oldest item of a segment.
+    /// The item of a segment that entered it first.
     #[inline]
     pub fn tail(&self, segment: Segment) -> Option<ChunkHandle> {
         self.lists[segment as usize].tail
     }
 
-    /// Puts a new item at the head of a segment.
-    pub fn link(&mut self, items: &Items, handle: ChunkHandle, segment: Segment) {
-        self.push(items, handle, segment);
-        items.set_bits(handle, state::LINKED);
-        self.requested_bytes += items.requested_bytes(handle) as u64;
-        self.counters.total_items += 1;
+    /// The tail of the segment that is evicted from first, if all else is equal.
+    pub fn oldest(&self) -> Option<ChunkHandle> {
+        let order = [Segment::Cold, Segment::Warm, Segment::Hot, Segment::Temp];
+        order.into_iter().find_map(|segment| self.tail(segment))
     }
 
-    /// Takes an item out.
-    pub fn unlink(&mut self, items: &Items, handle: ChunkHandle) {
-        self.take(items, handle);
-        items.clear_bits(handle, state::LINKED);
-        self.requested_bytes -= items.requested_bytes(handle) as u64;
-    }
-
-    /// Lets `new`, already a copy of `old`'s header, stand in `old`'s place (page moves).
-    pub fn replace(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
-        let list = &mut self.lists[Segment::of(items.state(new)) as usize];
-        match items.prev(new) {
-            Some(prev) => items.set_next(prev, Some(new)),
-            None => list.head = Some(new),
-        }
-        match items.next(new) {
-            Some(next) => items.set_prev(next, Some(new)),
-            None => list.tail = Some(new),
-        }
-        debug_assert_ne!(list.head, Some(old));
-    }
-
-    /// Moves an item to the head of a segment, and clears its ACTIVE bit: there it must earn it anew.
+    /// Moves an item to the head of a segment.
     pub fn shift(&mut self, items: &Items, handle: ChunkHandle, to: Segment) {
         self.take(items, handle);
-        items.clear_bits(handle, state::ACTIVE);
         self.push(items, handle, to);
     }
 
@@ -182,53 +152,204 @@ impl ClassLru {
         list.count -= 1;
     }
 
+    fn replace(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
+        let list = &mut self.lists[Segment::of(items.state(new)) as usize];
+        match items.prev(new) {
+            Some(prev) => items.set_next(prev, Some(new)),
+            None => list.head = Some(new),
+        }
+        match items.next(new) {
+            Some(next) => items.set_prev(next, Some(new)),
+            None => list.tail = Some(new),
+        }
+        debug_assert_ne!(list.head, Some(old));
+    }
+
+    fn handles(&self, items: &Items) -> impl Iterator<Item = ChunkHandle> {
+        let walk = |list: &List| std::iter::successors(list.head, |&handle| items.next(handle));
+        self.lists.iter().flat_map(walk)
+    }
+}
+
+/// How often a key new to it comes to a class, in stores to the whole cache.
+#[derive(Debug, Default, Clone, Copy)]
+struct Arrivals {
+    /// The count of stores at the last one.
+    last: u64,
+    /// The mean of the stores from one to the next, times [`Arrivals::SCALE`], the latest counting most.
+    gap_scaled: u64,
+}
+
+impl Arrivals {
+    const SCALE: u64 = 256;
+    /// Arrivals over which the mean goes, about.
+    const SPAN: u64 = 256;
+    /// Longer gaps, in means, count as so long.
+    const GAP_MAX: u64 = 8;
+
+    fn note(&mut self, stores: u64) {
+        if self.last != 0 {
+            let gap = stores.saturating_sub(self.last).saturating_mul(Self::SCALE);
+            let mean = self.gap_scaled;
+            // One long pause must not be held against a class that is in use again.
+            let gap = if mean == 0 {
+                gap
+            } else {
+                gap.min(mean * Self::GAP_MAX)
+            };
+            self.gap_scaled = mean - mean / Self::SPAN + gap.div_ceil(Self::SPAN);
+        }
+        self.last = stores;
+    }
+
+    fn gap_scaled(&self, stores: u64) -> u64 {
+        if self.last == 0 {
+            return 0;
+        }
+        // Where nobody came for long, that is news.
+        let since = stores.saturating_sub(self.last).saturating_mul(Self::SCALE);
+        self.gap_scaled.max(since / 4)
+    }
+}
+
+/// A new item, to be linked.
+#[derive(Debug, Clone, Copy)]
+pub struct Newcomer {
+    /// The item.
+    pub handle: ChunkHandle,
+    /// Of its key.
+    pub hash: KeyHash,
+    /// Where the item was that it stands in for.
+    pub replaced: Option<Segment>,
+    /// That one, if any, was of another class.
+    pub arrives: bool,
+    /// It lives so shortly that it goes to TEMP.
+    pub is_temporary: bool,
+}
+
+/// The LRU of one class; it lives inside its lock.
+#[derive(Debug)]
+pub struct ClassLru {
+    /// The lists.
+    pub segments: Segments,
+    policy: Policy,
+    eviction: Box<dyn Eviction>,
+    arrivals: Arrivals,
+    /// Bytes the linked items asked for.
+    pub requested_bytes: u64,
+    /// Bytes of chunks evicted since the class last asked for a page: the evidence that it wants one.
+    pub evicted_bytes: usize,
+    /// How much evidence it takes to ask again.
+    pub ask_after_bytes: usize,
+}
+
+impl Default for ClassLru {
+    fn default() -> Self {
+        ClassLru {
+            segments: Segments::default(),
+            policy: Policy::default(),
+            eviction: Policy::default().start(),
+            arrivals: Arrivals::default(),
+            requested_bytes: 0,
+            evicted_bytes: 0,
+            ask_after_bytes: 0,
+        }
+    }
+}
+
+impl ClassLru {
+    /// Goes on with this policy, if it was another.
+    #[inline]
+    pub fn follow(&mut self, items: &Items, policy: Policy) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.eviction = policy.start();
+            for handle in self.segments.handles(items) {
+                self.eviction.linked(items, handle);
+            }
+        }
+    }
+
+    /// Puts a new item at the head of the segment that the policy names. `stores` counts those to the whole cache.
+    pub fn link(&mut self, items: &Items, new: Newcomer, stores: u64) {
+        if new.arrives {
+            self.arrivals.note(stores);
+        }
+        let segment = if new.is_temporary {
+            Segment::Temp
+        } else {
+            self.eviction.place(&self.segments, new.hash, new.replaced)
+        };
+        self.segments.push(items, new.handle, segment);
+        items.set_bits(new.handle, state::LINKED);
+        self.eviction.linked(items, new.handle);
+        self.requested_bytes += items.requested_bytes(new.handle) as u64;
+        self.segments.counters.total_items += 1;
+    }
+
+    /// Takes an item out.
+    pub fn unlink(&mut self, items: &Items, handle: ChunkHandle) {
+        self.eviction.unlinking(items, handle);
+        self.segments.take(items, handle);
+        items.clear_bits(handle, state::LINKED);
+        self.requested_bytes -= items.requested_bytes(handle) as u64;
+    }
+
+    /// Lets `new`, already a copy of `old`'s header, stand in `old`'s place (page moves).
+    pub fn replace(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
+        self.segments.replace(items, old, new);
+        self.eviction.moved(items, old, new);
+    }
+
+    /// Gives a linked item another end.
+    pub fn touch(&mut self, items: &Items, handle: ChunkHandle, set_end: impl FnOnce()) {
+        self.eviction.unlinking(items, handle);
+        set_end();
+        self.eviction.linked(items, handle);
+    }
+
+    /// The item that should give way.
+    pub fn victim(&mut self, sight: &Sight<'_>) -> Option<ChunkHandle> {
+        self.eviction.victim(&mut self.segments, sight)
+    }
+
+    /// The victim could not be unlinked: another one, next time.
+    pub fn pass_over(&mut self, items: &Items, victim: ChunkHandle) {
+        self.segments.counters.lrutail_reflocked += 1;
+        self.eviction.pass_over(&mut self.segments, items, victim);
+    }
+
+    /// A live item was evicted from `from`.
+    pub fn note_evicted(&mut self, hash: KeyHash, from: Segment) {
+        self.eviction.evicted(hash, from, self.segments.count());
+    }
+
+    /// What an item of the class costs on average, from store to eviction: its bytes times how long it has them, in
+    /// stores to the whole cache, of which there were `stores`. See `reclaim`.
+    pub fn lease(&self, stores: u64) -> u64 {
+        // An item stays for as many arrivals as there are items, and items times their bytes are the class's bytes.
+        let gap = u128::from(self.arrivals.gap_scaled(stores));
+        u64::try_from(gap * u128::from(self.requested_bytes)).unwrap_or(u64::MAX)
+    }
+
+    /// True if an item of this state should be moved, rather than evicted, when its page is emptied.
+    pub fn is_worth_moving(&self, bits: u16) -> bool {
+        self.eviction.is_worth_moving(bits)
+    }
+
     /// A few steps towards the segments' shares.
     #[inline]
-    pub fn balance(&mut self, items: &Items, keep: Balance) {
-        for _ in 0..BALANCE_STEPS {
-            if !self.balance_step(items, keep) {
+    pub fn tidy(&mut self, items: &Items, keep: Balance<'_>) {
+        for _ in 0..TIDY_STEPS {
+            if !self.tidy_step(items, keep) {
                 break;
             }
         }
     }
 
-    /// Moves one tail out of a segment that is above its share; false if none is.
-    pub fn balance_step(&mut self, items: &Items, keep: Balance) -> bool {
-        let total = self.count() - self.lists[Segment::Temp as usize].count;
-        let over = |list: &List, pct: usize| list.count > 0 && list.count * 100 > total * pct;
-        let flat = !keep.segmented;
-        if over(self.list(Segment::Hot), if flat { 0 } else { keep.hot_pct }) {
-            self.retire_tail(items, Segment::Hot, flat)
-        } else if over(
-            self.list(Segment::Warm),
-            if flat { 0 } else { keep.warm_pct },
-        ) {
-            self.retire_tail(items, Segment::Warm, flat)
-        } else {
-            false
-        }
-    }
-
-    /// Moves the tail of HOT or WARM on: to WARM if it was used, else to COLD.
-    pub fn retire_tail(&mut self, items: &Items, from: Segment, flat: bool) -> bool {
-        let Some(tail) = self.tail(from) else {
-            return false;
-        };
-        let active = items.state(tail) & state::ACTIVE != 0 && !flat;
-        let to = if active { Segment::Warm } else { Segment::Cold };
-        match (from, to) {
-            (Segment::Warm, Segment::Warm) => self.counters.moves_within_lru += 1,
-            (_, Segment::Warm) => self.counters.moves_to_warm += 1,
-            _ => self.counters.moves_to_cold += 1,
-        }
-        self.shift(items, tail, to);
-        true
-    }
-
-    /// The item that would be evicted next.
-    pub fn oldest(&self) -> Option<ChunkHandle> {
-        let order = [Segment::Cold, Segment::Warm, Segment::Hot, Segment::Temp];
-        order.into_iter().find_map(|segment| self.tail(segment))
+    /// One such step; false if there is nothing to do.
+    pub fn tidy_step(&mut self, items: &Items, keep: Balance<'_>) -> bool {
+        self.eviction.tidy(&mut self.segments, items, keep)
     }
 
     /// Checks L1 and the counts.
@@ -236,7 +357,7 @@ impl ClassLru {
     pub fn check_invariants(&self, items: &Items) {
         let mut requested = 0;
         for segment in Segment::ALL {
-            let list = self.list(segment);
+            let list = self.segments.list(segment);
             let (mut prev, mut at, mut count) = (None, list.head, 0);
             while let Some(handle) = at {
                 let bits = items.state(handle);
@@ -278,6 +399,18 @@ mod tests {
             .into_handle()
     }
 
+    fn link(lru: &mut ClassLru, items: &Items, handle: ChunkHandle, to: Segment) {
+        let new = Newcomer {
+            handle,
+            hash: KeyHash(1),
+            replaced: None,
+            arrives: true,
+            is_temporary: false,
+        };
+        lru.link(items, new, 1);
+        lru.segments.shift(items, handle, to);
+    }
+
     /// Random links, shifts and unlinks against one `VecDeque` a segment.
     #[test]
     fn behaves_like_lists() {
@@ -293,17 +426,20 @@ mod tests {
                 match rng.next() % 3 {
                     0 => {
                         let handle = item(&items);
-                        lru.link(&items, handle, to);
+                        link(&mut lru, &items, handle, to);
                         model[to as usize].push_front(handle);
                     }
                     1 if !model[from].is_empty() => {
                         let at = rng.next() as usize % model[from].len();
                         let handle = model[from].remove(at).unwrap();
-                        lru.shift(&items, handle, to);
+                        lru.segments.shift(&items, handle, to);
                         model[to as usize].push_front(handle);
                     }
                     2 if !model[from].is_empty() => {
-                        assert_eq!(lru.tail(Segment::ALL[from]), model[from].back().copied());
+                        assert_eq!(
+                            lru.segments.tail(Segment::ALL[from]),
+                            model[from].back().copied()
+                        );
                         let handle = model[from].pop_back().unwrap();
                         lru.unlink(&items, handle);
                         items.release(handle);
@@ -317,33 +453,6 @@ mod tests {
                 items.release(*handle);
             }
             assert_eq!(lru.requested_bytes, 0);
-        }
-    }
-
-    #[test]
-    fn an_active_tail_is_kept_warm_and_an_idle_one_goes_cold() {
-        let items = small_items(4);
-        let mut lru = ClassLru::default();
-        let keep = Balance {
-            segmented: true,
-            hot_pct: 20,
-            warm_pct: 40,
-        };
-        let handles: Vec<_> = (0..10).map(|_| item(&items)).collect();
-        for (n, &handle) in handles.iter().enumerate() {
-            lru.link(&items, handle, Segment::Hot);
-            if n == 0 {
-                items.set_bits(handle, state::FETCHED | state::ACTIVE);
-            }
-        }
-        while lru.balance_step(&items, keep) {}
-        assert_eq!(lru.list(Segment::Hot).count, 2);
-        assert_eq!(lru.tail(Segment::Warm), Some(handles[0]));
-        assert_eq!(lru.list(Segment::Cold).count, 7);
-        assert_eq!(lru.tail(Segment::Cold), Some(handles[1]));
-        for handle in handles {
-            lru.unlink(&items, handle);
-            items.release(handle);
         }
     }
 }

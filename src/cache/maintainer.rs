@@ -6,9 +6,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::crawler::{ClassMask, Walk, WalkCursor};
-use super::item::state;
-use super::lru::Segment;
-use super::store::{Cache, Lookup};
+use super::lru::{Balance, Segment};
+use super::store::Cache;
 use crate::clock::RelTime;
 
 /// Steps a second.
@@ -91,13 +90,11 @@ impl Maintainer {
         }
         let mut neediest = None;
         for class in slabs.classes() {
-            let lru = cache.lru(class);
-            let evicted = lru.counters.evicted;
+            let evicted = cache.lru(class).segments.counters.evicted;
             let before = std::mem::replace(&mut self.evicted_before[class.index()], evicted);
-            let evicts = evicted.saturating_sub(before);
-            let age = cache.tail_age(&lru, now).unwrap_or_default();
-            if evicts > 0 && neediest.is_none_or(|(youngest, _)| age < youngest) {
-                neediest = Some((age, class));
+            let lease = cache.lease(class);
+            if evicted > before && neediest.is_none_or(|(shortest, _)| lease < shortest) {
+                neediest = Some((lease, class));
             }
         }
         if let Some((_, class)) = neediest {
@@ -109,42 +106,34 @@ impl Maintainer {
 impl Cache {
     /// Moves tails that are above their segment's share or too old for it, and reclaims dead tails.
     fn tend_lrus(&self, now: RelTime) {
-        let keep = self.tuning.balance();
         let hot_milli = u64::from(self.tuning.hot_max_factor_milli.load(Relaxed));
         let warm_milli = u64::from(self.tuning.warm_max_factor_milli.load(Relaxed));
+        let age = |tail| u64::from(now.since(self.items.accessed_at(tail)));
+        // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
+        let too_old = |segment, tail, cold_tail: Option<_>| {
+            let milli = if segment == Segment::Hot {
+                hot_milli
+            } else {
+                warm_milli
+            };
+            let cold_age = cold_tail.map_or(0, age);
+            age(tail) * 1000 > cold_age * milli && cold_age > 0
+        };
+        let keep = Balance {
+            in_background: true,
+            too_old: &too_old,
+            ..self.tuning.balance()
+        };
         for class in self.items.slabs().classes() {
             let mut lru = self.lru(class);
-            if lru.count() == 0 {
+            if lru.segments.count() == 0 {
                 continue;
             }
+            lru.follow(&self.items, self.tuning.policy());
             for _ in 0..LRU_SLICE {
-                if !lru.balance_step(&self.items, keep) {
+                if !lru.tidy_step(&self.items, keep) {
                     break;
                 }
-            }
-            let age = |tail| u64::from(now.since(self.items.accessed_at(tail)));
-            let cold_age = lru.tail(Segment::Cold).map_or(0, age);
-            for (segment, milli) in [(Segment::Hot, hot_milli), (Segment::Warm, warm_milli)] {
-                // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
-                for _ in 0..LRU_SLICE {
-                    let too_old = |tail| age(tail) * 1000 > cold_age * milli && cold_age > 0;
-                    if !keep.segmented || !lru.tail(segment).is_some_and(too_old) {
-                        break;
-                    }
-                    lru.retire_tail(&self.items, segment, false);
-                }
-            }
-            for _ in 0..LRU_SLICE {
-                // An item that was read again is brought to WARM before it gets to the tail's end.
-                let active = |tail: &_| self.items.state(*tail) & state::ACTIVE != 0;
-                let Some(tail) = lru.tail(Segment::Cold).filter(active) else {
-                    break;
-                };
-                if !keep.segmented || self.life(tail, now) != Lookup::Found {
-                    break;
-                }
-                lru.counters.moves_to_warm += 1;
-                lru.shift(&self.items, tail, Segment::Warm);
             }
             self.reclaim_dead_tails(&mut lru, now);
         }

@@ -5,13 +5,14 @@
 //!    |                     table.rs   hash -> handle, in stripes of buckets
 //!    |                     item.rs    handle -> header, key, value
 //!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
-//!                          lru.rs     the order of use, by class
+//!                          lru.rs     the items' order, by class     eviction/  the policies that make it
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
 //!
 //! Lock order: stripe -> page move -> LRU of a class -> slab class. Against that order, only `try_lock`.
 
 mod crawler;
+mod eviction;
 mod flush;
 mod item;
 mod lru;
@@ -21,6 +22,7 @@ mod store;
 mod table;
 
 pub use crawler::{ClassMask, WalkCursor};
+pub use eviction::Policy;
 pub use item::{AllocError, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
 pub use lru::{LruCounters, Segment};
 pub use maintainer::{Maintainer, STEPS_PER_S};

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //!  free chunk or page of the pool
-//!    else: another class is clearly older --> empty one of its pages, take it
-//!    else: evict the own tail
-//!    else: take a page from whoever is oldest
+//!    else: another class's items cost clearly more --> empty one of its pages, take it
+//!    else: evict the own victim
+//!    else: take a page from the class whose items cost most
 //! ```
 //!
-//! A cache that was filled with items of one size must take items of another at once, not after they have fought over
-//! the one page their class got first. So a class that evicts compares its tail's age with the other classes' tails,
-//! and takes a page from the one whose items are the oldest, if they would still be older than its own without that page
-//! (else it would soon go back). What is read often in the page, or young, is moved to other chunks of its class (rescued)
-//! in exchange for that class's own tail; the rest is evicted.
+//! Memory goes to slab classes in pages, so that a policy can only choose among the items of one class. Between classes
+//! decides what an item costs: its bytes times how long it has them, from store to eviction (the lease,
+//! [`ClassLru::lease`]). As long as the odds of being asked for fall with the time since the last request, roughly as one
+//! over it, the classes together miss least when the lease of all is the same: a large item must be asked for as many
+//! times more often as it takes the room of many small ones. Time is counted in stores, so that neither a pause nor a
+//! burst changes the shares. So a class that evicts takes a page from the class of the longest lease, if that would
+//! still be longer than its own without the page (else it would soon go back). A change of sizes is followed at once:
+//! what is not stored any more leases for long. What is read often in the page, or young, is moved to other chunks of
+//! its class (rescued) in exchange for that class's own victims; the rest is evicted.
 //!
 //! R1. Everybody here comes from the LRU's side, against the lock order: stripes are only tried, and an item whose
 //!     stripe is busy is passed over.
@@ -25,7 +29,8 @@ use std::sync::{Mutex, MutexGuard};
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
 use super::crawler::ClassMask;
-use super::item::state;
+use super::eviction::Sight;
+use super::item::{state, uses};
 use super::lru::{ClassLru, Segment};
 use super::store::{Cache, Lookup};
 use crate::clock::RelTime;
@@ -36,7 +41,9 @@ const ROUNDS: usize = 256;
 const ROUNDS_UNHURRIED: usize = 8;
 /// Rounds without any progress before it gives up.
 const ROUNDS_IN_VAIN: usize = 3;
-/// Tails looked at for one eviction; the last few are evicted even if they are active.
+/// Victims tried for one eviction: stripes may be busy, values on their way.
+const VICTIMS: usize = 24;
+/// Tails evicted to make room for a better item elsewhere; dead tails of a segment taken at one time.
 const TAILS: usize = 24;
 /// A class that has evicted so many bytes asks whether it should get a page. The first number holds after it got one, so
 /// that a change of sizes is followed at once; after each refusal it is doubled, up to the second, so that the question
@@ -44,8 +51,6 @@ const TAILS: usize = 24;
 const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
 /// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
 const TAILS_FOR_END: usize = 2;
-/// With tails of the same age, the class with so many times the pages gives one.
-const RICHER: usize = 4;
 /// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
 const TRIED_BYTES: usize = 128 << 20;
 /// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
@@ -113,16 +118,6 @@ pub(super) struct Age {
 }
 
 impl Age {
-    /// What the age of a class's tail will be when the class has given one of its `pages`.
-    fn without_a_page_of(self, pages: usize) -> Age {
-        let pages = pages as u64;
-        let seconds = u64::from(self.seconds);
-        Age {
-            seconds: (seconds - seconds / pages) as u32,
-            stores: self.stores - self.stores / pages,
-        }
-    }
-
     /// Clearly among the younger ones of a class whose tail is `oldest`.
     fn is_below_half_of(self, oldest: Age) -> bool {
         // Of a few seconds, half is nothing to go by.
@@ -131,22 +126,14 @@ impl Age {
             seconds => self.seconds < seconds / 2,
         }
     }
-
-    /// Older by more than what changes from one moment to the next.
-    fn is_above(self, other: Age) -> bool {
-        let other_seconds = other.seconds + 1 + other.seconds / 8;
-        let other_stores = other.stores + other.stores / 32;
-        self.seconds > other_seconds
-            || (self.seconds >= other.seconds && self.stores > other_stores)
-    }
 }
 
 /// A class that may give a page.
 struct Donor {
     class: ClassId,
     pages: usize,
-    /// Of the item it would evict next.
-    age: Age,
+    /// What its evictions tell of the use it makes of memory ([`ClassLru::lease`]).
+    lease: u64,
     /// It has a page's worth of free chunks.
     has_spare_page: bool,
 }
@@ -182,8 +169,8 @@ impl PageMoves {
 
 impl Cache {
     /// How old the item is that `lru` would evict next.
-    pub(super) fn tail_age(&self, lru: &ClassLru, now: RelTime) -> Option<Age> {
-        lru.oldest().map(|tail| self.age(tail, now))
+    fn tail_age(&self, lru: &ClassLru, now: RelTime) -> Option<Age> {
+        lru.segments.oldest().map(|tail| self.age(tail, now))
     }
 
     fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
@@ -229,7 +216,7 @@ impl Cache {
                 drop(self.moves.begin());
             }
             if let Some(chunk) = slabs.alloc(class) {
-                self.lru(class).counters.direct_reclaims += 1;
+                self.lru(class).segments.counters.direct_reclaims += 1;
                 return Some(chunk);
             }
             if !progress {
@@ -245,7 +232,7 @@ impl Cache {
         None
     }
 
-    /// Takes a page for a class that has evicted enough to ask for one, if others are older.
+    /// Takes a page for a class that has evicted enough to ask for one, if others can better do without.
     fn get_deserved_page(&self, class: ClassId, now: RelTime) -> bool {
         let [least, most] = EVIDENCE_BYTES;
         let asked_after = {
@@ -275,44 +262,36 @@ impl Cache {
     /// Evicts a chained item, if `class` holds ends of such: they are in no list of their own.
     fn evict_chain(&self, class: ClassId, now: RelTime) -> bool {
         let slabs = self.items.slabs();
-        let ends = slabs.class_stats(class).used_chunks > self.lru(class).count();
+        let ends = slabs.class_stats(class).used_chunks > self.lru(class).segments.count();
         ends && class != slabs.largest() && self.evict_tail(slabs.largest(), now)
     }
 
     fn evict_tail_of(&self, lru: &mut ClassLru, class: ClassId, now: RelTime) -> bool {
         let items = &self.items;
-        let may_evict = self.tuning.may_evict.load(Relaxed);
-        let segmented = self.tuning.segmented.load(Relaxed);
-        for left in (0..TAILS).rev() {
-            let order = [Segment::Cold, Segment::Warm, Segment::Hot, Segment::Temp];
-            let Some((from, tail)) = order.iter().find_map(|&from| Some((from, lru.tail(from)?)))
-            else {
+        let is_dead = |handle| self.life(handle, now) != Lookup::Found;
+        let hash = |handle| self.table.hash(items.key(handle));
+        let sight = Sight {
+            items,
+            is_dead: &is_dead,
+            hash: &hash,
+        };
+        lru.follow(items, self.tuning.policy());
+        for _ in 0..VICTIMS {
+            let Some(victim) = lru.victim(&sight) else {
                 return false;
             };
-            let bits = items.state(tail);
-            let dead = self.life(tail, now) != Lookup::Found;
-            if !dead && !may_evict {
+            let dead = is_dead(victim);
+            if !dead && !self.tuning.may_evict.load(Relaxed) {
                 return false;
             }
-            if !dead && bits & state::ACTIVE != 0 && from != Segment::Temp && left > TAILS / 4 {
-                let to = if segmented {
-                    Segment::Warm
-                } else {
-                    Segment::Cold
-                };
-                lru.counters.moves_to_warm += u64::from(from == Segment::Cold && segmented);
-                lru.counters.moves_within_lru += u64::from(from == to);
-                lru.shift(items, tail, to);
+            let (bits, hash) = (items.state(victim), hash(victim));
+            let expires_at = items.expires_at(victim);
+            let idle_s = now.since(items.accessed_at(victim));
+            if !self.unlink_from_tail(lru, victim) {
+                lru.pass_over(items, victim);
                 continue;
             }
-            let expires_at = items.expires_at(tail);
-            let idle_s = now.since(items.accessed_at(tail));
-            if !self.unlink_from_tail(lru, tail) {
-                lru.counters.lrutail_reflocked += 1;
-                lru.shift(items, tail, from);
-                continue;
-            }
-            let counters = &mut lru.counters;
+            let counters = &mut lru.segments.counters;
             let unfetched = bits & state::FETCHED == 0;
             if dead {
                 counters.reclaimed += 1;
@@ -322,8 +301,9 @@ impl Cache {
                 counters.evicted_nonzero += u64::from(expires_at != RelTime::NEVER);
                 counters.evicted_time = u64::from(idle_s);
                 counters.evicted_unfetched += u64::from(unfetched);
-                counters.evicted_active += u64::from(bits & state::ACTIVE != 0);
+                counters.evicted_active += u64::from(uses(bits) > 1);
                 lru.evicted_bytes += items.slabs().chunk_bytes(class);
+                lru.note_evicted(hash, Segment::of(bits));
             }
             return true;
         }
@@ -380,16 +360,15 @@ impl Cache {
             && self.life(handle, now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
-            lru.counters.crawler_reclaimed += 1;
-            lru.counters.expired_unfetched += u64::from(bits & state::FETCHED == 0);
+            lru.segments.counters.crawler_reclaimed += 1;
+            lru.segments.counters.expired_unfetched += u64::from(bits & state::FETCHED == 0);
         }
         dead
     }
 
     // ---- pages ----------------------------------------------------------------------------------------------------
 
-    /// Gives `class` a page of another class. Unless `pressing`, only if the other's tail is older, or as old with far
-    /// more pages.
+    /// Gives `class` a page of another class; unless `pressing`, only if the other's lease is longer.
     pub(super) fn take_page(&self, class: ClassId, now: RelTime, pressing: bool) -> bool {
         if !self.tuning.slab_reassign.load(Relaxed) {
             return false;
@@ -401,7 +380,7 @@ impl Cache {
             return true;
         }
         let moved = self.move_some_page(Some(class), now, |tried| {
-            self.donor_for(class, now, pressing, tried)
+            self.donor_for(class, pressing, tried)
         });
         self.moves
             .inline_reclaim
@@ -410,37 +389,33 @@ impl Cache {
     }
 
     /// The class that should give a page to `class`.
-    fn donor_for(
-        &self,
-        class: ClassId,
-        now: RelTime,
-        pressing: bool,
-        tried: &Tried,
-    ) -> Option<ClassId> {
-        let donor = self.donor(Some(class), pressing, now, tried)?;
+    fn donor_for(&self, class: ClassId, pressing: bool, tried: &Tried) -> Option<ClassId> {
+        let donor = self.donor(Some(class), pressing, tried)?;
         if pressing || donor.has_spare_page {
             return Some(donor.class);
         }
-        let own_pages = self.items.slabs().class_stats(class).total_pages.max(1);
-        let own_age = self.tail_age(&self.lru(class), now).unwrap_or_default();
-        let older = donor.age.without_a_page_of(donor.pages).is_above(own_age);
-        // Without CAS uniques, seconds are all there is to tell ages by.
-        let richer =
-            !self.items.use_cas() && donor.age >= own_age && donor.pages > RICHER * own_pages;
-        (older || richer).then_some(donor.class)
+        let own = self.lease(class);
+        let without_a_page = donor.lease - donor.lease / donor.pages as u64;
+        // More than what changes from one moment to the next.
+        (without_a_page > own.saturating_add(own / 8)).then_some(donor.class)
+    }
+
+    /// The lease of a class's items; a class of chain ends only has that of the chained items.
+    pub(super) fn lease(&self, class: ClassId) -> u64 {
+        let of = |class| {
+            let lru = self.lru(class);
+            (lru.segments.count() > 0).then(|| lru.lease(self.cas.last()))
+        };
+        of(class)
+            .or_else(|| of(self.items.slabs().largest()))
+            .unwrap_or_default()
     }
 
     /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the oldest
     /// tail. Its last page it gives only if `pressing`.
-    fn donor(
-        &self,
-        but: Option<ClassId>,
-        pressing: bool,
-        now: RelTime,
-        tried: &Tried,
-    ) -> Option<Donor> {
+    fn donor(&self, but: Option<ClassId>, pressing: bool, tried: &Tried) -> Option<Donor> {
         let slabs = self.items.slabs();
-        let mut oldest: Option<Donor> = None;
+        let mut longest: Option<Donor> = None;
         for other in slabs
             .classes()
             .filter(|&other| Some(other) != but && !tried.classes.has(other))
@@ -450,32 +425,29 @@ impl Cache {
             if pages == 0 {
                 continue;
             }
-            if stats.free_chunks + stats.fresh_chunks >= stats.chunks_per_page {
+            // Fresh chunks do not count: a page that the class just got is still to be filled.
+            if stats.free_chunks >= stats.chunks_per_page {
                 return Some(Donor {
                     class: other,
                     pages,
-                    age: Age::default(),
+                    lease: u64::MAX,
                     has_spare_page: true,
                 });
             }
-            // A class of chain ends only is as old as the chained items.
-            let age = self.tail_age(&self.lru(other), now);
-            let age = age
-                .or_else(|| self.tail_age(&self.lru(slabs.largest()), now))
-                .unwrap_or_default();
-            let older = oldest
+            let lease = self.lease(other);
+            let longer = longest
                 .as_ref()
-                .is_none_or(|oldest| (age, pages) > (oldest.age, oldest.pages));
-            if pages > usize::from(!pressing) && older {
-                oldest = Some(Donor {
+                .is_none_or(|longest| (lease, pages) > (longest.lease, longest.pages));
+            if pages > usize::from(!pressing) && longer {
+                longest = Some(Donor {
                     class: other,
                     pages,
-                    age,
+                    lease,
                     has_spare_page: false,
                 });
             }
         }
-        oldest.filter(|_| self.tuning.may_evict.load(Relaxed))
+        longest.filter(|_| self.tuning.may_evict.load(Relaxed))
     }
 
     /// Moves a page of the class that `donor` names, or names next when there was none to be had; false if all was in
@@ -519,7 +491,11 @@ impl Cache {
             .filter(|page| !tried.pages.contains(page));
         // Of pages equally full, that of the tail, since those around it may be as old; then in turn, since those looked
         // at before may still be held.
-        let oldest = self.lru(donor).oldest().map(|tail| slabs.page_of(tail));
+        let oldest = self
+            .lru(donor)
+            .segments
+            .oldest()
+            .map(|tail| slabs.page_of(tail));
         let last = self.moves.looked_at.load(Relaxed);
         let turn = |page: PageId| {
             (
@@ -610,7 +586,7 @@ impl Cache {
         }
         if self.life(chunk, now) != Lookup::Found {
             if self.unlink_from_tail(lru, chunk) {
-                lru.counters.reclaimed += 1;
+                lru.segments.counters.reclaimed += 1;
             }
             return;
         }
@@ -650,9 +626,7 @@ impl Cache {
         let head_class = self.class_of(head);
         let bits = items.state(head);
         let oldest = self.tail_age(lru, now).unwrap_or_default();
-        let worth_it = bits & state::ACTIVE != 0
-            || Segment::of(bits) == Segment::Warm
-            || self.age(head, now).is_below_half_of(oldest);
+        let worth_it = lru.is_worth_moving(bits) || self.age(head, now).is_below_half_of(oldest);
         // A tail that makes no room lies in the same page, and would have to leave it anyway.
         let tails = if class == head_class {
             TAILS
@@ -683,9 +657,9 @@ impl Cache {
         }
         let bits = self.items.state(head);
         if self.unlink_from_tail(lru, head) {
-            lru.counters.evicted += 1;
-            lru.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
-            lru.counters.evicted_active += u64::from(bits & state::ACTIVE != 0);
+            lru.segments.counters.evicted += 1;
+            lru.segments.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
+            lru.segments.counters.evicted_active += u64::from(uses(bits) > 1);
         }
     }
 
@@ -707,7 +681,7 @@ impl Cache {
         }
         if self.life(head, now) != Lookup::Found {
             if self.unlink_from_tail(lru, head) {
-                lru.counters.reclaimed += 1;
+                lru.segments.counters.reclaimed += 1;
             }
             return;
         }
@@ -732,7 +706,7 @@ impl Cache {
             }
             let _alone = self.moves.begin();
             if !self.move_some_page(None, now, |tried| {
-                Some(self.donor(None, true, now, tried)?.class)
+                Some(self.donor(None, true, tried)?.class)
             }) {
                 return;
             }
@@ -776,7 +750,7 @@ impl Cache {
             let _alone = self.moves.begin();
             self.move_some_page(to, now, |tried| match source {
                 Some(source) => Some(source).filter(|&source| !tried.classes.has(source)),
-                None => Some(self.donor(to, true, now, tried)?.class),
+                None => Some(self.donor(to, true, tried)?.class),
             });
         }
         self.moves.wanted.store(0, Relaxed);
@@ -802,13 +776,15 @@ impl Cache {
     pub(super) fn reclaim_dead_tails(&self, lru: &mut ClassLru, now: RelTime) {
         for segment in Segment::ALL {
             for _ in 0..TAILS {
-                let Some(tail) = lru.tail(segment) else { break };
+                let Some(tail) = lru.segments.tail(segment) else {
+                    break;
+                };
                 let unfetched = self.items.state(tail) & state::FETCHED == 0;
                 if self.life(tail, now) == Lookup::Found || !self.unlink_from_tail(lru, tail) {
                     break;
                 }
-                lru.counters.reclaimed += 1;
-                lru.counters.expired_unfetched += u64::from(unfetched);
+                lru.segments.counters.reclaimed += 1;
+                lru.segments.counters.expired_unfetched += u64::from(unfetched);
             }
         }
     }

@@ -8,15 +8,16 @@
 //!     slot's removal).
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use crossbeam::utils::CachePadded;
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
 
+use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
-use super::lru::{Balance, ClassLru, LruCounters, Segment};
+use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::reclaim::PageMoves;
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
@@ -44,7 +45,10 @@ pub struct CacheConfig {
 pub struct Tuning {
     /// Off with `-M`.
     pub may_evict: AtomicBool,
+    /// Off with `lru mode flat`: then a policy of several segments gives way to a flat LRU.
     pub segmented: AtomicBool,
+    /// A [`Policy`], as its number.
+    pub eviction: AtomicU8,
     pub hot_lru_pct: AtomicU32,
     pub warm_lru_pct: AtomicU32,
     /// An item stays in HOT no longer than this part of COLD's age; in thousandths.
@@ -70,6 +74,7 @@ impl Default for Tuning {
         Tuning {
             may_evict: AtomicBool::new(true),
             segmented: AtomicBool::new(true),
+            eviction: AtomicU8::new(Policy::default() as u8),
             hot_lru_pct: AtomicU32::new(20),
             warm_lru_pct: AtomicU32::new(40),
             hot_max_factor_milli: AtomicU32::new(200),
@@ -89,12 +94,31 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// How the segments are to be kept.
-    pub(super) fn balance(&self) -> Balance {
+    /// The eviction policy in force.
+    #[inline]
+    pub fn policy(&self) -> Policy {
+        let policy = Policy::ALL[usize::from(self.eviction.load(Relaxed)) % Policy::ALL.len()];
+        if policy.is_segmented() && !self.segmented.load(Relaxed) {
+            return Policy::Lru;
+        }
+        policy
+    }
+
+    /// True if an item that ends then goes to TEMP.
+    fn is_temporary(&self, expires_at: RelTime, now: RelTime) -> bool {
+        let ttl_s = self.temporary_ttl_s.load(Relaxed);
+        let short = |ttl_s| expires_at != RelTime::NEVER && expires_at.since(now) <= ttl_s;
+        u32::try_from(ttl_s).is_ok_and(short) && self.policy().is_segmented()
+    }
+
+    /// How the segments are to be kept when an item is stored.
+    #[inline]
+    pub(super) fn balance(&self) -> Balance<'static> {
         Balance {
-            segmented: self.segmented.load(Relaxed),
             hot_pct: self.hot_lru_pct.load(Relaxed) as usize,
             warm_pct: self.warm_lru_pct.load(Relaxed) as usize,
+            in_background: false,
+            too_old: &|_, _, _| false,
         }
     }
 }
@@ -273,7 +297,7 @@ impl Cache {
         if let Err(AllocError::OutOfMemory) = made
             && let Ok(class) = self.items.class_for(spec)
         {
-            self.lru(class).counters.outofmemory += 1;
+            self.lru(class).segments.counters.outofmemory += 1;
         }
         made
     }
@@ -293,14 +317,12 @@ impl Cache {
         self.items.item_bytes_max()
     }
 
-    /// A CAS unique that was never given out before.
+    /// A CAS unique that was never given out before; 0 with `-C`. Called once a store: the count is also the clock of
+    /// stores that `reclaim` compares classes by.
     #[inline]
     pub fn next_cas(&self) -> u64 {
-        if self.items.use_cas() {
-            self.cas.next()
-        } else {
-            0
-        }
+        let cas = self.cas.next();
+        if self.items.use_cas() { cas } else { 0 }
     }
 
     /// Ends every item stored before now.
@@ -370,16 +392,16 @@ impl Cache {
         let slabs = self.items.slabs().class_stats(class);
         let lru = self.lru(class);
         let age = |segment| {
-            let tail = lru.tail(segment);
+            let tail = lru.segments.tail(segment);
             tail.map_or(0, |tail| now.since(self.items.accessed_at(tail)))
         };
         ClassReport {
             class,
             slabs,
-            counts: Segment::ALL.map(|segment| lru.list(segment).count),
+            counts: Segment::ALL.map(|segment| lru.segments.list(segment).count),
             ages_s: Segment::ALL.map(age),
             mem_requested: lru.requested_bytes,
-            lru: lru.counters,
+            lru: lru.segments.counters,
         }
     }
 
@@ -387,7 +409,7 @@ impl Cache {
     pub fn reset_counters(&self) {
         for class in self.items.slabs().classes() {
             let mut lru = self.lru(class);
-            lru.counters = LruCounters::default();
+            lru.segments.counters = LruCounters::default();
         }
         self.counters.malloc_fails.store(0, Relaxed);
         self.moves.reset();
@@ -477,12 +499,7 @@ impl<'c> Entry<'c> {
     #[inline]
     pub fn bump(&mut self) {
         let (items, handle) = (&self.cache.items, self.handle());
-        let bits = items.state(handle);
-        if bits & state::FETCHED == 0 {
-            items.set_bits(handle, state::FETCHED);
-        } else if bits & state::ACTIVE == 0 {
-            items.set_bits(handle, state::ACTIVE);
-        }
+        items.count_use(handle);
         self.note_access();
     }
 
@@ -497,7 +514,14 @@ impl<'c> Entry<'c> {
 
     /// Gives the item another end. Panics without an item.
     pub fn touch(&mut self, expires_at: RelTime) {
-        self.cache.items.set_expires_at(self.handle(), expires_at);
+        let (cache, handle) = (self.cache, self.handle());
+        let set_end = || cache.items.set_expires_at(handle, expires_at);
+        if cache.tuning.policy() == Policy::Ttl {
+            let mut lru = cache.lru(cache.class_of(handle));
+            lru.touch(&cache.items, handle, set_end);
+        } else {
+            set_end();
+        }
     }
 
     /// Gives the item another CAS unique. Panics without an item.
@@ -587,18 +611,26 @@ impl<'c> Entry<'c> {
             }
         });
         let class = cache.class_of(handle);
-        let keep = cache.tuning.balance();
-        let segment = cache.segment_for(items.expires_at(handle), self.now, keep);
         let old = old.map(|found| found.handle);
+        let newcomer = Newcomer {
+            handle,
+            hash: self.hash,
+            replaced: old.map(|old| Segment::of(items.state(old))),
+            arrives: old.is_none_or(|old| cache.class_of(old) != class),
+            is_temporary: cache
+                .tuning
+                .is_temporary(items.expires_at(handle), self.now),
+        };
         {
             let mut lru = cache.lru(class);
+            lru.follow(items, cache.tuning.policy());
             if let Some(old) = old
                 && cache.class_of(old) == class
             {
                 lru.unlink(items, old);
             }
-            lru.link(items, handle, segment);
-            lru.balance(items, keep);
+            lru.link(items, newcomer, cache.cas.last());
+            lru.tidy(items, cache.tuning.balance());
         }
         if let Some(old) = old {
             let old_class = cache.class_of(old);
@@ -624,20 +656,6 @@ impl<'c> Entry<'c> {
             .slot
             .or_else(|| find().map(|(slot, _)| slot))
             .expect("an entry's item is in the table")
-    }
-}
-
-impl Cache {
-    fn segment_for(&self, expires_at: RelTime, now: RelTime, keep: Balance) -> Segment {
-        if !keep.segmented {
-            return Segment::Cold;
-        }
-        let temp_ttl = self.tuning.temporary_ttl_s.load(Relaxed);
-        if temp_ttl >= 0 && expires_at != RelTime::NEVER && expires_at.since(now) <= temp_ttl as u32
-        {
-            return Segment::Temp;
-        }
-        Segment::Hot
     }
 }
 
@@ -761,7 +779,7 @@ impl Cache {
         for class in self.items.slabs().classes() {
             let lru = self.lru(class);
             lru.check_invariants(&self.items);
-            listed += lru.count();
+            listed += lru.segments.count();
         }
         assert_eq!(linked, listed, "I2: table and LRU hold the same items");
     }

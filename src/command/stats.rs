@@ -574,6 +574,7 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("hash_algorithm", settings.hash_algorithm);
     lines.switch("lru_maintainer_thread", tuning.lru_maintainer.load(Relaxed));
     lines.switch("lru_segmented", tuning.segmented.load(Relaxed));
+    lines.stat("eviction", tuning.policy().name());
     loaded!(lines, tuning, hot_lru_pct warm_lru_pct);
     lines.stat(
         "hot_max_factor",

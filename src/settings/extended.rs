@@ -4,6 +4,9 @@ use super::options::{Opt, flag, not_built, value};
 use super::values::{decimal, slab_sizes, text, whole};
 use super::{PAGE_BYTES, Settings, tls};
 
+/// The policies of `-o eviction=`; the server's tests hold them to those the cache has.
+pub(crate) const POLICIES: [&str; 7] = ["s3fifo", "slru", "lru", "lfu", "fifo", "random", "ttl"];
+
 /// All extended options, in the order of the help text.
 pub(super) static EXTENDED: &[Opt] = &[
     flag(
@@ -160,6 +163,18 @@ pub(super) static EXTENDED: &[Opt] = &[
         "no_chunked_items",
         |s| s.slab_chunk_bytes_max = PAGE_BYTES,
         "chain no items: the largest chunk is a page, and -I at most 1m",
+    ),
+    value(
+        "",
+        "eviction",
+        ("NAME", "s3fifo"),
+        |s, v| {
+            let known = POLICIES.into_iter().find(|name| *name == v);
+            known
+                .map(|name| s.eviction = name)
+                .ok_or_else(|| format!("eviction must be one of {}", POLICIES.join(", ")))
+        },
+        "who gives way when memory is full: s3fifo, slru (memcached's), lru, lfu, fifo, random, ttl",
     ),
     flag(
         "",
@@ -320,7 +335,6 @@ pub(super) static EXTENDED: &[Opt] = &[
     flag("", "debugtime", |s| s.debugtime = true, ""),
     not_built("", "drop_privileges", "", "a system call filter"),
     not_built("", "sock_cookie_id", "ID", "socket marks"),
-    not_built("", "eviction", "NAME", "a choice of eviction policy"),
     value(
         "",
         "ssl_chain_cert",

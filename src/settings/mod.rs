@@ -14,7 +14,7 @@
 //! S4. What memcached knows and ketch does not do yet ends the start with one line; it is never silently ignored.
 
 mod conf_file;
-mod extended;
+pub(crate) mod extended;
 mod given;
 mod help;
 mod listen;
@@ -127,6 +127,8 @@ pub struct Settings {
     pub lru_crawler_tocrawl: u32,
     /// The maintainer thread balances the segments.
     pub lru_maintainer: bool,
+    /// The eviction policy's name.
+    pub eviction: &'static str,
     /// HOT, WARM and COLD segments instead of one flat list per class.
     pub lru_segmented: bool,
     /// Percent of a class that HOT may hold.
@@ -228,6 +230,7 @@ impl Default for Settings {
             lru_crawler_sleep_us: 100,
             lru_crawler_tocrawl: 0,
             lru_maintainer: true,
+            eviction: "s3fifo",
             lru_segmented: true,
             hot_lru_pct: 20,
             warm_lru_pct: 40,

@@ -582,8 +582,8 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-o proxy_config=x: not built yet: proxy mode",
         ),
         (
-            "-o eviction=lfu",
-            "-o eviction=lfu: not built yet: a choice of eviction policy",
+            "-o eviction=mru",
+            "-o eviction=mru: eviction must be one of s3fifo, slru, lru, lfu, fifo, random, ttl",
         ),
         (
             "-o drop_privileges",

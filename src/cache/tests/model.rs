@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::cache::Policy;
 use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{ClassMask, Lookup, Maintainer, PinnedValue};
 use std::sync::atomic::Ordering::Relaxed;
@@ -354,6 +355,15 @@ fn behaves_like_a_map_with_a_flat_lru() {
     live(21, 12, 1500, 6000, |cache| {
         cache.tuning.segmented.store(false, Relaxed)
     });
+}
+
+#[test]
+fn behaves_like_a_map_with_each_policy() {
+    for (seed, policy) in (22..).zip(Policy::ALL) {
+        live(seed, 12, 1500, 3000, |cache| {
+            cache.tuning.eviction.store(policy as u8, Relaxed)
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! All of it at once: threads that store, read, remove and pin; one that moves pages; one that walks over everything.
 
 use super::*;
+use crate::cache::Policy;
 use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{ClassMask, Maintainer, PinnedValue, WalkCursor};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -111,6 +112,12 @@ fn maintain(shared: &Shared, seed: u64) {
             std::thread::yield_now();
         }
         shared.cache.request_crawl(ClassMask::ALL);
+        let tuning = &shared.cache.tuning;
+        if tuning.policy() != Policy::Ttl && rng.below(5) == 0 {
+            // All but ttl, which has to know of every touch from the start.
+            let policy = Policy::ALL[rng.below(Policy::ALL.len() - 1)];
+            tuning.eviction.store(policy as u8, Relaxed);
+        }
         if rng.below(50) == 0 {
             shared.cache.flush_now(shared.now());
         }
@@ -135,7 +142,12 @@ fn walk(shared: &Shared) {
 }
 
 fn all_at_once(megabytes: usize, keys: usize, steps: usize, len: fn(&mut Rng) -> usize) {
+    under(Policy::default(), megabytes, keys, steps, len);
+}
+
+fn under(policy: Policy, megabytes: usize, keys: usize, steps: usize, len: fn(&mut Rng) -> usize) {
     let shared = Shared::new(megabytes);
+    shared.cache.tuning.eviction.store(policy as u8, Relaxed);
     let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| maintain(&shared, 99));
@@ -180,6 +192,11 @@ fn threads_over_few_keys() {
 #[test]
 fn threads_over_many_keys() {
     all_at_once(24, 20_000, 12_000, any);
+}
+
+#[test]
+fn threads_over_items_in_the_order_of_their_ends() {
+    under(Policy::Ttl, 16, 20_000, 12_000, any);
 }
 
 #[test]

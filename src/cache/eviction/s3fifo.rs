@@ -1,0 +1,88 @@
+//! s3fifo: a small queue that sorts out what is asked for once, a main queue for the rest, and a memory of what the small
+//! one has turned away (S3-FIFO: Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction",
+//! SOSP 2023).
+//!
+//! ```text
+//!   store --> HOT (small) --- never read ---> evicted, its hash --> ghost
+//!    |          | read                                               |
+//!    |          v                                                    |
+//!    +-----> COLD (main) <--- stored again while the ghost knows it -+
+//!             tail: read --> head again, one read less; not read --> evicted
+//! ```
+//!
+//! Most keys of most loads are asked for once or twice and then long not at all; they pass through the small queue and
+//! take little room from the others. The paper's ghost is as long as the main queue; on the traces of docs/eviction.md
+//! twice the class's items miss 1.2 % less on the mean, and 10 % less on loops (multi3).
+//!
+//! Costs: 8 to 12 bytes an item for the ghost, beside the item memory.
+
+use slab_alloc::ChunkHandle;
+
+use super::super::item::Items;
+use super::super::lru::{Balance, Segment, Segments};
+use super::super::table::KeyHash;
+use super::ghost::Ghost;
+use super::{Eviction, LOOKS, Sight, bring_home};
+
+/// The small queue's share of a class's items, in percent: on the same traces 5, 10 and 20 % miss 8.9, 8.6 and 7.9 % less
+/// than LRU.
+const SMALL_PCT: usize = 5;
+/// Hashes remembered for each item the class holds.
+const GHOSTS_PER_ITEM: usize = 2;
+
+#[derive(Debug, Default)]
+pub struct S3Fifo {
+    ghost: Ghost,
+}
+
+const SMALL: Segment = Segment::Hot;
+const MAIN: Segment = Segment::Cold;
+
+impl Eviction for S3Fifo {
+    fn place(&mut self, _: &Segments, hash: KeyHash, replaced: Option<Segment>) -> Segment {
+        if self.ghost.take(hash) || replaced == Some(MAIN) {
+            MAIN
+        } else {
+            SMALL
+        }
+    }
+
+    fn victim(&mut self, segments: &mut Segments, sight: &Sight<'_>) -> Option<ChunkHandle> {
+        let items = sight.items;
+        for _ in 0..LOOKS {
+            let (small, main) = (segments.list(SMALL).count, segments.list(MAIN).count);
+            let from = if small * 100 > (small + main) * SMALL_PCT {
+                SMALL
+            } else {
+                MAIN
+            };
+            let Some(tail) = segments.tail(from) else {
+                break;
+            };
+            let uses = items.uses(tail);
+            if uses == 0 || (sight.is_dead)(tail) {
+                return Some(tail);
+            }
+            if from == SMALL {
+                segments.counters.moves_to_cold += 1;
+                items.set_uses(tail, 0);
+            } else {
+                segments.counters.moves_within_lru += 1;
+                items.set_uses(tail, uses - 1);
+            }
+            segments.shift(items, tail, MAIN);
+        }
+        segments.oldest()
+    }
+
+    fn evicted(&mut self, hash: KeyHash, from: Segment, room: usize) {
+        if from == SMALL {
+            self.ghost.hold(room * GHOSTS_PER_ITEM);
+            self.ghost.insert(hash);
+        }
+    }
+
+    fn tidy(&mut self, segments: &mut Segments, items: &Items, _: Balance) -> bool {
+        bring_home(segments, items, &[SMALL, MAIN], MAIN)
+    }
+}
