@@ -22,7 +22,7 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 use super::output::Output;
 use super::retrieval;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, ItemView, KeyHash, Segment};
+use crate::cache::{Entry, ItemSpec, ItemView, KeyHash};
 use crate::clock::RelTime;
 
 /// `mg`.
@@ -84,14 +84,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     line.end();
 
     if request.want_value {
-        let item = entry
-            .item()
-            .expect("the item was found above and the stripe is still locked");
-        if item.is_large() {
-            out.value(entry.pin());
-        } else {
-            out.bytes(item.value());
-        }
+        retrieval::write_value(&entry, out);
         out.bytes(CRLF);
     }
     // Only now, so that `h` and `l` tell of the accesses before this one.
@@ -131,14 +124,7 @@ fn count(ctx: Ctx<'_>, request: &MetaGet<'_>, entry: &Entry<'_>, key: &[u8], cre
         }
         Some(item) if created => {
             ctx.stats.general.cmd_get.inc();
-            let class = &ctx.stats.classes[item.class().index()];
-            class.get_hits.inc();
-            match item.segment() {
-                Segment::Hot => class.hits_to_hot.inc(),
-                Segment::Warm => class.hits_to_warm.inc(),
-                Segment::Cold => class.hits_to_cold.inc(),
-                Segment::Temp => class.hits_to_temp.inc(),
-            }
+            retrieval::count_hit(ctx, &item);
             ctx.shared.prefixes.count_get(key, false);
         }
         _ => retrieval::count_lookup(ctx, entry, key),

@@ -5,7 +5,7 @@ use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Status, Touch, binary};
 
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, KeyHash, Lookup, Segment};
+use crate::cache::{Entry, ItemView, KeyHash, Lookup, Segment};
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
 /// buffers), few enough to stay in the first-level cache.
@@ -89,13 +89,19 @@ pub(super) fn get_one<'c>(
         value_len as u32,
         cas,
     );
-    if item.is_large() {
-        out.value(entry.pin());
-    } else {
-        out.bytes(item.value());
-    }
+    write_value(&entry, out);
     out.bytes(CRLF);
     entry.bump();
+}
+
+/// Adds the value of the entry's item: a small one copied, a large one by reference. Nothing without an item.
+#[inline]
+pub(super) fn write_value<'c>(entry: &Entry<'c>, out: &mut Output<'c>) {
+    match entry.item() {
+        Some(item) if item.is_large() => out.value(entry.pin()),
+        Some(item) => out.bytes(item.value()),
+        None => {}
+    }
 }
 
 /// Binary get, gat and touch, with or without the key.
@@ -134,12 +140,8 @@ pub(super) fn get_binary<'c>(
     };
     let (flags, cas) = (item.client_flags(), item.cas());
     binary::value_head(&mut out.buf, head, flags, key, value_len, cas);
-    if !request.want_value {
-        // All is said.
-    } else if item.is_large() {
-        out.value(entry.pin());
-    } else {
-        out.bytes(item.value());
+    if request.want_value {
+        write_value(&entry, out);
     }
     entry.bump();
 }
@@ -151,14 +153,7 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
     general.cmd_get.inc();
     match (entry.lookup(), entry.item()) {
         (Lookup::Found, Some(item)) => {
-            let class = &ctx.stats.classes[item.class().index()];
-            class.get_hits.inc();
-            match item.segment() {
-                Segment::Hot => class.hits_to_hot.inc(),
-                Segment::Warm => class.hits_to_warm.inc(),
-                Segment::Cold => class.hits_to_cold.inc(),
-                Segment::Temp => class.hits_to_temp.inc(),
-            }
+            count_hit(ctx, &item);
         }
         (lookup, _) => {
             general.get_misses.inc();
@@ -172,6 +167,19 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
     ctx.shared
         .prefixes
         .count_get(key, entry.lookup() == Lookup::Found);
+}
+
+/// Counts a hit where it happened: by class and by segment.
+#[inline]
+pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemView<'_>) {
+    let class = &ctx.stats.classes[item.class().index()];
+    class.get_hits.inc();
+    match item.segment() {
+        Segment::Hot => class.hits_to_hot.inc(),
+        Segment::Warm => class.hits_to_warm.inc(),
+        Segment::Cold => class.hits_to_cold.inc(),
+        Segment::Temp => class.hits_to_temp.inc(),
+    }
 }
 
 /// Counts a change of an expiry.
