@@ -72,18 +72,14 @@ impl<'c> Output<'c> {
     pub fn slices<'s>(&'s self, slices: &mut Vec<IoSlice<'s>>) {
         let mut at = self.written;
         for (offset, value) in &self.pins {
-            if slices.len() >= SLICES_MAX {
-                return;
-            }
             if *offset > at {
                 slices.push(IoSlice::new(&self.buf[at..*offset]));
                 at = *offset;
             }
-            let room = SLICES_MAX - slices.len().min(SLICES_MAX);
-            let before = slices.len();
+            let room = SLICES_MAX - slices.len();
             slices.extend(value.unsent(room).map(IoSlice::new));
-            let given: usize = slices[before..].iter().map(|slice| slice.len()).sum();
-            if given < value.unsent_len() {
+            // What does not fit now comes with the next write: it must not be overtaken.
+            if slices.len() >= SLICES_MAX {
                 return;
             }
         }
