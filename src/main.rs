@@ -15,11 +15,6 @@ use log::LevelFilter;
 const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
 
-/// Descriptors beyond the clients' connections: listeners, polls, wakers, files, and room for refusing a connection.
-const FILES_RESERVED: u64 = 64;
-/// Descriptors of one worker besides its UDP sockets: its poll and its waker.
-const FILES_PER_THREAD: u64 = 4;
-
 fn main() -> ExitCode {
     let args = env::args_os()
         .skip(1)
@@ -120,13 +115,7 @@ fn open_log_file(settings: &Settings) -> Result<Option<File>, String> {
 }
 
 fn raise_limits(settings: &Settings) {
-    let udp_addrs: usize = settings
-        .udp_listen
-        .iter()
-        .map(|listen| listen.addrs.len())
-        .sum();
-    let per_thread = FILES_PER_THREAD + udp_addrs as u64;
-    let needed = settings.conns_max as u64 + settings.threads as u64 * per_thread + FILES_RESERVED;
+    let needed = (settings.conns_max + settings.files_reserved()) as u64;
     match warn_of("limit on open files", sys::raise_open_files(needed)) {
         Some(files) if files < needed => log::warn!(
             "-c {}: needs {needed} open files, the limit is {files}; raise it or start as root",

@@ -13,7 +13,7 @@ use std::time::Duration;
 use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
-use crate::cache::{Cache, CacheConfig, Maintainer, Policy, STEPS_PER_S};
+use crate::cache::{Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
 use crate::command::{Certs, Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
@@ -27,8 +27,6 @@ const HASH_POWER: u32 = 16;
 const PAGES_MIN: usize = 1024;
 /// The smallest slab page, in bytes: two of the largest chunks.
 const PAGE_BYTES_MIN: usize = 64 << 10;
-/// Bytes an item spends besides key and value: the header with its CAS unique.
-const ITEM_HEAD_BYTES: usize = 32;
 
 /// A server with its sockets bound.
 #[derive(Debug)]

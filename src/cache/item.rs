@@ -55,11 +55,13 @@ pub const HEADER_BYTES: usize = 24;
 const CAS_BYTES: usize = 8;
 /// In a continuation chunk: the head of its item (where an LRU link stands in a head).
 const CONTINUED_HEAD: usize = 4;
+/// Bytes an item spends before its key: header and CAS unique.
+pub const ITEM_HEAD_BYTES: usize = HEADER_BYTES + CAS_BYTES;
 const _: () = assert!(
-    HEADER_BYTES + CAS_BYTES == 32,
+    ITEM_HEAD_BYTES == 32,
     "an item spends 32 bytes before its key"
 );
-const _: () = assert!(HEADER_BYTES + CAS_BYTES <= slab_alloc::HEADER_ZEROED);
+const _: () = assert!(ITEM_HEAD_BYTES <= slab_alloc::HEADER_ZEROED);
 
 /// Values of at least so many bytes are sent from their chunk instead of being copied to the write buffer: about where
 /// the bookkeeping of one reference costs as much as the copy.

@@ -23,7 +23,7 @@ mod table;
 
 pub use crawler::{ClassMask, WalkCursor};
 pub use eviction::Policy;
-pub use item::{AllocError, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
+pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
 pub use lru::{LruCounters, Segment};
 pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use reclaim::{MoveError, MoveStats};

@@ -20,9 +20,6 @@ use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Se
 use crate::settings::{Tls, WireProtocol};
 use crate::sys;
 
-/// Descriptors that are no client's: what the start raises the limit on open files by, and as much for each worker.
-const RESERVED_FDS: usize = 64;
-const RESERVED_FDS_PER_THREAD: usize = 4;
 /// memcached's seconds for the TEMP segment, shown while it is not used.
 const TEMPORARY_TTL_S: u32 = 61;
 
@@ -244,10 +241,7 @@ fn about_connections(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     loaded!(lines, connections, read_buf_count read_buf_bytes);
     lines.zeros(&["read_buf_bytes_free"]);
     fields!(lines, general, read_buf_oom);
-    lines.stat(
-        "reserved_fds",
-        RESERVED_FDS + RESERVED_FDS_PER_THREAD * settings.threads,
-    );
+    lines.stat("reserved_fds", settings.files_reserved());
 }
 
 fn about_commands(ctx: Ctx<'_>, lines: &mut Lines<'_>) {

@@ -32,6 +32,11 @@ use given::Given;
 pub use listen::{Listen, WireProtocol};
 pub use tls::{ClientCert, Tls, TlsVersion};
 
+/// Descriptors beyond the clients' connections: listeners, files, and room for refusing a connection.
+const FILES_RESERVED: usize = 64;
+/// Descriptors of one worker besides its UDP sockets: its poll and its waker.
+const FILES_PER_THREAD: usize = 4;
+
 /// Bytes of one slab page, the upper bound of a chunk.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -335,6 +340,16 @@ pub fn parse(
 }
 
 impl Settings {
+    /// Descriptors that are no client's: listeners, files, polls, wakers, UDP sockets, and room for refusing a connection.
+    pub fn files_reserved(&self) -> usize {
+        let udp_addrs: usize = self
+            .udp_listen
+            .iter()
+            .map(|listen| listen.addrs.len())
+            .sum();
+        self.threads * (FILES_PER_THREAD + udp_addrs) + FILES_RESERVED
+    }
+
     /// Checks what no option can check alone, and fills in what depends on several.
     fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         self.check_sizes(given)?;
