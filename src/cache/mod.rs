@@ -18,6 +18,7 @@ mod item;
 mod lru;
 mod maintainer;
 mod reclaim;
+mod sizing;
 mod store;
 mod table;
 

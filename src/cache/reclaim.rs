@@ -438,7 +438,9 @@ impl Cache {
             let longer = longest
                 .as_ref()
                 .is_none_or(|longest| (lease, pages) > (longest.lease, longest.pages));
-            if pages > usize::from(!pressing) && longer {
+            // A class that gets no items any more needs no page either.
+            let keeps = usize::from(!pressing && slabs.is_open(other));
+            if pages > keeps && longer {
                 longest = Some(Donor {
                     class: other,
                     pages,

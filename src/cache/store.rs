@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use crossbeam::utils::CachePadded;
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
 
+use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
@@ -147,7 +148,7 @@ pub struct Cache {
     /// Counts of the whole store.
     pub counters: CacheCounters,
     /// Classes a client asked to be crawled (`lru_crawler crawl`).
-    pub(super) crawl_wanted: AtomicU64,
+    pub(super) crawl_wanted: Mutex<ClassMask>,
 }
 
 /// What an entry found.
@@ -193,7 +194,7 @@ impl Cache {
             cas: CasSource::default(),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
-            crawl_wanted: AtomicU64::new(0),
+            crawl_wanted: Mutex::default(),
         })
     }
 

@@ -91,6 +91,8 @@ pub struct Settings {
     pub growth_factor: f64,
     /// `-n`: least bytes a chunk has for key, value and client flags.
     pub chunk_bytes_min: usize,
+    /// Slab classes are those of `-f` and `-n`, because one of them was given; else they follow the items' sizes.
+    pub fixed_classes: bool,
     /// Largest chunk; items above it are chained. At most a page and at most `item_bytes_max`.
     pub slab_chunk_bytes_max: usize,
     /// Chunk sizes given one by one, ascending; empty means they come from `growth_factor`.
@@ -214,8 +216,9 @@ impl Default for Settings {
             reqs_per_event: 20,
             memory_limit_bytes: 64 << 20,
             item_bytes_max: 1 << 20,
-            growth_factor: 1.14,
+            growth_factor: 1.25,
             chunk_bytes_min: 48,
+            fixed_classes: false,
             slab_chunk_bytes_max: SLAB_CHUNK_BYTES_MAX,
             slab_sizes: Vec::new(),
             huge_pages: false,
