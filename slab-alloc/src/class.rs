@@ -71,8 +71,7 @@ pub enum Sizes {
         /// The largest chunk; at most a page.
         chunk_max: usize,
     },
-    /// From `chunk_min` on in steps of a few percent, see [`fine`]; open at first are classes that
-    /// are each larger by `growth_factor` at least.
+    /// From `chunk_min` on in steps of a few percent; open at first are classes that are each larger by `growth_factor` at least, and the powers of two, of which chains are made.
     Adaptive {
         /// The smallest chunk.
         chunk_min: usize,
@@ -161,7 +160,7 @@ impl Sizes {
         let mut open: Vec<bool> = sizes
             .iter()
             .map(|&size| {
-                let opens = size as f64 >= last as f64 * growth_factor;
+                let opens = size.is_power_of_two() || size as f64 >= last as f64 * growth_factor;
                 if opens {
                     last = size;
                 }

@@ -15,7 +15,7 @@
 use slab_alloc::ChunkHandle;
 
 use super::eviction::{Eviction, Policy, Sight};
-use super::item::{Items, state};
+use super::item::{Items, state, uses};
 use super::table::KeyHash;
 
 /// Steps of tidying when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
@@ -335,6 +335,27 @@ impl ClassLru {
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.
     pub fn is_worth_moving(&self, bits: u16) -> bool {
         self.eviction.is_worth_moving(bits)
+    }
+
+    /// Lets the hand go over so many of the oldest items, and gives those that were read another round; true if they were
+    /// most of them.
+    pub fn earns_its_keep(&mut self, items: &Items, count: usize) -> bool {
+        let (mut read, mut seen) = (0, 0);
+        // The read ones go to the head, and what stays at the tail was not read.
+        let mut next = self.segments.oldest();
+        while let Some(handle) = next
+            && seen < count
+        {
+            next = items.prev(handle);
+            seen += 1;
+            let bits = items.state(handle);
+            if uses(bits) > 0 && self.is_worth_moving(bits) {
+                read += 1;
+                items.set_uses(handle, 0);
+                self.segments.shift(items, handle, Segment::of(bits));
+            }
+        }
+        read * 2 > seen
     }
 
     /// A few steps towards the segments' shares.

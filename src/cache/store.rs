@@ -187,7 +187,12 @@ impl Cache {
         let buckets_log2 = config.hash_power.saturating_sub(2);
         Ok(Cache {
             items: Items::new(slabs, config.use_cas, config.item_bytes_max),
-            table: Table::new(stripe_bits, buckets_log2, config.hash_expand)?,
+            table: Table::new(
+                stripe_bits,
+                buckets_log2,
+                config.hash_expand,
+                config.slabs.limit_bytes,
+            )?,
             lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
             flush: FlushMark::default(),
             moves: PageMoves::default(),

@@ -469,7 +469,7 @@ mod tests {
             ("lru tune 10 20 0.3 1.5", "OK|"),
             ("lru_crawler crawl 1,2,63", "OK|"),
             ("lru_crawler crawl 0", "BADCLASS invalid class id|"),
-            ("lru_crawler crawl 64", "BADCLASS invalid class id|"),
+            ("lru_crawler crawl 256", "BADCLASS invalid class id|"),
             ("lru_crawler metadump 1,x", "BADCLASS invalid class id|"),
             (
                 "lru_crawler enable",

@@ -676,7 +676,7 @@ mod tests {
                 "stats cachedump 1 -1",
                 "CLIENT_ERROR bad command line format|",
             ),
-            ("stats cachedump 64 1", "CLIENT_ERROR Illegal slab id|"),
+            ("stats cachedump 256 1", "CLIENT_ERROR Illegal slab id|"),
             ("stats cachedump 63 1", "END|"),
         ]);
     }

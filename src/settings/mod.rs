@@ -216,7 +216,7 @@ impl Default for Settings {
             reqs_per_event: 20,
             memory_limit_bytes: 64 << 20,
             item_bytes_max: 1 << 20,
-            growth_factor: 1.25,
+            growth_factor: 1.14,
             chunk_bytes_min: 48,
             fixed_classes: false,
             slab_chunk_bytes_max: SLAB_CHUNK_BYTES_MAX,

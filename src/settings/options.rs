@@ -229,7 +229,7 @@ pub(super) static OPTIONS: &[Opt] = &[
             whole("chunk size", v, 1..=512usize << 10, "bytes")
                 .map(|bytes| (s.chunk_bytes_min, s.fixed_classes) = (bytes, true))
         },
-        "least bytes a chunk has for key, value and flags; then too classes are fixed, -f 1.25 unless given",
+        "least bytes a chunk has for key, value and flags; then too classes are fixed, -f 1.14 unless given",
     ),
     flag(
         "L",

@@ -106,9 +106,7 @@ fn each_option_changes_its_setting() {
         ("-f 1.3", |s| {
             (s.growth_factor, s.fixed_classes) = (1.3, true)
         }),
-        ("-f 2", |s| {
-            (s.growth_factor, s.fixed_classes) = (2.0, true)
-        }),
+        ("-f 2", |s| (s.growth_factor, s.fixed_classes) = (2.0, true)),
         ("-n 100", |s| {
             (s.chunk_bytes_min, s.fixed_classes) = (100, true)
         }),
