@@ -337,25 +337,26 @@ impl ClassLru {
         self.eviction.is_worth_moving(bits)
     }
 
-    /// Lets the hand go over so many of the oldest items, and gives those that were read another round; true if they were
-    /// most of them.
+    /// True if nearly all of so many of the oldest items were read; they get another round then.
     pub fn earns_its_keep(&mut self, items: &Items, count: usize) -> bool {
-        let (mut read, mut seen) = (0, 0);
-        // The read ones go to the head, and what stays at the tail was not read.
-        let mut next = self.segments.oldest();
-        while let Some(handle) = next
-            && seen < count
-        {
-            next = items.prev(handle);
-            seen += 1;
+        let older = |&handle: &ChunkHandle| items.prev(handle);
+        let oldest: Vec<_> = std::iter::successors(self.segments.oldest(), older)
+            .take(count)
+            .collect();
+        let was_read = |&&handle: &&ChunkHandle| {
             let bits = items.state(handle);
-            if uses(bits) > 0 && self.is_worth_moving(bits) {
-                read += 1;
+            uses(bits) > 0 && self.is_worth_moving(bits)
+        };
+        let read = oldest.iter().filter(was_read).count();
+        let earns = read * 10 >= oldest.len() * 9;
+        if earns {
+            for handle in oldest {
                 items.set_uses(handle, 0);
-                self.segments.shift(items, handle, Segment::of(bits));
+                let segment = Segment::of(items.state(handle));
+                self.segments.shift(items, handle, segment);
             }
         }
-        read * 2 > seen
+        earns
     }
 
     /// A few steps towards the segments' shares.

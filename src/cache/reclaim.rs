@@ -15,7 +15,7 @@
 //! burst changes the shares. So a class that evicts takes a page from the class of the longest lease, if that would
 //! still be longer than its own without the page (else it would soon go back). A change of sizes is followed at once:
 //! what is not stored any more leases for long. What is not stored any more but read all the time, though, earns its keep:
-//! each time a page is wanted of a class its hand goes on, and while most of what it meets was read since it last came
+//! each time a page is wanted of a class its hand goes on, and while nearly all it meets was read since it last came
 //! by, the class keeps its pages. What is read often in the page, or young, is moved to other chunks of
 //! its class (rescued) in exchange for that class's own victims; the rest is evicted.
 //!
