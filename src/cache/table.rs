@@ -61,7 +61,7 @@ const LANES: u64 = 0x0001_0001_0001_0001;
 #[inline]
 fn lanes_equal(word: u64, tag: u16) -> u64 {
     const LOW: u64 = LANES * 0x7fff;
-    let differ = word ^ LANES * u64::from(tag);
+    let differ = word ^ (LANES * u64::from(tag));
     // The sum carries into the highest bit unless the lower ones are all 0, and never into the next lane.
     !(((differ & LOW) + LOW) | differ | LOW)
 }

@@ -460,7 +460,7 @@ impl<'c> Session<'c> {
         out: &mut Output<'c>,
     ) -> usize {
         let keys = get.keys.0;
-        let done = retrieval::get(ctx, get.verb, keys, out);
+        let done = retrieval::get(ctx, get.verb, get.keys, out);
         if done < keys.len() {
             self.state = State::Keys(get.verb);
             return keys.as_ptr().addr() - input.as_ptr().addr() + done;
@@ -551,8 +551,7 @@ fn plan<'b>(
                 return None;
             }
             let keys = get.keys.0;
-            let single = !keys.is_empty() && !keys.contains(&b' ');
-            single.then(|| Key::plain(keys))
+            get.keys.is_single().then(|| Key::plain(keys))
         }
         Request::Store(store) => {
             let block_end = end.checked_add(usize::try_from(store.block_len()).ok()?)?;
