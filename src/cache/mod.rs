@@ -20,6 +20,7 @@ mod maintainer;
 mod reclaim;
 mod store;
 mod table;
+mod turnover;
 
 pub use crawler::{ClassMask, WalkCursor};
 pub use eviction::Policy;

@@ -277,7 +277,7 @@ impl Cache {
         };
         lru.follow(items, self.tuning.policy());
         for _ in 0..VICTIMS {
-            let Some(victim) = lru.victim(&sight) else {
+            let Some(victim) = lru.victim(&sight, self.cas.last()) else {
                 return false;
             };
             let dead = is_dead(victim);
