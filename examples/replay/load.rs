@@ -83,8 +83,9 @@ fn zipf(numbers: &str) -> Vec<u32> {
     (0..requests as u64).map(draw).collect()
 }
 
-pub fn key(id: u32) -> String {
-    format!("key:{id:08}")
+/// The key of an object in a part of the trace.
+pub fn key(part: usize, id: u32) -> String {
+    format!("key{part}:{id:08}")
 }
 
 /// How large values are.
@@ -145,7 +146,7 @@ impl Lens {
                 ranges.iter().map(part).collect()
             }
         };
-        let size = |id: u32| parts[0][id as usize] as usize + key(id).len();
+        let size = |id: u32| parts[0][id as usize] as usize + key(0, id).len();
         let bytes = trace.objects().map(size).sum();
         Lens {
             parts,
@@ -154,9 +155,13 @@ impl Lens {
         }
     }
 
-    /// The length of an object's value when request `n` comes.
-    pub fn of(&self, id: u32, n: usize) -> usize {
-        let part = n * self.parts.len() / self.requests;
+    /// The part of the trace that request `n` is in.
+    pub fn part(&self, n: usize) -> usize {
+        n * self.parts.len() / self.requests
+    }
+
+    /// The length of an object's value in a part of the trace.
+    pub fn of(&self, id: u32, part: usize) -> usize {
         self.parts[part][id as usize] as usize
     }
 }

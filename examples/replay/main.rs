@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
-//!         [--writes PERCENT] [--slices N] [--svg FILE] [--report]
+//!         [--writes PERCENT] [--renew] [--slices N] [--svg FILE] [--report]
 //! ```
 //!
 //! A trace has one object id a line (`.xz` is read through `xzcat`), or is drawn: `zipf:OBJECTS:THETA:REQUESTS`. Each
@@ -12,7 +12,8 @@
 //! `--room` is the memory limit in percent of the bytes of all objects. Sizes come from the id alone: all the same, or
 //! log-uniform over a factor of 80; they are scaled so that 5 % of all bytes are `--mb` megabytes, since memory goes to
 //! slab classes in whole pages. `--sizes 100-300/1000-4000` takes them as they are, log-uniform from 100 to 300 bytes in
-//! the first half of the trace and from 1000 to 4000 in the other, and then `--mb` is the memory limit itself.
+//! the first half of the trace and from 1000 to 4000 in the other, and then `--mb` is the memory limit itself. With
+//! `--renew` the objects of each such part have keys of their own, else an old value stays a hit until it is replaced.
 //!
 //! `--policy` drives the store itself, in this process; `--server` starts PROGRAM for each run and speaks to it over a
 //! socket. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
@@ -38,6 +39,7 @@ struct Options {
     write_pct: usize,
     slices: usize,
     svg: Option<String>,
+    renew: bool,
     report: bool,
 }
 
@@ -53,6 +55,7 @@ fn options() -> Options {
         write_pct: 0,
         slices: 1,
         svg: None,
+        renew: false,
         report: false,
     };
     let mut args = std::env::args().skip(1);
@@ -70,6 +73,7 @@ fn options() -> Options {
             "--writes" => options.write_pct = number(value()),
             "--slices" => options.slices = number(value()),
             "--svg" => options.svg = Some(value()),
+            "--renew" => options.renew = true,
             "--report" => options.report = true,
             _ => options.traces.push(arg),
         }
@@ -104,12 +108,13 @@ fn replay(trace: &Trace, lens: &Lens, target: &mut dyn Target, options: &Options
     let mut misses = vec![0; options.slices];
     let requests = trace.requests.len();
     for (n, &id) in trace.requests.iter().enumerate() {
-        let key = key(id);
+        let part = lens.part(n);
+        let key = key(if options.renew { part } else { 0 }, id);
         let hit = target.get(&key);
         misses[n * options.slices / requests] += usize::from(!hit);
         // Spread evenly, and prime to whatever period a trace has.
         if !hit || n * 7919 % 100 < options.write_pct {
-            target.set(&key, lens.of(id, n));
+            target.set(&key, lens.of(id, part));
         }
     }
     misses
