@@ -22,13 +22,6 @@ use super::turnover::Turnover;
 /// Steps of tidying when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
 const TIDY_STEPS: usize = 2;
 
-/// How much more an item costs that is larger: its bytes, to this power. 1 would be right if the odds of another request
-/// fell as one over the time since the last; on the traces of docs/eviction.md they fall more slowly, with the power
-/// 1 / 1.5. With 1, 1.2, 1.5, 1.7 and 2 misses of mixed sizes are 15.3, 15.9, 15.7, 15.3 and 14.0 % fewer than memcached's.
-const LEASE_EXPONENT: f64 = 1.5;
-/// Bytes are counted in these, so that numbers stay small.
-const LEASE_UNIT_BYTES: f64 = 16.0;
-
 /// A part of the LRU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -302,13 +295,13 @@ impl ClassLru {
         self.eviction.evicted(hash, from, self.segments.count());
     }
 
-    /// What an item of the class costs on average: how long it has its place, in stores to the whole cache, of which
-    /// there were `stores`, weighed by its bytes. See `reclaim`.
+    /// What an item of the class costs on average: its bytes times how long it keeps its place without being asked for,
+    /// in stores to the whole cache, of which there were `stores`. See `reclaim`.
     pub fn lease(&self, stores: u64) -> u64 {
         let items = self.segments.count();
-        let bytes = self.requested_bytes as f64 / items.max(1) as f64;
-        let round = self.turnover.round(items, stores) as f64;
-        (round * (bytes / LEASE_UNIT_BYTES).powf(LEASE_EXPONENT)) as u64
+        let round = u128::from(self.turnover.round(items, stores));
+        let mean = round * u128::from(self.requested_bytes) / items.max(1) as u128;
+        u64::try_from(mean).unwrap_or(u64::MAX)
     }
 
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.

@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Memory goes to slab classes in pages, so that a policy can only choose among the items of one class. Between classes
-//! decides what an item costs: its bytes times how long it has them, from store to eviction (the lease,
+//! decides what an item costs: its bytes times how long it keeps its place without being asked for (the lease,
 //! [`ClassLru::lease`]). As long as the odds of being asked for fall with the time since the last request, roughly as one
 //! over it, the classes together miss least when the lease of all is the same: a large item must be asked for as many
 //! times more often as it takes the room of many small ones. Time is counted in stores, so that neither a pause nor a
 //! burst changes the shares. So a class that evicts takes a page from the class of the longest lease, if that would
-//! still be longer than its own without the page (else it would soon go back). A change of sizes is followed at once:
-//! what is not stored any more leases for long. What is read often in the page, or young, is moved to other chunks of
-//! its class (rescued) in exchange for that class's own victims; the rest is evicted.
+//! still be longer than its own without the page (else it would soon go back). After a change of sizes the class that is
+//! stored to no more gives page after page, until what is left of it is asked for so often that it costs less than the
+//! others' items. What is read often in the page, or young, is moved to other chunks of its class (rescued) in exchange
+//! for that class's own victims; the rest is evicted.
 //!
 //! R1. Everybody here comes from the LRU's side, against the lock order: stripes are only tried, and an item whose
 //!     stripe is busy is passed over.

@@ -64,3 +64,34 @@ impl Turnover {
         u64::try_from(passed / u128::from(steps)).unwrap_or(u64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_takes_as_many_steps_as_items() {
+        let mut turnover = Turnover::default();
+        assert_eq!(turnover.round(100, 5), 0);
+        // One step every ten stores, two of three of them for an item that stays.
+        for n in 0..1000u64 {
+            turnover.step(if n % 3 == 0 { 1 } else { 2 }, 100, n * 10);
+        }
+        let round = turnover.round(100, 10_000);
+        assert!((500..750).contains(&round), "{round}");
+        // Of fewer items than before, and of more than the marks tell of.
+        assert!((200..400).contains(&turnover.round(50, 10_000)));
+        assert!((5000..7000).contains(&turnover.round(1000, 10_000)));
+    }
+
+    #[test]
+    fn who_stands_still_grows_older_with_the_others_stores() {
+        let mut turnover = Turnover::default();
+        (0..1000).for_each(|n| turnover.step(1, 100, n));
+        let before = turnover.round(100, 1000);
+        let after = turnover.round(100, 6000);
+        assert!((4500..5500).contains(&(after - before)), "{before} {after}");
+        (0..300).for_each(|n| turnover.step(1, 100, 6000 + n));
+        assert!(turnover.round(100, 6300) < 150, "back to where it was");
+    }
+}
