@@ -2,18 +2,18 @@
 //!
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
-//!         [--writes PERCENT] [--renew] [--slices N] [--svg FILE] [--report]
+//!         [--old kept,written,renewed] [--slices N] [--svg FILE] [--report]
 //! ```
 //!
 //! A trace has one object id a line (`.xz` is read through `xzcat`), or is drawn: `zipf:OBJECTS:THETA:REQUESTS`. Each
-//! request is a get, and after a miss a set: so an application uses a cache. With `--writes` so many of a hundred
-//! requests are sets, whether the key is there or not.
+//! request is a get, and after a miss a set: so an application uses a cache.
 //!
 //! `--room` is the memory limit in percent of the bytes of all objects. Sizes come from the id alone: all the same, or
 //! log-uniform over a factor of 80; they are scaled so that 5 % of all bytes are `--mb` megabytes, since memory goes to
 //! slab classes in whole pages. `--sizes 100-300/1000-4000` takes them as they are, log-uniform from 100 to 300 bytes in
-//! the first half of the trace and from 1000 to 4000 in the other, and then `--mb` is the memory limit itself. With
-//! `--renew` the objects of each such part have keys of their own, else an old value stays a hit until it is replaced.
+//! the first half of the trace and from 1000 to 4000 in the other, and then `--mb` is the memory limit itself. `--old`
+//! says what becomes of values with the sizes of the part before: they stay hits until they are evicted, or one request
+//! in ten is a set whether the key is there or not, or the objects of each part have keys of their own.
 //!
 //! `--policy` drives the store itself, in this process; `--server` starts PROGRAM for each run and speaks to it over a
 //! socket. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
@@ -36,10 +36,9 @@ struct Options {
     policies: Vec<String>,
     servers: Vec<String>,
     server_options: Vec<String>,
-    write_pct: usize,
+    old: Vec<String>,
     slices: usize,
     svg: Option<String>,
-    renew: bool,
     report: bool,
 }
 
@@ -52,10 +51,9 @@ fn options() -> Options {
         policies: Vec::new(),
         servers: Vec::new(),
         server_options: Vec::new(),
-        write_pct: 0,
+        old: vec!["kept".into()],
         slices: 1,
         svg: None,
-        renew: false,
         report: false,
     };
     let mut args = std::env::args().skip(1);
@@ -70,10 +68,9 @@ fn options() -> Options {
             "--policy" => options.policies = list(value()),
             "--server" => options.servers = list(value()),
             "--options" => options.server_options = value().split(' ').map(str::to_owned).collect(),
-            "--writes" => options.write_pct = number(value()),
+            "--old" => options.old = list(value()),
             "--slices" => options.slices = number(value()),
             "--svg" => options.svg = Some(value()),
-            "--renew" => options.renew = true,
             "--report" => options.report = true,
             _ => options.traces.push(arg),
         }
@@ -104,16 +101,28 @@ impl Options {
 }
 
 /// Misses in each of so many equal parts of the trace.
-fn replay(trace: &Trace, lens: &Lens, target: &mut dyn Target, options: &Options) -> Vec<usize> {
-    let mut misses = vec![0; options.slices];
+fn replay(
+    trace: &Trace,
+    lens: &Lens,
+    old: &str,
+    slices: usize,
+    target: &mut dyn Target,
+) -> Vec<usize> {
+    let (write_pct, renewed) = match old {
+        "kept" => (0, false),
+        "written" => (10, false),
+        "renewed" => (0, true),
+        _ => panic!("old values are kept, written or renewed, not {old}"),
+    };
+    let mut misses = vec![0; slices];
     let requests = trace.requests.len();
     for (n, &id) in trace.requests.iter().enumerate() {
         let part = lens.part(n);
-        let key = key(if options.renew { part } else { 0 }, id);
+        let key = key(if renewed { part } else { 0 }, id);
         let hit = target.get(&key);
-        misses[n * options.slices / requests] += usize::from(!hit);
+        misses[n * slices / requests] += usize::from(!hit);
         // Spread evenly, and prime to whatever period a trace has.
-        if !hit || n * 7919 % 100 < options.write_pct {
+        if !hit || n * 7919 % 100 < write_pct {
             target.set(&key, lens.of(id, part));
         }
     }
@@ -130,7 +139,11 @@ fn main() {
     for source in &options.traces {
         let trace = Trace::read(source);
         let requests = trace.requests.len();
-        for sizes in &options.sizes {
+        let kinds = options
+            .sizes
+            .iter()
+            .flat_map(|sizes| options.old.iter().map(move |old| (sizes, old)));
+        for (sizes, old) in kinds {
             let kind = Sizes::parse(sizes);
             let lens = Lens::new(&trace, &kind, options.mb);
             let rooms: Vec<usize> = match kind {
@@ -143,7 +156,7 @@ fn main() {
                 ..Panel::default()
             };
             if over_time {
-                panel.title += &format!(" bytes, {} MB: misses", options.mb);
+                panel.title += &format!(" bytes in {} MB, old values {old}: misses", options.mb);
                 panel.x_label = "requests, % of the trace".into();
                 panel.x_marks = (0..=10).map(|n| f64::from(n * 10)).collect();
             } else {
@@ -162,7 +175,7 @@ fn main() {
                     };
                     let started = Instant::now();
                     let mut target = start(megabytes);
-                    let misses = replay(&trace, &lens, &mut *target, &options);
+                    let misses = replay(&trace, &lens, old, options.slices, &mut *target);
                     let sum: usize = misses.iter().sum();
                     println!(
                         "{:<9} {sizes:<5} {room:>2} % {megabytes:>4} MB  {name:<9} {sum:>7} misses  {:.4}  {:.1} s",

@@ -304,6 +304,11 @@ impl ClassLru {
         u64::try_from(mean).unwrap_or(u64::MAX)
     }
 
+    /// Bytes that the policy keeps beside the items.
+    pub fn policy_bytes(&self) -> usize {
+        self.eviction.bytes()
+    }
+
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.
     pub fn is_worth_moving(&self, bits: u16) -> bool {
         self.eviction.is_worth_moving(bits)

@@ -423,6 +423,17 @@ impl Cache {
             .any(|known| known.get() == class)
     }
 
+    /// Bytes of item memory that were ever written to, and so are resident.
+    pub fn arena_bytes(&self) -> usize {
+        self.items.slabs().arena_bytes_touched()
+    }
+
+    /// Bytes that the eviction policy keeps beside the items.
+    pub fn policy_bytes(&self) -> usize {
+        let classes = self.items.slabs().classes();
+        classes.map(|class| self.lru(class).policy_bytes()).sum()
+    }
+
     /// Free pages: touched before, now of no class.
     pub fn pool_pages(&self) -> usize {
         self.items.slabs().pool_pages()

@@ -82,6 +82,10 @@ impl Eviction for S3Fifo {
         }
     }
 
+    fn bytes(&self) -> usize {
+        self.ghost.bytes()
+    }
+
     fn tidy(&mut self, segments: &mut Segments, items: &Items, _: Balance) -> bool {
         bring_home(segments, items, &[SMALL, MAIN], MAIN)
     }
