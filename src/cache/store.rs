@@ -141,7 +141,8 @@ pub struct Cache {
     pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
-    pub(super) cas: CasSource,
+    /// Written by every store, so that it must not lie beside what every read looks at.
+    pub(super) cas: CachePadded<CasSource>,
     /// The knobs.
     pub tuning: Tuning,
     /// Counts of the whole store.
@@ -190,7 +191,7 @@ impl Cache {
             lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
             flush: FlushMark::default(),
             moves: PageMoves::default(),
-            cas: CasSource::default(),
+            cas: CachePadded::default(),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
             crawl_wanted: AtomicU64::new(0),
