@@ -21,6 +21,7 @@ mod reclaim;
 mod sizing;
 mod store;
 mod table;
+mod turnover;
 
 pub use crawler::{ClassMask, WalkCursor};
 pub use eviction::Policy;

@@ -8,16 +8,15 @@
 //! ```
 //!
 //! Memory goes to slab classes in pages, so that a policy can only choose among the items of one class. Between classes
-//! decides what an item costs: its bytes times how long it has them, from store to eviction (the lease,
+//! decides what an item costs: its bytes times how long it keeps its place without being asked for (the lease,
 //! [`ClassLru::lease`]). As long as the odds of being asked for fall with the time since the last request, roughly as one
 //! over it, the classes together miss least when the lease of all is the same: a large item must be asked for as many
 //! times more often as it takes the room of many small ones. Time is counted in stores, so that neither a pause nor a
 //! burst changes the shares. So a class that evicts takes a page from the class of the longest lease, if that would
-//! still be longer than its own without the page (else it would soon go back). A change of sizes is followed at once:
-//! what is not stored any more leases for long. What is not stored any more but read all the time, though, earns its keep:
-//! each time a page is wanted of a class its hand goes on, and while nearly all it meets was read since it last came
-//! by, the class keeps its pages. What is read often in the page, or young, is moved to other chunks of
-//! its class (rescued) in exchange for that class's own victims; the rest is evicted.
+//! still be longer than its own without the page (else it would soon go back). After a change of sizes the class that is
+//! stored to no more gives page after page, until what is left of it is asked for so often that it costs less than the
+//! others' items. What is read often in the page, or young, is moved to other chunks of its class (rescued) in exchange
+//! for that class's own victims; the rest is evicted.
 //!
 //! R1. Everybody here comes from the LRU's side, against the lock order: stripes are only tried, and an item whose
 //!     stripe is busy is passed over.
@@ -51,9 +50,6 @@ const TAILS: usize = 24;
 /// that a change of sizes is followed at once; after each refusal it is doubled, up to the second, so that the question
 /// costs nothing while the shares are right.
 const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
-/// Bytes of a donor's oldest items that are asked whether they were read, and how many items at least and at most.
-const HAND_BYTES: usize = 64 << 10;
-const HAND_ITEMS: [usize; 2] = [16, 256];
 /// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
 const TAILS_FOR_END: usize = 2;
 /// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
@@ -282,7 +278,7 @@ impl Cache {
         };
         lru.follow(items, self.tuning.policy());
         for _ in 0..VICTIMS {
-            let Some(victim) = lru.victim(&sight) else {
+            let Some(victim) = lru.victim(&sight, self.cas.last()) else {
                 return false;
             };
             let dead = is_dead(victim);
@@ -395,25 +391,14 @@ impl Cache {
 
     /// The class that should give a page to `class`.
     fn donor_for(&self, class: ClassId, pressing: bool, tried: &Tried) -> Option<ClassId> {
-        let mut passed_over = tried.classes;
-        loop {
-            let donor = self.donor(Some(class), pressing, passed_over)?;
-            if pressing || donor.has_spare_page {
-                return Some(donor.class);
-            }
-            let own = self.lease(class);
-            let without_a_page = donor.lease - donor.lease / donor.pages as u64;
-            // More than what changes from one moment to the next.
-            if without_a_page <= own.saturating_add(own / 8) {
-                return None;
-            }
-            let chunk_bytes = self.items.slabs().chunk_bytes(donor.class);
-            let count = (HAND_BYTES / chunk_bytes).clamp(HAND_ITEMS[0], HAND_ITEMS[1]);
-            if !self.lru(donor.class).earns_its_keep(&self.items, count) {
-                return Some(donor.class);
-            }
-            passed_over = passed_over.with(donor.class);
+        let donor = self.donor(Some(class), pressing, tried)?;
+        if pressing || donor.has_spare_page {
+            return Some(donor.class);
         }
+        let own = self.lease(class);
+        let without_a_page = donor.lease - donor.lease / donor.pages as u64;
+        // More than what changes from one moment to the next.
+        (without_a_page > own.saturating_add(own / 8)).then_some(donor.class)
     }
 
     /// The lease of a class's items; a class of chain ends only has that of the chained items.
@@ -429,12 +414,12 @@ impl Cache {
 
     /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the oldest
     /// tail. Its last page it gives only if `pressing`.
-    fn donor(&self, but: Option<ClassId>, pressing: bool, passed_over: ClassMask) -> Option<Donor> {
+    fn donor(&self, but: Option<ClassId>, pressing: bool, tried: &Tried) -> Option<Donor> {
         let slabs = self.items.slabs();
         let mut longest: Option<Donor> = None;
         for other in slabs
             .classes()
-            .filter(|&other| Some(other) != but && !passed_over.has(other))
+            .filter(|&other| Some(other) != but && !tried.classes.has(other))
         {
             let stats = slabs.class_stats(other);
             let pages = stats.total_pages - stats.draining_pages;
@@ -724,7 +709,7 @@ impl Cache {
             }
             let _alone = self.moves.begin();
             if !self.move_some_page(None, now, |tried| {
-                Some(self.donor(None, true, tried.classes)?.class)
+                Some(self.donor(None, true, tried)?.class)
             }) {
                 return;
             }
@@ -768,7 +753,7 @@ impl Cache {
             let _alone = self.moves.begin();
             self.move_some_page(to, now, |tried| match source {
                 Some(source) => Some(source).filter(|&source| !tried.classes.has(source)),
-                None => Some(self.donor(to, true, tried.classes)?.class),
+                None => Some(self.donor(to, true, tried)?.class),
             });
         }
         self.moves.wanted.store(0, Relaxed);

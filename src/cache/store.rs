@@ -142,7 +142,8 @@ pub struct Cache {
     pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
-    pub(super) cas: CasSource,
+    /// Written by every store, so that it must not lie beside what every read looks at.
+    pub(super) cas: CachePadded<CasSource>,
     /// The knobs.
     pub tuning: Tuning,
     /// Counts of the whole store.
@@ -196,7 +197,7 @@ impl Cache {
             lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
             flush: FlushMark::default(),
             moves: PageMoves::default(),
-            cas: CasSource::default(),
+            cas: CachePadded::default(),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
             crawl_wanted: Mutex::default(),
@@ -427,6 +428,17 @@ impl Cache {
             .slabs()
             .classes()
             .any(|known| known.get() == class)
+    }
+
+    /// Bytes of item memory that were ever written to, and so are resident.
+    pub fn arena_bytes(&self) -> usize {
+        self.items.slabs().arena_bytes_touched()
+    }
+
+    /// Bytes that the eviction policy keeps beside the items.
+    pub fn policy_bytes(&self) -> usize {
+        let classes = self.items.slabs().classes();
+        classes.map(|class| self.lru(class).policy_bytes()).sum()
     }
 
     /// Free pages: touched before, now of no class.

@@ -27,6 +27,11 @@ impl Ghost {
         self.buckets.get_mut(index as usize)
     }
 
+    /// Bytes of memory in use.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.buckets[..])
+    }
+
     /// Makes room for so many hashes; what is known stays known as far as it fits.
     pub fn hold(&mut self, capacity: usize) {
         let wanted = capacity.div_ceil(SLOTS).max(1);

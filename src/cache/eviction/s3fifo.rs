@@ -18,7 +18,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::Items;
+use super::super::item::{Items, uses};
 use super::super::lru::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::ghost::Ghost;
@@ -80,6 +80,15 @@ impl Eviction for S3Fifo {
             self.ghost.hold(room * GHOSTS_PER_ITEM);
             self.ghost.insert(hash);
         }
+    }
+
+    fn is_worth_moving(&self, bits: u16) -> bool {
+        // Who was read in the small queue has shown it, though the count began anew since.
+        uses(bits) > 0 || Segment::of(bits) == MAIN
+    }
+
+    fn bytes(&self) -> usize {
+        self.ghost.bytes()
     }
 
     fn tidy(&mut self, segments: &mut Segments, items: &Items, _: Balance) -> bool {
