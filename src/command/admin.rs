@@ -38,6 +38,9 @@ pub(super) enum AdminOutcome {
     Dump(Dump),
 }
 
+/// Words behind `flush_all`: a delay and what was meant for `noreply`.
+const FLUSH_WORDS_MAX: usize = 2;
+
 /// `OK`, or why not.
 type Answer = Result<(), ErrorLine>;
 
@@ -120,6 +123,10 @@ pub(super) fn execute_binary<'c>(
                 .map_or(AdminOutcome::Done, AdminOutcome::Dump);
         }
         BinaryVerb::Noop | BinaryVerb::Quit => Ok(()),
+        // memcached counts what it refuses in text alone.
+        BinaryVerb::Flush(_) if !ctx.shared.settings.flush_enabled => {
+            Err(ErrorLine::FlushNotAllowed)
+        }
         BinaryVerb::Flush(when) => flush(ctx, Ok(when)),
         BinaryVerb::Verbosity(level) => {
             set_verbosity(ctx, level);
@@ -148,6 +155,9 @@ fn refresh_certs(ctx: Ctx<'_>) -> Result<(), String> {
 
 /// `flush_all [DELAY]`.
 fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    if words.len() > FLUSH_WORDS_MAX {
+        return Err(ErrorLine::Error);
+    }
     let delay = match words.first() {
         Some(word) => number(word).ok_or(ErrorLine::InvalidExptime),
         None => Ok(0),

@@ -72,9 +72,11 @@ pub(super) fn get_one<'c>(
     match verb.touch {
         None => count_lookup(ctx, &entry, key),
         Some(exptime) => {
-            // Counted as a touch alone, as memcached does.
+            // Counted as a touch alone, as memcached does; the prefixes know no touches.
+            let found = entry.item().is_some();
             count_touch(ctx, &entry);
-            if entry.item().is_some() {
+            ctx.shared.prefixes.count_get(key, found);
+            if found {
                 entry.touch(ctx.expires_at(exptime));
             }
         }

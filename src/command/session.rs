@@ -45,8 +45,10 @@ pub enum Next {
     Yield,
     /// The answer to [`Session::verification`].
     Verify,
-    /// To be closed, once the replies are written.
+    /// To be closed, once the replies are written: the peer has asked for it.
     Close,
+    /// To be closed, once the replies are written, though the peer may go on sending.
+    HangUp,
 }
 
 /// How far a drive came.
@@ -70,6 +72,8 @@ enum State<'c> {
     SwallowLine,
     Dump(Box<Dump>),
     Closing,
+    /// Where the next request begins is not known.
+    Lost,
 }
 
 /// The encoding of a conversation.
@@ -131,14 +135,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A conversation that consists of one datagram, in text. Commands that need a stream behind them are refused: dumps
-    /// and `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one
-    /// is needed.
-    pub fn of_datagram() -> Self {
+    /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
+    /// `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one is
+    /// needed.
+    pub fn of_datagram(protocol: WireProtocol) -> Self {
         Session {
-            state: State::Command,
-            wire: Wire::Text,
             datagram: true,
+            ..Session::speaking(protocol)
         }
     }
 
@@ -147,8 +150,19 @@ impl<'c> Session<'c> {
     pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Body(body) => body.refuse_short(out),
-            State::Command | State::Keys(_) if !unread.is_empty() => out.error(ErrorLine::Error),
+            State::Command | State::Keys(_) if !unread.is_empty() => match self.wire {
+                Wire::Text => out.error(ErrorLine::Error),
+                Wire::Binary => refuse_packet(unread, Status::InvalidArguments, out),
+            },
             _ => {}
+        }
+    }
+
+    /// Answers the requests in `data` that their replies were too large for the datagrams they may fill.
+    pub fn refuse_reply(&self, data: &[u8], out: &mut Output<'c>) {
+        match self.wire {
+            Wire::Text => out.error(ErrorLine::ReplyTooLarge),
+            Wire::Binary => refuse_packet(data, Status::TooLarge, out),
         }
     }
 
@@ -210,6 +224,7 @@ impl<'c> Session<'c> {
             let rest = &input[at..];
             match &mut self.state {
                 State::Closing => break Next::Close,
+                State::Lost => break Next::HangUp,
                 State::SignIn(sign_in) => {
                     let (taken, step) = sign_in.step(ctx, rest, budget, out);
                     at += taken;
@@ -401,7 +416,7 @@ impl<'c> Session<'c> {
         match parsed {
             Parsed::Incomplete => 0,
             Parsed::HangUp => {
-                self.state = State::Closing;
+                self.state = State::Lost;
                 input.len()
             }
             Parsed::Invalid {
@@ -419,7 +434,7 @@ impl<'c> Session<'c> {
                     Skip::None => {}
                     Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
                     Skip::Line => self.state = State::SwallowLine,
-                    Skip::All => self.state = State::Closing,
+                    Skip::All => self.state = State::Lost,
                 }
                 consumed
             }
@@ -501,6 +516,10 @@ impl<'c> Session<'c> {
             }
             Request::BinaryAdmin(request) => {
                 let outcome = admin::execute_binary(ctx, request, out);
+                if self.datagram && matches!(outcome, AdminOutcome::Dump(_)) {
+                    let status = ErrorLine::NotOverUdp.into();
+                    return binary::error(&mut out.buf, request.head, status);
+                }
                 self.admin(outcome, out);
             }
             Request::Sasl(sasl) => {
@@ -529,6 +548,13 @@ impl<'c> Session<'c> {
             AdminOutcome::Dump(_) if self.datagram => out.error(ErrorLine::NotOverUdp),
             AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
         }
+    }
+}
+
+/// Answers the packet at the start of `data` with an error, if its header is there to tell whose answer it is.
+fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
+    if let Some(head) = binary::head(data) {
+        binary::error(&mut out.buf, head, status);
     }
 }
 

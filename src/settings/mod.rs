@@ -361,7 +361,6 @@ impl Settings {
         self.check_udp(given)?;
         self.listen = listen::resolve(self, self.tcp_port, given)?;
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
-        self.check_udp_of_listeners(given)?;
         self.check_auth_of_listeners(given)?;
         tls::check(self, given)?;
         if self.daemon {
@@ -379,16 +378,6 @@ impl Settings {
         }
         if self.udp_port != 0 && !was_given("port") {
             self.tcp_port = self.udp_port;
-        }
-        Ok(())
-    }
-
-    /// Datagrams are text, so a listener that is for the binary protocol alone has none.
-    fn check_udp_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
-        let is_binary = |listen: &Listen| listen.protocol == WireProtocol::Binary;
-        if self.udp_listen.iter().any(is_binary) {
-            let reason = "UDP must be off, -U 0, with the protocol binary";
-            return Err(blame(given, &["udp-port"], reason));
         }
         Ok(())
     }
