@@ -255,3 +255,28 @@ fn clients_wait_in_the_backlog() {
     assert_eq!(conn.stat("listen_disabled_num"), 0);
     assert_eq!(conn.stat("time_in_listen_disabled_us"), 0);
 }
+
+/// A process that has no descriptors left leaves clients waiting, and says so.
+#[test]
+fn clients_wait_for_a_descriptor() {
+    if !is_ketch() {
+        // memcached takes its backlog away as well, so that not even connecting ends.
+        return;
+    }
+    let server = Server::start(&["-t", "1"]);
+    let mut conn = server.connect();
+    conn.expect_nothing();
+    server.allow_more_files(2);
+    let clients: Vec<Conn> = (0..6).map(|_| server.connect()).collect();
+    wait_until("nobody is accepted", PATIENCE, || {
+        conn.stat("accepting_conns") == 0
+    });
+    assert!(conn.stat("listen_disabled_num") >= 1);
+    assert_eq!(conn.stat("rejected_connections"), 0);
+    drop(clients);
+    wait_until("clients are accepted", PATIENCE, || {
+        conn.stat("accepting_conns") == 1
+    });
+    assert!(conn.stat("time_in_listen_disabled_us") > 0);
+    server.connect().expect_nothing();
+}
