@@ -604,9 +604,10 @@ fn idle_is_the_same_with_tls() {
     let mut works = setup.connect();
     works.send("set a 0 0 10\r\n01234");
     let mut busy = setup.connect();
-    wait_until("the idle one is gone", PATIENCE, || {
+    // Two: there is the one that the server was waited for with.
+    wait_until("the idle ones are gone", PATIENCE, || {
         busy.expect_nothing();
-        busy.stat("idle_kicks") == 1
+        busy.stat("idle_kicks") == 2
     });
     idle.closed();
     let uptime = busy.stat("uptime");
@@ -614,6 +615,7 @@ fn idle_is_the_same_with_tls() {
         busy.stat("uptime") > uptime + 2
     });
     works.round("56789\r\n", "STORED\r\n");
+    assert_eq!(busy.stat("idle_kicks"), 2);
 }
 
 /// Who is hung up on with much to say still hears the answer, and who is not let in hears why.
