@@ -4,4 +4,4 @@
 pub mod continuum;
 mod node;
 
-pub use node::Node;
+pub use node::{Node, NodeError};
