@@ -3,5 +3,6 @@
 
 pub mod continuum;
 mod node;
+pub mod topology;
 
 pub use node::{Node, NodeError};
