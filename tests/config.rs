@@ -4,7 +4,7 @@ mod support;
 
 use std::io::Write;
 
-use support::{Server, is_ketch};
+use support::{Server, is_ketch, packet::packet};
 
 const LIST: &str = "3\na.example|10.0.0.1|11211 b.example|10.0.0.2|11211\n";
 
@@ -55,6 +55,30 @@ fn the_block_of_a_refused_list_is_never_run() {
     ));
     conn.expect("CLIENT_ERROR bad command line format\r\nMN\r\n");
     assert_eq!(server.stat("cmd_flush"), 0);
+}
+
+#[test]
+fn binary_clients_find_it_too() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut text = server.connect();
+    let mut conn = server.connect();
+    const CONFIG_GET: u8 = 0x60;
+    conn.round_packet(&packet(CONFIG_GET, "cluster", ""), "60 01 v=Not found");
+    text.send("config set cluster 5 4\r\n1\na\n\r\n");
+    text.expect("STORED\r\n");
+    conn.round_packet(
+        &packet(CONFIG_GET, "cluster", ""),
+        "60 00 x=\\x00\\x00\\x00\\x05 v=1\\na\\n",
+    );
+    // The rest is as unknown as in memcached.
+    conn.round_packet(&packet(CONFIG_GET, "other", ""), "60 81 v=Unknown command");
+    conn.round_packet(
+        &packet(CONFIG_GET, "cluster", "x"),
+        "60 81 v=Unknown command",
+    );
 }
 
 /// Many connections that promise the largest list and never send it cost what connections cost.

@@ -484,6 +484,8 @@ pub enum BinaryVerb<'b> {
     Verbosity(u32),
     /// `stats` of this group, which may be empty.
     Stat(&'b [u8]),
+    /// `config get` of this name.
+    ConfigGet(&'b [u8]),
 }
 
 /// A step of a binary sign-in; a body of `body_len` bytes, without a line end, follows in the stream.

@@ -128,6 +128,10 @@ pub(super) fn execute_binary<'c>(
             return stats::execute_binary(ctx, head, group, out)
                 .map_or(AdminOutcome::Done, AdminOutcome::Dump);
         }
+        BinaryVerb::ConfigGet(name) => {
+            config::get_binary(ctx, head, name, out);
+            return AdminOutcome::Done;
+        }
         BinaryVerb::Noop | BinaryVerb::Quit => Ok(()),
         BinaryVerb::Flush(when) => flush(ctx, Ok(when)),
         BinaryVerb::Verbosity(level) => {

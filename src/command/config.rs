@@ -4,6 +4,7 @@
 //! ```text
 //!  config get cluster                    CONFIG cluster FLAGS LEN\r\n the value \r\nEND\r\n, END alone if none is set
 //!  get AmazonElastiCache:cluster         the same value as an item: what servers before 1.4.14 had, and clients still ask
+//!  binary opcode 0x60, key "cluster"     flags as extras and the value; "Not found" if none is set
 //!  config set|add cluster FLAGS LEN      STORED; add: NOT_STORED if one is set
 //!  config delete cluster                 DELETED, or NOT_FOUND
 //!
@@ -19,7 +20,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use protocol::{ConfigSet, ErrorLine, reply};
+use protocol::{BinaryHead, ConfigSet, ErrorLine, Status, binary, reply};
 
 use super::body::{Fed, Share};
 use super::output::Output;
@@ -83,6 +84,21 @@ impl ClusterConfig {
             reply::value_head(&mut out.buf, OLD_KEY, flags, len, cas);
             out.bytes(&value.bytes);
             out.bytes(reply::CRLF);
+        }
+    }
+}
+
+/// Answers the binary `config get`. Any other name is as unknown as the opcode is to memcached.
+pub(super) fn get_binary(ctx: Ctx<'_>, head: BinaryHead, name: &[u8], out: &mut Output<'_>) {
+    let cluster = &ctx.shared.cluster;
+    let held = cluster.0.read().unwrap_or_else(PoisonError::into_inner);
+    match &*held {
+        _ if name != NAME => binary::error(&mut out.buf, head, Status::UnknownCommand),
+        None => binary::error(&mut out.buf, head, Status::NotFound),
+        Some(value) => {
+            let (flags, len) = (value.client_flags, value.bytes.len() as u32);
+            binary::value_head(&mut out.buf, head, flags, b"", len, 0);
+            out.bytes(&value.bytes);
         }
     }
 }
