@@ -199,7 +199,7 @@ impl Continuum {
 
     /// The nodes in the order in which they would own `key` were the ones before them gone: each node once, the owner first,
     /// then clockwise. A node so light that it has no point on the ring is not among them. Allocates nothing for up to 128 nodes.
-    pub fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    pub fn walk<'c>(&'c self, key: &[u8]) -> impl Iterator<Item = usize> + use<'c> {
         match &self.ring {
             Some(ring) => Walk::Ring(ring.walk(self.hash(key))),
             None => {
