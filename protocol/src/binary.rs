@@ -74,6 +74,8 @@ pub mod opcode {
     pub const SASL_STEP: u8 = 0x22;
     pub const GATK: u8 = 0x23;
     pub const GATKQ: u8 = 0x24;
+    /// Hosted memcached's; memcached itself does not know it.
+    pub const CONFIG_GET: u8 = 0x60;
 }
 use opcode::*;
 
@@ -121,14 +123,10 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     let Some(header) = buf.first_chunk::<HEADER_LEN>() else {
         return Parsed::Incomplete;
     };
-    let (opcode, quiet) = loud(header[1]);
+    let opcode = loud(header[1]).0;
     let (key_len, extras_len) = (usize::from(u16_at(header, 2)), usize::from(header[4]));
     let body_len = u32_at(header, 8);
-    let head = BinaryHead {
-        opcode: header[1],
-        quiet,
-        opaque: u32_at(header, 12),
-    };
+    let head = head_in(header);
     // Both lengths together are far below what overflows.
     let Some(value_len) = body_len.checked_sub((key_len + extras_len) as u32) else {
         return refused(head, Status::UnknownCommand, Skip::All);
@@ -161,6 +159,21 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     }
 }
 
+/// What a reply to the packet at the start of `buf` repeats of it, if its header is there.
+pub fn head(buf: &[u8]) -> Option<BinaryHead> {
+    let header = buf.first_chunk::<HEADER_LEN>()?;
+    (header[0] == MAGIC_REQUEST).then(|| head_in(header))
+}
+
+#[inline]
+fn head_in(header: &[u8; HEADER_LEN]) -> BinaryHead {
+    BinaryHead {
+        opcode: header[1],
+        quiet: loud(header[1]).1,
+        opaque: u32_at(header, 12),
+    }
+}
+
 /// Whether the lengths are such as the opcode wants; `None` for an opcode that is not known.
 #[inline]
 fn is_well_formed(opcode: u8, extras_len: usize, key_len: usize, value_len: u32) -> Option<bool> {
@@ -176,6 +189,8 @@ fn is_well_formed(opcode: u8, extras_len: usize, key_len: usize, value_len: u32)
         // A group may be named or not.
         STAT => (0, key_len > 0, false),
         SASL_AUTH | SASL_STEP => (0, true, true),
+        // With other lengths it is as unknown as in memcached.
+        CONFIG_GET if (extras_len, value_len) == (0, 0) && key_len > 0 => (0, true, false),
         _ => return None,
     };
     Some(extras_len == extras && (key_len > 0) == has_key && (value_len == 0 || may_have_value))
@@ -303,6 +318,7 @@ impl<'b> Packet<'b> {
             FLUSH => BinaryVerb::Flush(self.exptime(0)),
             VERBOSITY => BinaryVerb::Verbosity(u32_at(self.extras, 0)),
             STAT => BinaryVerb::Stat(self.key),
+            CONFIG_GET => BinaryVerb::ConfigGet(self.key),
             _ => BinaryVerb::Noop,
         }
     }

@@ -3,6 +3,7 @@
 use protocol::reply::{self, CRLF};
 use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
+use super::config;
 use super::output::Output;
 use super::shared::Ctx;
 use crate::cache::{Entry, ItemView, KeyHash, Lookup, Segment};
@@ -61,14 +62,22 @@ pub(super) fn get_one<'c>(
     match verb.touch {
         None => count_lookup(ctx, &entry, key),
         Some(exptime) => {
-            // Counted as a touch alone, as memcached does.
+            // Counted as a touch alone, as memcached does; the prefixes know no touches.
+            let found = entry.item().is_some();
             count_touch(ctx, &entry);
-            if entry.item().is_some() {
+            ctx.shared.prefixes.count_get(key, found);
+            if found {
                 entry.touch(ctx.expires_at(exptime));
             }
         }
     }
-    let Some(item) = entry.item() else { return };
+    let Some(item) = entry.item() else {
+        // Behind the miss, so that no other key pays for it.
+        if key == config::OLD_KEY {
+            ctx.shared.cluster.show_as_item(verb.with_cas, out);
+        }
+        return;
+    };
     let cas = verb.with_cas.then(|| item.cas());
     let value_len = item.value_len();
     reply::value_head(

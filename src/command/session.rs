@@ -3,6 +3,7 @@
 //! ```text
 //!                                 +--> Body        a store's data block is coming        --+
 //!                                 +--> Keys        the rest of a long key list           --+
+//!    |                            +--> Config      a node list is coming                  --+
 //!  Start --+----------> Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
 //!    |     +-> SignIn --^         +--> Dump        a dump in progress                    --+
 //!    |            if there are users; only the right password leads on (sign_in.rs)
@@ -15,12 +16,13 @@
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
-    BinaryAdmin, BinaryVerb, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status,
-    Store, binary, text,
+    BinaryAdmin, BinaryVerb, ConfigSet, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip,
+    Status, Store, binary, text,
 };
 
 use super::admin::{self, AdminOutcome};
 use super::body::{self, Body, Fed};
+use super::config::ConfigBody;
 use super::dump::Dump;
 use super::output::Output;
 use super::shared::Ctx;
@@ -45,8 +47,10 @@ pub enum Next {
     Yield,
     /// The answer to [`Session::verification`].
     Verify,
-    /// To be closed, once the replies are written.
+    /// To be closed, once the replies are written: the peer has asked for it.
     Close,
+    /// To be closed, once the replies are written, though the peer may go on sending.
+    HangUp,
 }
 
 /// How far a drive came.
@@ -66,10 +70,13 @@ enum State<'c> {
     Command,
     Keys(GetVerb),
     Body(Box<Body<'c>>),
+    Config(Box<ConfigBody<'c>>),
     Swallow(u64),
     SwallowLine,
     Dump(Box<Dump>),
     Closing,
+    /// Where the next request begins is not known.
+    Lost,
 }
 
 /// The encoding of a conversation.
@@ -131,14 +138,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A conversation that consists of one datagram, in text. Commands that need a stream behind them are refused: dumps
-    /// and `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one
-    /// is needed.
-    pub fn of_datagram() -> Self {
+    /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
+    /// `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one is
+    /// needed.
+    pub fn of_datagram(protocol: WireProtocol) -> Self {
         Session {
-            state: State::Command,
-            wire: Wire::Text,
             datagram: true,
+            ..Session::speaking(protocol)
         }
     }
 
@@ -147,8 +153,19 @@ impl<'c> Session<'c> {
     pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Body(body) => body.refuse_short(out),
-            State::Command | State::Keys(_) if !unread.is_empty() => out.error(ErrorLine::Error),
+            State::Command | State::Keys(_) if !unread.is_empty() => match self.wire {
+                Wire::Text => out.error(ErrorLine::Error),
+                Wire::Binary => refuse_packet(unread, Status::InvalidArguments, out),
+            },
             _ => {}
+        }
+    }
+
+    /// Answers the requests in `data` that their replies were too large for the datagrams they may fill.
+    pub fn refuse_reply(&self, data: &[u8], out: &mut Output<'c>) {
+        match self.wire {
+            Wire::Text => out.error(ErrorLine::ReplyTooLarge),
+            Wire::Binary => refuse_packet(data, Status::TooLarge, out),
         }
     }
 
@@ -183,7 +200,7 @@ impl<'c> Session<'c> {
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {
-            State::Body(_) | State::Swallow(_) => true,
+            State::Body(_) | State::Config(_) | State::Swallow(_) => true,
             State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
             _ => false,
         }
@@ -210,6 +227,7 @@ impl<'c> Session<'c> {
             let rest = &input[at..];
             match &mut self.state {
                 State::Closing => break Next::Close,
+                State::Lost => break Next::HangUp,
                 State::SignIn(sign_in) => {
                     let (taken, step) = sign_in.step(ctx, rest, budget, out);
                     at += taken;
@@ -240,6 +258,15 @@ impl<'c> Session<'c> {
                     }
                 }
                 _ if rest.is_empty() => break Next::Read,
+                State::Config(body) => {
+                    let (taken, fed) = body.feed(ctx, rest, out);
+                    at += taken;
+                    match fed {
+                        Fed::More => break Next::Read,
+                        Fed::Done => self.state = State::Command,
+                        Fed::Refused(left) => self.state = State::Swallow(left),
+                    }
+                }
                 State::Start(protocol) => {
                     self.wire = match protocol {
                         WireProtocol::Auto if rest[0] == binary::MAGIC_REQUEST => Wire::Binary,
@@ -401,7 +428,7 @@ impl<'c> Session<'c> {
         match parsed {
             Parsed::Incomplete => 0,
             Parsed::HangUp => {
-                self.state = State::Closing;
+                self.state = State::Lost;
                 input.len()
             }
             Parsed::Invalid {
@@ -419,7 +446,7 @@ impl<'c> Session<'c> {
                     Skip::None => {}
                     Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
                     Skip::Line => self.state = State::SwallowLine,
-                    Skip::All => self.state = State::Closing,
+                    Skip::All => self.state = State::Lost,
                 }
                 consumed
             }
@@ -432,6 +459,13 @@ impl<'c> Session<'c> {
                 consumed,
             } => {
                 self.begin_store(ctx, &store, out);
+                consumed
+            }
+            Parsed::Complete {
+                request: Request::ConfigSet(set),
+                consumed,
+            } => {
+                self.begin_config(ctx, &set, out);
                 consumed
             }
             Parsed::Complete { request, consumed } => {
@@ -447,6 +481,24 @@ impl<'c> Session<'c> {
         self.state = match Body::begin(ctx, store, hash, out) {
             Some(body) => State::Body(body),
             None => State::Swallow(store.block_len()),
+        };
+    }
+
+    /// A node list, which always comes as a body.
+    fn begin_config(&mut self, ctx: Ctx<'c>, set: &ConfigSet<'_>, out: &mut Output<'c>) {
+        let begun = if self.datagram {
+            Err(ErrorLine::NotOverUdp)
+        } else {
+            ConfigBody::begin(ctx, set)
+        };
+        self.state = match begun {
+            Ok(body) => State::Config(Box::new(body)),
+            Err(error) => {
+                if !set.noreply {
+                    out.error(error);
+                }
+                State::Swallow(set.block_len())
+            }
         };
     }
 
@@ -501,6 +553,10 @@ impl<'c> Session<'c> {
             }
             Request::BinaryAdmin(request) => {
                 let outcome = admin::execute_binary(ctx, request, out);
+                if self.datagram && matches!(outcome, AdminOutcome::Dump(_)) {
+                    let status = ErrorLine::NotOverUdp.into();
+                    return binary::error(&mut out.buf, request.head, status);
+                }
                 self.admin(outcome, out);
             }
             Request::Sasl(sasl) => {
@@ -516,7 +572,7 @@ impl<'c> Session<'c> {
                     self.state = State::Swallow(sasl.body_len.into());
                 }
             }
-            Request::Get(_) | Request::Store(_) => {
+            Request::Get(_) | Request::Store(_) | Request::ConfigSet(_) => {
                 unreachable!("handled where their bytes are known")
             }
         }
@@ -529,6 +585,13 @@ impl<'c> Session<'c> {
             AdminOutcome::Dump(_) if self.datagram => out.error(ErrorLine::NotOverUdp),
             AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
         }
+    }
+}
+
+/// Answers the packet at the start of `data` with an error, if its header is there to tell whose answer it is.
+fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
+    if let Some(head) = binary::head(data) {
+        binary::error(&mut out.buf, head, status);
     }
 }
 
@@ -570,7 +633,9 @@ fn plan<'b>(
             verb: BinaryVerb::Noop,
             ..
         }) => None,
-        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) => return None,
+        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) | Request::ConfigSet(_) => {
+            return None;
+        }
     };
     let hash = key.map(|key| retrieval::hash_of(ctx, key));
     Some(Planned {

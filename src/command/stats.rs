@@ -79,13 +79,14 @@ pub(super) fn execute_binary(
 ) -> Option<Dump> {
     let mut text = Output::new();
     match group {
+        b"detail dump" | b"detail on" | b"detail off" if !ctx.shared.settings.dump_enabled => {
+            binary::error(&mut out.buf, head, Status::AuthError);
+            return None;
+        }
         b"detail dump" => {
-            let prefixes = &ctx.shared.prefixes;
-            if ctx.shared.settings.dump_enabled {
-                prefixes.dump(&mut text.buf);
-                text.bytes(END);
-                binary::stat(&mut out.buf, head, b"detailed", &text.buf);
-            }
+            ctx.shared.prefixes.dump(&mut text.buf);
+            text.bytes(END);
+            binary::stat(&mut out.buf, head, b"detailed", &text.buf);
         }
         b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(Some(head))),
         b"" | b"items" | b"slabs" | b"sizes" | b"settings" | b"conns" | b"reset" | b"detail on"

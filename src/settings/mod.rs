@@ -164,6 +164,9 @@ pub struct Settings {
     /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
     pub sasl_pwdb: Option<PathBuf>,
 
+    /// `-o cluster_config`: the first value of `config get cluster`.
+    pub cluster_config: Option<PathBuf>,
+
     /// `-A`: the `shutdown` command works.
     pub shutdown_command: bool,
     /// `-o debugtime`: the command that moves the server's clock works. For tests.
@@ -252,6 +255,7 @@ impl Default for Settings {
             auth_file: None,
             sasl: false,
             sasl_pwdb: None,
+            cluster_config: None,
             shutdown_command: false,
             debugtime: false,
             detail_enabled: false,
@@ -364,7 +368,6 @@ impl Settings {
         self.check_udp(given)?;
         self.listen = listen::resolve(self, self.tcp_port, given)?;
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
-        self.check_udp_of_listeners(given)?;
         self.check_auth_of_listeners(given)?;
         tls::check(self, given)?;
         if self.daemon {
@@ -382,16 +385,6 @@ impl Settings {
         }
         if self.udp_port != 0 && !was_given("port") {
             self.tcp_port = self.udp_port;
-        }
-        Ok(())
-    }
-
-    /// Datagrams are text, so a listener that is for the binary protocol alone has none.
-    fn check_udp_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
-        let is_binary = |listen: &Listen| listen.protocol == WireProtocol::Binary;
-        if self.udp_listen.iter().any(is_binary) {
-            let reason = "UDP must be off, -U 0, with the protocol binary";
-            return Err(blame(given, &["udp-port"], reason));
         }
         Ok(())
     }
@@ -494,6 +487,7 @@ impl Settings {
             (&mut self.log_file, "logfile"),
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
+            (&mut self.cluster_config, "cluster_config"),
             (&mut self.tls.chain_cert, "ssl_chain_cert"),
             (&mut self.tls.key, "ssl_key"),
             (&mut self.tls.ca_cert, "ssl_ca_cert"),

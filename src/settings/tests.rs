@@ -430,10 +430,6 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-U 1 -S",
             "-U 1: there is no login over UDP: -U must be 0 with -S or -Y",
         ),
-        (
-            "-U 1 -B binary",
-            "-U 1: UDP must be off, -U 0, with the protocol binary",
-        ),
         ("-U on", "-U on: UDP port must be -1 to 65535"),
         (
             "-a 888",
