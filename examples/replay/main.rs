@@ -81,10 +81,13 @@ fn options() -> Options {
     options
 }
 
+/// Makes a target with so many megabytes.
+type Start<'o> = Box<dyn Fn(usize) -> Box<dyn Target> + 'o>;
+
 impl Options {
     /// Names of those who are asked, as the plot shows them, and how to get one of such a memory limit.
-    fn targets(&self) -> Vec<(String, Box<dyn Fn(usize) -> Box<dyn Target> + '_>)> {
-        let mut targets: Vec<(String, Box<dyn Fn(usize) -> Box<dyn Target> + '_>)> = Vec::new();
+    fn targets(&self) -> Vec<(String, Start<'_>)> {
+        let mut targets: Vec<(String, Start<'_>)> = Vec::new();
         for policy in &self.policies {
             let new = |megabytes| Box::new(Store::new(megabytes, policy)) as Box<dyn Target>;
             targets.push((policy.clone(), Box::new(new)));
@@ -152,15 +155,15 @@ fn main() {
             };
             let over_time = options.slices > 1;
             let mut panel = Panel {
-                title: format!("{}, {sizes}", trace.name),
+                title: trace.name.clone(),
                 ..Panel::default()
             };
             if over_time {
-                panel.title += &format!(" bytes in {} MB, old values {old}: misses", options.mb);
+                panel.title += &format!(", old values {old}: misses");
                 panel.x_label = "requests, % of the trace".into();
                 panel.x_marks = (0..=10).map(|n| f64::from(n * 10)).collect();
             } else {
-                panel.title += " sizes: hits";
+                panel.title += &format!(", {sizes} sizes: hits");
                 panel.x_label = "room, % of the bytes of all objects".into();
                 panel.x_marks = rooms.iter().map(|&room| room as f64).collect();
                 panel.by_rank = true;

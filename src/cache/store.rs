@@ -19,7 +19,7 @@ use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
-use super::reclaim::PageMoves;
+use super::page_moves::PageMoves;
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
 
