@@ -7,8 +7,8 @@
 //!                  '-- no answer for the hedging delay: the next reader as well
 //! ```
 //!
-//! D1. A key has its result from the first hit, or when no copy is left that might have it. A miss that a copy told is a
-//!     miss even if others failed: every acknowledged write has reached it.
+//! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
+//!     miss if the others fail to the end: better that than an error.
 //! D2. A repair never replaces a value (mode add), and carries the time to live that is left.
 //!
 //! Costs: one buffer a node and wave, no allocation a key.
@@ -61,6 +61,7 @@ struct State {
     missed: Nodes,
     pending: u8,
     attempts: u8,
+    failure: Option<(u16, Failure)>,
 }
 
 /// An exchange under way.
@@ -146,7 +147,7 @@ impl<'a> Read<'a> {
                 continue;
             }
             let Some(node) = self.next_reader(key, now) else {
-                self.exhausted(key, None);
+                self.exhausted(key, now);
                 continue;
             };
             let state = &mut self.states[key as usize];
@@ -322,42 +323,34 @@ impl<'a> Read<'a> {
         }
     }
 
-    /// No node is left to ask for `key`; `last` is what the last one did.
-    fn exhausted(&mut self, key: u32, last: Option<Error>) {
-        let state = &self.states[key as usize];
+    /// No node is left to ask for `key`: the ones that failed are asked again, or there is a result.
+    fn exhausted(&mut self, key: u32, now: Instant) {
+        let state = &mut self.states[key as usize];
         if state.pending > 0 {
             return;
         }
-        let result = if state.missed.len() > 0 {
-            Ok(None)
-        } else {
-            Err(last.unwrap_or(Error::NoNode))
+        if state.failure.is_some()
+            && let Some(at) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            state.tried = state.missed;
+            self.later.push(at, key);
+            return;
+        }
+        let result = match state.failure {
+            _ if state.missed.len() > 0 => Ok(None),
+            Some((node, failure)) => Err(self.context.node_error(usize::from(node), failure)),
+            None => Err(Error::NoNode),
         };
         self.resolve(key, result);
     }
 
-    fn failed(&mut self, key: u32, node: usize, failure: Failure, now: Instant) {
+    fn failed(&mut self, key: u32, node: usize, failure: Failure) {
         let state = &mut self.states[key as usize];
         state.pending -= 1;
-        state.attempts += 1;
-        if self.results[key as usize].is_some() || state.pending > 0 {
-            return;
-        }
-        let attempts = u32::from(state.attempts);
-        if self.next_reader(key, now).is_some() {
+        state.attempts = state.attempts.saturating_add(1);
+        state.failure = Some((node as u16, failure));
+        if self.results[key as usize].is_none() && state.pending == 0 {
             self.due.push(key);
-            return;
-        }
-        let state = &mut self.states[key as usize];
-        match self.context.retry_at(attempts, now) {
-            Some(at) if state.missed.len() == 0 => {
-                state.tried = Nodes::default();
-                self.later.push(at, key);
-            }
-            _ => {
-                let error = self.context.node_error(node, failure);
-                self.exhausted(key, Some(error));
-            }
         }
     }
 
@@ -502,7 +495,7 @@ impl Operation for Read<'_> {
         }
         let keys = std::mem::take(&mut sent.keys);
         for &key in &keys[sent.answered..] {
-            self.failed(key, node, failure, now);
+            self.failed(key, node, failure);
         }
     }
 }
