@@ -4,7 +4,8 @@
 //!  bind: sockets, port file     start: clock, maintainer, workers, listener     stop: listener, workers, the others
 //! ```
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -14,7 +15,7 @@ use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
-use crate::command::{Certs, Shared, StopMode};
+use crate::command::{CONFIG_LEN_MAX, Certs, Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::sys;
@@ -33,6 +34,7 @@ const PAGE_BYTES_MIN: usize = 64 << 10;
 pub struct Server {
     settings: Settings,
     auth: Option<Auth>,
+    cluster: Option<Vec<u8>>,
     bound: Bound,
     tls: Option<Arc<Tls>>,
 }
@@ -42,6 +44,7 @@ impl Server {
     /// address, or the file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
         let auth = auth(&settings)?;
+        let cluster = cluster(&settings)?;
         let tls = if settings.tls.enabled {
             Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
         } else {
@@ -66,6 +69,7 @@ impl Server {
         Ok(Server {
             settings,
             auth,
+            cluster,
             bound,
             tls,
         })
@@ -76,11 +80,15 @@ impl Server {
         let Server {
             settings,
             auth,
+            cluster,
             bound,
             tls,
         } = self;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
         let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
+        if let Some(list) = cluster {
+            shared.cluster.set(0, &list, false);
+        }
         shared.certs = tls.clone().map(|tls| {
             let counters = tls.counters().clone();
             Certs::new(move || tls.reload(), counters, shared.clock.now())
@@ -115,6 +123,26 @@ fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
         }
         (None, false, _) => Ok(None),
     }
+}
+
+/// The node list to begin with, if there is one.
+fn cluster(settings: &Settings) -> Result<Option<Vec<u8>>, String> {
+    let Some(file) = &settings.cluster_config else {
+        return Ok(None);
+    };
+    let told =
+        |what: &dyn std::fmt::Display| format!("-o cluster_config: {}: {what}", file.display());
+    let mut list = Vec::new();
+    let opened = File::open(file).map_err(|error| told(&error))?;
+    let most = CONFIG_LEN_MAX as u64 + 1;
+    opened
+        .take(most)
+        .read_to_end(&mut list)
+        .map_err(|error| told(&error))?;
+    if list.len() > CONFIG_LEN_MAX {
+        return Err(told(&format_args!("longer than {CONFIG_LEN_MAX} bytes")));
+    }
+    Ok(Some(list))
 }
 
 /// An empty cache as the settings want it.

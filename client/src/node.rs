@@ -1,14 +1,300 @@
 //! A server of the cluster, as the user names it.
 
+use std::fmt;
+use std::num::IntErrorKind;
+use std::str::FromStr;
+
+/// memcached's port, where none is named.
+pub const DEFAULT_PORT: u16 = 11211;
+
 /// One server of the cluster.
+///
+/// Written `host[:port[:weight]][@zone]`; an IPv6 address stands in brackets where a port or weight follows it.
+///
+/// ```
+/// use ketch_client::Node;
+///
+/// let node: Node = "10.0.0.7:11212:3@rack-2".parse()?;
+/// assert_eq!((node.host.as_str(), node.port, node.weight), ("10.0.0.7", 11212, 3));
+/// assert_eq!(node.zone.as_deref(), Some("rack-2"));
+/// assert_eq!("cache-a".parse::<Node>()?, Node::new("cache-a", 11211));
+/// assert_eq!("[::1]:11212".parse::<Node>()?.host, "::1");
+/// # Ok::<(), ketch_client::NodeError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// The host as the user wrote it: placement uses this text, neither resolved nor lower-cased.
+    /// The host as the user wrote it, an IPv6 address without its brackets: placement uses this text, neither resolved
+    /// nor lower-cased.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Share of the keys relative to the other nodes; 1 unless said otherwise.
+    /// Share of the keys relative to the other nodes; 1 unless said otherwise, and 0 counts as 1 (libmemcached's rule).
     pub weight: u32,
     /// Where the node stands (rack, availability zone): copies go to different zones where there are several.
     pub zone: Option<String>,
+}
+
+/// Why a text does not name a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// No host.
+    Host,
+    /// A byte that no host name and no address has: white space, a control character, one of `/ , | @ [ ]`.
+    HostByte,
+    /// `[` without `]`, or something other than `:port` behind it.
+    Brackets,
+    /// More colons than `host:port:weight` has: an IPv6 address needs brackets.
+    Colons,
+    /// The port is no number from 1 to 65535.
+    Port,
+    /// The weight is no number.
+    Weight,
+    /// The weight is above 4294967295.
+    WeightTooLarge,
+    /// `@` without a zone, or white space in it.
+    Zone,
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NodeError::Host => "no host",
+            NodeError::HostByte => "a byte that no host has",
+            NodeError::Brackets => {
+                "brackets go around an IPv6 address, :port and :weight behind them"
+            }
+            NodeError::Colons => "more than host:port:weight; an IPv6 address needs brackets",
+            NodeError::Port => "the port is a number from 1 to 65535",
+            NodeError::Weight => "the weight is a number",
+            NodeError::WeightTooLarge => "the weight is at most 4294967295",
+            NodeError::Zone => "the zone behind @ is a word",
+        })
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+impl Node {
+    /// A node of weight 1 in no zone.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Node {
+            host: host.into(),
+            port,
+            weight: 1,
+            zone: None,
+        }
+    }
+
+    /// The same node with this weight.
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// The same node in this zone.
+    pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// `host:port`, an IPv6 address in brackets: what names the node wherever it is talked of, and what is connected to.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Nodes from a list with commas between them, as options and environment variables have it. Empty places are left out.
+    pub fn list(text: &str) -> Result<Vec<Node>, NodeError> {
+        let places = text.split(',').map(str::trim);
+        places
+            .filter(|place| !place.is_empty())
+            .map(str::parse)
+            .collect()
+    }
+}
+
+/// `host:port`, then the weight if it is not 1 and the zone if there is one. Parsing it gives the node again.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address())?;
+        if self.weight != 1 {
+            write!(f, ":{}", self.weight)?;
+        }
+        match &self.zone {
+            Some(zone) => write!(f, "@{zone}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Node {
+    type Err = NodeError;
+
+    fn from_str(text: &str) -> Result<Self, NodeError> {
+        let (address, zone) = match text.split_once('@') {
+            Some((address, zone)) => (address, Some(parse_zone(zone)?)),
+            None => (text, None),
+        };
+        // `numbers` is what stands behind the host, its first colon included.
+        let (host, numbers) = if let Some(rest) = address.strip_prefix('[') {
+            let (host, numbers) = rest.split_once(']').ok_or(NodeError::Brackets)?;
+            if !(numbers.is_empty() || numbers.starts_with(':')) {
+                return Err(NodeError::Brackets);
+            }
+            (host, numbers)
+        } else if address.matches(':').count() > 2 || address.starts_with("::") {
+            return Err(NodeError::Colons);
+        } else {
+            address.split_at(address.find(':').unwrap_or(address.len()))
+        };
+        if host.is_empty() {
+            return Err(NodeError::Host);
+        }
+        if host
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || "/,|@[]".contains(c))
+        {
+            return Err(NodeError::HostByte);
+        }
+        let mut node = Node {
+            zone,
+            ..Node::new(host, DEFAULT_PORT)
+        };
+        let mut fields = numbers.split(':').skip(1);
+        let (port, weight) = (fields.next(), fields.next());
+        if fields.next().is_some() {
+            return Err(NodeError::Colons);
+        }
+        if let Some(port) = port {
+            node.port = parse_port(port)?;
+        }
+        if let Some(weight) = weight {
+            node.weight = parse_weight(weight)?;
+        }
+        Ok(node)
+    }
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|b| b.is_ascii_digit()).then_some(text)
+}
+
+fn parse_port(text: &str) -> Result<u16, NodeError> {
+    match digits(text).map(str::parse) {
+        Some(Ok(port)) if port != 0 => Ok(port),
+        _ => Err(NodeError::Port),
+    }
+}
+
+fn parse_weight(text: &str) -> Result<u32, NodeError> {
+    match digits(text).map(str::parse::<u32>) {
+        Some(Ok(weight)) => Ok(weight),
+        Some(Err(e)) if *e.kind() == IntErrorKind::PosOverflow => Err(NodeError::WeightTooLarge),
+        _ => Err(NodeError::Weight),
+    }
+}
+
+fn parse_zone(text: &str) -> Result<String, NodeError> {
+    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || "@,|".contains(c)) {
+        return Err(NodeError::Zone);
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_node() {
+        for (text, node) in [
+            ("a", Node::new("a", 11211)),
+            ("a:1", Node::new("a", 1)),
+            ("Cache-A.example:65535", Node::new("Cache-A.example", 65535)),
+            (
+                "10.0.0.1:11212:5",
+                Node::new("10.0.0.1", 11212).with_weight(5),
+            ),
+            ("a:1:0", Node::new("a", 1).with_weight(0)),
+            ("a:1:4294967295", Node::new("a", 1).with_weight(u32::MAX)),
+            ("a@z", Node::new("a", 11211).with_zone("z")),
+            (
+                "a:1:2@eu-1a",
+                Node::new("a", 1).with_weight(2).with_zone("eu-1a"),
+            ),
+            ("[::1]", Node::new("::1", 11211)),
+            ("[fe80::1%eth0]:7", Node::new("fe80::1%eth0", 7)),
+            (
+                "[2001:db8::2]:11211:4@b",
+                Node::new("2001:db8::2", 11211)
+                    .with_weight(4)
+                    .with_zone("b"),
+            ),
+        ] {
+            assert_eq!(text.parse::<Node>(), Ok(node.clone()), "{text}");
+            assert_eq!(
+                node.to_string().parse::<Node>(),
+                Ok(node),
+                "{text} written out and read again"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not() {
+        for (text, error) in [
+            ("", NodeError::Host),
+            (":11211", NodeError::Host),
+            ("[]:1", NodeError::Host),
+            ("@z", NodeError::Host),
+            ("a b", NodeError::HostByte),
+            ("/run/memcached.sock", NodeError::HostByte),
+            ("a,b", NodeError::HostByte),
+            ("a|10.0.0.1|11211", NodeError::HostByte),
+            ("[::1", NodeError::Brackets),
+            ("[::1]11211", NodeError::Brackets),
+            ("::1", NodeError::Colons),
+            ("2001:db8::2", NodeError::Colons),
+            ("a:1:2:3", NodeError::Colons),
+            ("a:", NodeError::Port),
+            ("a:0", NodeError::Port),
+            ("a:+1", NodeError::Port),
+            ("a:65536", NodeError::Port),
+            ("a:x", NodeError::Port),
+            ("a:1:", NodeError::Weight),
+            ("a:1:-1", NodeError::Weight),
+            ("a:1:1.5", NodeError::Weight),
+            ("a:1:4294967296", NodeError::WeightTooLarge),
+            ("a@", NodeError::Zone),
+            ("a@b c", NodeError::Zone),
+            ("a@b@c", NodeError::Zone),
+        ] {
+            assert_eq!(text.parse::<Node>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        assert_eq!(
+            Node::list("a, b:1,,c:2:3,"),
+            Ok(vec![
+                Node::new("a", 11211),
+                Node::new("b", 1),
+                Node::new("c", 2).with_weight(3)
+            ])
+        );
+        assert_eq!(Node::list(""), Ok(vec![]));
+        assert_eq!(Node::list("a,b:0"), Err(NodeError::Port));
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(Node::new("a", 1).with_weight(9).address(), "a:1");
+        assert_eq!(Node::new("::1", 1).address(), "[::1]:1");
+    }
 }

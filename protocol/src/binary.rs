@@ -74,6 +74,8 @@ pub mod opcode {
     pub const SASL_STEP: u8 = 0x22;
     pub const GATK: u8 = 0x23;
     pub const GATKQ: u8 = 0x24;
+    /// Hosted memcached's; memcached itself does not know it.
+    pub const CONFIG_GET: u8 = 0x60;
 }
 use opcode::*;
 
@@ -176,6 +178,8 @@ fn is_well_formed(opcode: u8, extras_len: usize, key_len: usize, value_len: u32)
         // A group may be named or not.
         STAT => (0, key_len > 0, false),
         SASL_AUTH | SASL_STEP => (0, true, true),
+        // With other lengths it is as unknown as in memcached.
+        CONFIG_GET if (extras_len, value_len) == (0, 0) && key_len > 0 => (0, true, false),
         _ => return None,
     };
     Some(extras_len == extras && (key_len > 0) == has_key && (value_len == 0 || may_have_value))
@@ -303,6 +307,7 @@ impl<'b> Packet<'b> {
             FLUSH => BinaryVerb::Flush(self.exptime(0)),
             VERBOSITY => BinaryVerb::Verbosity(u32_at(self.extras, 0)),
             STAT => BinaryVerb::Stat(self.key),
+            CONFIG_GET => BinaryVerb::ConfigGet(self.key),
             _ => BinaryVerb::Noop,
         }
     }

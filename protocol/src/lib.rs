@@ -163,6 +163,8 @@ pub enum Request<'b> {
     BinaryAdmin(BinaryAdmin<'b>),
     /// A step of a binary sign-in.
     Sasl(Sasl<'b>),
+    /// `config set` and `config add`.
+    ConfigSet(ConfigSet<'b>),
 }
 
 /// Requests are copied into batches: one that grows makes all of them slower.
@@ -417,6 +419,30 @@ pub enum AdminVerb {
     LruCrawler,
     Extstore,
     DebugTime,
+    Config,
+}
+
+/// `config set` or `config add`: what hosted memcached keeps for clients that ask for their nodes. Its data block, and `\r\n`
+/// behind it, follow in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigSet<'b> {
+    /// What is set; `cluster` is the one name there is.
+    pub name: &'b [u8],
+    /// Opaque to the server, shown by `config get`.
+    pub client_flags: u32,
+    /// Bytes of the value, without the `\r\n` behind it.
+    pub value_len: u32,
+    /// `add`: only if nothing is set.
+    pub add: bool,
+    /// True for `noreply`.
+    pub noreply: bool,
+}
+
+impl ConfigSet<'_> {
+    /// Bytes of the data block: the value and the line end.
+    pub fn block_len(&self) -> u64 {
+        u64::from(self.value_len) + reply::CRLF.len() as u64
+    }
 }
 
 /// A binary retrieval.
@@ -458,6 +484,8 @@ pub enum BinaryVerb<'b> {
     Verbosity(u32),
     /// `stats` of this group, which may be empty.
     Stat(&'b [u8]),
+    /// `config get` of this name.
+    ConfigGet(&'b [u8]),
 }
 
 /// A step of a binary sign-in; a body of `body_len` bytes, without a line end, follows in the stream.

@@ -54,6 +54,17 @@ pub fn value_head(
     out.extend_from_slice(CRLF);
 }
 
+/// `CONFIG name flags len`, what `config get` answers before the value.
+pub fn config_head(out: &mut Vec<u8>, name: &[u8], client_flags: u32, value_len: usize) {
+    out.extend_from_slice(b"CONFIG ");
+    out.extend_from_slice(name);
+    out.push(b' ');
+    number(out, client_flags);
+    out.push(b' ');
+    number(out, value_len);
+    out.extend_from_slice(CRLF);
+}
+
 /// A number in decimal, without a line end.
 #[inline]
 pub fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {

@@ -129,6 +129,12 @@ fn show_request(request: Request<'_>) -> String {
             line.word(&format!("{:?}", admin.verb));
             line.reply(ReplyMode::Binary(admin.head));
         }
+        Request::ConfigSet(set) => {
+            line.word(if set.add { "config add" } else { "config set" });
+            line.text("name", set.name);
+            write!(line.0, " flags={} len={}", set.client_flags, set.value_len).unwrap();
+            line.flag("noreply", set.noreply);
+        }
         Request::Sasl(sasl) => {
             line.word(&format!("{:?}", sasl.verb));
             line.text("mechanism", sasl.mechanism);

@@ -27,9 +27,9 @@ use memchr::{memchr, memrchr};
 
 use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
 use crate::{
-    Admin, AdminVerb, Args, Arith, Delete, ErrorLine, Exptime, Fault, Get, GetVerb, KEY_LEN_MAX,
-    Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch,
-    VALUE_LEN_MAX, meta,
+    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Exptime, Fault, Get, GetVerb,
+    KEY_LEN_MAX, Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode,
+    Touch, VALUE_LEN_MAX, meta,
 };
 
 /// Why a line is not a request.
@@ -231,6 +231,7 @@ fn command(line: &[u8]) -> Result<Request<'_>, Refusal> {
         b"refresh_certs" => AdminVerb::RefreshCerts,
         b"shutdown" => AdminVerb::Shutdown,
         b"debugtime" => AdminVerb::DebugTime,
+        b"config" => return config(rest),
         _ => return Err(unknown(rest)),
     };
     Ok(admin(verb, rest))
@@ -412,6 +413,35 @@ fn touch(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     Ok(Request::Touch(Touch {
         key,
         exptime: Exptime(exptime),
+        noreply,
+    }))
+}
+
+/// `config set|add NAME FLAGS LEN [noreply]`; with other words behind it `config` has no data block.
+fn config(rest: &[u8]) -> Result<Request<'_>, Refusal> {
+    let mut words = Words::new(rest);
+    let add = match words.next() {
+        Some(b"set") => false,
+        Some(b"add") => true,
+        _ => return Ok(admin(AdminVerb::Config, rest)),
+    };
+    let (Some(name), Some(client_flags), Some(value_len)) =
+        (words.next(), words.next(), words.next())
+    else {
+        return Err(ErrorLine::BadFormat.into());
+    };
+    let value_len = value_length(value_len)?;
+    let noreply = words::ends_with_noreply(words.rest());
+    let client_flags = parse_u32(client_flags).ok_or(Refusal::Answer {
+        error: ErrorLine::BadFormat,
+        quiet: noreply,
+        skip: block(value_len.into()),
+    })?;
+    Ok(Request::ConfigSet(ConfigSet {
+        name,
+        client_flags,
+        value_len,
+        add,
         noreply,
     }))
 }

@@ -8,6 +8,7 @@ use protocol::{
     Admin, AdminVerb, BinaryAdmin, BinaryVerb, ErrorLine, Exptime, Status, binary, reply,
 };
 
+use super::config;
 use super::dump::Dump;
 use super::output::Output;
 use super::shared::{Ctx, MEMCACHED_VERSION, StopMode};
@@ -74,6 +75,10 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
         AdminVerb::Lru => lru(ctx, &words),
         AdminVerb::DebugTime => debugtime(ctx, &words),
         AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
+        AdminVerb::Config => {
+            config::execute(ctx, &words, request.noreply, out);
+            return AdminOutcome::Done;
+        }
         AdminVerb::RefreshCerts => match refresh_certs(ctx) {
             Ok(()) => Ok(()),
             Err(reason) => {
@@ -96,10 +101,14 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     AdminOutcome::Done
 }
 
-/// Whether the command is for connections alone: it answers for as long as they last, or ends the server, which only a
-/// peer that has shown its address may do.
+/// Whether the command is for connections alone: it answers for as long as they last, or it ends the server or changes
+/// where clients look for their keys, which only a peer that has shown its address may do.
 pub(super) fn needs_stream(request: &Admin<'_>) -> bool {
-    matches!(request.verb, AdminVerb::Watch | AdminVerb::Shutdown)
+    match request.verb {
+        AdminVerb::Watch | AdminVerb::Shutdown => true,
+        AdminVerb::Config => request.args.iter().next() != Some(b"get"),
+        _ => false,
+    }
 }
 
 /// Executes what is binary and about no key, and answers.
@@ -118,6 +127,10 @@ pub(super) fn execute_binary<'c>(
         BinaryVerb::Stat(group) => {
             return stats::execute_binary(ctx, head, group, out)
                 .map_or(AdminOutcome::Done, AdminOutcome::Dump);
+        }
+        BinaryVerb::ConfigGet(name) => {
+            config::get_binary(ctx, head, name, out);
+            return AdminOutcome::Done;
         }
         BinaryVerb::Noop | BinaryVerb::Quit => Ok(()),
         BinaryVerb::Flush(when) => flush(ctx, Ok(when)),

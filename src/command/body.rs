@@ -32,7 +32,7 @@ const STAGED_BYTES_MIN: usize = 8 << 20;
 
 /// A share of one of the budgets, given back when it is dropped.
 #[derive(Debug)]
-struct Share<'c> {
+pub(super) struct Share<'c> {
     of: &'c AtomicUsize,
     bytes: usize,
 }
@@ -53,6 +53,18 @@ impl<'c> Share<'c> {
         self.bytes += more.bytes;
         std::mem::forget(more);
         true
+    }
+
+    /// Nothing yet of what may be staged.
+    pub(super) fn staged(ctx: Ctx<'c>) -> Self {
+        let of = &ctx.shared.staged_bytes;
+        Share { of, bytes: 0 }
+    }
+
+    /// More of it; false if that is too much.
+    pub(super) fn stage(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
+        let max = (ctx.cache.limit_bytes() / STAGED_PART).max(STAGED_BYTES_MIN);
+        self.grow(bytes, max)
     }
 }
 
@@ -116,13 +128,7 @@ impl<'c> Body<'c> {
                     return None;
                 }
             },
-            None => Place::Staged(
-                Vec::new(),
-                Share {
-                    of: &ctx.shared.staged_bytes,
-                    bytes: 0,
-                },
-            ),
+            None => Place::Staged(Vec::new(), Share::staged(ctx)),
         };
         let store = OwnedStore::new(store);
         Some(Box::new(Body {
@@ -195,8 +201,7 @@ impl<'c> Body<'c> {
     fn take(&mut self, ctx: Ctx<'c>, part: &[u8]) -> Result<(), ErrorLine> {
         let value_len = self.store.store.value_len as usize;
         if let Place::Staged(staged, share) = &mut self.place {
-            let max = (ctx.cache.limit_bytes() / STAGED_PART).max(STAGED_BYTES_MIN);
-            if !share.grow(part.len(), max) {
+            if !share.stage(ctx, part.len()) {
                 return Err(ErrorLine::OutOfMemoryStoring);
             }
             staged.extend_from_slice(part);
@@ -237,13 +242,7 @@ impl<'c> Body<'c> {
     }
 
     fn complete(&mut self, ctx: Ctx<'c>, well_ended: bool, out: &mut Output<'c>) {
-        let unused = Place::Staged(
-            Vec::new(),
-            Share {
-                of: &ctx.shared.staged_bytes,
-                bytes: 0,
-            },
-        );
+        let unused = Place::Staged(Vec::new(), Share::staged(ctx));
         let place = std::mem::replace(&mut self.place, unused);
         self.store.with(|store| {
             if !well_ended {

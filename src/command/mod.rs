@@ -11,6 +11,7 @@
 mod admin;
 mod arithmetic;
 mod body;
+mod config;
 mod connections;
 mod delete;
 mod dump;
@@ -28,6 +29,7 @@ mod storage;
 #[cfg(test)]
 mod testing;
 
+pub use config::CONFIG_LEN_MAX;
 pub use connections::{ConnInfo, ConnState, Registry};
 pub use output::Output;
 pub use session::{Drive, Next, Session};

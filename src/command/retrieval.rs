@@ -3,6 +3,7 @@
 use protocol::reply::{self, CRLF};
 use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Status, Touch, binary};
 
+use super::config;
 use super::output::Output;
 use super::shared::Ctx;
 use crate::cache::{Entry, ItemView, KeyHash, Lookup, Segment};
@@ -79,7 +80,13 @@ pub(super) fn get_one<'c>(
             }
         }
     }
-    let Some(item) = entry.item() else { return };
+    let Some(item) = entry.item() else {
+        // Behind the miss, so that no other key pays for it.
+        if key == config::OLD_KEY {
+            ctx.shared.cluster.show_as_item(verb.with_cas, out);
+        }
+        return;
+    };
     let cas = verb.with_cas.then(|| item.cas());
     let value_len = item.value_len();
     reply::value_head(

@@ -3,6 +3,7 @@
 //! ```text
 //!                                 +--> Body        a store's data block is coming        --+
 //!                                 +--> Keys        the rest of a long key list           --+
+//!    |                            +--> Config      a node list is coming                  --+
 //!  Start --+----------> Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
 //!    |     +-> SignIn --^         +--> Dump        a dump in progress                    --+
 //!    |            if there are users; only the right password leads on (sign_in.rs)
@@ -15,12 +16,13 @@
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
-    BinaryAdmin, BinaryVerb, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status,
-    Store, binary, text,
+    BinaryAdmin, BinaryVerb, ConfigSet, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip,
+    Status, Store, binary, text,
 };
 
 use super::admin::{self, AdminOutcome};
 use super::body::{self, Body, Fed};
+use super::config::ConfigBody;
 use super::dump::Dump;
 use super::output::Output;
 use super::shared::Ctx;
@@ -66,6 +68,7 @@ enum State<'c> {
     Command,
     Keys(GetVerb),
     Body(Box<Body<'c>>),
+    Config(Box<ConfigBody<'c>>),
     Swallow(u64),
     SwallowLine,
     Dump(Box<Dump>),
@@ -183,7 +186,7 @@ impl<'c> Session<'c> {
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {
-            State::Body(_) | State::Swallow(_) => true,
+            State::Body(_) | State::Config(_) | State::Swallow(_) => true,
             State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
             _ => false,
         }
@@ -240,6 +243,15 @@ impl<'c> Session<'c> {
                     }
                 }
                 _ if rest.is_empty() => break Next::Read,
+                State::Config(body) => {
+                    let (taken, fed) = body.feed(ctx, rest, out);
+                    at += taken;
+                    match fed {
+                        Fed::More => break Next::Read,
+                        Fed::Done => self.state = State::Command,
+                        Fed::Refused(left) => self.state = State::Swallow(left),
+                    }
+                }
                 State::Start(protocol) => {
                     self.wire = match protocol {
                         WireProtocol::Auto if rest[0] == binary::MAGIC_REQUEST => Wire::Binary,
@@ -434,6 +446,13 @@ impl<'c> Session<'c> {
                 self.begin_store(ctx, &store, out);
                 consumed
             }
+            Parsed::Complete {
+                request: Request::ConfigSet(set),
+                consumed,
+            } => {
+                self.begin_config(ctx, &set, out);
+                consumed
+            }
             Parsed::Complete { request, consumed } => {
                 self.request(ctx, &request, None, out);
                 consumed
@@ -447,6 +466,24 @@ impl<'c> Session<'c> {
         self.state = match Body::begin(ctx, store, hash, out) {
             Some(body) => State::Body(body),
             None => State::Swallow(store.block_len()),
+        };
+    }
+
+    /// A node list, which always comes as a body.
+    fn begin_config(&mut self, ctx: Ctx<'c>, set: &ConfigSet<'_>, out: &mut Output<'c>) {
+        let begun = if self.datagram {
+            Err(ErrorLine::NotOverUdp)
+        } else {
+            ConfigBody::begin(ctx, set)
+        };
+        self.state = match begun {
+            Ok(body) => State::Config(Box::new(body)),
+            Err(error) => {
+                if !set.noreply {
+                    out.error(error);
+                }
+                State::Swallow(set.block_len())
+            }
         };
     }
 
@@ -516,7 +553,7 @@ impl<'c> Session<'c> {
                     self.state = State::Swallow(sasl.body_len.into());
                 }
             }
-            Request::Get(_) | Request::Store(_) => {
+            Request::Get(_) | Request::Store(_) | Request::ConfigSet(_) => {
                 unreachable!("handled where their bytes are known")
             }
         }
@@ -571,7 +608,9 @@ fn plan<'b>(
             verb: BinaryVerb::Noop,
             ..
         }) => None,
-        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) => return None,
+        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) | Request::ConfigSet(_) => {
+            return None;
+        }
     };
     let hash = key.map(|key| retrieval::hash_of(ctx, key));
     Some(Planned {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::config::ClusterConfig;
 use super::connections::Registry;
 use super::prefixes::Prefixes;
 use crate::auth::Auth;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Counts by key prefix.
     pub prefixes: Prefixes,
+    /// The cluster's nodes, for clients that ask for them.
+    pub cluster: ClusterConfig,
     /// The open connections.
     pub connections: Registry,
     /// Who may use the cache; `None` lets everybody.
@@ -106,6 +109,7 @@ impl Shared {
             clock: Clock::new(),
             stats: Stats::new(settings.threads),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
+            cluster: ClusterConfig::default(),
             connections: Registry::default(),
             auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),

@@ -304,6 +304,13 @@ pub(super) static EXTENDED: &[Opt] = &[
         },
         "bound on all read buffers, in megabytes; 0 is none",
     ),
+    value(
+        "",
+        "cluster_config",
+        ("FILE", ""),
+        |s, v| text("node list", v).map(|path| s.cluster_config = Some(path)),
+        "what \"config get cluster\" answers: a version, then host|ip|port of each node, a line each",
+    ),
     flag(
         "",
         "track_sizes",

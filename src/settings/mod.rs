@@ -162,6 +162,9 @@ pub struct Settings {
     /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
     pub sasl_pwdb: Option<PathBuf>,
 
+    /// `-o cluster_config`: the first value of `config get cluster`.
+    pub cluster_config: Option<PathBuf>,
+
     /// `-A`: the `shutdown` command works.
     pub shutdown_command: bool,
     /// `-o debugtime`: the command that moves the server's clock works. For tests.
@@ -249,6 +252,7 @@ impl Default for Settings {
             auth_file: None,
             sasl: false,
             sasl_pwdb: None,
+            cluster_config: None,
             shutdown_command: false,
             debugtime: false,
             detail_enabled: false,
@@ -491,6 +495,7 @@ impl Settings {
             (&mut self.log_file, "logfile"),
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
+            (&mut self.cluster_config, "cluster_config"),
             (&mut self.tls.chain_cert, "ssl_chain_cert"),
             (&mut self.tls.key, "ssl_key"),
             (&mut self.tls.ca_cert, "ssl_ca_cert"),

@@ -105,9 +105,9 @@ impl Client {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let now = Instant::now();
-        for pool in &snapshot.pools {
+        for (node, pool) in snapshot.pools.iter().enumerate() {
             if pool.member.is_unwell() {
-                pool.probe(now, snapshot.ring.random());
+                pool.probe(&snapshot.ring, node, now);
             }
         }
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

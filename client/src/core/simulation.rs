@@ -68,7 +68,8 @@ impl SimulatedNode {
     }
 
     fn live(&mut self, key: &[u8], now_s: u64) -> Option<&mut Item> {
-        self.items.retain(|_, item| item.expires_at == 0 || item.expires_at > now_s);
+        self.items
+            .retain(|_, item| item.expires_at == 0 || item.expires_at > now_s);
         self.items.get_mut(key)
     }
 
@@ -82,7 +83,11 @@ impl SimulatedNode {
         };
         let mut room = [0; protocol::KEY_LEN_MAX];
         while !request.is_empty() {
-            let Parsed::Complete { request: parsed, consumed } = protocol::text::parse(request) else {
+            let Parsed::Complete {
+                request: parsed,
+                consumed,
+            } = protocol::text::parse(request)
+            else {
                 panic!("no request: {:?}", String::from_utf8_lossy(request));
             };
             request = &request[consumed..];
@@ -106,7 +111,10 @@ impl SimulatedNode {
                             b'c' => tokens += &format!(" c{}", item.cas),
                             b't' if item.expires_at == 0 => tokens += " t-1",
                             b't' => tokens += &format!(" t{}", item.expires_at - now_s),
-                            b'O' => tokens += &format!(" O{}", std::str::from_utf8(token).expect("digits")),
+                            b'O' => {
+                                tokens +=
+                                    &format!(" O{}", std::str::from_utf8(token).expect("digits"))
+                            }
                             _ => {}
                         }
                     }
@@ -122,12 +130,19 @@ impl SimulatedNode {
                     let value = request[..store.value_len as usize].to_vec();
                     request = &request[store.block_len() as usize..];
                     let key = store.key.bytes(&mut room).to_vec();
-                    let new = Item { value, flags: store.client_flags, expires_at: expires_at(store.exptime.0), cas };
+                    let new = Item {
+                        value,
+                        flags: store.client_flags,
+                        expires_at: expires_at(store.exptime.0),
+                        cas,
+                    };
                     let answer = match (self.live(&key, now_s), store.mode, store.compare_cas) {
                         (None, _, Some(_)) => "NF",
                         (Some(item), _, Some(unique)) if item.cas != unique => "EX",
                         (Some(_), StoreMode::Add, _) => "NS",
-                        (None, StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, _) => "NS",
+                        (None, StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, _) => {
+                            "NS"
+                        }
                         (Some(item), StoreMode::Append, _) => {
                             item.value.extend(new.value);
                             "HD"
@@ -141,14 +156,23 @@ impl SimulatedNode {
                             "HD"
                         }
                     };
-                    let protocol::ReplyMode::Meta(tokens) = store.reply else { panic!("no meta command") };
+                    let protocol::ReplyMode::Meta(tokens) = store.reply else {
+                        panic!("no meta command")
+                    };
                     let told = tokens.iter().any(|(flag, _)| flag == b'c');
-                    let told = if told && answer == "HD" { format!(" c{cas}") } else { String::new() };
+                    let told = if told && answer == "HD" {
+                        format!(" c{cas}")
+                    } else {
+                        String::new()
+                    };
                     out.extend(format!("{answer}{told}\r\n").into_bytes());
                 }
                 Request::Delete(delete) => {
                     let key = delete.key.bytes(&mut room).to_vec();
-                    let answer = match (self.live(&key, now_s).map(|item| item.cas), delete.compare_cas) {
+                    let answer = match (
+                        self.live(&key, now_s).map(|item| item.cas),
+                        delete.compare_cas,
+                    ) {
                         (None, _) => "NF\r\n",
                         (Some(cas), Some(unique)) if cas != unique => "EX\r\n",
                         _ => {
@@ -162,8 +186,15 @@ impl SimulatedNode {
                     let key = count.key.bytes(&mut room).to_vec();
                     let number = match self.live(&key, now_s) {
                         Some(item) => {
-                            let old: u64 = std::str::from_utf8(&item.value).expect("text").parse().expect("a number");
-                            let new = if count.decrement { old.saturating_sub(count.delta) } else { old.wrapping_add(count.delta) };
+                            let old: u64 = std::str::from_utf8(&item.value)
+                                .expect("text")
+                                .parse()
+                                .expect("a number");
+                            let new = if count.decrement {
+                                old.saturating_sub(count.delta)
+                            } else {
+                                old.wrapping_add(count.delta)
+                            };
                             item.value = new.to_string().into_bytes();
                             new
                         }
@@ -174,7 +205,15 @@ impl SimulatedNode {
                             };
                             let value = count.initial.to_string().into_bytes();
                             let expires_at = expires_at(exptime.0);
-                            self.items.insert(key, Item { value, flags: 0, expires_at, cas });
+                            self.items.insert(
+                                key,
+                                Item {
+                                    value,
+                                    flags: 0,
+                                    expires_at,
+                                    cas,
+                                },
+                            );
                             count.initial
                         }
                     };
@@ -212,7 +251,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, nodes: usize, options: ClientOptions) -> Self {
         let names: Vec<Node> = (0..nodes)
-            .map(|i| Node { host: format!("node{i}"), port: 11211, weight: 1, zone: None })
+            .map(|i| Node::new(format!("node{i}"), 11211))
             .collect();
         let nodes = names.iter().map(|_| SimulatedNode {
             items: HashMap::new(),
@@ -244,7 +283,10 @@ impl Simulation {
     }
 
     fn us(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.start).as_micros() as u64
+        // Rounded up: who is woken at a time is not woken before it.
+        at.saturating_duration_since(self.start)
+            .as_nanos()
+            .div_ceil(1000) as u64
     }
 
     fn now_s(&self) -> u64 {
@@ -256,7 +298,11 @@ impl Simulation {
         self.now_us = self.now_us.max(us);
         let (now_us, now_s) = (self.now_us, self.now_s());
         self.changes.sort_by_key(|change| change.0);
-        while self.changes.first().is_some_and(|change| change.0 <= now_us) {
+        while self
+            .changes
+            .first()
+            .is_some_and(|change| change.0 <= now_us)
+        {
             let (_, node, mode) = self.changes.remove(0);
             self.nodes[node].set_mode(mode, now_s);
         }
@@ -273,13 +319,14 @@ impl Simulation {
 
     fn probe(&mut self) {
         let (now, now_s) = (self.at(self.now_us), self.now_s());
-        for (member, node) in self.ring.members.iter().zip(&mut self.nodes) {
+        for (at, member) in self.ring.members.iter().enumerate() {
+            let node = &mut self.nodes[at];
             while member.is_unwell()
                 && let Some(request) = member.probe_due(now)
             {
                 if node.mode == Mode::Up {
                     assert!(node.execute(&request, now_s).ends_with(b"MN\r\n"));
-                    member.probe_answered(now, &self.options);
+                    self.ring.probe_answered(at, now, &self.options);
                 } else {
                     member.probe_failed(now, &self.options, 1 << 63);
                 }
@@ -288,11 +335,22 @@ impl Simulation {
     }
 
     /// Carries out one operation as a front does, and checks that it ends in time.
-    fn run<O: Operation, F: FnOnce(O) -> R, R>(&mut self, begin: impl FnOnce(Context) -> Call<O, F>) -> R {
+    fn run<O: Operation, F: FnOnce(O) -> R, R>(
+        &mut self,
+        begin: impl FnOnce(Context) -> Call<O, F>,
+    ) -> R {
         self.probe();
         let begun = self.now_us;
-        let context = Context::new(self.ring.clone(), self.options.clone(), self.at(begun), self.now_s());
-        let Call { mut operation, finish } = begin(context);
+        let context = Context::new(
+            self.ring.clone(),
+            self.options.clone(),
+            self.at(begun),
+            self.now_s(),
+        );
+        let Call {
+            mut operation,
+            finish,
+        } = begin(context);
         let mut todo = Todo::default();
         let mut queue: BTreeMap<(u64, u64), (usize, Event)> = BTreeMap::new();
         let mut flights: Vec<(Exchange, Link, bool)> = Vec::new();
@@ -312,15 +370,23 @@ impl Simulation {
                 link.sent(exchange.request.len());
                 let (flight, delay) = (flights.len(), 50 + self.chance(1500));
                 let arrives = self.now_us + delay;
-                schedule(&mut queue, self.us(exchange.deadline), flight, Event::Fails(Failure::Timeout));
+                schedule(
+                    &mut queue,
+                    self.us(exchange.deadline),
+                    flight,
+                    Event::Fails(Failure::Timeout),
+                );
                 schedule(&mut queue, arrives, flight, Event::Arrives);
                 flights.push((exchange, link, false));
             }
             if todo.done {
                 break;
             }
-            let wake_us = self.us(todo.wake_at.expect("there is a deadline")).max(self.now_us);
-            let Some((&(at, key), _)) = queue.first_key_value().filter(|(key, _)| key.0 <= wake_us) else {
+            let wake_us = self
+                .us(todo.wake_at.expect("there is a deadline"))
+                .max(self.now_us);
+            let Some((&(at, key), _)) = queue.first_key_value().filter(|(key, _)| key.0 <= wake_us)
+            else {
                 self.pass(wake_us);
                 continue;
             };
@@ -354,14 +420,25 @@ impl Simulation {
                             if kind >= self.spoilt {
                                 let answer = self.nodes[node].execute(&request, now_s);
                                 let split = self.chance(answer.len() as u64 + 1) as usize;
-                                schedule(&mut queue, back, flight, Event::Answered(answer[..split].to_vec()));
-                                schedule(&mut queue, back + 9, flight, Event::Answered(answer[split..].to_vec()));
+                                schedule(
+                                    &mut queue,
+                                    back,
+                                    flight,
+                                    Event::Answered(answer[..split].to_vec()),
+                                );
+                                schedule(
+                                    &mut queue,
+                                    back + 9,
+                                    flight,
+                                    Event::Answered(answer[split..].to_vec()),
+                                );
                                 continue;
                             }
                             if kind % 2 == 0 {
                                 self.nodes[node].execute(&request, now_s);
                             }
-                            let failure = [Failure::Closed, Failure::Garbage][(kind / 2 % 2) as usize];
+                            let failure =
+                                [Failure::Closed, Failure::Garbage][(kind / 2 % 2) as usize];
                             schedule(&mut queue, back, flight, Event::Fails(failure));
                         }
                     }
@@ -375,7 +452,9 @@ impl Simulation {
                         link.filled(count);
                         bytes.drain(..count);
                         while let Some((reply, last)) = link.next().expect("nodes answer well") {
-                            operation.on_reply(id, reply, last, now).expect("nodes answer what was asked");
+                            operation
+                                .on_reply(id, reply, last, now)
+                                .expect("nodes answer what was asked");
                             *ended |= last;
                             if last {
                                 break;
@@ -419,7 +498,10 @@ impl Simulation {
 
     /// The nodes that `key` goes to, the one that decides first.
     fn homes(&self, key: &str) -> Vec<usize> {
-        self.ring.writers(key.as_bytes(), self.at(self.now_us), &self.options).iter().collect()
+        self.ring
+            .writers(key.as_bytes(), self.at(self.now_us), &self.options)
+            .iter()
+            .collect()
     }
 }
 
@@ -441,10 +523,17 @@ impl Known {
 #[test]
 fn an_acknowledged_write_outlives_any_one_node() {
     for seed in 1..400 {
-        let reads = [Reads::First, Reads::Spread, Reads::Hedged(Duration::from_millis(2))][seed as usize % 3];
-        let options = ClientOptions::default().copies(2).reads(reads).settle(Duration::from_millis(500));
+        let reads = [
+            Reads::First,
+            Reads::Spread,
+            Reads::Hedged(Duration::from_millis(2)),
+        ][seed as usize % 3];
+        let options = ClientOptions::default()
+            .copies(2)
+            .reads(reads)
+            .settle(Duration::from_secs(10));
         let mut cluster = Simulation::new(seed, 5, options);
-        let mut known: HashMap<String, Known> = HashMap::new();
+        let mut known: BTreeMap<String, Known> = BTreeMap::new();
         for round in 0..6 {
             let bad = cluster.chance(5) as usize;
             let mode = [Mode::Crashed, Mode::CutOff, Mode::Hung][cluster.chance(3) as usize];
@@ -453,7 +542,9 @@ fn an_acknowledged_write_outlives_any_one_node() {
             cluster.changes = vec![(from, bad, mode), (until, bad, Mode::Up)];
             for step in 0..60 {
                 let key = format!("k{}", cluster.chance(8));
-                let known = known.entry(key.clone()).or_insert_with(|| Known(HashSet::from([None])));
+                let known = known
+                    .entry(key.clone())
+                    .or_insert_with(|| Known(HashSet::from([None])));
                 match cluster.chance(4) {
                     0 => {
                         let value = format!("{key}:{round}:{step}");
@@ -468,19 +559,34 @@ fn an_acknowledged_write_outlives_any_one_node() {
                     },
                     _ => {
                         if let Ok(found) = cluster.get(&key) {
-                            assert!(known.0.contains(&found), "seed {seed} round {round} step {step} {mode:?}: {key} is {found:?}, may be {:?}", known.0);
+                            assert!(
+                                known.0.contains(&found),
+                                "seed {seed} round {round} step {step} {mode:?}: {key} is {found:?}, may be {:?}",
+                                known.0
+                            );
                         }
                     }
                 }
                 let pause = cluster.chance(100_000);
                 cluster.pass(cluster.now_us + pause);
             }
-            // Back, settled, and every key read once: copies are whole again.
-            cluster.rest(15_000);
-            for (key, known) in &mut known {
-                let found = cluster.get(key).expect("all nodes are up");
-                assert!(known.0.contains(&found), "seed {seed} round {round} {mode:?}: {key} is {found:?}, may be {:?}", known.0);
+            // Once all are back, every key is read while the node settles, and after: copies are whole again.
+            cluster.rest(until.saturating_sub(cluster.now_us) / 1000);
+            while !cluster.ring.members.iter().all(|member| member.is_in()) {
+                cluster.rest(10);
             }
+            for reading in 0..10 {
+                for (key, known) in &mut known {
+                    let found = cluster.get(key).expect("all nodes are up");
+                    assert!(
+                        known.0.contains(&found),
+                        "seed {seed} round {round}/{reading} {mode:?}: {key} is {found:?}, may be {:?}",
+                        known.0
+                    );
+                }
+                cluster.rest(300);
+            }
+            cluster.rest(10_000);
         }
     }
 }
@@ -507,10 +613,18 @@ fn a_killed_node_is_hardly_noticed() {
         }
         assert!(errors <= 1, "{mode:?}: {errors}");
         cluster.nodes[0].set_mode(Mode::Up, EPOCH_S);
-        cluster.rest(20_000);
+        while !cluster.ring.members[0].is_in() {
+            cluster.rest(10);
+        }
         for key in &keys {
             assert_eq!(cluster.get(key), Ok(Some(key.clone())));
-            assert!(cluster.homes(key).iter().all(|home| cluster.holders(key).contains(home)), "{key} is repaired");
+            assert!(
+                cluster
+                    .homes(key)
+                    .iter()
+                    .all(|home| cluster.holders(key).contains(home)),
+                "{key} is repaired"
+            );
         }
     }
 }
@@ -518,14 +632,21 @@ fn a_killed_node_is_hardly_noticed() {
 #[test]
 fn batches_find_their_way_around_failures() {
     for seed in 1..100 {
-        let reads = [Reads::First, Reads::Spread, Reads::Hedged(Duration::from_millis(1))][seed as usize % 3];
+        let reads = [
+            Reads::First,
+            Reads::Spread,
+            Reads::Hedged(Duration::from_millis(1)),
+        ][seed as usize % 3];
         let mut cluster = Simulation::new(seed, 5, ClientOptions::default().copies(3).reads(reads));
         cluster.spoilt = 30;
         let keys: Vec<String> = (0..100).map(|i| format!("key{i}")).collect();
         for round in 0..10 {
             let value = format!("{round}");
             let values: Vec<String> = keys.iter().map(|key| format!("{key}={value}")).collect();
-            let entries = keys.iter().zip(&values).map(|(key, value)| Entry { key: key.as_bytes(), value: Value::from(value) });
+            let entries = keys.iter().zip(&values).map(|(key, value)| Entry {
+                key: key.as_bytes(),
+                value: Value::from(value),
+            });
             let entries: Vec<_> = entries.collect();
             let stored = cluster.run(|context| calls::set_multi(context, entries, None));
             let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
@@ -533,7 +654,8 @@ fn batches_find_their_way_around_failures() {
             assert_eq!((stored.len(), found.len()), (100, 100));
             for ((value, stored), found) in values.iter().zip(stored).zip(found) {
                 if let (Ok(()), Ok(found)) = (stored, found) {
-                    let found = found.unwrap_or_else(|| panic!("seed {seed} round {round}: {value} is lost"));
+                    let found = found
+                        .unwrap_or_else(|| panic!("seed {seed} round {round}: {value} is lost"));
                     assert_eq!(found.value, value.as_bytes(), "seed {seed} round {round}");
                 }
             }
@@ -543,7 +665,10 @@ fn batches_find_their_way_around_failures() {
 
 #[test]
 fn a_hedged_read_waits_no_longer_than_the_delay_for_a_hung_node() {
-    let options = ClientOptions::default().copies(2).reads(Reads::Hedged(Duration::from_millis(5))).eject_after(1000);
+    let options = ClientOptions::default()
+        .copies(2)
+        .reads(Reads::Hedged(Duration::from_millis(5)))
+        .eject_after(1000);
     let mut cluster = Simulation::new(3, 3, options);
     cluster.set("k", "v").expect("up");
     let first = cluster.homes("k")[0];
@@ -551,7 +676,11 @@ fn a_hedged_read_waits_no_longer_than_the_delay_for_a_hung_node() {
     for _ in 0..20 {
         let begun = cluster.now_us;
         assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
-        assert!(cluster.now_us - begun < 10_000, "{} us", cluster.now_us - begun);
+        assert!(
+            cluster.now_us - begun < 10_000,
+            "{} us",
+            cluster.now_us - begun
+        );
     }
 }
 
@@ -561,7 +690,19 @@ fn a_missing_copy_is_repaired_with_the_time_that_is_left() {
     for (ttl, left) in [(None, 0), (Some(100), 60), (Some(3_000_000), 2_999_960)] {
         let ttl = ttl.map(Duration::from_secs);
         let set_s = cluster.now_s();
-        cluster.run(|context| calls::set(context, b"k", Value { bytes: b"v", flags: 9 }, ttl)).expect("up");
+        cluster
+            .run(|context| {
+                calls::set(
+                    context,
+                    b"k",
+                    Value {
+                        bytes: b"v",
+                        flags: 9,
+                    },
+                    ttl,
+                )
+            })
+            .expect("up");
         cluster.rest(40_000);
         let homes = cluster.homes("k");
         cluster.nodes[homes[0]].items.clear();
@@ -574,13 +715,24 @@ fn a_missing_copy_is_repaired_with_the_time_that_is_left() {
     cluster.set("k", "v").expect("up");
     let first = cluster.homes("k")[0];
     cluster.nodes[first].items.clear();
-    assert_eq!(cluster.get("k"), Ok(None), "without repair a miss is a miss");
+    assert_eq!(
+        cluster.get("k"),
+        Ok(None),
+        "without repair a miss is a miss"
+    );
 }
 
 #[test]
 fn acknowledgements_say_when_a_write_is_done() {
-    for (ack, worst) in [(Ack::One, 5_000), (Ack::Quorum, 5_000), (Ack::All, 1_000_000)] {
-        let options = ClientOptions::default().copies(3).ack(ack).eject_after(1000);
+    for (ack, worst) in [
+        (Ack::One, 5_000),
+        (Ack::Quorum, 5_000),
+        (Ack::All, 1_000_000),
+    ] {
+        let options = ClientOptions::default()
+            .copies(3)
+            .ack(ack)
+            .eject_after(1000);
         let mut cluster = Simulation::new(1, 5, options);
         let last = cluster.homes("k")[2];
         cluster.nodes[last].set_mode(Mode::Hung, EPOCH_S);
@@ -625,7 +777,10 @@ fn counters_agree_on_all_copies_and_go_on_after_a_crash() {
                 assert_eq!(cluster.incr("n"), Ok(Some(expected)), "seed {seed}");
             }
             for home in &homes {
-                assert_eq!(cluster.nodes[*home].items[&b"n"[..]].value, expected.to_string().as_bytes());
+                assert_eq!(
+                    cluster.nodes[*home].items[&b"n"[..]].value,
+                    expected.to_string().as_bytes()
+                );
             }
             // Restarted at once: nobody noticed, but it is empty.
             cluster.nodes[crash].items.clear();
@@ -654,7 +809,10 @@ fn counting_is_never_done_twice() {
             calls += 1;
             if let Ok(Some(number)) = cluster.incr("n") {
                 done += 1;
-                assert!(number <= calls && number >= done, "seed {seed}: {number} after {calls} calls");
+                assert!(
+                    number <= calls && number >= done,
+                    "seed {seed}: {number} after {calls} calls"
+                );
             }
         }
     }
@@ -665,9 +823,17 @@ fn compare_and_swap_with_copies() {
     let mut cluster = Simulation::new(5, 4, ClientOptions::default().copies(2));
     cluster.set("k", "1").expect("up");
     let homes = cluster.homes("k");
-    let gets = |cluster: &mut Simulation| cluster.run(|context| calls::gets(context, b"k")).expect("up").expect("stored").1;
+    let gets = |cluster: &mut Simulation| {
+        cluster
+            .run(|context| calls::gets(context, b"k"))
+            .expect("up")
+            .expect("stored")
+            .1
+    };
     let cas = |cluster: &mut Simulation, value: &str, unique| {
-        cluster.run(|context| calls::cas(context, b"k", value.into(), unique, None)).expect("up")
+        cluster
+            .run(|context| calls::cas(context, b"k", value.into(), unique, None))
+            .expect("up")
     };
     let unique = gets(&mut cluster);
     assert_eq!(cas(&mut cluster, "2", unique), Cas::Stored);
@@ -695,7 +861,9 @@ fn add_sees_what_any_copy_has() {
     let mut cluster = Simulation::new(5, 4, ClientOptions::default().copies(2));
     let add = |cluster: &mut Simulation| {
         let mode = super::request::StoreMode::Add;
-        cluster.run(|context| calls::store(context, b"lock", "mine".into(), mode, None)).expect("up")
+        cluster
+            .run(|context| calls::store(context, b"lock", "mine".into(), mode, None))
+            .expect("up")
     };
     assert!(add(&mut cluster));
     assert!(!add(&mut cluster));
@@ -714,20 +882,40 @@ fn appending_and_touching_look_for_a_copy_first() {
     let homes = cluster.homes("k");
     cluster.nodes[homes[0]].items.clear();
     let mode = super::request::StoreMode::Append;
-    assert_eq!(cluster.run(|context| calls::store(context, b"k", "b".into(), mode, None)), Ok(true));
+    assert_eq!(
+        cluster.run(|context| calls::store(context, b"k", "b".into(), mode, None)),
+        Ok(true)
+    );
     for home in &homes {
         assert_eq!(cluster.nodes[*home].items[&b"k"[..]].value, b"ab");
     }
     cluster.nodes[homes[0]].items.clear();
     let minute = Some(Duration::from_secs(60));
-    assert_eq!(cluster.run(|context| calls::touch(context, b"k", minute)), Ok(true));
-    let expiries: Vec<u64> = homes.iter().map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at).collect();
+    assert_eq!(
+        cluster.run(|context| calls::touch(context, b"k", minute)),
+        Ok(true)
+    );
+    let expiries: Vec<u64> = homes
+        .iter()
+        .map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at)
+        .collect();
     assert_eq!(expiries, [cluster.now_s() + 60; 2]);
     let hour = Some(Duration::from_secs(3600));
-    assert!(cluster.run(|context| calls::get_and_touch(context, b"k", hour)).expect("up").is_some());
-    let expiries: Vec<u64> = homes.iter().map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at).collect();
+    assert!(
+        cluster
+            .run(|context| calls::get_and_touch(context, b"k", hour))
+            .expect("up")
+            .is_some()
+    );
+    let expiries: Vec<u64> = homes
+        .iter()
+        .map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at)
+        .collect();
     assert_eq!(expiries, [cluster.now_s() + 3600; 2]);
-    assert_eq!(cluster.run(|context| calls::touch(context, b"none", minute)), Ok(false));
+    assert_eq!(
+        cluster.run(|context| calls::touch(context, b"none", minute)),
+        Ok(false)
+    );
 }
 
 /// Without copies: a key written to a stand-in does not come back old with its node.
@@ -754,21 +942,47 @@ fn a_grown_ring_finds_what_lies_on_the_old_nodes() {
     for key in &keys {
         cluster.set(key, key).expect("up");
     }
-    let mut names: Vec<Node> = cluster.ring.members.iter().map(|member| member.node.clone()).collect();
-    names.insert(0, Node { host: "new".to_owned(), ..names[0].clone() });
+    let mut names: Vec<Node> = cluster
+        .ring
+        .members
+        .iter()
+        .map(|member| member.node.clone())
+        .collect();
+    names.insert(0, Node::new("new", 11211));
     let until = cluster.at(cluster.now_us + 60_000_000);
-    cluster.nodes.insert(0, SimulatedNode { items: HashMap::new(), mode: Mode::Up, waiting: Vec::new(), cas: 0 });
+    cluster.nodes.insert(
+        0,
+        SimulatedNode {
+            items: HashMap::new(),
+            mode: Mode::Up,
+            waiting: Vec::new(),
+            cas: 0,
+        },
+    );
     cluster.ring = Arc::new(cluster.ring.after(&names, &cluster.options, until));
     let (deleted, rest) = keys.split_at(100);
     for key in deleted {
-        assert_eq!(cluster.run(|context| calls::delete(context, key.as_bytes())).map(|_| ()), Ok(()));
-        assert_eq!(cluster.get(key), Ok(None), "a deleted key is not found where it was");
+        assert_eq!(
+            cluster
+                .run(|context| calls::delete(context, key.as_bytes()))
+                .map(|_| ()),
+            Ok(())
+        );
+        assert_eq!(
+            cluster.get(key),
+            Ok(None),
+            "a deleted key is not found where it was"
+        );
     }
     for key in rest {
         assert_eq!(cluster.get(key), Ok(Some(key.clone())));
     }
     cluster.rest(61_000);
     for key in rest {
-        assert_eq!(cluster.get(key), Ok(Some(key.clone())), "it was carried over");
+        assert_eq!(
+            cluster.get(key),
+            Ok(Some(key.clone())),
+            "it was carried over"
+        );
     }
 }

@@ -228,6 +228,8 @@ fn what_needs_no_value() {
         (STAT, 0, b"", "", "Stat([]) [10 feed]"),
         (STAT, 0, b"", "ab", "Stat([97, 98]) [10 feed]"),
         (SASL_LIST, 0, b"", "", "List mechanism= len=0 [20 feed]"),
+        (CONFIG_GET, 0, b"", "c", "ConfigGet([99]) [60 feed]"),
+        (CONFIG_GET, 0, b"", "", "UnknownCommand [60 feed]"),
     ] {
         check(&packet(opcode, cas, extras, key.as_bytes(), b""), 0, answer);
     }

@@ -32,6 +32,44 @@ fn retrieval() {
 }
 
 #[test]
+fn config() {
+    check_all(&[
+        ("config", "Config"),
+        ("config get cluster", "Config arg=get arg=cluster"),
+        (
+            "config delete cluster noreply",
+            "Config arg=delete arg=cluster noreply",
+        ),
+        (
+            "config set cluster 1 2",
+            "config set name=cluster flags=1 len=2",
+        ),
+        (
+            "config  add  x  0  0  noreply",
+            "config add name=x flags=0 len=0 noreply",
+        ),
+        (
+            "config set cluster 0 2147483645",
+            "config set name=cluster flags=0 len=2147483645",
+        ),
+        ("config set", "BadFormat"),
+        ("config set cluster", "BadFormat"),
+        ("config set cluster 0", "BadFormat"),
+        ("config set cluster 0 x", "BadFormat"),
+        ("config set cluster 0 -1", "BadFormat"),
+        (
+            "config set cluster 0 2147483646",
+            "BadFormat skip 2147483648",
+        ),
+        ("config set cluster x 3", "BadFormat skip 5"),
+        (
+            "config set cluster 4294967296 3 noreply",
+            "BadFormat quiet skip 5",
+        ),
+    ]);
+}
+
+#[test]
 fn only_the_last_carriage_return_is_part_of_the_line_end() {
     assert_eq!(show(parse(b"get k \r\n")), "get key=k");
     assert_eq!(show(parse(b"get k\r\r\n")), "get key=k\\r");

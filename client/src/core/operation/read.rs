@@ -9,7 +9,8 @@
 //!
 //! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
 //!     miss if the others fail to the end: better that than an error.
-//! D2. A repair never replaces a value (mode add), and carries the time to live that is left.
+//! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
+//!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
 //!
 //! Costs: one buffer a node and wave, no allocation a key.
 
@@ -59,6 +60,7 @@ struct State {
     /// Nodes that were asked since the last pause, or missed.
     tried: Nodes,
     missed: Nodes,
+    settling: Nodes,
     pending: u8,
     attempts: u8,
     failure: Option<(u16, Failure)>,
@@ -124,12 +126,13 @@ impl<'a> Read<'a> {
     }
 
     /// The next node to ask for `key`, if a miss or failure leaves one.
-    fn next_reader(&self, key: u32, now: Instant) -> Option<usize> {
-        let state = &self.states[key as usize];
-        let (readers, own) =
-            self.context
-                .ring
-                .readers(self.keys[key as usize], now, &self.context.options);
+    fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
+        let Context { ring, options, .. } = &self.context;
+        let state = &mut self.states[key as usize];
+        let (readers, own) = ring.readers(self.keys[key as usize], now, options);
+        if own > 1 && options.read_repair {
+            state.settling = ring.settling(&readers, now);
+        }
         let next = readers.first_beside(&state.tried)?;
         // Behind a miss come other copies only if they are worth a look.
         let looks_on =
@@ -154,7 +157,7 @@ impl<'a> Read<'a> {
             state.tried.push(node);
             state.pending += 1;
             let wanted = Wanted {
-                ttl: self.wanted.ttl || state.missed.len() > 0,
+                ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
                 ..self.wanted
             };
             let (request, keys) = batches[node].get_or_insert_with(Default::default);
@@ -248,6 +251,11 @@ impl<'a> Read<'a> {
                     _ => continue,
                 };
                 let value = (&hit.item.value[..], hit.item.flags);
+                self.context.ring.given(
+                    usize::from(batch[0].0),
+                    self.keys[key as usize],
+                    &self.context.options,
+                );
                 request::store(
                     &mut request,
                     self.keys[key as usize],
@@ -285,12 +293,16 @@ impl<'a> Read<'a> {
         if self.results[key as usize].is_some() {
             return;
         }
-        for missed in state.missed.iter() {
-            self.repairs.push((missed as u16, key));
+        let tried = state.tried;
+        let settling = state
+            .settling
+            .iter()
+            .filter(|&other| !tried.contains(other));
+        for lacking in state.missed.iter().chain(settling) {
+            self.repairs.push((lacking as u16, key));
         }
         if self.wanted.touch.is_some() {
             let Context { ring, options, .. } = &self.context;
-            let tried = state.tried;
             let writers = ring.writers(self.keys[key as usize], now, options);
             let others = writers.iter().filter(|&other| !tried.contains(other));
             self.repairs.extend(others.map(|other| (other as u16, key)));

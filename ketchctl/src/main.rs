@@ -1,0 +1,102 @@
+//! ketchctl: a command for people who run a cluster.
+//!
+//! ```text
+//!  ketchctl COMMAND [options]  -->  COMMANDS --> one file a command; options they share in cluster.rs
+//! ```
+//!
+//! Exit status: 0 done, 1 it could not be done, 2 the words were wrong. Errors go to standard error, one line.
+
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod failure;
+mod ring;
+
+use std::process::ExitCode;
+
+use failure::Failure;
+
+/// One subcommand.
+struct Command {
+    name: &'static str,
+    /// What it does, for the list of commands.
+    about: &'static str,
+    /// Takes the words behind the name.
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+const COMMANDS: &[Command] = &[Command {
+    name: "ring",
+    about: "read keys, one a line, and print the node of each",
+    run: ring::run,
+}];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = match std::env::args_os()
+        .skip(1)
+        .map(|word| word.into_string())
+        .collect()
+    {
+        Ok(words) => words,
+        Err(word) => return report(&Failure::usage(format!("{} is not UTF-8", word.display()))),
+    };
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+fn dispatch(words: &[String]) -> Result<(), Failure> {
+    let (name, rest) = match words.split_first() {
+        Some((name, rest)) => (name.as_str(), rest),
+        None => {
+            return Err(Failure::usage(
+                "a command is missing; ketchctl --help lists them",
+            ));
+        }
+    };
+    match name {
+        "-h" | "--help" | "help" => {
+            print!("{}", help());
+            Ok(())
+        }
+        "-V" | "--version" => {
+            println!("ketchctl {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        _ => match COMMANDS.iter().find(|command| command.name == name) {
+            Some(command) => (command.run)(rest),
+            None => Err(Failure::usage(format!(
+                "no command {name}; ketchctl --help lists them"
+            ))),
+        },
+    }
+}
+
+fn help() -> String {
+    let mut text = "usage: ketchctl COMMAND [options]\n\n".to_owned();
+    for command in COMMANDS {
+        text.push_str(&format!("  {:10} {}\n", command.name, command.about));
+    }
+    text.push_str("\nketchctl COMMAND --help shows the options of a command.\n");
+    text
+}
+
+/// Prints it, if there is anything to print, and gives the exit status.
+fn report(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Help(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Failure::Usage(text) => {
+            eprintln!("ketchctl: {text}");
+            ExitCode::from(2)
+        }
+        Failure::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Failure::Io(error) => {
+            eprintln!("ketchctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
