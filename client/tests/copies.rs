@@ -20,7 +20,9 @@ fn client(servers: &[Server], options: ClientOptions) -> Client {
 
 /// Which of `servers` hold `key`.
 fn holders(servers: &[Server], key: &str) -> Vec<usize> {
-    (0..servers.len()).filter(|&at| servers[at].holds(key).is_some()).collect()
+    (0..servers.len())
+        .filter(|&at| servers[at].holds(key).is_some())
+        .collect()
 }
 
 fn text(client: &Client, key: &str) -> Option<String> {
@@ -42,7 +44,12 @@ fn writes_and_deletes_reach_all_copies() {
                 wait_until("three copies", || holders(&servers, key).len() == 3);
                 assert_eq!(text(&client, key).as_ref(), Some(key));
             }
-            assert!(client.delete_multi(&keys).into_iter().all(|result| result == Ok(true)));
+            assert!(
+                client
+                    .delete_multi(&keys)
+                    .into_iter()
+                    .all(|result| result == Ok(true))
+            );
             for key in &keys {
                 wait_until("no copy", || holders(&servers, key).is_empty());
             }
@@ -99,7 +106,8 @@ fn killed_under_load(kind: Kind, reads: Reads) {
                     let asked = format!("{thread}:{}", (i * 7) % 500);
                     match client.get(&asked) {
                         Ok(found) => {
-                            let found = found.map(|item| String::from_utf8(item.value.to_vec()).expect("text"));
+                            let found = found
+                                .map(|item| String::from_utf8(item.value.to_vec()).expect("text"));
                             if let Some(value) = acknowledged.get(&asked) {
                                 assert_eq!(found.as_ref(), Some(value), "{kind:?} {reads:?}: lost");
                             }
@@ -117,9 +125,12 @@ fn killed_under_load(kind: Kind, reads: Reads) {
         thread::sleep(Duration::from_millis(1500));
         servers[0].restart();
         // It is taken back: writes reach it again.
-        wait_until("the node is taken back", || servers[0].ask("stats\r\n", "END\r\n").lines().any(|line| {
-            line.strip_prefix("STAT curr_items ").is_some_and(|count| count != "0")
-        }));
+        wait_until("the node is taken back", || {
+            servers[0].ask("stats\r\n", "END\r\n").lines().any(|line| {
+                line.strip_prefix("STAT curr_items ")
+                    .is_some_and(|count| count != "0")
+            })
+        });
         stop.store(true, Ordering::Relaxed);
         let mut last_error = None;
         let mut acknowledged = HashMap::new();
@@ -131,17 +142,34 @@ fn killed_under_load(kind: Kind, reads: Reads) {
         (killed_at, last_error, acknowledged)
     });
     if let Some(at) = last_error {
-        assert!(at < killed_at + Duration::from_secs(1), "{kind:?} {reads:?}: errors for {:?}", at - killed_at);
+        assert!(
+            at < killed_at + Duration::from_secs(1),
+            "{kind:?} {reads:?}: errors for {:?}",
+            at - killed_at
+        );
     }
     // Read once, every key has its two copies again.
-    assert!(acknowledged.len() > 500, "{kind:?}: {} keys", acknowledged.len());
+    assert!(
+        acknowledged.len() > 500,
+        "{kind:?}: {} keys",
+        acknowledged.len()
+    );
     let keys: Vec<&String> = acknowledged.keys().collect();
     wait_until("the copies are repaired", || {
         for (key, found) in keys.iter().zip(client.get_multi(&keys)) {
-            let found = found.expect("all are up").expect("nothing acknowledged is lost");
-            assert_eq!(found.value, acknowledged[*key].as_bytes(), "{kind:?} {reads:?}");
+            let found = found
+                .expect("all are up")
+                .expect("nothing acknowledged is lost");
+            assert_eq!(
+                found.value,
+                acknowledged[*key].as_bytes(),
+                "{kind:?} {reads:?}"
+            );
         }
-        let on_first = keys.iter().filter(|key| servers[0].holds(key).is_some()).count();
+        let on_first = keys
+            .iter()
+            .filter(|key| servers[0].holds(key).is_some())
+            .count();
         on_first > keys.len() / 5
     });
 }
@@ -157,14 +185,28 @@ fn a_stopped_node_costs_readers_a_hedge_and_no_errors() {
             .request_timeout(Duration::from_secs(10));
         let client = client(&servers, options);
         let keys: Vec<String> = (0..100).map(|i| format!("key{i}")).collect();
-        assert!(client.set_multi(keys.iter().map(|key| (key, key)), None).iter().all(Result::is_ok));
+        assert!(
+            client
+                .set_multi(keys.iter().map(|key| (key, key)), None)
+                .iter()
+                .all(Result::is_ok)
+        );
         servers[1].freeze(true);
         for key in &keys {
             let begun = Instant::now();
             assert_eq!(text(&client, key).as_ref(), Some(key), "{kind:?}");
-            assert!(begun.elapsed() < Duration::from_millis(400), "{kind:?}: {:?}", begun.elapsed());
+            assert!(
+                begun.elapsed() < Duration::from_millis(400),
+                "{kind:?}: {:?}",
+                begun.elapsed()
+            );
         }
-        assert!(client.get_multi(&keys).iter().all(|found| matches!(found, Ok(Some(_)))));
+        assert!(
+            client
+                .get_multi(&keys)
+                .iter()
+                .all(|found| matches!(found, Ok(Some(_))))
+        );
         // Written meanwhile: the stopped node must not come back with what it held.
         for key in &keys {
             client.set(key, "new", None).expect("its stand-in takes it");
@@ -172,7 +214,8 @@ fn a_stopped_node_costs_readers_a_hedge_and_no_errors() {
         servers[1].freeze(false);
         wait_until("the node is taken back", || {
             client.set("x", "y", None).expect("up");
-            keys.iter().all(|key| servers[1].holds(key).is_none_or(|value| value == "new"))
+            keys.iter()
+                .all(|key| servers[1].holds(key).is_none_or(|value| value == "new"))
         });
         for key in &keys {
             assert_eq!(text(&client, key).as_deref(), Some("new"), "{kind:?}");
@@ -184,17 +227,30 @@ fn a_stopped_node_costs_readers_a_hedge_and_no_errors() {
 fn without_rehashing_a_dead_node_fails_fast() {
     for kind in KINDS {
         let mut servers = servers(kind, 2);
-        let client = client(&servers, ClientOptions::default().on_ejection(OnEjection::FailFast));
+        let client = client(
+            &servers,
+            ClientOptions::default().on_ejection(OnEjection::FailFast),
+        );
         let keys: Vec<String> = (0..50).map(|i| format!("key{i}")).collect();
-        assert!(client.set_multi(keys.iter().map(|key| (key, key)), None).iter().all(Result::is_ok));
-        let lost: Vec<bool> = keys.iter().map(|key| servers[0].holds(key).is_some()).collect();
+        assert!(
+            client
+                .set_multi(keys.iter().map(|key| (key, key)), None)
+                .iter()
+                .all(Result::is_ok)
+        );
+        let lost: Vec<bool> = keys
+            .iter()
+            .map(|key| servers[0].holds(key).is_some())
+            .collect();
         servers[0].kill();
         client.get_multi(&keys);
         for (lost, found) in lost.iter().zip(client.get_multi(&keys)) {
             assert_eq!(found.is_err(), *lost, "{kind:?}: {found:?}");
         }
         servers[0].restart();
-        wait_until("the node is taken back", || client.get_multi(&keys).iter().all(Result::is_ok));
+        wait_until("the node is taken back", || {
+            client.get_multi(&keys).iter().all(Result::is_ok)
+        });
     }
 }
 
@@ -205,20 +261,46 @@ fn a_ring_grows_without_misses_while_both_places_are_asked() {
         let client = client(&servers, ClientOptions::default());
         let keys: Vec<String> = (0..500).map(|i| format!("key{i}")).collect();
         let ttl = Duration::from_secs(1000);
-        assert!(client.set_multi(keys.iter().map(|key| (key, key)), ttl).iter().all(Result::is_ok));
+        assert!(
+            client
+                .set_multi(keys.iter().map(|key| (key, key)), ttl)
+                .iter()
+                .all(Result::is_ok)
+        );
         servers.push(Server::start(kind));
         client.set_nodes(servers.iter().map(Server::node), Duration::from_secs(60));
-        let hits = client.get_multi(&keys).into_iter().filter(|found| matches!(found, Ok(Some(_)))).count();
+        let hits = client
+            .get_multi(&keys)
+            .into_iter()
+            .filter(|found| matches!(found, Ok(Some(_))))
+            .count();
         assert_eq!(hits, 500, "{kind:?}");
         // What belongs to the new node was carried there, with its time to live.
-        wait_until("the keys are carried over", || keys.iter().filter(|key| servers[3].holds(key).is_some()).count() > 50);
-        let moved = keys.iter().find(|key| servers[3].holds(key).is_some()).expect("just seen");
+        wait_until("the keys are carried over", || {
+            keys.iter()
+                .filter(|key| servers[3].holds(key).is_some())
+                .count()
+                > 50
+        });
+        let moved = keys
+            .iter()
+            .find(|key| servers[3].holds(key).is_some())
+            .expect("just seen");
         let answer = servers[3].ask(&format!("mg {moved} t\r\n"), "\r\n");
-        let left: u64 = answer.trim_end().strip_prefix("HD t").expect("it is there").parse().expect("seconds");
+        let left: u64 = answer
+            .trim_end()
+            .strip_prefix("HD t")
+            .expect("it is there")
+            .parse()
+            .expect("seconds");
         assert!((900..=1000).contains(&left));
         // Without the second look, misses.
         client.set_nodes(servers[1..].iter().map(Server::node), Duration::ZERO);
-        let hits = client.get_multi(&keys).into_iter().filter(|found| matches!(found, Ok(Some(_)))).count();
+        let hits = client
+            .get_multi(&keys)
+            .into_iter()
+            .filter(|found| matches!(found, Ok(Some(_))))
+            .count();
         assert!(hits < 450, "{kind:?}: {hits}");
     }
 }

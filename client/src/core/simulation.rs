@@ -629,6 +629,23 @@ fn a_killed_node_is_hardly_noticed() {
     }
 }
 
+/// A failed attempt is repeated after a short pause, not at the deadline.
+#[test]
+fn a_single_copy_is_asked_again_after_a_pause() {
+    let mut cluster = Simulation::new(1, 1, ClientOptions::default());
+    cluster.set("k", "v").expect("up");
+    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    let back = cluster.now_us + 5_000;
+    cluster.changes = vec![(back, 0, Mode::Up)];
+    let begun = cluster.now_us;
+    assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
+    assert!(cluster.now_us - begun < 50_000);
+    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    let begun = cluster.now_us;
+    assert!(cluster.get("k").is_err());
+    assert!(cluster.now_us - begun < 100_000);
+}
+
 #[test]
 fn batches_find_their_way_around_failures() {
     for seed in 1..100 {

@@ -422,9 +422,7 @@ impl Operation for Read<'_> {
             self.unresolved = 0;
         }
         if self.unresolved > 0 {
-            if let Some(at) = self.later.take(now, &mut self.due) {
-                todo.wake(at);
-            }
+            self.later.take(now, &mut self.due);
             if self.context.options.reads != Reads::First {
                 self.hedge(now, todo);
             }
@@ -436,7 +434,7 @@ impl Operation for Read<'_> {
             }
         }
         self.send_repairs(now, todo);
-        todo.wake(self.context.deadline);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0
             && (!self.await_repairs || self.repairing == 0 || now >= self.context.deadline);
     }

@@ -382,11 +382,9 @@ impl Operation for Write<'_> {
             self.begun = true;
             self.begin(now);
         }
-        if let Some(at) = self.later.take(now, &mut self.due) {
-            todo.wake(at);
-        }
+        self.later.take(now, &mut self.due);
         self.send_due(now, todo);
-        todo.wake(self.context.deadline);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0 || now >= self.context.deadline;
         if todo.done {
             // Repetitions that nobody waits for are left to the node's member.
