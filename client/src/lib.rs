@@ -23,7 +23,7 @@ pub mod topology;
 mod value;
 
 pub use blocking::Client;
-pub use core::calls::PerNode;
+pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result};
 pub use node::{Node, NodeError};

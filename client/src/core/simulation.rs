@@ -434,7 +434,7 @@ impl Simulation {
                                 );
                                 continue;
                             }
-                            if kind % 2 == 0 {
+                            if kind.is_multiple_of(2) {
                                 self.nodes[node].execute(&request, now_s);
                             }
                             let failure =
