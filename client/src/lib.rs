@@ -19,9 +19,13 @@ pub mod continuum;
 mod core;
 mod error;
 mod node;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 pub mod topology;
 mod value;
 
+#[cfg(feature = "tokio")]
+pub use self::tokio::AsyncClient;
 pub use blocking::Client;
 pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};

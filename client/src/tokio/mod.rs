@@ -1,0 +1,337 @@
+//! The async client, for tokio.
+//!
+//! ```text
+//!  AsyncClient::get ... -> core::calls (arguments -> operation) -> drive (in the caller's task) -> result
+//!                                                                    |       ^
+//!                                                                    v       | mailbox
+//!  pool, one a node:  lanes, each a connection and the task that owns it; shared by all callers
+//! ```
+//!
+//! Requests of all tasks go in order over few connections, so that many are written and read at once.
+
+mod drive;
+mod lane;
+mod mailbox;
+mod pool;
+mod resolve;
+mod stream;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::Node;
+use crate::core::Operation;
+use crate::core::calls::{self, Call, PerNode, Stat};
+use crate::core::operation::{Context, Entry};
+use crate::core::options::ClientOptions;
+use crate::core::request::StoreMode;
+use crate::core::routing::Ring;
+use crate::error::Result;
+use crate::value::{Cas, CasUnique, Item, Value};
+use pool::Pool;
+
+/// Now, by the runtime's clock.
+fn now() -> Instant {
+    ::tokio::time::Instant::now().into_std()
+}
+
+/// Many nodes as one cache, for tasks of a tokio runtime with time and I/O enabled. Cheap to clone; all clones share
+/// connections and what is known of the nodes.
+///
+/// A time to live is a `Duration` or `None`: none and zero mean never, fractions of a second are rounded up, and what is
+/// longer than 30 days is sent as the absolute time at which it ends, by this machine's clock.
+///
+/// A method's future may be dropped at any point. What it has sent is carried out and its replies are thrown away; as
+/// after an error, a write may have been done or not, and with copies perhaps on some of them.
+#[derive(Clone)]
+pub struct AsyncClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Arc<ClientOptions>,
+    snapshot: RwLock<Arc<Snapshot>>,
+}
+
+struct Snapshot {
+    ring: Arc<Ring>,
+    /// As the ring's members.
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Snapshot {
+    fn new(ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<Pool>]) -> Self {
+        let old: HashMap<_, _> = old
+            .iter()
+            .map(|pool| (Arc::as_ptr(&pool.member), pool))
+            .collect();
+        let pool = |member: &Arc<_>| match old.get(&Arc::as_ptr(member)) {
+            Some(pool) => Arc::clone(pool),
+            None => Arc::new(Pool::new(Arc::clone(member), options.clone())),
+        };
+        Snapshot {
+            pools: ring.members.iter().map(pool).collect(),
+            ring: Arc::new(ring),
+        }
+    }
+}
+
+impl AsyncClient {
+    /// A client of `nodes`. Connections are made when they are needed.
+    pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
+        let nodes: Vec<Node> = nodes.into_iter().collect();
+        let options = Arc::new(options);
+        let ring = Ring::new(&nodes, &options, RandomState::new().hash_one(0));
+        let snapshot = Snapshot::new(ring, &options, &[]);
+        AsyncClient {
+            shared: Arc::new(Shared {
+                snapshot: RwLock::new(Arc::new(snapshot)),
+                options,
+            }),
+        }
+    }
+
+    /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
+    /// for where it was before, and carried over with the time to live that is left. Nodes that stay keep connections
+    /// and standing.
+    pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
+        let nodes: Vec<Node> = nodes.into_iter().collect();
+        let Shared { options, snapshot } = &*self.shared;
+        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let ring = snapshot.ring.after(&nodes, options, now() + dual_read);
+        *snapshot = Arc::new(Snapshot::new(ring, options, &snapshot.pools));
+    }
+
+    async fn call<O: Operation, F: FnOnce(O) -> R, R>(
+        &self,
+        begin: impl FnOnce(Context) -> Call<O, F>,
+    ) -> R {
+        let Shared { options, snapshot } = &*self.shared;
+        let snapshot = snapshot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now = now();
+        for (node, pool) in snapshot.pools.iter().enumerate() {
+            if pool.member.is_unwell() {
+                pool.probe(&snapshot.ring, node, now);
+            }
+        }
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix_s = unix.unwrap_or_default().as_secs();
+        let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
+        let Call {
+            mut operation,
+            finish,
+        } = begin(context);
+        drive::drive(&mut operation, &snapshot.pools).await;
+        finish(operation)
+    }
+
+    /// The value of `key`; `None` is a miss.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
+        self.call(|context| calls::get(context, key.as_ref())).await
+    }
+
+    /// The value of `key` and its version, for [`cas`](Self::cas).
+    pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
+        self.call(|context| calls::gets(context, key.as_ref()))
+            .await
+    }
+
+    /// The values of many keys, in their order: one request a node, to all nodes at once.
+    pub async fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
+        let keys = keys.iter().map(AsRef::as_ref).collect();
+        self.call(|context| calls::get_multi(context, keys)).await
+    }
+
+    /// The value of `key`, which is given a new time to live.
+    pub async fn get_and_touch(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Option<Item>> {
+        self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
+            .await
+    }
+
+    /// Stores `value` in any case.
+    pub async fn set<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()> {
+        let value = value.into();
+        self.call(|context| calls::set(context, key.as_ref(), value, ttl.into()))
+            .await
+    }
+
+    /// Stores many values, with the same time to live: one request a node, to all nodes at once. The results are in the
+    /// order of the entries.
+    pub async fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Vec<Result<()>> {
+        let entries: Vec<(K, Value<'_>)> = entries
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect();
+        let entries = entries.iter().map(|(key, value)| Entry {
+            key: key.as_ref(),
+            value: *value,
+        });
+        let entries = entries.collect();
+        self.call(|context| calls::set_multi(context, entries, ttl.into()))
+            .await
+    }
+
+    /// Stores `value` if the key is not there; false if it is.
+    pub async fn add<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Add, ttl.into())
+            .await
+    }
+
+    /// Stores `value` if the key is there; false if it is not.
+    pub async fn replace<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Replace, ttl.into())
+            .await
+    }
+
+    /// Puts `value` behind the present value, whose client flags and time to live stay; false if there is none.
+    pub async fn append<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Append, None)
+            .await
+    }
+
+    /// Puts `value` before the present value, whose client flags and time to live stay; false if there is none.
+    pub async fn prepend<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Prepend, None)
+            .await
+    }
+
+    async fn store(
+        &self,
+        key: &[u8],
+        value: Value<'_>,
+        mode: StoreMode,
+        ttl: Option<Duration>,
+    ) -> Result<bool> {
+        self.call(|context| calls::store(context, key, value, mode, ttl))
+            .await
+    }
+
+    /// Stores `value` if the present one is still the one that [`gets`](Self::gets) gave with `unique`.
+    pub async fn cas<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        unique: CasUnique,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Cas> {
+        let value = value.into();
+        self.call(|context| calls::cas(context, key.as_ref(), value, unique, ttl.into()))
+            .await
+    }
+
+    /// Deletes `key`; false if it was not there.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.call(|context| calls::delete(context, key.as_ref()))
+            .await
+    }
+
+    /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
+    pub async fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
+        let keys = keys.iter().map(AsRef::as_ref).collect();
+        self.call(|context| calls::delete_multi(context, keys))
+            .await
+    }
+
+    /// Counts up by `delta`, from 2^64 - 1 on to 0 again, and tells the new number; `None` if the key is not there.
+    pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.call(|context| calls::count(context, key.as_ref(), false, delta, None))
+            .await
+    }
+
+    /// Counts down by `delta`, to 0 at most, and tells the new number; `None` if the key is not there.
+    pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.call(|context| calls::count(context, key.as_ref(), true, delta, None))
+            .await
+    }
+
+    /// As [`incr`](Self::incr), but a missing counter begins as `initial`, to live for `ttl`.
+    pub async fn incr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        let create = Some((initial, ttl.into()));
+        let number = self
+            .call(|context| calls::count(context, key.as_ref(), false, delta, create))
+            .await?;
+        Ok(number.unwrap_or(initial))
+    }
+
+    /// As [`decr`](Self::decr), but a missing counter begins as `initial`, to live for `ttl`.
+    pub async fn decr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        let create = Some((initial, ttl.into()));
+        let number = self
+            .call(|context| calls::count(context, key.as_ref(), true, delta, create))
+            .await?;
+        Ok(number.unwrap_or(initial))
+    }
+
+    /// Gives `key` a new time to live; false if it is not there.
+    pub async fn touch(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        self.call(|context| calls::touch(context, key.as_ref(), ttl.into()))
+            .await
+    }
+
+    /// Empties every node.
+    pub async fn flush_all(&self) -> PerNode<()> {
+        self.call(calls::flush_all).await
+    }
+
+    /// The version of every node.
+    pub async fn version(&self) -> PerNode<String> {
+        self.call(calls::version).await
+    }
+
+    /// The statistics of every node: of `group` (`items`, `slabs`, `settings`, ..), or the general ones if it is empty.
+    pub async fn stats(&self, group: &str) -> PerNode<Vec<Stat>> {
+        self.call(|context| calls::stats(context, group)).await
+    }
+}

@@ -1,0 +1,10 @@
+//! The blocking client: what is tested of both fronts.
+
+mod support;
+
+#[path = "fronts/copies.rs"]
+mod copies;
+#[path = "fronts/one_copy.rs"]
+mod one_copy;
+
+use ketch_client::Client;

@@ -1,0 +1,12 @@
+//! The async client: what is tested of both fronts.
+
+mod support;
+#[path = "support/waiting.rs"]
+mod waiting;
+
+#[path = "fronts/copies.rs"]
+mod copies;
+#[path = "fronts/one_copy.rs"]
+mod one_copy;
+
+use waiting::Client;
