@@ -1,6 +1,6 @@
 //! The async client beside the crates `async-memcached` (a connection a task) and `memcache` (a thread and a connection a
-//! task), against one Debian memcached on loopback: `cargo run --release`, in this folder. `ROUNDS` (7) and `ROUND_MS` (400)
-//! are taken from the environment.
+//! task), against one Debian memcached on loopback: `cargo run --release`, in this folder. `ROUNDS` (7), `ROUND_MS` (400) and
+//! `TASKS` (1,16,128) are taken from the environment.
 //!
 //! Key 16 bytes, value 100 bytes, 10,000 keys, all hits, two runtime threads. The clients take turns, round by round; told is
 //! the median of the rounds, in operations a second (a `get_multi` of 100 keys is one).
@@ -184,6 +184,13 @@ fn number(name: &str, default: usize) -> usize {
     env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// How many tasks there are: `TASKS` (1,16,128).
+fn tasks() -> Vec<usize> {
+    let tasks = env::var("TASKS").unwrap_or("1,16,128".to_owned());
+    let tasks = tasks.split(',').map(|text| text.parse().expect("a number"));
+    tasks.collect()
+}
+
 fn main() {
     let server = Server::start();
     let bench = Arc::new(Bench {
@@ -214,7 +221,7 @@ fn main() {
         clients.map(|(name, _)| format!("{name:>16}")).join("")
     );
     for deed in [Deed::Get, Deed::Set, Deed::GetMulti] {
-        for tasks in [1, 16, 128] {
+        for tasks in tasks() {
             let mut rates = vec![Vec::new(); clients.len()];
             for _ in 0..number("ROUNDS", 7) {
                 for (rates, (_, run)) in rates.iter_mut().zip(clients) {

@@ -186,7 +186,7 @@ impl Lane {
         permit: OwnedSemaphorePermit,
         mailbox: &Arc<Mailbox>,
     ) -> Arc<Gauge> {
-        let weight = 1 + exchange.request.len() / 1024;
+        let weight = 1 + exchange.request.len() / 256;
         let facts = (exchange.id, weight, exchange.deadline);
         let job = Job {
             request: exchange.request.clone(),
