@@ -441,15 +441,12 @@ fn items(ctx: Ctx<'_>, out: &mut Output<'_>) {
     }
 }
 
-/// `stats slabs`: the classes that have pages.
+/// `stats slabs`: the classes that have pages, and those that had some, for what they counted.
 fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
     let sums = ctx.shared.stats.read();
     let (mut active, mut pages) = (0, ctx.cache.pool_pages());
     for report in ctx.cache.class_reports(ctx.now) {
         let slabs = report.slabs;
-        if slabs.total_pages == 0 {
-            continue;
-        }
         active += 1;
         pages += slabs.total_pages;
         let total_chunks = slabs.total_pages * slabs.chunks_per_page;
