@@ -1,8 +1,30 @@
 //! Many memcached servers as one cache: Ketama placement, copies on several nodes, failover.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use ketch_client::{Client, ClientOptions, Node};
+//!
+//! let node = |host: &str| Node { host: host.to_owned(), port: 11211, weight: 1, zone: None };
+//! let client = Client::new([node("cache1"), node("cache2"), node("cache3")], ClientOptions::default().copies(2));
+//! client.set("greeting", "hello", Duration::from_secs(60))?;
+//! if let Some(item) = client.get("greeting")? {
+//!     assert_eq!(&item.value[..], b"hello");
+//! }
+//! # Ok::<(), ketch_client::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 pub mod continuum;
+mod core;
+mod error;
 mod node;
 pub mod topology;
+mod value;
 
+pub use blocking::Client;
+pub use core::calls::PerNode;
+pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
+pub use error::{Error, Failure, KeyFault, Result};
 pub use node::{Node, NodeError};
+pub use value::{Cas, CasUnique, Item, Value};

@@ -1,0 +1,247 @@
+//! Carries out an operation: many nodes at once, in the thread of the caller.
+//!
+//! ```text
+//!  loop:  step -> flights (one an exchange) -> write what goes -> poll all sockets -> replies and failures to the operation
+//! ```
+//!
+//! F1. A flight ends once: with its last reply, a failure, or when the operation is done and the flight is sent.
+//! F2. Reading goes on while writing: a request larger than the socket buffers never waits for replies that wait for it.
+//! F3. Who holds a connection never waits for another to come free without driving the one it holds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::pool::{Lease, Pool};
+use crate::core::reply::{Broken, Reply};
+use crate::core::{Exchange, Operation, Todo};
+use crate::error::Failure;
+
+/// How long to wait for a busy pool's connection before looking again, while other flights are driven.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+struct Flight {
+    exchange: Exchange,
+    /// `None` while the pool is busy.
+    lease: Option<Lease>,
+    connect_by: Instant,
+    /// What its socket is ready for.
+    ready: PollFlags,
+}
+
+/// How a flight goes on.
+enum Progress {
+    Flying,
+    Landed,
+    Failed(Failure),
+}
+
+/// Drives `operation` until it is done, over the pools of its ring.
+pub(super) fn drive(
+    operation: &mut impl Operation,
+    pools: &[Arc<Pool>],
+    connect_timeout: Duration,
+) {
+    let mut todo = Todo::default();
+    let mut flights: Vec<Flight> = Vec::new();
+    loop {
+        let now = Instant::now();
+        if !todo.done {
+            operation.step(now, &mut todo);
+            let mut failed = false;
+            for exchange in todo.send.drain(..) {
+                let id = exchange.id;
+                let mut flight = Flight {
+                    exchange,
+                    lease: None,
+                    connect_by: now + connect_timeout,
+                    ready: PollFlags::empty(),
+                };
+                match flight.take_off(pools, now) {
+                    Ok(()) => flights.push(flight),
+                    Err(failure) => {
+                        operation.on_failure(id, failure, now);
+                        failed = true;
+                    }
+                }
+            }
+            if failed && !todo.done {
+                continue;
+            }
+        }
+        if todo.done {
+            flights.retain_mut(|flight| !flight.abandon(now));
+            if flights.is_empty() {
+                return;
+            }
+        }
+        wait(&mut flights, &todo, pools, now);
+        let now = Instant::now();
+        let mut at = 0;
+        while at < flights.len() {
+            let flight = &mut flights[at];
+            // What is done needs no replies, only to be sent.
+            let done = todo.done;
+            let id = flight.exchange.id;
+            let progress = flight.advance(pools, now, |reply, last| {
+                if done {
+                    Ok(())
+                } else {
+                    operation.on_reply(id, reply, last, now)
+                }
+            });
+            match progress {
+                Progress::Flying => {
+                    at += 1;
+                    continue;
+                }
+                Progress::Landed => {
+                    let flight = flights.swap_remove(at);
+                    if let Some(lease) = flight.lease {
+                        Pool::give_back(lease, now);
+                    }
+                }
+                Progress::Failed(failure) => {
+                    flights.swap_remove(at);
+                    if !done {
+                        operation.on_failure(id, failure, now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Flight {
+    /// Takes a connection, if one is to be had, and sends what it takes.
+    fn take_off(&mut self, pools: &[Arc<Pool>], now: Instant) -> Result<(), Failure> {
+        let pool = &pools[self.exchange.node];
+        loop {
+            let Some(mut lease) = pool.checkout(now, !self.exchange.repeatable)? else {
+                return Ok(());
+            };
+            let begun = lease
+                .connection
+                .begin(self.exchange.request.clone(), self.exchange.expect);
+            match begun {
+                Ok(()) => {
+                    self.lease = Some(lease);
+                    return Ok(());
+                }
+                Err(Failure::Closed) if lease.connection.reused && self.exchange.repeatable => {
+                    pool.drop_idle()
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Reads and writes what goes without waiting.
+    fn advance(
+        &mut self,
+        pools: &[Arc<Pool>],
+        now: Instant,
+        on_reply: impl FnMut(Reply, bool) -> Result<(), Broken>,
+    ) -> Progress {
+        let Some(lease) = &mut self.lease else {
+            if now >= self.exchange.deadline {
+                return Progress::Failed(Failure::Busy);
+            }
+            return match self.take_off(pools, now) {
+                Ok(()) => Progress::Flying,
+                Err(failure) => Progress::Failed(failure),
+            };
+        };
+        let connection = &mut lease.connection;
+        let result = connection.advance(self.ready, on_reply);
+        match result {
+            Ok(true) => Progress::Landed,
+            Ok(false) if now >= self.exchange.deadline => {
+                Progress::Failed(if connection.is_connecting() {
+                    Failure::Connect
+                } else {
+                    Failure::Timeout
+                })
+            }
+            Ok(false) if connection.is_connecting() && now >= self.connect_by => {
+                Progress::Failed(Failure::Connect)
+            }
+            Ok(false) => Progress::Flying,
+            // A connection from the pool that the node had closed: another one, as if it had not been there.
+            Err(Failure::Closed)
+                if connection.reused && !connection.heard() && self.exchange.repeatable =>
+            {
+                pools[self.exchange.node].drop_idle();
+                self.lease = None;
+                match self.take_off(pools, now) {
+                    Ok(()) => Progress::Flying,
+                    Err(failure) => Progress::Failed(failure),
+                }
+            }
+            Err(failure) => Progress::Failed(failure),
+        }
+    }
+
+    /// Ends the flight if nobody waits for it any more; false if it is still to be sent.
+    fn abandon(&mut self, now: Instant) -> bool {
+        match self.lease.take() {
+            Some(mut lease) if lease.connection.is_sent() => {
+                lease.connection.disown();
+                Pool::give_back(lease, now);
+                true
+            }
+            lease => {
+                self.lease = lease;
+                !self.exchange.must_send || now >= self.exchange.deadline
+            }
+        }
+    }
+}
+
+/// Waits until a flight can go on, or it is time to look.
+fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) {
+    let mut until = if todo.done { None } else { todo.wake_at };
+    let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+    let mut busy = None;
+    let mut fds = Vec::with_capacity(flights.len());
+    for flight in flights.iter() {
+        sooner(flight.exchange.deadline);
+        match &flight.lease {
+            Some(lease) => {
+                if lease.connection.is_connecting() {
+                    sooner(flight.connect_by);
+                }
+                fds.push(PollFd::new(
+                    &lease.connection.stream,
+                    lease.connection.interest(),
+                ));
+            }
+            None => busy = Some(&pools[flight.exchange.node]),
+        }
+    }
+    let timeout = until.map_or(BUSY_PAUSE, |until| until.saturating_duration_since(now));
+    match busy {
+        Some(pool) if fds.is_empty() => return pool.wait(timeout),
+        _ => {}
+    }
+    let timeout = if busy.is_some() {
+        timeout.min(BUSY_PAUSE)
+    } else {
+        timeout
+    };
+    if fds.is_empty() {
+        return std::thread::sleep(timeout);
+    }
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs() as i64,
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // An error (a signal) is as good as nothing ready.
+    let _ = poll(&mut fds, Some(&timeout));
+    let ready: Vec<PollFlags> = fds.iter().map(|fd| fd.revents()).collect();
+    let leased = flights.iter_mut().filter(|flight| flight.lease.is_some());
+    leased
+        .zip(ready)
+        .for_each(|(flight, ready)| flight.ready = ready);
+}

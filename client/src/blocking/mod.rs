@@ -1,0 +1,299 @@
+//! The blocking client.
+//!
+//! ```text
+//!  Client::get ... -> core::calls (arguments -> operation) -> drive (sockets) -> result
+//!  snapshot: the ring and, node by node, its pool; swapped as a whole when the nodes change
+//! ```
+//!
+//! There is no thread of its own: what must happen beside the callers' operations (probes of ejected nodes, late
+//! replies) is carried on a step further by the next operation, whichever it is.
+
+mod connection;
+mod drive;
+mod pool;
+mod resolve;
+mod stream;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::Node;
+use crate::core::Operation;
+use crate::core::calls::{self, Call, PerNode};
+use crate::core::operation::{Context, Entry};
+use crate::core::options::ClientOptions;
+use crate::core::request::StoreMode;
+use crate::core::routing::Ring;
+use crate::error::Result;
+use crate::value::{Cas, CasUnique, Item, Value};
+use pool::Pool;
+
+/// Many nodes as one cache. Cheap to clone; all clones share connections and what is known of the nodes.
+///
+/// A time to live is a `Duration` or `None`: none and zero mean never, fractions of a second are rounded up, and what is
+/// longer than 30 days is sent as the absolute time at which it ends, by this machine's clock.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Arc<ClientOptions>,
+    snapshot: RwLock<Arc<Snapshot>>,
+}
+
+struct Snapshot {
+    ring: Arc<Ring>,
+    /// As the ring's members.
+    pools: Vec<Arc<Pool>>,
+}
+
+impl Snapshot {
+    fn new(ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<Pool>]) -> Self {
+        let old: HashMap<_, _> = old
+            .iter()
+            .map(|pool| (Arc::as_ptr(&pool.member), pool))
+            .collect();
+        let pool = |member: &Arc<_>| match old.get(&Arc::as_ptr(member)) {
+            Some(pool) => Arc::clone(pool),
+            None => Arc::new(Pool::new(Arc::clone(member), options.clone())),
+        };
+        Snapshot {
+            pools: ring.members.iter().map(pool).collect(),
+            ring: Arc::new(ring),
+        }
+    }
+}
+
+impl Client {
+    /// A client of `nodes`. Connections are made when they are needed.
+    pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
+        let nodes: Vec<Node> = nodes.into_iter().collect();
+        let options = Arc::new(options);
+        let ring = Ring::new(&nodes, &options, RandomState::new().hash_one(0));
+        let snapshot = Snapshot::new(ring, &options, &[]);
+        Client {
+            shared: Arc::new(Shared {
+                snapshot: RwLock::new(Arc::new(snapshot)),
+                options,
+            }),
+        }
+    }
+
+    /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
+    /// for where it was before, and carried over with the time to live that is left. Nodes that stay keep connections
+    /// and standing.
+    pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
+        let nodes: Vec<Node> = nodes.into_iter().collect();
+        let Shared { options, snapshot } = &*self.shared;
+        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let ring = snapshot
+            .ring
+            .after(&nodes, options, Instant::now() + dual_read);
+        *snapshot = Arc::new(Snapshot::new(ring, options, &snapshot.pools));
+    }
+
+    fn call<O: Operation, F: FnOnce(O) -> R, R>(
+        &self,
+        begin: impl FnOnce(Context) -> Call<O, F>,
+    ) -> R {
+        let Shared { options, snapshot } = &*self.shared;
+        let snapshot = snapshot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now = Instant::now();
+        for pool in &snapshot.pools {
+            if pool.member.is_unwell() {
+                pool.probe(now, snapshot.ring.random());
+            }
+        }
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix_s = unix.unwrap_or_default().as_secs();
+        let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
+        let Call {
+            mut operation,
+            finish,
+        } = begin(context);
+        drive::drive(&mut operation, &snapshot.pools, options.connect_timeout);
+        finish(operation)
+    }
+
+    /// The value of `key`; `None` is a miss.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
+        self.call(|context| calls::get(context, key.as_ref()))
+    }
+
+    /// The value of `key` and its version, for [`cas`](Self::cas).
+    pub fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
+        self.call(|context| calls::gets(context, key.as_ref()))
+    }
+
+    /// The values of many keys, in their order: one request a node, to all nodes at once.
+    pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
+        let keys = keys.iter().map(AsRef::as_ref).collect();
+        self.call(|context| calls::get_multi(context, keys))
+    }
+
+    /// The value of `key`, which is given a new time to live.
+    pub fn get_and_touch(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Option<Item>> {
+        self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
+    }
+
+    /// Stores `value` in any case.
+    pub fn set<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()> {
+        let value = value.into();
+        self.call(|context| calls::set(context, key.as_ref(), value, ttl.into()))
+    }
+
+    /// Stores many values, with the same time to live: one request a node, to all nodes at once. The results are in the
+    /// order of the entries.
+    pub fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Vec<Result<()>> {
+        let entries: Vec<(K, Value<'_>)> = entries
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect();
+        let entries = entries.iter().map(|(key, value)| Entry {
+            key: key.as_ref(),
+            value: *value,
+        });
+        let entries = entries.collect();
+        self.call(|context| calls::set_multi(context, entries, ttl.into()))
+    }
+
+    /// Stores `value` if the key is not there; false if it is.
+    pub fn add<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Add, ttl.into())
+    }
+
+    /// Stores `value` if the key is there; false if it is not.
+    pub fn replace<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Replace, ttl.into())
+    }
+
+    /// Puts `value` behind the present value, whose client flags and time to live stay; false if there is none.
+    pub fn append<'v>(&self, key: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Append, None)
+    }
+
+    /// Puts `value` before the present value, whose client flags and time to live stay; false if there is none.
+    pub fn prepend<'v>(&self, key: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Result<bool> {
+        self.store(key.as_ref(), value.into(), StoreMode::Prepend, None)
+    }
+
+    fn store(
+        &self,
+        key: &[u8],
+        value: Value<'_>,
+        mode: StoreMode,
+        ttl: Option<Duration>,
+    ) -> Result<bool> {
+        self.call(|context| calls::store(context, key, value, mode, ttl))
+    }
+
+    /// Stores `value` if the present one is still the one that [`gets`](Self::gets) gave with `unique`.
+    pub fn cas<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        unique: CasUnique,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Cas> {
+        let value = value.into();
+        self.call(|context| calls::cas(context, key.as_ref(), value, unique, ttl.into()))
+    }
+
+    /// Deletes `key`; false if it was not there.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.call(|context| calls::delete(context, key.as_ref()))
+    }
+
+    /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
+    pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
+        let keys = keys.iter().map(AsRef::as_ref).collect();
+        self.call(|context| calls::delete_multi(context, keys))
+    }
+
+    /// Counts up by `delta`, from 2^64 - 1 on to 0 again, and tells the new number; `None` if the key is not there.
+    pub fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.call(|context| calls::count(context, key.as_ref(), false, delta, None))
+    }
+
+    /// Counts down by `delta`, to 0 at most, and tells the new number; `None` if the key is not there.
+    pub fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        self.call(|context| calls::count(context, key.as_ref(), true, delta, None))
+    }
+
+    /// As [`incr`](Self::incr), but a missing counter begins as `initial`, to live for `ttl`.
+    pub fn incr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        let create = Some((initial, ttl.into()));
+        let number =
+            self.call(|context| calls::count(context, key.as_ref(), false, delta, create))?;
+        Ok(number.unwrap_or(initial))
+    }
+
+    /// As [`decr`](Self::decr), but a missing counter begins as `initial`, to live for `ttl`.
+    pub fn decr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        let create = Some((initial, ttl.into()));
+        let number =
+            self.call(|context| calls::count(context, key.as_ref(), true, delta, create))?;
+        Ok(number.unwrap_or(initial))
+    }
+
+    /// Gives `key` a new time to live; false if it is not there.
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
+        self.call(|context| calls::touch(context, key.as_ref(), ttl.into()))
+    }
+
+    /// Empties every node.
+    pub fn flush_all(&self) -> PerNode<()> {
+        self.call(calls::flush_all)
+    }
+
+    /// The version of every node.
+    pub fn version(&self) -> PerNode<String> {
+        self.call(calls::version)
+    }
+
+    /// The statistics of every node: of `group` (`items`, `slabs`, `settings`, ..), or the general ones if it is empty.
+    pub fn stats(&self, group: &str) -> PerNode<Vec<(String, String)>> {
+        self.call(|context| calls::stats(context, group))
+    }
+}

@@ -1,0 +1,229 @@
+//! The connections to one node: a bounded number, used by one operation at a time.
+//!
+//! ```text
+//!  checkout: the connection used last, if no reply is outstanding on it; else a new one; else, at the bound, one with
+//!            replies outstanding that nobody waits for; else busy: the caller waits for `freed`
+//! ```
+//!
+//! B1. `open` counts idle and lent connections, and never exceeds the bound. A probe's connection comes on top.
+//! B2. A connection is lent to one operation. It comes back only when nobody's replies but those that were given up are
+//!     outstanding, and everything is sent; otherwise it is closed.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::connection::Connection;
+use super::resolve::Resolver;
+use super::stream::Stream;
+use crate::core::health::Member;
+use crate::core::link::Expect;
+use crate::core::options::ClientOptions;
+use crate::core::request;
+use crate::error::Failure;
+
+/// A connection that was idle for longer is looked at before it is used: the node may have closed it.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+pub(super) struct Pool {
+    pub(super) member: Arc<Member>,
+    options: Arc<ClientOptions>,
+    resolver: Resolver,
+    connections: Mutex<Connections>,
+    freed: Condvar,
+    probe: Mutex<Option<Probe>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    idle: Vec<Connection>,
+    open: usize,
+}
+
+struct Probe {
+    connection: Connection,
+    until: Instant,
+}
+
+/// A connection on loan; dropped, it is closed.
+pub(super) struct Lease {
+    pub(super) connection: Connection,
+    _place: Place,
+}
+
+/// One of the pool's places, free again when dropped.
+struct Place(Arc<Pool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections().open -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+impl Pool {
+    pub(super) fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
+        Pool {
+            resolver: Resolver::new(&member.node.host, member.node.port),
+            member,
+            options,
+            connections: Mutex::default(),
+            freed: Condvar::new(),
+            probe: Mutex::default(),
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection, which may still be connecting. `careful` looks at an idle one before it is lent. `Ok(None)` if all
+    /// are busy.
+    pub(super) fn checkout(
+        self: &Arc<Self>,
+        now: Instant,
+        careful: bool,
+    ) -> Result<Option<Lease>, Failure> {
+        let mut connections = self.connections();
+        let mut at = connections.idle.len();
+        let mut settled = None;
+        while at > 0 {
+            at -= 1;
+            let connection = &mut connections.idle[at];
+            let idle = now.saturating_duration_since(connection.idle_since);
+            let good = if connection.settled() {
+                (!careful && idle < TRUSTED_IDLE) || connection.stream.is_quiet()
+            } else {
+                idle < self.options.request_timeout && connection.read_leftovers()
+            };
+            if !good {
+                connections.idle.remove(at);
+                connections.open -= 1;
+            } else if connection.settled() {
+                settled = Some(at);
+                break;
+            }
+        }
+        let full = connections.open >= self.options.pool_connections_max.max(1);
+        let idle = match settled {
+            Some(at) => Some(connections.idle.remove(at)),
+            None if full => connections.idle.pop(),
+            None => None,
+        };
+        if let Some(mut connection) = idle {
+            connection.reused = true;
+            let _place = Place(self.clone());
+            return Ok(Some(Lease { connection, _place }));
+        }
+        if full {
+            return Ok(None);
+        }
+        connections.open += 1;
+        drop(connections);
+        let _place = Place(self.clone());
+        let connection = self.open(now, now + self.options.connect_timeout)?;
+        Ok(Some(Lease { connection, _place }))
+    }
+
+    /// Takes a connection back, or closes it (B2).
+    pub(super) fn give_back(lease: Lease, now: Instant) {
+        let Lease {
+            mut connection,
+            _place,
+        } = lease;
+        if connection.reusable() {
+            connection.idle_since = now;
+            let mut connections = _place.0.connections();
+            // The place goes on with the connection.
+            connections.open += 1;
+            connections.idle.push(connection);
+        }
+    }
+
+    /// Closes what is idle: one of them was found dead, so the others may be too.
+    pub(super) fn drop_idle(&self) {
+        let mut connections = self.connections();
+        connections.open -= connections.idle.len();
+        connections.idle.clear();
+    }
+
+    /// Waits until a connection may be free.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let connections = self.connections();
+        if connections.idle.is_empty()
+            && connections.open >= self.options.pool_connections_max.max(1)
+        {
+            drop(self.freed.wait_timeout(connections, timeout));
+        }
+    }
+
+    fn open(&self, now: Instant, resolve_by: Instant) -> Result<Connection, Failure> {
+        let addr = self
+            .resolver
+            .next(now, resolve_by)
+            .ok_or(Failure::Connect)?;
+        let stream = Stream::open(addr, &self.member.node.host, &self.options);
+        let stream = stream.map_err(|error| {
+            log::debug!("{}: {error}", self.member.name);
+            Failure::Connect
+        })?;
+        let login = self.options.login.as_ref();
+        let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
+        Ok(Connection::new(stream, login, now))
+    }
+
+    /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
+    pub(super) fn probe(&self, now: Instant, chance: u64) {
+        // Somebody else looks after it.
+        let Ok(mut slot) = self.probe.try_lock() else {
+            return;
+        };
+        if slot.is_none() {
+            let Some(request) = self.member.probe_due(now) else {
+                return;
+            };
+            let opened = self.open(now, now).and_then(|mut connection| {
+                connection.begin(request, Expect::Noop)?;
+                Ok(connection)
+            });
+            match opened {
+                Ok(connection) => {
+                    let until = now + self.options.connect_timeout + self.options.attempt_timeout;
+                    *slot = Some(Probe { connection, until });
+                }
+                Err(_) => return self.member.probe_failed(now, &self.options, chance),
+            }
+        }
+        let Some(probe) = slot.as_mut() else { return };
+        match advance(&mut probe.connection) {
+            Ok(true) => {
+                *slot = None;
+                self.member.probe_answered(now, &self.options);
+            }
+            Ok(false) if now < probe.until => {}
+            _ => {
+                *slot = None;
+                self.member.probe_failed(now, &self.options, chance);
+            }
+        }
+    }
+}
+
+/// Goes on with a probe as far as it goes without waiting; true when it is answered.
+fn advance(connection: &mut Connection) -> Result<bool, Failure> {
+    let interest = connection.interest();
+    let mut fds = [PollFd::new(&connection.stream, interest)];
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let ready = match poll(&mut fds, Some(&zero)) {
+        Ok(1..) => fds[0].revents(),
+        _ => PollFlags::empty(),
+    };
+    connection.advance(ready, |_, _| Ok(()))
+}

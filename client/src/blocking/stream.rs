@@ -1,0 +1,149 @@
+//! A socket that never blocks, with or without TLS around it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+use crate::core::options::ClientOptions;
+
+pub(super) struct Stream {
+    socket: TcpStream,
+    #[cfg(feature = "tls")]
+    tls: Option<Box<rustls::ClientConnection>>,
+}
+
+impl Stream {
+    /// Begins to connect. `host` is what a certificate must be for.
+    pub(super) fn open(
+        addr: SocketAddr,
+        host: &str,
+        options: &ClientOptions,
+    ) -> io::Result<Stream> {
+        let family = match addr {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        match connect(&socket, &addr) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let socket = TcpStream::from(socket);
+        socket.set_nodelay(true)?;
+        #[cfg(not(feature = "tls"))]
+        let _ = (host, options);
+        Ok(Stream {
+            socket,
+            #[cfg(feature = "tls")]
+            tls: begin_tls(host, options)?,
+        })
+    }
+
+    /// What became of connecting, once the socket is writable.
+    pub(super) fn connected(&self) -> io::Result<()> {
+        Ok(sockopt::socket_error(&self.socket)??)
+    }
+
+    /// True if nothing has come and the peer has not closed; only to be asked when nothing is expected.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self.socket.peek(&mut [0]) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            // TLS has words of its own; the end of the stream is seen by who reads.
+            #[cfg(feature = "tls")]
+            Ok(1) => self.tls.is_some(),
+            Ok(_) => false,
+        }
+    }
+
+    /// True if something that counts as written has not gone to the socket.
+    pub(super) fn wants_write(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.wants_write();
+        }
+        false
+    }
+
+    /// Writes some of `bytes`, which may be empty: then what was held back.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            flush_tls(tls, &mut self.socket)?;
+            let count = tls.writer().write(bytes)?;
+            if count > 0 {
+                match flush_tls(tls, &mut self.socket) {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    _ => return Ok(count),
+                }
+            }
+            // TLS takes no more before the handshake is done.
+            return if bytes.is_empty() {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+        }
+        if bytes.is_empty() {
+            Ok(0)
+        } else {
+            self.socket.write(bytes)
+        }
+    }
+
+    /// Reads what has come; 0 is the end.
+    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            loop {
+                match tls.reader().read(room) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+                if tls.read_tls(&mut self.socket)? == 0 {
+                    return Ok(0);
+                }
+                if let Err(error) = tls.process_new_packets() {
+                    // Tell the peer why, if it still listens.
+                    let _ = flush_tls(tls, &mut self.socket);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            }
+        }
+        self.socket.read(room)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(feature = "tls")]
+fn begin_tls(
+    host: &str,
+    options: &ClientOptions,
+) -> io::Result<Option<Box<rustls::ClientConnection>>> {
+    let Some(tls) = &options.tls else {
+        return Ok(None);
+    };
+    let name = tls.server_name.as_deref().unwrap_or(host).to_owned();
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let name = name
+        .try_into()
+        .map_err(|error| invalid(Box::<dyn std::error::Error + Send + Sync>::from(error)))?;
+    let session = rustls::ClientConnection::new(tls.config.clone(), name)
+        .map_err(|error| invalid(error.into()))?;
+    Ok(Some(Box::new(session)))
+}
+
+#[cfg(feature = "tls")]
+fn flush_tls(tls: &mut rustls::ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        tls.write_tls(socket)?;
+    }
+    Ok(())
+}

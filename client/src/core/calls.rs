@@ -1,0 +1,295 @@
+//! The client's methods, as far as both fronts have them in common: arguments to an operation, its outcome to a result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Operation;
+use super::operation::{Ask, Command, Context, Decide, Decision, Entry, Hit, Read, Verdict, Write};
+use super::request::{Count, StoreMode, Wanted, check_key};
+use crate::error::{Error, Result};
+use crate::value::{Cas, CasUnique, Item, Value, exptime};
+
+/// An operation and how its outcome becomes a method's result.
+pub(crate) struct Call<O, F> {
+    pub operation: O,
+    pub finish: F,
+}
+
+fn call<O: Operation, R, F: FnOnce(O) -> R>(operation: O, finish: F) -> Call<O, F> {
+    Call { operation, finish }
+}
+
+/// What a read of one key found.
+fn one<T>(mut results: impl Iterator<Item = Result<T>>) -> Result<T> {
+    results.next().unwrap_or(Err(Error::Timeout))
+}
+
+fn read<'a>(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Read<'a> {
+    let long = context.options.long_binary_keys;
+    let mut faults = Vec::new();
+    for (at, key) in keys.iter().enumerate() {
+        if let Err(fault) = check_key(key, long) {
+            faults.push((at, fault));
+        }
+    }
+    let mut read = Read::new(context, keys, wanted);
+    for (at, fault) in faults {
+        read.refuse(at, Error::Key(fault));
+    }
+    read
+}
+
+fn write<'a>(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Write<'a> {
+    let long = context.options.long_binary_keys;
+    let mut faults = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if let Err(fault) = check_key(entry.key, long) {
+            faults.push((at, fault));
+        }
+    }
+    let mut write = Write::new(context, entries, command);
+    for (at, fault) in faults {
+        write.refuse(at, Error::Key(fault));
+    }
+    write
+}
+
+fn decide<'a>(context: Context, entry: Entry<'a>, decision: Decision) -> Decide<'a> {
+    let fault = check_key(entry.key, context.options.long_binary_keys);
+    let mut decide = Decide::new(context, entry, decision);
+    if let Err(fault) = fault {
+        decide.refuse(Error::Key(fault));
+    }
+    decide
+}
+
+pub(crate) fn get<'a>(
+    context: Context,
+    key: &'a [u8],
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<Item>>> {
+    call(read(context, vec![key], Wanted::default()), |read| {
+        Ok(one(read.finish())?.map(|hit| hit.item))
+    })
+}
+
+pub(crate) fn gets<'a>(
+    context: Context,
+    key: &'a [u8],
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<(Item, CasUnique)>>> {
+    let ring = context.ring.clone();
+    let wanted = Wanted {
+        cas: true,
+        ..Wanted::default()
+    };
+    call(read(context, vec![key], wanted), move |read| {
+        let found = one(read.finish())?;
+        Ok(found.map(
+            |Hit {
+                 item, cas, node, ..
+             }| {
+                let node = ring.members[node].identity;
+                (item, CasUnique { number: cas, node })
+            },
+        ))
+    })
+}
+
+pub(crate) fn get_and_touch<'a>(
+    context: Context,
+    key: &'a [u8],
+    ttl: Option<Duration>,
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<Item>>> {
+    let wanted = Wanted {
+        touch: Some(exptime(ttl, context.unix_s)),
+        ..Wanted::default()
+    };
+    call(read(context, vec![key], wanted), |read| {
+        Ok(one(read.finish())?.map(|hit| hit.item))
+    })
+}
+
+pub(crate) fn get_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Vec<Result<Option<Item>>>> {
+    call(read(context, keys, Wanted::default()), |read| {
+        let results = read.finish();
+        results
+            .map(|found| Ok(found?.map(|hit| hit.item)))
+            .collect()
+    })
+}
+
+pub(crate) fn set<'a>(
+    context: Context,
+    key: &'a [u8],
+    value: Value<'a>,
+    ttl: Option<Duration>,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Result<()>> {
+    let command = Command::Store {
+        mode: StoreMode::Set,
+        exptime: exptime(ttl, context.unix_s),
+    };
+    call(
+        write(context, vec![Entry { key, value }], command),
+        |write| one(write.finish()).map(|_| ()),
+    )
+}
+
+pub(crate) fn set_multi<'a>(
+    context: Context,
+    entries: Vec<Entry<'a>>,
+    ttl: Option<Duration>,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<()>>> {
+    let command = Command::Store {
+        mode: StoreMode::Set,
+        exptime: exptime(ttl, context.unix_s),
+    };
+    call(write(context, entries, command), |write| {
+        write.finish().map(|result| result.map(|_| ())).collect()
+    })
+}
+
+pub(crate) fn delete<'a>(
+    context: Context,
+    key: &'a [u8],
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Result<bool>> {
+    let command = Command::Delete { compare: None };
+    call(write(context, vec![Entry::key(key)], command), |write| {
+        one(write.finish()).map(|written| written.done)
+    })
+}
+
+pub(crate) fn delete_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<bool>>> {
+    let entries = keys.into_iter().map(Entry::key).collect();
+    let command = Command::Delete { compare: None };
+    call(write(context, entries, command), |write| {
+        let results = write.finish();
+        results
+            .map(|result| result.map(|written| written.done))
+            .collect()
+    })
+}
+
+/// add, replace, append, prepend.
+pub(crate) fn store<'a>(
+    context: Context,
+    key: &'a [u8],
+    value: Value<'a>,
+    mode: StoreMode,
+    ttl: Option<Duration>,
+) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<bool>> {
+    let exptime = exptime(ttl, context.unix_s);
+    let decision = Decision::Store { mode, exptime };
+    call(decide(context, Entry { key, value }, decision), |decide| {
+        Ok(matches!(decide.finish()?, Verdict::Done(_)))
+    })
+}
+
+pub(crate) fn cas<'a>(
+    context: Context,
+    key: &'a [u8],
+    value: Value<'a>,
+    unique: CasUnique,
+    ttl: Option<Duration>,
+) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<Cas>> {
+    let exptime = exptime(ttl, context.unix_s);
+    let decision = Decision::Cas { unique, exptime };
+    call(decide(context, Entry { key, value }, decision), |decide| {
+        Ok(match decide.finish()? {
+            Verdict::Done(_) => Cas::Stored,
+            Verdict::Missing => Cas::Missing,
+            Verdict::Exists | Verdict::Conflict => Cas::Conflict,
+        })
+    })
+}
+
+pub(crate) fn count<'a>(
+    context: Context,
+    key: &'a [u8],
+    down: bool,
+    delta: u64,
+    create: Option<(u64, Option<Duration>)>,
+) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<Option<u64>>> {
+    let create = create.map(|(initial, ttl)| (initial, exptime(ttl, context.unix_s)));
+    let decision = Decision::Count(Count {
+        down,
+        delta,
+        create,
+    });
+    call(decide(context, Entry::key(key), decision), |decide| {
+        Ok(match decide.finish()? {
+            Verdict::Done(number) => Some(number),
+            _ => None,
+        })
+    })
+}
+
+pub(crate) fn touch<'a>(
+    context: Context,
+    key: &'a [u8],
+    ttl: Option<Duration>,
+) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<bool>> {
+    let exptime = exptime(ttl, context.unix_s);
+    let decision = Decision::Touch { exptime };
+    call(decide(context, Entry::key(key), decision), |decide| {
+        Ok(matches!(decide.finish()?, Verdict::Done(_)))
+    })
+}
+
+/// What each node answered, by its name.
+pub type PerNode<T> = Vec<(Arc<str>, Result<T>)>;
+
+fn ask<T>(
+    context: Context,
+    request: Bytes,
+    read: impl Fn(Vec<Bytes>) -> T,
+) -> Call<Ask, impl FnOnce(Ask) -> PerNode<T>> {
+    call(Ask::new(context, request), move |ask| {
+        let answers = ask.finish().into_iter();
+        answers
+            .map(|(name, answer)| (name, answer.map(&read)))
+            .collect()
+    })
+}
+
+pub(crate) fn flush_all(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode<()>> {
+    ask(context, Bytes::from_static(b"flush_all\r\n"), |_| ())
+}
+
+pub(crate) fn version(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode<String>> {
+    ask(context, Bytes::from_static(b"version\r\n"), |lines| {
+        let line = lines.first().map_or(&b""[..], |line| line);
+        let version = line.strip_prefix(b"VERSION ").unwrap_or(line);
+        String::from_utf8_lossy(version).into_owned()
+    })
+}
+
+pub(crate) fn stats(
+    context: Context,
+    group: &str,
+) -> Call<Ask, impl FnOnce(Ask) -> PerNode<Vec<(String, String)>>> {
+    // One line, whatever was asked for.
+    let group: String = group
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .collect();
+    let request = if group.is_empty() {
+        "stats\r\n".to_owned()
+    } else {
+        format!("stats {group}\r\n")
+    };
+    ask(context, request.into(), |lines| {
+        let text = lines.iter().map(|line| String::from_utf8_lossy(line));
+        text.map(|line| match line.split_once(' ') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (line.into_owned(), String::new()),
+        })
+        .collect()
+    })
+}

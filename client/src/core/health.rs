@@ -1,0 +1,319 @@
+//! A node's standing: may it be asked, may it be asked first, what has it missed.
+//!
+//! ```text
+//!            k failures in a row, within the window
+//!   live  ------------------------------------------>  ejected -- a probe fails: twice the pause, up to a bound --.
+//!    ^                                                  |     ^                                                   |
+//!    |   the settling time is over                      |     '---------------------------------------------------'
+//!   settling (written to, read last)  <-----------------'  a probe is answered, which has also deleted what was missed
+//! ```
+//!
+//! H1. A probe is a request of its own that no caller waits for. It deletes the keys that were written elsewhere while
+//!     the node could not be reached; only when none is left the node is back. A live node that missed a write is probed
+//!     as well, for the deletes.
+//! H2. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::options::ClientOptions;
+use super::request;
+use crate::Node;
+
+/// Deletes in one probe.
+const DELETES_MAX: usize = 500;
+
+/// What a node may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Live,
+    /// Came back a moment ago: written to, but read last.
+    Settling,
+    Ejected,
+}
+
+/// A node and what this client knows of its health, kept from snapshot to snapshot.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) node: Node,
+    /// `host:port`.
+    pub(crate) name: Arc<str>,
+    /// A hash of the name.
+    pub(crate) identity: u64,
+    standing: AtomicU8,
+    /// Something is to be looked at: failures to forget, a probe that falls due, a settling time that ends.
+    unwell: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Failures in a row, and when the first of them was.
+    failures: u32,
+    first_failure: Option<Instant>,
+    /// The pause before the next probe.
+    pause: Duration,
+    probe_at: Option<Instant>,
+    /// Keys in the probe that is under way.
+    probing: Option<Vec<Box<[u8]>>>,
+    settled_at: Option<Instant>,
+    missed: HashSet<Box<[u8]>>,
+    forgot: bool,
+}
+
+impl Member {
+    pub(crate) fn new(node: Node) -> Self {
+        let name: Arc<str> = format!("{}:{}", node.host, node.port).into();
+        Member {
+            identity: fnv(name.as_bytes()),
+            name,
+            node,
+            standing: AtomicU8::new(Standing::Live as u8),
+            unwell: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Standing`].
+    #[inline]
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        match self.standing.load(Ordering::Relaxed) {
+            0 => Standing::Live,
+            1 => self.settling(now),
+            _ => Standing::Ejected,
+        }
+    }
+
+    #[cold]
+    fn settling(&self, now: Instant) -> Standing {
+        let mut state = self.state();
+        if state.settled_at.is_some_and(|at| now < at) {
+            return Standing::Settling;
+        }
+        state.settled_at = None;
+        self.standing.store(Standing::Live as u8, Ordering::Relaxed);
+        Standing::Live
+    }
+
+    /// True if it may be asked.
+    #[inline]
+    pub(crate) fn is_in(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) != Standing::Ejected as u8
+    }
+
+    /// An exchange ended well.
+    #[inline]
+    pub(crate) fn worked(&self) {
+        if self.unwell.load(Ordering::Relaxed) {
+            let mut state = self.state();
+            state.failures = 0;
+            self.unwell
+                .store(state.probe_at.is_some(), Ordering::Relaxed);
+        }
+    }
+
+    /// An exchange failed by the node's fault. `chance` is any number.
+    pub(crate) fn failed(&self, now: Instant, options: &ClientOptions, chance: u64) {
+        let mut state = self.state();
+        self.unwell.store(true, Ordering::Relaxed);
+        let fresh = state
+            .first_failure
+            .is_some_and(|first| now.saturating_duration_since(first) <= options.eject_window);
+        if state.failures == 0 || !fresh {
+            (state.failures, state.first_failure) = (0, Some(now));
+        }
+        state.failures += 1;
+        if self.is_in() && state.failures >= options.eject_after.max(1) {
+            log::warn!("{} is ejected after {} failures", self.name, state.failures);
+            state.pause = options.probe_after;
+            state.probe_at = Some(now + spread(state.pause, chance));
+            state.settled_at = None;
+            self.standing
+                .store(Standing::Ejected as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// `key` was written or deleted without this node.
+    pub(crate) fn missed(&self, key: &[u8], now: Instant, options: &ClientOptions) {
+        let mut state = self.state();
+        if state.missed.contains(key) {
+            return;
+        }
+        if state.missed.len() >= options.missed_keys_max {
+            if !std::mem::replace(&mut state.forgot, true) {
+                log::warn!(
+                    "{} missed more than {} writes: it may come back with old values",
+                    self.name,
+                    options.missed_keys_max
+                );
+            }
+            return;
+        }
+        state.missed.insert(key.into());
+        if state.probe_at.is_none() {
+            state.pause = options.probe_after;
+            state.probe_at = Some(now + options.probe_after);
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// True if a probe may fall due: a cheap look before [`probe_due`](Self::probe_due).
+    #[inline]
+    pub(crate) fn is_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Relaxed)
+    }
+
+    /// The request of a probe that is due, which ends with `mn`. The front reports how it ended.
+    pub(crate) fn probe_due(&self, now: Instant) -> Option<Bytes> {
+        let mut state = self.state();
+        if state.probing.is_some() || state.probe_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        let keys: Vec<_> = state.missed.iter().take(DELETES_MAX).cloned().collect();
+        let mut out = Vec::new();
+        for key in &keys {
+            request::delete(&mut out, key, None);
+        }
+        request::noop(&mut out);
+        state.probing = Some(keys);
+        Some(out.into())
+    }
+
+    /// The probe was answered.
+    pub(crate) fn probe_answered(&self, now: Instant, options: &ClientOptions) {
+        let mut state = self.state();
+        for key in state.probing.take().into_iter().flatten() {
+            state.missed.remove(&key);
+        }
+        if !state.missed.is_empty() {
+            state.probe_at = Some(now);
+            return;
+        }
+        state.probe_at = None;
+        state.failures = 0;
+        state.forgot = false;
+        self.unwell.store(false, Ordering::Relaxed);
+        if !self.is_in() {
+            log::info!("{} is back", self.name);
+            state.settled_at = Some(now + options.settle);
+            self.standing
+                .store(Standing::Settling as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// The probe was not answered.
+    pub(crate) fn probe_failed(&self, now: Instant, options: &ClientOptions, chance: u64) {
+        let mut state = self.state();
+        state.probing = None;
+        state.pause = (state.pause * 2).min(options.probe_after_max);
+        state.probe_at = Some(now + spread(state.pause, chance));
+    }
+}
+
+/// `pause`, a quarter more or less.
+fn spread(pause: Duration, chance: u64) -> Duration {
+    pause.mul_f64(0.75 + 0.5 * unit(chance))
+}
+
+/// A number from 0 to 1 made of random bits.
+pub(crate) fn unit(chance: u64) -> f64 {
+    (chance >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// FNV-1a: the identity of a node must not change with the process.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        Member::new(Node {
+            host: "a".to_owned(),
+            port: 1,
+            weight: 1,
+            zone: None,
+        })
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn failures_in_a_row_eject_and_probes_bring_back() {
+        let options = ClientOptions::default().settle(100 * MS);
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..2 {
+            member.failed(now, &options, 0);
+            member.failed(now, &options, 0);
+            assert_eq!(member.standing(now), Standing::Live);
+            member.worked();
+        }
+        for _ in 0..3 {
+            member.failed(now, &options, 0);
+        }
+        assert_eq!(member.standing(now), Standing::Ejected);
+        // Three quarters of 200, 400, ... ms, and never more than 10 s.
+        for pause in [150, 300, 600, 1200, 2400, 4800, 7500, 7500] {
+            assert_eq!(member.probe_due(now + (pause - 1) * MS), None);
+            now += pause * MS;
+            assert_eq!(member.probe_due(now).as_deref(), Some(&b"mn\r\n"[..]));
+            assert_eq!(member.probe_due(now), None, "one at a time");
+            member.probe_failed(now, &options, 0);
+        }
+        now += 7500 * MS;
+        assert!(member.probe_due(now).is_some());
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Settling);
+        assert_eq!(member.standing(now + 100 * MS), Standing::Live);
+        assert!(!member.is_unwell());
+    }
+
+    #[test]
+    fn failures_outside_the_window_do_not_add_up() {
+        let options = ClientOptions::default();
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..10 {
+            member.failed(now, &options, 0);
+            now += options.eject_window;
+            member.failed(now, &options, 0);
+            now += MS;
+        }
+        assert_eq!(member.standing(now), Standing::Live);
+    }
+
+    #[test]
+    fn what_was_missed_is_deleted_before_the_node_is_back() {
+        let options = ClientOptions::default().missed_keys_max(2);
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..3 {
+            member.failed(now, &options, 0);
+        }
+        member.missed(b"k", now, &options);
+        member.missed(b"k", now, &options);
+        now += 200 * MS;
+        let probe = member.probe_due(now);
+        assert_eq!(probe.as_deref(), Some(&b"md k\r\nmn\r\n"[..]));
+        member.missed(b"l", now, &options);
+        member.missed(b"one too many", now, &options);
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Ejected, "l came meanwhile");
+        assert_eq!(
+            member.probe_due(now).as_deref(),
+            Some(&b"md l\r\nmn\r\n"[..])
+        );
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Settling);
+    }
+}

@@ -1,0 +1,81 @@
+//! The client without sockets, threads and clock: what to send where, and what the answers mean.
+//!
+//! ```text
+//!  front                                   core
+//!  an operation begins  ----------------->  operation::{Read, Write, Decide, Ask}: one state machine a kind
+//!  sends, waits until `wake_at`  <-------   step(now) -> Todo { send: [Exchange], wake_at, done }
+//!  bytes of a connection <--> Link  ----->  on_reply(id, reply) | on_failure(id, failure)
+//!  the result  <--------------------------  finish()
+//!  carries out probes  <---------------->   Member::probe_due / probe_answered / probe_failed
+//! ```
+//!
+//! C1. A front sends every exchange of `Todo::send` to its node, on a connection of which it is the only user until the
+//!     last reply, and reports exactly one end of it: the last reply, or a failure.
+//! C2. A front closes a connection whose exchange failed, and one whose replies it does not want to wait for unless all of
+//!     the request is sent: then [`Link::disown`] lets the connection be used again.
+//! C3. Once an operation says `done` its result is there. What it still has to send (`Exchange::must_send`) is sent, but
+//!     not waited for.
+//! C4. Operations hold one snapshot of the ring from their start to their end.
+
+pub(crate) mod calls;
+pub(crate) mod health;
+pub(crate) mod link;
+pub(crate) mod operation;
+pub(crate) mod options;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod routing;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::Failure;
+use link::Expect;
+use reply::{Broken, Reply};
+
+/// A request to one node, and the replies it will have.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    /// Names it in the events of its operation.
+    pub id: u32,
+    /// The node's index in the ring.
+    pub node: usize,
+    pub request: Bytes,
+    pub expect: Expect,
+    /// When the front gives up and reports a failure.
+    pub deadline: Instant,
+    /// True if doing it twice does no harm, so that a front may send it again on a new connection when one from the pool
+    /// turns out to be dead.
+    pub repeatable: bool,
+    /// True if it is to be sent even when the operation is done.
+    pub must_send: bool,
+}
+
+/// What an operation wants of its front.
+#[derive(Debug, Default)]
+pub(crate) struct Todo {
+    /// To be sent now. The front takes them out.
+    pub send: Vec<Exchange>,
+    /// When to call `step` again if nothing happens before.
+    pub wake_at: Option<Instant>,
+    /// The result is there.
+    pub done: bool,
+}
+
+impl Todo {
+    fn wake(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// A state machine that a front carries out.
+pub(crate) trait Operation {
+    /// What to do at `now`, which is the start, after an event, or the time it asked to be woken at.
+    fn step(&mut self, now: Instant, todo: &mut Todo);
+    /// A reply to an exchange, the last one or not. An error means that the reply is none to what was asked: the front
+    /// closes the connection and reports [`Failure::Garbage`].
+    fn on_reply(&mut self, id: u32, reply: Reply, last: bool, now: Instant) -> Result<(), Broken>;
+    /// An exchange ended without its replies.
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant);
+}

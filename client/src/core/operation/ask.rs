@@ -1,0 +1,111 @@
+//! Questions to every node: stats, version, flush_all. Each is asked once, ejected or not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Context;
+use crate::core::link::Expect;
+use crate::core::reply::{Broken, Reply};
+use crate::core::{Exchange, Operation, Todo};
+use crate::error::{Error, Failure, Result};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    context: Context,
+    request: Bytes,
+    nodes: Vec<usize>,
+    /// By node, as they come.
+    answers: Vec<Result<Vec<Bytes>>>,
+    open: usize,
+    begun: bool,
+}
+
+impl Ask {
+    /// Asks every node of the ring.
+    pub(crate) fn new(context: Context, request: Bytes) -> Self {
+        let nodes: Vec<usize> = context.ring.current().collect();
+        Ask {
+            request,
+            answers: nodes.iter().map(|_| Ok(Vec::new())).collect(),
+            open: nodes.len(),
+            begun: false,
+            nodes,
+            context,
+        }
+    }
+
+    /// The lines each node answered, without `STAT` and `END`.
+    pub(crate) fn finish(self) -> Vec<(Arc<str>, Result<Vec<Bytes>>)> {
+        let Ask {
+            context,
+            nodes,
+            answers,
+            ..
+        } = self;
+        let names = nodes.into_iter().map(|node| context.name(node));
+        names.zip(answers).collect()
+    }
+
+    fn fail(&mut self, at: usize, error: Error) {
+        self.answers[at] = Err(error);
+        self.open -= 1;
+    }
+}
+
+impl Operation for Ask {
+    fn step(&mut self, _now: Instant, todo: &mut Todo) {
+        todo.wake_at = Some(self.context.deadline);
+        if !std::mem::replace(&mut self.begun, true) {
+            for (id, &node) in self.nodes.iter().enumerate() {
+                todo.send.push(Exchange {
+                    id: id as u32,
+                    node,
+                    request: self.request.clone(),
+                    expect: Expect::End,
+                    // Statistics of a busy node may take a while.
+                    deadline: self.context.deadline,
+                    repeatable: true,
+                    must_send: false,
+                });
+            }
+        }
+        todo.done = self.open == 0;
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        _now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let at = id as usize;
+        match reply {
+            Reply::Stat(line) | Reply::Line(line) => {
+                if let Ok(lines) = &mut self.answers[at] {
+                    lines.push(line);
+                }
+            }
+            Reply::End => {}
+            Reply::Refused(refusal) => {
+                self.answers[at] = Err(self.context.refused(self.nodes[at], refusal))
+            }
+            _ => return Err(Broken),
+        }
+        if last {
+            self.open -= 1;
+            self.context.worked(self.nodes[at]);
+        }
+        Ok(())
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let node = self.nodes[id as usize];
+        self.context.failed(node, failure, now);
+        let error = self.context.node_error(node, failure);
+        self.fail(id as usize, error);
+    }
+}

@@ -1,0 +1,508 @@
+//! Reads of one key or many.
+//!
+//! ```text
+//!  each key:  ask the first reader --hit--> result (and repair of the copies that missed)
+//!                  |  ^                 \
+//!                  |  '-- next reader <--miss, failure   (a failure without a next reader: pause, the same again)
+//!                  '-- no answer for the hedging delay: the next reader as well
+//! ```
+//!
+//! D1. A key has its result from the first hit, or when no copy is left that might have it. A miss that a copy told is a
+//!     miss even if others failed: every acknowledged write has reached it.
+//! D2. A repair never replaces a value (mode add), and carries the time to live that is left.
+//!
+//! Costs: one buffer a node and wave, no allocation a key.
+
+use std::time::Instant;
+
+use super::{Context, Later};
+use crate::core::link::Expect;
+use crate::core::options::Reads;
+use crate::core::reply::{Broken, Meta, Reply};
+use crate::core::request::{self, StoreMode, Wanted};
+use crate::core::routing::Nodes;
+use crate::core::{Exchange, Operation, Todo};
+use crate::error::{Error, Failure, Result};
+use crate::value::{Item, exptime_s};
+
+/// A value that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub item: Item,
+    pub cas: u64,
+    pub node: usize,
+    /// Seconds left; -1 without end, `None` if it was not asked for.
+    pub ttl: Option<i64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Read<'a> {
+    context: Context,
+    wanted: Wanted,
+    keys: Vec<&'a [u8]>,
+    states: Vec<State>,
+    results: Vec<Option<Result<Option<Hit>>>>,
+    unresolved: usize,
+    /// Keys to be asked for in the next step.
+    due: Vec<u32>,
+    later: Later<u32>,
+    sent: Vec<Sent>,
+    /// Node and key of values to be given to copies that missed.
+    repairs: Vec<(u16, u32)>,
+    await_repairs: bool,
+    repairing: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// Nodes that were asked since the last pause, or missed.
+    tried: Nodes,
+    missed: Nodes,
+    pending: u8,
+    attempts: u8,
+}
+
+/// An exchange under way.
+#[derive(Debug)]
+struct Sent {
+    node: usize,
+    keys: Vec<u32>,
+    /// `keys[..answered]` have their answers.
+    answered: usize,
+    /// An error line came, and whose it is cannot be told.
+    refused: Option<Error>,
+    hedge_at: Option<Instant>,
+    repair: bool,
+}
+
+impl<'a> Read<'a> {
+    /// Reads `keys`, which were checked.
+    pub(crate) fn new(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Self {
+        Read {
+            wanted,
+            states: vec![State::default(); keys.len()],
+            results: keys.iter().map(|_| None).collect(),
+            unresolved: keys.len(),
+            due: (0..keys.len() as u32).collect(),
+            later: Later::new(),
+            sent: Vec::new(),
+            repairs: Vec::new(),
+            await_repairs: false,
+            repairing: 0,
+            keys,
+            context,
+        }
+    }
+
+    /// Repairs are answered before the operation is done.
+    pub(crate) fn await_repairs(mut self) -> Self {
+        self.await_repairs = true;
+        self
+    }
+
+    /// A key that is not to be read, because of this error.
+    pub(crate) fn refuse(&mut self, key: usize, error: Error) {
+        self.resolve(key as u32, Err(error));
+        self.due.retain(|&other| other as usize != key);
+    }
+
+    /// The results, in the order of the keys.
+    pub(crate) fn finish(self) -> impl Iterator<Item = Result<Option<Hit>>> {
+        self.results
+            .into_iter()
+            .map(|result| result.unwrap_or(Err(Error::Timeout)))
+    }
+
+    fn resolve(&mut self, key: u32, result: Result<Option<Hit>>) {
+        let slot = &mut self.results[key as usize];
+        if slot.is_none() {
+            *slot = Some(result);
+            self.unresolved -= 1;
+        }
+    }
+
+    /// The next node to ask for `key`, if a miss or failure leaves one.
+    fn next_reader(&self, key: u32, now: Instant) -> Option<usize> {
+        let state = &self.states[key as usize];
+        let (readers, own) =
+            self.context
+                .ring
+                .readers(self.keys[key as usize], now, &self.context.options);
+        let next = readers.first_beside(&state.tried)?;
+        // Behind a miss come other copies only if they are worth a look.
+        let looks_on =
+            self.context.options.read_repair || readers.len() > own || state.missed.len() == 0;
+        looks_on.then_some(next)
+    }
+
+    fn send_due(&mut self, now: Instant, todo: &mut Todo) {
+        let due = std::mem::take(&mut self.due);
+        let batched = due.len() > 1;
+        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
+        batches.resize_with(self.context.ring.members.len(), || None);
+        for key in due {
+            if self.results[key as usize].is_some() {
+                continue;
+            }
+            let Some(node) = self.next_reader(key, now) else {
+                self.exhausted(key, None);
+                continue;
+            };
+            let state = &mut self.states[key as usize];
+            state.tried.push(node);
+            state.pending += 1;
+            let wanted = Wanted {
+                ttl: self.wanted.ttl || state.missed.len() > 0,
+                ..self.wanted
+            };
+            let (request, keys) = batches[node].get_or_insert_with(Default::default);
+            request::get(
+                request,
+                self.keys[key as usize],
+                wanted,
+                batched.then_some(key),
+            );
+            keys.push(key);
+        }
+        let hedge_at = match self.context.options.reads {
+            Reads::Hedged(delay) => Some(now + delay),
+            _ => None,
+        };
+        for (node, batch) in batches.into_iter().enumerate() {
+            let Some((mut request, keys)) = batch else {
+                continue;
+            };
+            if batched {
+                request::noop(&mut request);
+            }
+            let expect = if batched {
+                Expect::Noop
+            } else {
+                Expect::Count(1)
+            };
+            self.send(
+                todo,
+                now,
+                request,
+                expect,
+                Sent {
+                    node,
+                    keys,
+                    answered: 0,
+                    refused: None,
+                    hedge_at,
+                    repair: false,
+                },
+            );
+        }
+    }
+
+    fn send(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        request: Vec<u8>,
+        expect: Expect,
+        sent: Sent,
+    ) {
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node: sent.node,
+            request: request.into(),
+            expect,
+            deadline: self.context.attempt_deadline(now),
+            repeatable: true,
+            must_send: sent.repair,
+        });
+        self.sent.push(sent);
+    }
+
+    fn send_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        if self.repairs.is_empty() {
+            return;
+        }
+        let mut repairs = std::mem::take(&mut self.repairs);
+        repairs.sort_unstable();
+        for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
+            let mut request = Vec::new();
+            let mut count = 0;
+            for &(_, key) in batch {
+                let Some(Some(Ok(Some(hit)))) = self.results.get(key as usize) else {
+                    continue;
+                };
+                let missed = &self.states[key as usize].missed;
+                if let Some(exptime) = self.wanted.touch
+                    && !missed.contains(usize::from(batch[0].0))
+                {
+                    request::touch(&mut request, self.keys[key as usize], exptime);
+                    count += 1;
+                    continue;
+                }
+                let exptime = match (self.wanted.touch, hit.ttl) {
+                    (Some(exptime), _) => exptime,
+                    (None, Some(-1)) => 0,
+                    (None, Some(left @ 1..)) => exptime_s(left.unsigned_abs(), self.context.unix_s),
+                    // It expires now, or nobody knows when.
+                    _ => continue,
+                };
+                let value = (&hit.item.value[..], hit.item.flags);
+                request::store(
+                    &mut request,
+                    self.keys[key as usize],
+                    value,
+                    exptime,
+                    StoreMode::Add,
+                    None,
+                    false,
+                );
+                count += 1;
+            }
+            if count > 0 {
+                self.repairing += 1;
+                self.send(
+                    todo,
+                    now,
+                    request,
+                    Expect::Count(count),
+                    Sent {
+                        node: usize::from(batch[0].0),
+                        keys: Vec::new(),
+                        answered: 0,
+                        refused: None,
+                        hedge_at: None,
+                        repair: true,
+                    },
+                );
+            }
+        }
+    }
+
+    fn hit(&mut self, key: u32, node: usize, meta: Meta, now: Instant) {
+        let state = &mut self.states[key as usize];
+        state.pending -= 1;
+        if self.results[key as usize].is_some() {
+            return;
+        }
+        for missed in state.missed.iter() {
+            self.repairs.push((missed as u16, key));
+        }
+        if self.wanted.touch.is_some() {
+            let Context { ring, options, .. } = &self.context;
+            let tried = state.tried;
+            let writers = ring.writers(self.keys[key as usize], now, options);
+            let others = writers.iter().filter(|&other| !tried.contains(other));
+            self.repairs.extend(others.map(|other| (other as u16, key)));
+        }
+        let Meta {
+            value,
+            flags,
+            cas,
+            ttl,
+            ..
+        } = meta;
+        let item = Item { value, flags };
+        self.resolve(
+            key,
+            Ok(Some(Hit {
+                item,
+                cas,
+                node,
+                ttl,
+            })),
+        );
+    }
+
+    fn miss(&mut self, key: u32, node: usize) {
+        let state = &mut self.states[key as usize];
+        state.pending -= 1;
+        state.missed.push(node);
+        if self.results[key as usize].is_none() && state.pending == 0 {
+            self.due.push(key);
+        }
+    }
+
+    /// No node is left to ask for `key`; `last` is what the last one did.
+    fn exhausted(&mut self, key: u32, last: Option<Error>) {
+        let state = &self.states[key as usize];
+        if state.pending > 0 {
+            return;
+        }
+        let result = if state.missed.len() > 0 {
+            Ok(None)
+        } else {
+            Err(last.unwrap_or(Error::NoNode))
+        };
+        self.resolve(key, result);
+    }
+
+    fn failed(&mut self, key: u32, node: usize, failure: Failure, now: Instant) {
+        let state = &mut self.states[key as usize];
+        state.pending -= 1;
+        state.attempts += 1;
+        if self.results[key as usize].is_some() || state.pending > 0 {
+            return;
+        }
+        let attempts = u32::from(state.attempts);
+        if self.next_reader(key, now).is_some() {
+            self.due.push(key);
+            return;
+        }
+        let state = &mut self.states[key as usize];
+        match self.context.retry_at(attempts, now) {
+            Some(at) if state.missed.len() == 0 => {
+                state.tried = Nodes::default();
+                self.later.push(at, key);
+            }
+            _ => {
+                let error = self.context.node_error(node, failure);
+                self.exhausted(key, Some(error));
+            }
+        }
+    }
+
+    /// The next unanswered key of an exchange missed, or what befell it cannot be told.
+    fn pass_over(&mut self, id: usize) {
+        let sent = &mut self.sent[id];
+        let (key, node) = (sent.keys[sent.answered], sent.node);
+        sent.answered += 1;
+        match sent.refused.clone() {
+            None => self.miss(key, node),
+            Some(error) => {
+                self.states[key as usize].pending -= 1;
+                self.resolve(key, Err(error));
+            }
+        }
+    }
+
+    fn hedge(&mut self, now: Instant, todo: &mut Todo) {
+        for id in 0..self.sent.len() {
+            let Some(at) = self.sent[id].hedge_at else {
+                continue;
+            };
+            if at > now {
+                todo.wake(at);
+                continue;
+            }
+            let sent = &mut self.sent[id];
+            sent.hedge_at = None;
+            for &key in &sent.keys[sent.answered..] {
+                let key_at = key as usize;
+                if self.results[key_at].is_none() && self.states[key_at].pending == 1 {
+                    self.due.push(key);
+                }
+            }
+            self.due.retain(|&key| {
+                self.states[key as usize].pending == 0 || {
+                    let (readers, own) = self.context.ring.readers(
+                        self.keys[key as usize],
+                        now,
+                        &self.context.options,
+                    );
+                    // The place before a change is no copy: it is asked after a miss only.
+                    readers
+                        .iter()
+                        .take(own)
+                        .any(|node| !self.states[key as usize].tried.contains(node))
+                }
+            });
+        }
+    }
+}
+
+impl Operation for Read<'_> {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
+        todo.wake_at = None;
+        if now >= self.context.deadline {
+            self.unresolved = 0;
+        }
+        if self.unresolved > 0 {
+            if let Some(at) = self.later.take(now, &mut self.due) {
+                todo.wake(at);
+            }
+            if self.context.options.reads != Reads::First {
+                self.hedge(now, todo);
+            }
+            if !self.due.is_empty() {
+                self.send_due(now, todo);
+                if let Reads::Hedged(delay) = self.context.options.reads {
+                    todo.wake(now + delay);
+                }
+            }
+        }
+        self.send_repairs(now, todo);
+        todo.wake(self.context.deadline);
+        todo.done = self.unresolved == 0
+            && (!self.await_repairs || self.repairing == 0 || now >= self.context.deadline);
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let id = id as usize;
+        let sent = &mut self.sent[id];
+        let node = sent.node;
+        if sent.repair {
+            if last {
+                self.repairing -= 1;
+                self.context.worked(node);
+            }
+            return Ok(());
+        }
+        let single = matches!(&sent.keys[..], [_]) && last && reply != Reply::Noop;
+        match reply {
+            Reply::Ok(meta) if single => {
+                sent.answered = 1;
+                let key = sent.keys[0];
+                self.hit(key, node, meta, now);
+            }
+            Reply::Ok(meta) => {
+                let index = meta.index.ok_or(Broken)?;
+                let rest = &sent.keys[sent.answered..];
+                let ahead = rest.iter().position(|&key| key == index).ok_or(Broken)?;
+                for _ in 0..ahead {
+                    self.pass_over(id);
+                }
+                self.sent[id].answered += 1;
+                self.hit(index, node, meta, now);
+            }
+            Reply::Missing if single => self.pass_over(id),
+            Reply::Noop if last => {
+                while self.sent[id].answered < self.sent[id].keys.len() {
+                    self.pass_over(id);
+                }
+            }
+            Reply::Refused(refusal) => {
+                sent.refused = Some(self.context.refused(node, refusal));
+                if single {
+                    self.pass_over(id);
+                }
+            }
+            _ => return Err(Broken),
+        }
+        if last {
+            self.sent[id].hedge_at = None;
+            self.context.worked(node);
+        }
+        Ok(())
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        sent.hedge_at = None;
+        self.context.failed(node, failure, now);
+        if sent.repair {
+            self.repairing -= 1;
+            return;
+        }
+        let keys = std::mem::take(&mut sent.keys);
+        for &key in &keys[sent.answered..] {
+            self.failed(key, node, failure, now);
+        }
+    }
+}

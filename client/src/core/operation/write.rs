@@ -1,0 +1,454 @@
+//! Writes that do not look at what is there, of one key or many: to all copies at once.
+//!
+//! ```text
+//!  each key:  writers --request to each--> ok: acknowledged         enough acknowledged: result
+//!                             |   refused: not acknowledged         not enough left to hope for: error
+//!                             '-- failed: pause, the same node again, until it is ejected: then its stand-in
+//! ```
+//!
+//! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers.
+//! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Context, Later, was_not_done};
+use crate::core::link::Expect;
+use crate::core::options::OnEjection;
+use crate::core::reply::{Broken, Reply};
+use crate::core::request::{self, Count, StoreMode};
+use crate::core::routing::Nodes;
+use crate::core::{Exchange, Operation, Todo};
+use crate::error::{Error, Failure, Result};
+use crate::value::Value;
+
+/// What is done with each key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Command {
+    Store { mode: StoreMode, exptime: i32 },
+    Delete { compare: Option<u64> },
+    Touch { exptime: i32 },
+    Count(Count),
+}
+
+/// A key and, for stores, its value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub key: &'a [u8],
+    pub value: Value<'a>,
+}
+
+impl<'a> Entry<'a> {
+    pub(crate) fn key(key: &'a [u8]) -> Self {
+        let value = Value {
+            bytes: b"",
+            flags: 0,
+        };
+        Entry { key, value }
+    }
+}
+
+impl Command {
+    /// True if doing it twice does no harm.
+    fn is_repeatable(self) -> bool {
+        match self {
+            Command::Store { mode, .. } => matches!(mode, StoreMode::Set),
+            Command::Delete { .. } | Command::Touch { .. } => true,
+            Command::Count(_) => false,
+        }
+    }
+
+    fn encode(self, out: &mut Vec<u8>, entry: &Entry<'_>) {
+        match self {
+            Command::Store { mode, exptime } => {
+                let value = (entry.value.bytes, entry.value.flags);
+                request::store(out, entry.key, value, exptime, mode, None, false);
+            }
+            Command::Delete { compare } => request::delete(out, entry.key, compare),
+            Command::Touch { exptime } => request::touch(out, entry.key, exptime),
+            Command::Count(count) => request::count(out, entry.key, count),
+        }
+    }
+}
+
+/// What the copies said, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Written {
+    /// A copy did it; the others, if any, had nothing to do it to.
+    pub done: bool,
+    /// A copy had the key already (mode add).
+    pub opposed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    context: Context,
+    command: Command,
+    entries: Vec<Entry<'a>>,
+    states: Vec<State>,
+    unresolved: usize,
+    /// Copies to be written in the next step.
+    due: Vec<Target>,
+    later: Later<Target>,
+    sent: Vec<Sent>,
+    /// A copy that is not to be written, since it has decided.
+    decider: Option<usize>,
+    /// Only this copy is to be written.
+    only: Option<usize>,
+    begun: bool,
+}
+
+/// One copy of one entry.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    entry: u32,
+    node: u16,
+    /// False where the key was before a change of the ring: it is to be deleted there too, but nobody waits for that.
+    counts: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// Nodes that were chosen.
+    targets: Nodes,
+    acknowledged: u8,
+    wanted: u8,
+    /// Copies that may still acknowledge.
+    hoped: u8,
+    attempts: u8,
+    written: Written,
+    error: Option<Error>,
+    result: Option<Result<Written>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    node: usize,
+    counts: bool,
+    entries: Vec<u32>,
+    answered: usize,
+}
+
+impl<'a> Write<'a> {
+    /// Writes `entries`, whose keys were checked.
+    pub(crate) fn new(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Self {
+        Write {
+            command,
+            states: vec![State::default(); entries.len()],
+            unresolved: entries.len(),
+            due: Vec::new(),
+            later: Later::new(),
+            sent: Vec::new(),
+            decider: None,
+            only: None,
+            begun: false,
+            entries,
+            context,
+        }
+    }
+
+    /// The copies of a key beside `decider`, which has taken the write already.
+    pub(crate) fn beside(
+        context: Context,
+        entry: Entry<'a>,
+        command: Command,
+        decider: usize,
+    ) -> Self {
+        let mut write = Write::new(context, vec![entry], command);
+        write.decider = Some(decider);
+        write
+    }
+
+    /// One copy of a key only.
+    pub(crate) fn only(context: Context, entry: Entry<'a>, command: Command, node: usize) -> Self {
+        let mut write = Write::new(context, vec![entry], command);
+        write.only = Some(node);
+        write
+    }
+
+    /// A key that is not to be written, because of this error.
+    pub(crate) fn refuse(&mut self, entry: usize, error: Error) {
+        self.resolve(entry, Err(error));
+    }
+
+    /// The results, in the order of the entries.
+    pub(crate) fn finish(self) -> impl Iterator<Item = Result<Written>> {
+        self.states
+            .into_iter()
+            .map(|state| state.result.unwrap_or(Err(Error::Timeout)))
+    }
+
+    fn resolve(&mut self, entry: usize, result: Result<Written>) {
+        let slot = &mut self.states[entry].result;
+        if slot.is_none() {
+            *slot = Some(result);
+            self.unresolved -= 1;
+        }
+    }
+
+    /// Chooses the copies of every key.
+    fn begin(&mut self, now: Instant) {
+        let (ring, options) = (self.context.ring.clone(), self.context.options.clone());
+        let (ring, options) = (&*ring, &*options);
+        let copies = ring.copies(options);
+        for at in 0..self.entries.len() {
+            let state = &mut self.states[at];
+            if state.result.is_some() {
+                continue;
+            }
+            let key = self.entries[at].key;
+            if let Some(node) = self.only {
+                state.targets.push(node);
+                state.wanted = 1;
+            } else {
+                state.targets = ring.writers(key, now, options);
+                state.wanted = options.ack.wanted(copies) as u8;
+            }
+            for node in state.targets.iter() {
+                if self.decider == Some(node) {
+                    state.acknowledged = 1;
+                } else {
+                    state.hoped += 1;
+                    self.due.push(Target {
+                        entry: at as u32,
+                        node: node as u16,
+                        counts: true,
+                    });
+                }
+            }
+            if self.decider.is_some() && state.acknowledged == 0 {
+                // The decider was ejected meanwhile; it has taken the write all the same.
+                state.acknowledged = 1;
+            }
+            if matches!(self.command, Command::Delete { .. }) {
+                for node in ring.before(key, now, options).iter() {
+                    if !state.targets.contains(node) && ring.members[node].is_in() {
+                        self.due.push(Target {
+                            entry: at as u32,
+                            node: node as u16,
+                            counts: false,
+                        });
+                    }
+                }
+            }
+            self.settle(at);
+        }
+    }
+
+    /// Resolves a key if it can be.
+    fn settle(&mut self, at: usize) {
+        let state = &self.states[at];
+        if state.acknowledged >= state.wanted && state.wanted > 0 {
+            let written = state.written;
+            // Whether a delete found anything is known when one copy had it, or all have answered.
+            if written.done || state.hoped == 0 || !self.command_tells() {
+                self.resolve(at, Ok(written));
+            }
+        } else if state.acknowledged + state.hoped < state.wanted || state.wanted == 0 {
+            let error = match state.error.clone() {
+                Some(error) => error,
+                None if state.targets.len() == 0 || state.wanted == 0 => Error::NoNode,
+                None => Error::Copies {
+                    acknowledged: usize::from(state.acknowledged),
+                    wanted: usize::from(state.wanted),
+                },
+            };
+            self.resolve(at, Err(error));
+        }
+    }
+
+    /// True if the answers tell more than that it was done.
+    fn command_tells(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Delete { .. }
+                | Command::Touch { .. }
+                | Command::Store {
+                    mode: StoreMode::Add,
+                    ..
+                }
+        )
+    }
+
+    fn send_due(&mut self, now: Instant, todo: &mut Todo) {
+        let due = std::mem::take(&mut self.due);
+        if due.is_empty() {
+            return;
+        }
+        // A single value that goes to several copies is encoded once.
+        if let [entry] = &self.entries[..] {
+            let mut request = Vec::new();
+            self.command.encode(&mut request, entry);
+            let request = Bytes::from(request);
+            for Target { node, counts, .. } in due {
+                let entries = vec![0];
+                let sent = Sent {
+                    node: usize::from(node),
+                    counts,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request.clone(), sent);
+            }
+            return;
+        }
+        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
+        batches.resize_with(2 * self.context.ring.members.len(), || None);
+        for Target {
+            entry,
+            node,
+            counts,
+        } in due
+        {
+            let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
+            let (request, entries) = batch.get_or_insert_with(Default::default);
+            self.command.encode(request, &self.entries[entry as usize]);
+            entries.push(entry);
+        }
+        for (at, batch) in batches.into_iter().enumerate() {
+            if let Some((request, entries)) = batch {
+                let (node, counts) = (at / 2, at % 2 == 1);
+                let sent = Sent {
+                    node,
+                    counts,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request.into(), sent);
+            }
+        }
+    }
+
+    fn send(&mut self, todo: &mut Todo, now: Instant, request: Bytes, sent: Sent) {
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node: sent.node,
+            request,
+            expect: Expect::Count(sent.entries.len() as u32),
+            deadline: self.context.attempt_deadline(now),
+            repeatable: self.command.is_repeatable(),
+            must_send: true,
+        });
+        self.sent.push(sent);
+    }
+
+    fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        let key = self.entries[at].key;
+        let state = &mut self.states[at];
+        state.attempts = state.attempts.saturating_add(1);
+        state.error = Some(self.context.node_error(node, failure));
+        let again = self.command.is_repeatable() || was_not_done(failure);
+        if again && ring.members[node].is_in() {
+            if let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
+                let target = Target {
+                    entry: at as u32,
+                    node: node as u16,
+                    counts: true,
+                };
+                self.later.push(retry, target);
+                return;
+            }
+        }
+        ring.members[node].missed(key, now, options);
+        state.hoped -= 1;
+        if self.only.is_none()
+            && !ring.members[node].is_in()
+            && options.on_ejection == OnEjection::Rehash
+        {
+            let writers = ring.writers(key, now, options);
+            if let Some(stand_in) = writers.first_beside(&state.targets)
+                && writers.len() > usize::from(state.hoped) + usize::from(state.acknowledged)
+            {
+                state.targets.push(stand_in);
+                state.hoped += 1;
+                self.due.push(Target {
+                    entry: at as u32,
+                    node: stand_in as u16,
+                    counts: true,
+                });
+            }
+        }
+        self.settle(at);
+    }
+}
+
+impl Operation for Write<'_> {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
+        todo.wake_at = None;
+        if !self.begun {
+            self.begun = true;
+            self.begin(now);
+        }
+        if let Some(at) = self.later.take(now, &mut self.due) {
+            todo.wake(at);
+        }
+        self.send_due(now, todo);
+        todo.wake(self.context.deadline);
+        todo.done = self.unresolved == 0 || now >= self.context.deadline;
+        if todo.done {
+            // Repetitions that nobody waits for are left to the node's member.
+            for &(_, Target { entry, node, .. }) in &self.later.0 {
+                let key = self.entries[entry as usize].key;
+                self.context.ring.members[usize::from(node)].missed(
+                    key,
+                    now,
+                    &self.context.options,
+                );
+            }
+            self.later.0.clear();
+        }
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        _now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        let &at = sent.entries.get(sent.answered).ok_or(Broken)?;
+        let at = at as usize;
+        let state = &mut self.states[at];
+        let mut acknowledged = true;
+        match reply {
+            Reply::Ok(_) => state.written.done = true,
+            Reply::NotStored => state.written.opposed = true,
+            Reply::Missing | Reply::Exists => {}
+            Reply::Refused(refusal) => {
+                state.error = Some(self.context.refused(node, refusal));
+                acknowledged = false;
+            }
+            _ => return Err(Broken),
+        }
+        sent.answered += 1;
+        if sent.counts {
+            state.acknowledged += u8::from(acknowledged);
+            state.hoped -= 1;
+            self.settle(at);
+        }
+        if last {
+            self.context.worked(node);
+        }
+        Ok(())
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        self.context.failed(node, failure, now);
+        let (entries, counts) = (std::mem::take(&mut sent.entries), sent.counts);
+        for &at in &entries[sent.answered..] {
+            if counts {
+                self.failed(at as usize, node, failure, now);
+            } else {
+                let key = self.entries[at as usize].key;
+                self.context.ring.members[node].missed(key, now, &self.context.options);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Every number of the client's policy, in one place, with its unit and its default.
+
+use std::time::Duration;
+
+use crate::continuum::Distribution;
+
+/// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    pub(crate) distribution: Distribution,
+    pub(crate) copies: usize,
+    pub(crate) ack: Ack,
+    pub(crate) reads: Reads,
+    pub(crate) read_repair: bool,
+    pub(crate) on_ejection: OnEjection,
+    pub(crate) request_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) retries: u32,
+    pub(crate) retry_pause: Duration,
+    pub(crate) eject_after: u32,
+    pub(crate) eject_window: Duration,
+    pub(crate) probe_after: Duration,
+    pub(crate) probe_after_max: Duration,
+    pub(crate) settle: Duration,
+    pub(crate) missed_keys_max: usize,
+    pub(crate) pool_connections_max: usize,
+    pub(crate) long_binary_keys: bool,
+    pub(crate) login: Option<Login>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
+}
+
+/// How many copies must have taken a write before it counts as done. The others are written too, but not waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ack {
+    /// One.
+    One,
+    /// More than half.
+    Quorum,
+    /// All: an acknowledged value outlives the loss of all nodes but one of its copies.
+    #[default]
+    All,
+}
+
+impl Ack {
+    /// How many of `copies` that is.
+    pub(crate) fn wanted(self, copies: usize) -> usize {
+        match self {
+            Ack::One => 1.min(copies),
+            Ack::Quorum => copies / 2 + 1.min(copies),
+            Ack::All => copies,
+        }
+    }
+}
+
+/// Which copy a read asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reads {
+    /// The first live one; the next when it misses or fails.
+    #[default]
+    First,
+    /// Any, by chance: for keys that are too hot for one node. A reader may see one copy's value before another has it.
+    Spread,
+    /// The first live one, and the next as well if no answer came within this time: the first hit wins.
+    Hedged(Duration),
+}
+
+/// Where the keys of an ejected node go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnEjection {
+    /// To the next live nodes clockwise, until it is back.
+    #[default]
+    Rehash,
+    /// Nowhere: what has no live copy fails at once with [`Error::NoNode`](crate::Error::NoNode), and writes count
+    /// the ejected copies as not acknowledged.
+    FailFast,
+}
+
+/// A user of the nodes' ASCII authentication.
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({})", self.user)
+    }
+}
+
+/// How nodes are spoken to by TLS.
+#[cfg(feature = "tls")]
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: std::sync::Arc<rustls::ClientConfig>,
+    pub(crate) server_name: Option<String>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            distribution: Distribution::default(),
+            copies: 1,
+            ack: Ack::default(),
+            reads: Reads::default(),
+            read_repair: true,
+            on_ejection: OnEjection::default(),
+            request_timeout: Duration::from_millis(1000),
+            attempt_timeout: Duration::from_millis(300),
+            connect_timeout: Duration::from_millis(200),
+            retries: 2,
+            retry_pause: Duration::from_millis(10),
+            eject_after: 3,
+            eject_window: Duration::from_secs(2),
+            probe_after: Duration::from_millis(200),
+            probe_after_max: Duration::from_secs(10),
+            settle: Duration::from_secs(2),
+            missed_keys_max: 10_000,
+            pool_connections_max: 16,
+            long_binary_keys: false,
+            login: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+/// The most copies of a key.
+pub const COPIES_MAX: usize = 8;
+
+/// A method that sets the field of its name.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        })*
+    };
+}
+
+impl ClientOptions {
+    setters! {
+        /// How keys are spread over the nodes (Ketama, weighted, as libmemcached does it).
+        distribution: Distribution,
+        /// How many copies must have taken a write (all).
+        ack: Ack,
+        /// Which copy a read asks (the first live one).
+        reads: Reads,
+        /// Whether a copy that missed is given the value another copy had, with the time to live that is left (yes).
+        /// With it, a miss on one copy asks the next; without, a miss is a miss.
+        read_repair: bool,
+        /// Where the keys of an ejected node go (to the next live nodes).
+        on_ejection: OnEjection,
+        /// The longest an operation takes, all its attempts together (1 s).
+        request_timeout: Duration,
+        /// The longest one attempt waits for its node before the next node, or the same again, is tried (300 ms).
+        attempt_timeout: Duration,
+        /// The longest a connection takes to be made; it counts into the attempt (200 ms).
+        connect_timeout: Duration,
+        /// How often a key's failed attempt is repeated, on the same node or the next (2). What must not be done twice
+        /// (counting, appending, adding, comparing) is repeated only if it was surely not done.
+        retries: u32,
+        /// How long to wait before the same node is asked again, half to all of it by chance, doubled each time (10 ms).
+        retry_pause: Duration,
+        /// How many failures within [`eject_window`](Self::eject_window) eject a node (3).
+        eject_after: u32,
+        /// See [`eject_after`](Self::eject_after) (2 s).
+        eject_window: Duration,
+        /// How long after its ejection a node is probed first, a quarter more or less by chance (200 ms); each probe
+        /// that fails doubles it.
+        probe_after: Duration,
+        /// The longest pause between two probes (10 s).
+        probe_after_max: Duration,
+        /// How long a node that came back is read last (2 s), while this and other clients delete on it what was
+        /// written without it.
+        settle: Duration,
+        /// For how many keys that were written or deleted without an ejected node this is remembered, so that they are
+        /// deleted on it when it is back (10,000 a node). Beyond that number old values may come back with the node.
+        missed_keys_max: usize,
+        /// How many connections to one node are open at most (16); who finds all of them busy waits.
+        pool_connections_max: usize,
+        /// Allows keys with spaces or control characters that are longer than 250 bytes in base64, that is 188 to 250
+        /// bytes (no). ketch takes them; stock memcached does not, and would run a refused value as commands.
+        long_binary_keys: bool,
+    }
+
+    /// On how many distinct nodes a key lives, at most [`COPIES_MAX`] (1). Where nodes have zones, copies go to
+    /// different zones first.
+    pub fn copies(mut self, copies: usize) -> Self {
+        self.copies = copies.clamp(1, COPIES_MAX);
+        self
+    }
+
+    /// Logs in on each connection, for nodes that were started with `-Y`.
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.login = Some(Login { user, password });
+        self
+    }
+
+    /// Speaks TLS to the nodes. Their certificates are checked against the node's host, or against `server_name`.
+    #[cfg(feature = "tls")]
+    pub fn tls(
+        mut self,
+        config: std::sync::Arc<rustls::ClientConfig>,
+        server_name: Option<String>,
+    ) -> Self {
+        self.tls = Some(Tls {
+            config,
+            server_name,
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_wanted() {
+        for (copies, quorum) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+            assert_eq!(Ack::One.wanted(copies), 1);
+            assert_eq!(Ack::Quorum.wanted(copies), quorum);
+            assert_eq!(Ack::All.wanted(copies), copies);
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! Bytes from a node to typed replies.
+//!
+//! ```text
+//!  socket -> space() .. filled(n) -> | taken | replies to come | room |   (one buffer a connection, reused)
+//!                                            |
+//!                                   next() -> Reply, its value a slice of one copy of all that came with it
+//! ```
+//!
+//! R1. The same bytes give the same replies, however they were cut into reads.
+//! R2. What is no reply is [`Broken`], and stays so: whoever sees it closes the connection.
+//! R3. Memory is bounded by the buffer, a line of [`LINE_LEN_MAX`] and one value of [`VALUE_LEN_MAX`] bytes.
+//!
+//! Costs: values up to [`LARGE`] bytes are copied once, all that came with one read in one allocation; a larger one is
+//! read straight into memory of its own.
+
+use bytes::Bytes;
+
+/// The longest line of a reply, in bytes; the longest that memcached sends are those of `stats settings`.
+const LINE_LEN_MAX: usize = 8 * 1024;
+/// The largest value, in bytes: memcached's largest `-I`.
+const VALUE_LEN_MAX: usize = 1 << 30;
+/// Values of more bytes than this get memory of their own.
+const LARGE: usize = 16 * 1024;
+/// Bytes of the buffer: four large values or lines.
+const BUFFER_LEN: usize = 64 * 1024;
+
+/// The stream is no stream of replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// One reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// `VA` with its value, or `HD` without.
+    Ok(Meta),
+    /// `EN`, `NF`: the key is not there.
+    Missing,
+    /// `NS`.
+    NotStored,
+    /// `EX`.
+    Exists,
+    /// `MN`, which ends a batch.
+    Noop,
+    /// `STAT`: what stands behind the word.
+    Stat(Bytes),
+    /// `END`, which ends a list of `STAT`.
+    End,
+    /// A classic line of one reply: `OK`, `STORED`, `VERSION ..`, `RESET`.
+    Line(Bytes),
+    /// `ERROR`, `CLIENT_ERROR ..`, `SERVER_ERROR ..`.
+    Refused(Refusal),
+}
+
+/// What came with `VA` or `HD`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Meta {
+    pub value: Bytes,
+    pub flags: u32,
+    pub cas: u64,
+    /// Seconds left; -1 without end, `None` if not told.
+    pub ttl: Option<i64>,
+    /// Opaque of the request: its index in a batch.
+    pub index: Option<u32>,
+    /// `W`: the reader is to compute the value anew.
+    pub won: bool,
+    /// `X`.
+    pub stale: bool,
+    /// `Z`: someone else computes the value anew.
+    pub won_by_other: bool,
+}
+
+/// An error line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    TooLarge,
+    Full,
+    NotANumber,
+    /// Another `SERVER_ERROR`.
+    Server(Bytes),
+    /// `ERROR` or another `CLIENT_ERROR`: node and client do not understand each other, and what follows in the stream is
+    /// not to be trusted.
+    Client(Bytes),
+}
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    buf: Vec<u8>,
+    /// `buf[start..end]` has come and was not taken.
+    start: usize,
+    end: usize,
+    /// A copy of `buf[origin..end]` as it stood after the last read, from which values are cut.
+    shared: Option<(usize, Bytes)>,
+    /// A large value that is coming in.
+    large: Option<Large>,
+}
+
+#[derive(Debug)]
+struct Large {
+    meta: Meta,
+    /// The value and its line end.
+    body: Vec<u8>,
+    filled: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Inbox {
+            buf: Vec::new(),
+            start: 0,
+            end: 0,
+            shared: None,
+            large: None,
+        }
+    }
+
+    /// Where the next bytes from the socket go; never empty.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        if let Some(large) = &mut self.large
+            && large.filled < large.body.len()
+        {
+            return &mut large.body[large.filled..];
+        }
+        if self.buf.is_empty() {
+            self.buf.resize(BUFFER_LEN, 0);
+        }
+        if self.start > 0 && (self.start == self.end || self.end == self.buf.len()) {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            self.shared = None;
+        }
+        &mut self.buf[self.end..]
+    }
+
+    /// So many bytes were put where [`space`](Self::space) said.
+    pub(crate) fn filled(&mut self, count: usize) {
+        match &mut self.large {
+            Some(large) if large.filled < large.body.len() => large.filled += count,
+            _ => {
+                self.end += count;
+                self.shared = None;
+            }
+        }
+    }
+
+    /// True if nothing has come that was not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end && self.large.is_none()
+    }
+
+    /// The next reply, if all of it is there.
+    pub(crate) fn next(&mut self) -> Result<Option<Reply>, Broken> {
+        if let Some(large) = &self.large {
+            if large.filled < large.body.len() {
+                return Ok(None);
+            }
+            let Large { meta, mut body, .. } = self.large.take().expect("just seen");
+            if !body.ends_with(b"\r\n") {
+                return Err(Broken);
+            }
+            body.truncate(body.len() - 2);
+            let value = Bytes::from(body);
+            return Ok(Some(Reply::Ok(Meta { value, ..meta })));
+        }
+        let come = &self.buf[self.start..self.end];
+        let Some(newline) = memchr::memchr(b'\n', &come[..come.len().min(LINE_LEN_MAX)]) else {
+            return if come.len() < LINE_LEN_MAX {
+                Ok(None)
+            } else {
+                Err(Broken)
+            };
+        };
+        let line = come[..newline].strip_suffix(b"\r").ok_or(Broken)?;
+        let behind = newline + 1;
+        let (word, rest) = match memchr::memchr(b' ', line) {
+            Some(space) => (&line[..space], &line[space + 1..]),
+            None => (line, &b""[..]),
+        };
+        let reply = match word {
+            b"VA" => return self.value(behind),
+            b"HD" => Reply::Ok(tokens(rest)?),
+            b"EN" | b"NF" => Reply::Missing,
+            b"NS" => Reply::NotStored,
+            b"EX" => Reply::Exists,
+            b"MN" => Reply::Noop,
+            b"STAT" => Reply::Stat(Bytes::copy_from_slice(rest)),
+            b"END" => Reply::End,
+            b"OK" | b"STORED" | b"VERSION" | b"RESET" => Reply::Line(Bytes::copy_from_slice(line)),
+            b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Reply::Refused(refusal(line)),
+            _ => return Err(Broken),
+        };
+        self.start += behind;
+        Ok(Some(reply))
+    }
+
+    /// The reply `VA`, whose line ends `behind` bytes from `start`.
+    fn value(&mut self, behind: usize) -> Result<Option<Reply>, Broken> {
+        let line = &self.buf[self.start + 2..self.start + behind - 2];
+        let line = line.strip_prefix(b" ").ok_or(Broken)?;
+        let (len, rest) = match memchr::memchr(b' ', line) {
+            Some(space) => (&line[..space], &line[space + 1..]),
+            None => (line, &b""[..]),
+        };
+        let len = usize::try_from(number(len)?).map_err(|_| Broken)?;
+        if len > VALUE_LEN_MAX {
+            return Err(Broken);
+        }
+        let body = self.start + behind;
+        let there = self.end - body;
+        if there >= len + 2 {
+            let meta = tokens(rest)?;
+            if &self.buf[body + len..body + len + 2] != b"\r\n" {
+                return Err(Broken);
+            }
+            let value = self.cut(body, len);
+            self.start = body + len + 2;
+            return Ok(Some(Reply::Ok(Meta { value, ..meta })));
+        }
+        if len > LARGE {
+            let meta = tokens(rest)?;
+            let mut large = vec![0; len + 2];
+            large[..there].copy_from_slice(&self.buf[body..self.end]);
+            self.start = self.end;
+            self.large = Some(Large {
+                meta,
+                body: large,
+                filled: there,
+            });
+        }
+        Ok(None)
+    }
+
+    /// The `len` bytes at `at`, which have come.
+    fn cut(&mut self, at: usize, len: usize) -> Bytes {
+        if len == 0 {
+            return Bytes::new();
+        }
+        let (origin, shared) = self
+            .shared
+            .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));
+        shared.slice(at - *origin..at - *origin + len)
+    }
+}
+
+/// The flags behind `VA` and its length, or behind `HD`.
+fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
+    let mut meta = Meta::default();
+    while let Some((&flag, rest)) = text.split_first() {
+        if flag == b' ' {
+            text = rest;
+            continue;
+        }
+        let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let token = &rest[..end];
+        match flag {
+            b'f' => meta.flags = u32::try_from(number(token)?).map_err(|_| Broken)?,
+            b'c' => meta.cas = number(token)?,
+            b't' if token == b"-1" => meta.ttl = Some(-1),
+            b't' => meta.ttl = Some(i64::try_from(number(token)?).map_err(|_| Broken)?),
+            b'O' => meta.index = Some(u32::try_from(number(token)?).map_err(|_| Broken)?),
+            b'W' => meta.won = true,
+            b'X' => meta.stale = true,
+            b'Z' => meta.won_by_other = true,
+            // A flag that was not asked for.
+            _ => {}
+        }
+        text = rest.get(end + 1..).unwrap_or(b"");
+    }
+    Ok(meta)
+}
+
+/// A decimal number of at least one digit.
+pub(crate) fn number(text: &[u8]) -> Result<u64, Broken> {
+    if text.is_empty() {
+        return Err(Broken);
+    }
+    text.iter().try_fold(0u64, |number, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Broken);
+        }
+        let tens = number.checked_mul(10).ok_or(Broken)?;
+        tens.checked_add(u64::from(digit)).ok_or(Broken)
+    })
+}
+
+fn refusal(line: &[u8]) -> Refusal {
+    let says = |text: &[u8]| memchr::memmem::find(line, text).is_some();
+    if line.starts_with(b"SERVER_ERROR") {
+        if says(b"too large") {
+            Refusal::TooLarge
+        } else if says(b"out of memory") || says(b"Out of memory") {
+            Refusal::Full
+        } else {
+            Refusal::Server(Bytes::copy_from_slice(line))
+        }
+    } else if says(b"non-numeric value") {
+        Refusal::NotANumber
+    } else {
+        Refusal::Client(Bytes::copy_from_slice(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All replies of `wire`, fed in pieces of at most `step` bytes.
+    fn replies(wire: &[u8], step: usize) -> Result<Vec<Reply>, Broken> {
+        let mut inbox = Inbox::new();
+        let (mut found, mut wire) = (Vec::new(), wire);
+        loop {
+            while let Some(reply) = inbox.next()? {
+                found.push(reply);
+            }
+            if wire.is_empty() {
+                return Ok(found);
+            }
+            let space = inbox.space();
+            let count = space.len().min(step).min(wire.len());
+            space[..count].copy_from_slice(&wire[..count]);
+            wire = &wire[count..];
+            inbox.filled(count);
+        }
+    }
+
+    fn bytes(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    fn ok(value: &'static str, meta: Meta) -> Reply {
+        let value = bytes(value);
+        Reply::Ok(Meta { value, ..meta })
+    }
+
+    fn vectors() -> Vec<(&'static str, Reply)> {
+        let none = Meta::default;
+        vec![
+            ("VA 5\r\nhello\r\n", ok("hello", none())),
+            ("VA 0 f0\r\n\r\n", ok("", none())),
+            ("VA 2\r\n\r\n\r\n", ok("\r\n", none())),
+            (
+                "VA 1 f7 c18446744073709551615 t-1 O12 W X Z s1 kkey\r\nv\r\n",
+                ok(
+                    "v",
+                    Meta {
+                        flags: 7,
+                        cas: u64::MAX,
+                        ttl: Some(-1),
+                        index: Some(12),
+                        won: true,
+                        stale: true,
+                        won_by_other: true,
+                        ..none()
+                    },
+                ),
+            ),
+            (
+                "VA 2  t30 \r\n42\r\n",
+                ok(
+                    "42",
+                    Meta {
+                        ttl: Some(30),
+                        ..none()
+                    },
+                ),
+            ),
+            ("HD\r\n", ok("", none())),
+            ("HD c9\r\n", ok("", Meta { cas: 9, ..none() })),
+            ("EN\r\n", Reply::Missing),
+            ("NF O1\r\n", Reply::Missing),
+            ("NS\r\n", Reply::NotStored),
+            ("EX\r\n", Reply::Exists),
+            ("MN\r\n", Reply::Noop),
+            ("STAT pid 1 2\r\n", Reply::Stat(bytes("pid 1 2"))),
+            ("END\r\n", Reply::End),
+            ("OK\r\n", Reply::Line(bytes("OK"))),
+            ("VERSION 1.6.18\r\n", Reply::Line(bytes("VERSION 1.6.18"))),
+            ("STORED\r\n", Reply::Line(bytes("STORED"))),
+            (
+                "SERVER_ERROR object too large for cache\r\n",
+                Reply::Refused(Refusal::TooLarge),
+            ),
+            (
+                "SERVER_ERROR out of memory storing object\r\n",
+                Reply::Refused(Refusal::Full),
+            ),
+            (
+                "SERVER_ERROR odd\r\n",
+                Reply::Refused(Refusal::Server(bytes("SERVER_ERROR odd"))),
+            ),
+            (
+                "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+                Reply::Refused(Refusal::NotANumber),
+            ),
+            ("ERROR\r\n", Reply::Refused(Refusal::Client(bytes("ERROR")))),
+            (
+                "CLIENT_ERROR unauthenticated\r\n",
+                Reply::Refused(Refusal::Client(bytes("CLIENT_ERROR unauthenticated"))),
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_reply_alone_and_split_at_each_byte() {
+        for (wire, reply) in vectors() {
+            for split in 1..=wire.len() {
+                assert_eq!(
+                    replies(wire.as_bytes(), split),
+                    Ok(vec![reply.clone()]),
+                    "{wire}"
+                );
+            }
+            // A prefix is no reply and no error.
+            for end in 0..wire.len() {
+                assert_eq!(replies(&wire.as_bytes()[..end], 1000), Ok(vec![]), "{wire}");
+            }
+        }
+    }
+
+    #[test]
+    fn replies_in_a_row() {
+        let vectors = vectors();
+        let wire: String = vectors.iter().map(|(wire, _)| *wire).collect();
+        let expected: Vec<Reply> = vectors.into_iter().map(|(_, reply)| reply).collect();
+        for step in 1..=wire.len() {
+            assert_eq!(replies(wire.as_bytes(), step).as_ref(), Ok(&expected));
+        }
+    }
+
+    #[test]
+    fn values_of_all_sizes_across_the_buffer() {
+        let mut wire = Vec::new();
+        let mut lens = Vec::new();
+        for len in [
+            0,
+            1,
+            100,
+            LARGE - 1,
+            LARGE,
+            LARGE + 1,
+            BUFFER_LEN - 9,
+            BUFFER_LEN,
+            300_000,
+        ] {
+            for len in [len, 10, len] {
+                let value: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+                wire.extend(format!("VA {len} f{len}\r\n").into_bytes());
+                wire.extend(value);
+                wire.extend(b"\r\n");
+                lens.push(len);
+            }
+        }
+        for step in [7, 1000, 65_536, usize::MAX] {
+            let found = replies(&wire, step).expect("all are replies");
+            assert_eq!(found.len(), lens.len());
+            for (reply, &len) in found.iter().zip(&lens) {
+                let Reply::Ok(meta) = reply else {
+                    panic!("{reply:?}")
+                };
+                assert_eq!((meta.value.len(), meta.flags as usize), (len, len));
+                assert!(
+                    meta.value
+                        .iter()
+                        .enumerate()
+                        .all(|(i, &byte)| byte == (i % 251) as u8)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply() {
+        let long = "x".repeat(LINE_LEN_MAX + 1);
+        for wire in [
+            "\r\n",
+            "hello\r\n",
+            "EN\n",
+            "VA\r\n",
+            "VA x\r\n",
+            "VA -1\r\n",
+            "VA 3\r\nlong\r\n",
+            "VA 1 fx\r\nv\r\n",
+            "VA 1 f4294967296\r\nv\r\n",
+            "VA 99999999999999999999\r\n",
+            "VA 1073741825\r\n",
+            "HD c\r\n",
+            "VALUE k 0 1\r\nv\r\n",
+            "MN\r\nSTOREDX\r\n",
+            long.as_str(),
+        ] {
+            for step in [1, usize::MAX] {
+                assert_eq!(replies(wire.as_bytes(), step), Err(Broken), "{wire}");
+            }
+        }
+    }
+}

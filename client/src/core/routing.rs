@@ -1,0 +1,304 @@
+//! Which nodes an operation goes to, and in what order.
+//!
+//! ```text
+//!  continuum.walk(key):   A  B  C  D  E                 copies(2), B ejected:   writes  A  C   (rehash)   A   (fail-fast)
+//!                         '--'- where the key lives                             reads   A  C
+//!  zones a a b b c:       A  .  C                       copies in different zones come first
+//! ```
+//!
+//! A ring never changes: a change of the nodes makes a new one, which shares the members that stay. For a while it
+//! remembers the placement before it, so that a read that misses can ask where the key was (dual read).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::health::{Member, Standing};
+use super::options::{COPIES_MAX, ClientOptions, OnEjection, Reads};
+use crate::Node;
+use crate::continuum::Continuum;
+
+/// A few nodes, by index in the ring: the copies of a key, and as many of the placement before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Nodes {
+    len: u8,
+    nodes: [u16; NODES_MAX],
+}
+
+const NODES_MAX: usize = 2 * COPIES_MAX;
+
+impl Nodes {
+    pub(crate) fn push(&mut self, node: usize) {
+        if self.len() < NODES_MAX {
+            self.nodes[self.len()] = node as u16;
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    pub(crate) fn contains(&self, node: usize) -> bool {
+        self.iter().any(|one| one == node)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.nodes[..self.len()]
+            .iter()
+            .map(|&node| usize::from(node))
+    }
+
+    pub(crate) fn first(&self) -> Option<usize> {
+        self.iter().next()
+    }
+
+    /// The first that is not in `others`.
+    pub(crate) fn first_beside(&self, others: &Nodes) -> Option<usize> {
+        self.iter().find(|&node| !others.contains(node))
+    }
+}
+
+/// One snapshot of the cluster.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// All nodes that may be asked: those of the placement, then those that only the placement before had.
+    pub(crate) members: Vec<Arc<Member>>,
+    placement: Arc<Placement>,
+    /// The placement before, in indices of `members`, and how long it is asked.
+    before: Option<(Placement, Instant)>,
+    chance: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+struct Placement {
+    continuum: Continuum,
+    /// From the continuum's index to the ring's.
+    members: Vec<u16>,
+    zoned: bool,
+}
+
+impl Placement {
+    fn new(nodes: &[Node], members: Vec<u16>, options: &ClientOptions) -> Self {
+        Placement {
+            continuum: Continuum::new(options.distribution, nodes),
+            members,
+            zoned: nodes.iter().any(|node| node.zone.is_some()),
+        }
+    }
+
+    fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
+        self.continuum
+            .walk(key)
+            .map(|index| usize::from(self.members[index]))
+    }
+
+    /// The first `copies` nodes for which `fit` holds, in different zones as far as there are such.
+    fn copies(
+        &self,
+        key: &[u8],
+        copies: usize,
+        members: &[Arc<Member>],
+        fit: impl Fn(usize) -> bool,
+    ) -> Nodes {
+        let mut chosen = Nodes::default();
+        if copies == 1
+            && let Some(owner) = self
+                .continuum
+                .locate(key)
+                .map(|i| usize::from(self.members[i]))
+            && fit(owner)
+        {
+            chosen.push(owner);
+            return chosen;
+        }
+        if self.zoned && copies > 1 {
+            for node in self.walk(key).filter(|&node| fit(node)) {
+                let zone = &members[node].node.zone;
+                if chosen.contains(node) {
+                    continue;
+                }
+                if zone.is_none() || !chosen.iter().any(|other| members[other].node.zone == *zone) {
+                    chosen.push(node);
+                }
+                if chosen.len() == copies {
+                    return chosen;
+                }
+            }
+        }
+        for node in self.walk(key).filter(|&node| fit(node)) {
+            if chosen.len() >= copies {
+                break;
+            }
+            if !chosen.contains(node) {
+                chosen.push(node);
+            }
+        }
+        chosen
+    }
+}
+
+impl Ring {
+    /// The first snapshot. `seed` is where chance begins.
+    pub(crate) fn new(nodes: &[Node], options: &ClientOptions, seed: u64) -> Self {
+        let (members, indices) = gather(nodes, &[]);
+        Ring {
+            members,
+            placement: Arc::new(Placement::new(nodes, indices, options)),
+            before: None,
+            chance: AtomicU64::new(seed),
+        }
+    }
+
+    /// The snapshot after this one; until `dual_until`, what is missing is looked for where this one had it.
+    pub(crate) fn after(
+        &self,
+        nodes: &[Node],
+        options: &ClientOptions,
+        dual_until: Instant,
+    ) -> Self {
+        let (mut members, indices) = gather(nodes, &self.members);
+        let mut before = (*self.placement).clone();
+        for index in &mut before.members {
+            let member = &self.members[usize::from(*index)];
+            let known = members.iter().position(|other| Arc::ptr_eq(other, member));
+            let known = known.unwrap_or_else(|| {
+                members.push(member.clone());
+                members.len() - 1
+            });
+            *index = known as u16;
+        }
+        Ring {
+            members,
+            placement: Arc::new(Placement::new(nodes, indices, options)),
+            before: Some((before, dual_until)),
+            chance: AtomicU64::new(self.random()),
+        }
+    }
+
+    /// The nodes that have keys now.
+    pub(crate) fn current(&self) -> impl Iterator<Item = usize> + '_ {
+        self.placement
+            .members
+            .iter()
+            .map(|&index| usize::from(index))
+    }
+
+    /// On how many nodes a key lives.
+    pub(crate) fn copies(&self, options: &ClientOptions) -> usize {
+        options.copies.min(self.placement.members.len())
+    }
+
+    /// The nodes that take a write, the one that decides first. An ejected node among the key's own misses it.
+    pub(crate) fn writers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        let copies = self.copies(options);
+        let own = self.placement.copies(key, copies, &self.members, |_| true);
+        if own.iter().all(|node| self.members[node].is_in()) {
+            return own;
+        }
+        for node in own.iter().filter(|&node| !self.members[node].is_in()) {
+            self.members[node].missed(key, now, options);
+        }
+        self.live(&self.placement, own, key, options)
+    }
+
+    /// The nodes that a read asks, in this order, and how many of them are the key's own (behind them is where it was).
+    pub(crate) fn readers(
+        &self,
+        key: &[u8],
+        now: Instant,
+        options: &ClientOptions,
+    ) -> (Nodes, usize) {
+        let copies = self.copies(options);
+        let own = self.placement.copies(key, copies, &self.members, |_| true);
+        let mut nodes = self.live(&self.placement, own, key, options);
+        let count = nodes.len();
+        let listed = &mut nodes.nodes[..count];
+        if options.reads == Reads::Spread && count > 1 {
+            listed.rotate_left((self.random() % count as u64) as usize);
+        }
+        if count > 1 {
+            listed.sort_by_key(|&node| {
+                self.members[usize::from(node)].standing(now) == Standing::Settling
+            });
+        }
+        for node in self.before(key, now, options).iter() {
+            if !nodes.contains(node) && self.members[node].is_in() {
+                nodes.push(node);
+            }
+        }
+        (nodes, count)
+    }
+
+    /// Where the key was before the last change, while that is fresh.
+    pub(crate) fn before(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        match &self.before {
+            Some((before, until)) if now < *until => {
+                let copies = options.copies.min(before.members.len());
+                before.copies(key, copies, &self.members, |_| true)
+            }
+            _ => Nodes::default(),
+        }
+    }
+
+    /// `own` without ejected nodes, and their stand-ins if there are to be any.
+    fn live(
+        &self,
+        placement: &Placement,
+        own: Nodes,
+        key: &[u8],
+        options: &ClientOptions,
+    ) -> Nodes {
+        let is_in = |node: usize| self.members[node].is_in();
+        if own.iter().all(is_in) {
+            return own;
+        }
+        match options.on_ejection {
+            OnEjection::Rehash => placement.copies(key, own.len(), &self.members, is_in),
+            OnEjection::FailFast => {
+                let mut live = Nodes::default();
+                own.iter()
+                    .filter(|&node| is_in(node))
+                    .for_each(|node| live.push(node));
+                live
+            }
+        }
+    }
+
+    /// Any number (SplitMix64).
+    pub(crate) fn random(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self
+            .chance
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// The members for `nodes`, taken from `old` where the name is known, and for each node the index of its member.
+fn gather(nodes: &[Node], old: &[Arc<Member>]) -> (Vec<Arc<Member>>, Vec<u16>) {
+    let old: HashMap<&str, &Arc<Member>> =
+        old.iter().map(|member| (&*member.name, member)).collect();
+    let mut members: Vec<Arc<Member>> = Vec::new();
+    let mut indices = Vec::new();
+    for node in nodes {
+        let fresh = Member::new(node.clone());
+        let index = match members.iter().position(|member| member.name == fresh.name) {
+            Some(index) => index,
+            None => {
+                // Same name, but the zone may have changed: then it begins anew.
+                let known = old
+                    .get(&*fresh.name)
+                    .filter(|member| member.node.zone == fresh.node.zone);
+                members.push(known.map_or_else(|| Arc::new(fresh), |member| Arc::clone(member)));
+                members.len() - 1
+            }
+        };
+        indices.push(index as u16);
+    }
+    (members, indices)
+}
