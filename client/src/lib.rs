@@ -15,14 +15,21 @@
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+pub mod codec;
+#[cfg(feature = "lz4")]
+pub mod compression;
 pub mod continuum;
 mod core;
 mod error;
+pub mod load;
+pub mod metrics;
+pub mod near;
 mod node;
 pub mod topology;
 mod value;
 
 pub use blocking::Client;
+pub use blocking::Typed;
 pub use core::calls::PerNode;
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result};

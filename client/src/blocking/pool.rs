@@ -202,7 +202,10 @@ impl Pool {
         match advance(&mut probe.connection) {
             Ok(true) => {
                 *slot = None;
-                self.member.probe_answered(now, &self.options);
+                let back = self.member.probe_answered(now, &self.options);
+                if back && let Some(metrics) = &self.options.metrics {
+                    metrics.returned(&self.member.name);
+                }
             }
             Ok(false) if now < probe.until => {}
             _ => {

@@ -23,6 +23,7 @@ use crate::core::request::{self, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::{Item, exptime_s};
 
 /// A value that was found.
@@ -279,6 +280,9 @@ impl<'a> Read<'a> {
     }
 
     fn hit(&mut self, key: u32, node: usize, meta: Meta, now: Instant) {
+        if meta.is_placeholder() {
+            return self.miss(key, node);
+        }
         let state = &mut self.states[key as usize];
         state.pending -= 1;
         if self.results[key as usize].is_some() {
@@ -504,5 +508,9 @@ impl Operation for Read<'_> {
         for &key in &keys[sent.answered..] {
             self.failed(key, node, failure, now);
         }
+    }
+
+    fn op(&self) -> Op {
+        Op::Get
     }
 }
