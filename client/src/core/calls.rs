@@ -24,6 +24,12 @@ fn call<O: Operation, R, F: FnOnce(O) -> R>(operation: O, finish: F) -> Call<O, 
     Call { operation, finish }
 }
 
+/// A value and its version.
+type Versioned = (Item, CasUnique);
+
+/// One statistic: its name and value.
+pub type Stat = (String, String);
+
 /// What a read of one key found.
 fn one<T>(mut results: impl Iterator<Item = Result<T>>) -> Result<T> {
     results.next().unwrap_or(Err(Error::Timeout))
@@ -80,7 +86,7 @@ pub(crate) fn get<'a>(
 pub(crate) fn gets<'a>(
     context: Context,
     key: &'a [u8],
-) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<(Item, CasUnique)>>> {
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<Versioned>>> {
     let ring = context.ring.clone();
     let wanted = Wanted {
         cas: true,
@@ -146,7 +152,7 @@ pub(crate) fn get_with_ttl<'a>(
 }
 
 /// What is there, and its version.
-type Versioned = Result<Option<(Meta, CasUnique)>>;
+type Leased = Result<Option<(Meta, CasUnique)>>;
 
 /// A read that may win the right to load.
 pub(crate) fn lease<'a>(
@@ -154,7 +160,7 @@ pub(crate) fn lease<'a>(
     key: &'a [u8],
     lease_s: i32,
     recache_s: i32,
-) -> Call<Lease<'a>, impl FnOnce(Lease<'a>) -> Versioned> {
+) -> Call<Lease<'a>, impl FnOnce(Lease<'a>) -> Leased> {
     let ring = context.ring.clone();
     let fault = check_key(key, context.options.long_binary_keys);
     let mut lease = Lease::new(context, key, lease_s, recache_s);
@@ -339,7 +345,7 @@ pub(crate) fn version(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode
 pub(crate) fn stats(
     context: Context,
     group: &str,
-) -> Call<Ask, impl FnOnce(Ask) -> PerNode<Vec<(String, String)>>> {
+) -> Call<Ask, impl FnOnce(Ask) -> PerNode<Vec<Stat>>> {
     // One line, whatever was asked for.
     let group: String = group
         .chars()

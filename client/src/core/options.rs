@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::continuum::Distribution;
+use crate::continuum::Placement;
 use crate::metrics::Metrics;
 
 /// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    pub(crate) distribution: Distribution,
+    pub(crate) placement: Placement,
     pub(crate) copies: usize,
     pub(crate) ack: Ack,
     pub(crate) reads: Reads,
@@ -107,7 +107,7 @@ pub(crate) struct Tls {
 impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
-            distribution: Distribution::default(),
+            placement: Placement::default(),
             copies: 1,
             ack: Ack::default(),
             reads: Reads::default(),
@@ -122,7 +122,7 @@ impl Default for ClientOptions {
             eject_window: Duration::from_secs(2),
             probe_after: Duration::from_millis(200),
             probe_after_max: Duration::from_secs(10),
-            settle: Duration::from_secs(2),
+            settle: Duration::from_secs(10),
             missed_keys_max: 10_000,
             pool_connections_max: 16,
             long_binary_keys: false,
@@ -153,8 +153,6 @@ macro_rules! setters {
 
 impl ClientOptions {
     setters! {
-        /// How keys are spread over the nodes (Ketama, weighted, as libmemcached does it).
-        distribution: Distribution,
         /// How many copies must have taken a write (all).
         ack: Ack,
         /// Which copy a read asks (the first live one).
@@ -184,8 +182,8 @@ impl ClientOptions {
         probe_after: Duration,
         /// The longest pause between two probes (10 s).
         probe_after_max: Duration,
-        /// How long a node that came back is read last (2 s), while this and other clients delete on it what was
-        /// written without it.
+        /// How long a node that came back is read last, and given what is read from other copies (10 s). Meanwhile this
+        /// and other clients delete on it what was written without it.
         settle: Duration,
         /// For how many keys that were written or deleted without an ejected node this is remembered, so that they are
         /// deleted on it when it is back (10,000 a node). Beyond that number old values may come back with the node.
@@ -195,6 +193,13 @@ impl ClientOptions {
         /// Allows keys with spaces or control characters that are longer than 250 bytes in base64, that is 188 to 250
         /// bytes (no). ketch takes them; stock memcached does not, and would run a refused value as commands.
         long_binary_keys: bool,
+    }
+
+    /// How keys are spread over the nodes: a [`Distribution`](crate::continuum::Distribution), or a [`Placement`] with
+    /// more to say (Ketama, weighted, as libmemcached does it).
+    pub fn placement(mut self, placement: impl Into<Placement>) -> Self {
+        self.placement = placement.into();
+        self
     }
 
     /// On how many distinct nodes a key lives, at most [`COPIES_MAX`] (1). Where nodes have zones, copies go to

@@ -7,9 +7,10 @@
 //!                  '-- no answer for the hedging delay: the next reader as well
 //! ```
 //!
-//! D1. A key has its result from the first hit, or when no copy is left that might have it. A miss that a copy told is a
-//!     miss even if others failed: every acknowledged write has reached it.
-//! D2. A repair never replaces a value (mode add), and carries the time to live that is left.
+//! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
+//!     miss if the others fail to the end: better that than an error.
+//! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
+//!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
 //!
 //! Costs: one buffer a node and wave, no allocation a key.
 
@@ -60,8 +61,10 @@ struct State {
     /// Nodes that were asked since the last pause, or missed.
     tried: Nodes,
     missed: Nodes,
+    settling: Nodes,
     pending: u8,
     attempts: u8,
+    failure: Option<(u16, Failure)>,
 }
 
 /// An exchange under way.
@@ -124,12 +127,13 @@ impl<'a> Read<'a> {
     }
 
     /// The next node to ask for `key`, if a miss or failure leaves one.
-    fn next_reader(&self, key: u32, now: Instant) -> Option<usize> {
-        let state = &self.states[key as usize];
-        let (readers, own) =
-            self.context
-                .ring
-                .readers(self.keys[key as usize], now, &self.context.options);
+    fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
+        let Context { ring, options, .. } = &self.context;
+        let state = &mut self.states[key as usize];
+        let (readers, own) = ring.readers(self.keys[key as usize], now, options);
+        if own > 1 && options.read_repair {
+            state.settling = ring.settling(&readers, now);
+        }
         let next = readers.first_beside(&state.tried)?;
         // Behind a miss come other copies only if they are worth a look.
         let looks_on =
@@ -147,14 +151,14 @@ impl<'a> Read<'a> {
                 continue;
             }
             let Some(node) = self.next_reader(key, now) else {
-                self.exhausted(key, None);
+                self.exhausted(key, now);
                 continue;
             };
             let state = &mut self.states[key as usize];
             state.tried.push(node);
             state.pending += 1;
             let wanted = Wanted {
-                ttl: self.wanted.ttl || state.missed.len() > 0,
+                ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
                 ..self.wanted
             };
             let (request, keys) = batches[node].get_or_insert_with(Default::default);
@@ -248,6 +252,11 @@ impl<'a> Read<'a> {
                     _ => continue,
                 };
                 let value = (&hit.item.value[..], hit.item.flags);
+                self.context.ring.given(
+                    usize::from(batch[0].0),
+                    self.keys[key as usize],
+                    &self.context.options,
+                );
                 request::store(
                     &mut request,
                     self.keys[key as usize],
@@ -288,12 +297,16 @@ impl<'a> Read<'a> {
         if self.results[key as usize].is_some() {
             return;
         }
-        for missed in state.missed.iter() {
-            self.repairs.push((missed as u16, key));
+        let tried = state.tried;
+        let settling = state
+            .settling
+            .iter()
+            .filter(|&other| !tried.contains(other));
+        for lacking in state.missed.iter().chain(settling) {
+            self.repairs.push((lacking as u16, key));
         }
         if self.wanted.touch.is_some() {
             let Context { ring, options, .. } = &self.context;
-            let tried = state.tried;
             let writers = ring.writers(self.keys[key as usize], now, options);
             let others = writers.iter().filter(|&other| !tried.contains(other));
             self.repairs.extend(others.map(|other| (other as u16, key)));
@@ -326,42 +339,34 @@ impl<'a> Read<'a> {
         }
     }
 
-    /// No node is left to ask for `key`; `last` is what the last one did.
-    fn exhausted(&mut self, key: u32, last: Option<Error>) {
-        let state = &self.states[key as usize];
+    /// No node is left to ask for `key`: the ones that failed are asked again, or there is a result.
+    fn exhausted(&mut self, key: u32, now: Instant) {
+        let state = &mut self.states[key as usize];
         if state.pending > 0 {
             return;
         }
-        let result = if state.missed.len() > 0 {
-            Ok(None)
-        } else {
-            Err(last.unwrap_or(Error::NoNode))
+        if state.failure.is_some()
+            && let Some(at) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            state.tried = state.missed;
+            self.later.push(at, key);
+            return;
+        }
+        let result = match state.failure {
+            _ if state.missed.len() > 0 => Ok(None),
+            Some((node, failure)) => Err(self.context.node_error(usize::from(node), failure)),
+            None => Err(Error::NoNode),
         };
         self.resolve(key, result);
     }
 
-    fn failed(&mut self, key: u32, node: usize, failure: Failure, now: Instant) {
+    fn failed(&mut self, key: u32, node: usize, failure: Failure) {
         let state = &mut self.states[key as usize];
         state.pending -= 1;
-        state.attempts += 1;
-        if self.results[key as usize].is_some() || state.pending > 0 {
-            return;
-        }
-        let attempts = u32::from(state.attempts);
-        if self.next_reader(key, now).is_some() {
+        state.attempts = state.attempts.saturating_add(1);
+        state.failure = Some((node as u16, failure));
+        if self.results[key as usize].is_none() && state.pending == 0 {
             self.due.push(key);
-            return;
-        }
-        let state = &mut self.states[key as usize];
-        match self.context.retry_at(attempts, now) {
-            Some(at) if state.missed.len() == 0 => {
-                state.tried = Nodes::default();
-                self.later.push(at, key);
-            }
-            _ => {
-                let error = self.context.node_error(node, failure);
-                self.exhausted(key, Some(error));
-            }
         }
     }
 
@@ -421,9 +426,7 @@ impl Operation for Read<'_> {
             self.unresolved = 0;
         }
         if self.unresolved > 0 {
-            if let Some(at) = self.later.take(now, &mut self.due) {
-                todo.wake(at);
-            }
+            self.later.take(now, &mut self.due);
             if self.context.options.reads != Reads::First {
                 self.hedge(now, todo);
             }
@@ -435,7 +438,7 @@ impl Operation for Read<'_> {
             }
         }
         self.send_repairs(now, todo);
-        todo.wake(self.context.deadline);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0
             && (!self.await_repairs || self.repairing == 0 || now >= self.context.deadline);
     }
@@ -506,7 +509,7 @@ impl Operation for Read<'_> {
         }
         let keys = std::mem::take(&mut sent.keys);
         for &key in &keys[sent.answered..] {
-            self.failed(key, node, failure, now);
+            self.failed(key, node, failure);
         }
     }
 
