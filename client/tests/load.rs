@@ -247,6 +247,56 @@ fn a_lease_of_a_dead_caller_ends() {
     }
 }
 
+/// The other side of `a_process_killed_while_it_loads`: it loads for ever.
+#[test]
+fn process_that_loads() {
+    let Ok(port) = std::env::var("KETCH_TEST_LOADER") else {
+        return;
+    };
+    let node = format!("127.0.0.1:{port}").parse().expect("a node");
+    let client = Client::new([node], patient());
+    let options = LoadOptions::new(MINUTE).lease(2 * S);
+    let loaded = client.get_or_load("k", options, || {
+        client.set("loading", "yes", None).expect("up");
+        loop {
+            thread::park();
+        }
+        #[expect(unreachable_code, reason = "gives the loader its type")]
+        loads("")
+    });
+    panic!("{loaded:?}");
+}
+
+#[test]
+fn a_process_killed_while_it_loads() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = client(&[&server], patient());
+        let program = std::env::current_exe().expect("a test has a path");
+        let mut loader = Command::new(&program)
+            .args(["--exact", "process_that_loads"])
+            .env("KETCH_TEST_LOADER", server.port.to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this program starts again");
+        wait_until("it loads", || {
+            client.get("loading") == Ok(Some("yes".into()))
+        });
+        loader.kill().expect("ours");
+        loader.wait().expect("ours");
+        let options = LoadOptions::new(MINUTE).wait(support::PATIENCE);
+        let begun = Instant::now();
+        assert_eq!(
+            client.get_or_load("k", options, || loads("v")),
+            found("v"),
+            "{kind:?}"
+        );
+        // The lease, and what the clocks of the node and a busy machine add.
+        assert!(begun.elapsed() < 10 * S);
+        assert_eq!(server.holds("k").as_deref(), Some("v"));
+    }
+}
+
 #[test]
 fn what_was_written_meanwhile_stays() {
     for kind in KINDS {
@@ -443,6 +493,14 @@ fn near_values() {
         assert_eq!(recorder.near_lookups(), (2, 3));
         assert_eq!(recorder.lookups(), (2, 1));
         assert_eq!(client.get_or_load("a", MINUTE, never), found("1"));
+        assert_eq!(client.get_or_load("l", MINUTE, || loads("1")), found("1"));
+        assert_eq!(client.get_or_load("l", MINUTE, never), found("1"));
+        other.delete("l").expect("up");
+        assert_eq!(
+            client.get_or_load("l", MINUTE, never),
+            found("1"),
+            "kept near by the read before"
+        );
         type Write = fn(&Client);
         let writes: [(Write, Option<&str>); 5] = [
             (|client| client.set("a", "3", None).expect("up"), Some("3")),

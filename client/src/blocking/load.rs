@@ -155,22 +155,40 @@ impl Client {
             return Ok(Way::Value(item));
         }
         let mut rules = Rules::new(options, begun);
-        let mut flight = self.shared.loads.flights.find(key);
-        // What the last answer says to do, until it is done.
-        let mut next = None;
-        if flight.is_none() {
-            match self.ask(key, &mut rules)? {
-                (Next::Use, held) => return Ok(Way::Value(self.value_of(held)?)),
-                (Next::Refresh, Some(held)) => {
-                    let win = held.win(begun, true);
-                    return Ok(Way::Refresh(self.value_of(Some(held))?, win));
-                }
-                (Next::Load, Some(held)) => return Ok(self.won(key, held.win(begun, false))),
-                (other, _) => next = Some(other),
-            }
-            flight = Some(self.shared.loads.flights.enter(key));
+        let flights = &self.shared.loads.flights;
+        if let Some(flight) = flights.find(key) {
+            return self.ride(key, flight, &mut rules, None);
         }
-        let flight = flight.unwrap_or_default();
+        let epoch = self.near_epoch(key);
+        match self.ask(key, &mut rules)? {
+            (Next::Use, Some(held)) => {
+                let left = rules.fresh(held.left);
+                let value = self.open(Some(held.item)).map_err(NoWay::Cache)?;
+                self.keep_near(key, &value, left, epoch);
+                Ok(Way::Value(value))
+            }
+            (Next::Refresh, Some(held)) => {
+                let win = held.win(begun, true);
+                let value = self.open(Some(held.item)).map_err(NoWay::Cache)?;
+                Ok(Way::Refresh(value, win))
+            }
+            (Next::Load, Some(held)) => {
+                let win = held.win(begun, false);
+                Ok(self.won(key, flights.enter(key), win))
+            }
+            (next, _) => self.ride(key, flights.enter(key), &mut rules, Some(next)),
+        }
+    }
+
+    /// Waits for `flight` to bring the value, or takes its seat. `next` is what the node's answer said to do.
+    fn ride(
+        &self,
+        key: &[u8],
+        flight: Arc<Flight>,
+        rules: &mut Rules,
+        mut next: Option<Next>,
+    ) -> Result<Way, NoWay> {
+        let begun = Instant::now();
         let shared = |landing| match landing {
             Landing::Found(value) => {
                 self.tell_load(Loaded::Shared, begun.elapsed());
@@ -189,40 +207,41 @@ impl Client {
         }
         let mut seat = Seat {
             flight,
-            left: false,
+            kept: false,
         };
         loop {
             let asked = Instant::now();
-            let (now_do, held) = match next.take() {
+            let (next, held) = match next.take() {
                 Some(next) => (next, None),
-                None => self.ask(key, &mut rules)?,
+                None => self.ask(key, rules)?,
             };
-            match (now_do, held) {
+            match (next, held) {
                 (Next::Wait(at), _) => {
                     if let Some(landing) = seat.flight.pause(at) {
                         return shared(landing);
                     }
                 }
                 (Next::GiveUp, _) => return late(),
-                (Next::LoadAlone, _) => return Ok(Way::Load(seat.keep(), None)),
                 (Next::Load, Some(held)) => {
-                    // Found again by `won`, or replaced if the key was written meanwhile: then this one lands too.
                     let win = held.win(asked, false);
-                    return Ok(self.won_on(key, seat.keep(), win));
+                    return Ok(self.won(key, seat.keep(), win));
                 }
-                (next, Some(held)) => {
+                (next @ (Next::Use | Next::Refresh), Some(held)) => {
                     let win = held.win(asked, true);
-                    let value = self.value_of(Some(held))?;
-                    let landing = Landing::Found(value.clone());
-                    self.shared.loads.flights.land(key, &seat.keep(), landing);
+                    let value = self.open(Some(held.item)).map_err(NoWay::Cache)?;
+                    self.land(key, &seat.keep(), Landing::Found(value.clone()));
                     return Ok(match next {
                         Next::Refresh => Way::Refresh(value, win),
                         _ => Way::Value(value),
                     });
                 }
-                (_, None) => return Ok(Way::Load(seat.keep(), None)),
+                _ => return Ok(Way::Load(seat.keep(), None)),
             }
         }
+    }
+
+    fn land(&self, key: &[u8], flight: &Arc<Flight>, landing: Landing) {
+        self.shared.loads.flights.land(key, flight, landing);
     }
 
     /// Asks the node that decides. Frees the lease of a loader that seems to be dead, and asks again.
@@ -272,19 +291,13 @@ impl Client {
         }
     }
 
-    /// The lease is won, and there is no value: on the first copy. Another may have it.
-    fn won(&self, key: &[u8], win: Win) -> Way {
-        let flight = self.shared.loads.flights.enter(key);
-        self.won_on(key, flight, win)
-    }
-
-    fn won_on(&self, key: &[u8], flight: Arc<Flight>, win: Win) -> Way {
+    /// The lease is won, and the first copy has no value. Another may have it.
+    fn won(&self, key: &[u8], flight: Arc<Flight>, win: Win) -> Way {
         if let Some((item, left)) = self.elsewhere(key)
             && let Ok(value) = self.open(Some(item.clone()))
         {
             self.store_raw(key, &item, win.unique, left);
-            let landing = Landing::Found(value.clone());
-            self.shared.loads.flights.land(key, &flight, landing);
+            self.land(key, &flight, Landing::Found(value.clone()));
             return Way::Value(value);
         }
         Way::Load(flight, Some(win))
@@ -302,7 +315,7 @@ impl Client {
         let begun = Instant::now();
         let loaded = catch_unwind(AssertUnwindSafe(loader));
         let took = begun.elapsed();
-        let land = |landing| self.shared.loads.flights.land(key, flight, landing);
+        let land = |landing| self.land(key, flight, landing);
         let fail = |words: String| {
             if let Some(win) = &win {
                 self.release(key, win);
@@ -401,10 +414,6 @@ impl Client {
             log::debug!("a value was not carried over: {error}");
         }
     }
-
-    fn value_of(&self, held: Option<Held>) -> Result<Option<Item>, NoWay> {
-        self.open(held.map(|held| held.item)).map_err(NoWay::Cache)
-    }
 }
 
 impl Held {
@@ -420,20 +429,20 @@ impl Held {
 /// The seat of a flight, left when dropped.
 struct Seat {
     flight: Arc<Flight>,
-    left: bool,
+    kept: bool,
 }
 
 impl Seat {
     /// The flight, whose seat stays taken until it lands.
     fn keep(&mut self) -> Arc<Flight> {
-        self.left = true;
+        self.kept = true;
         self.flight.clone()
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if !self.left {
+        if !self.kept {
             self.flight.leave();
         }
     }

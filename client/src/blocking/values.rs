@@ -8,6 +8,7 @@ use crate::core::calls;
 use crate::error::Result;
 use crate::load::NEGATIVE_FLAGS;
 use crate::metrics::Loaded;
+use crate::near::Epoch;
 use crate::value::{Item, Value};
 
 /// A value as it goes to the nodes.
@@ -65,6 +66,24 @@ impl Client {
             metrics.looked_up_near(u64::from(found.is_some()), u64::from(found.is_none()));
         }
         found.map(Some)
+    }
+
+    /// To be asked for before a node is, for [`keep_near`](Self::keep_near).
+    pub(super) fn near_epoch(&self, key: &[u8]) -> Option<Epoch> {
+        self.shared.near.as_ref().map(|near| near.epoch(key))
+    }
+
+    /// Keeps near what a node said, to be used for `left` seconds at most, -1 without end.
+    pub(super) fn keep_near(
+        &self,
+        key: &[u8],
+        value: &Option<Item>,
+        left: i64,
+        epoch: Option<Epoch>,
+    ) {
+        if let (Some(near), Some(epoch), Some(item)) = (&self.shared.near, epoch, value) {
+            near.keep(key, item, left, epoch, Instant::now());
+        }
     }
 
     /// Reads `key`, if it is near without asking a node.

@@ -89,6 +89,14 @@ impl Rules {
         (lease, recache.min(f64::from(i32::MAX)) as i32)
     }
 
+    /// How long a value with `left` seconds, -1 without end, is not stale yet.
+    pub(crate) fn fresh(&self, left: i64) -> i64 {
+        match (left, self.stale_s) {
+            (0.., Some(stale_s)) => left.saturating_sub_unsigned(stale_s).max(0),
+            _ => left,
+        }
+    }
+
     /// What to do with an answer; `None` if the node failed, or does not have the key in spite of `N`.
     pub(crate) fn answer(&mut self, seen: Option<Seen>, now: Instant, chance: u64) -> Next {
         let Some(seen) = seen else {
