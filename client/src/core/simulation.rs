@@ -126,6 +126,18 @@ impl SimulatedNode {
                         out.extend(format!("HD{tokens}\r\n").into_bytes());
                     }
                 }
+                Request::Get(get) => {
+                    for key in get.keys.iter() {
+                        if let Some(item) = self.live(key, now_s) {
+                            let key = std::str::from_utf8(key).expect("text");
+                            let (flags, len) = (item.flags, item.value.len());
+                            out.extend(format!("VALUE {key} {flags} {len}\r\n").into_bytes());
+                            out.extend_from_slice(&item.value);
+                            out.extend(b"\r\n");
+                        }
+                    }
+                    out.extend(b"END\r\n");
+                }
                 Request::Store(store) => {
                     let value = request[..store.value_len as usize].to_vec();
                     request = &request[store.block_len() as usize..];

@@ -12,7 +12,8 @@
 //! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
 //!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
 //!
-//! Costs: one buffer a node and wave, no allocation a key.
+//! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
+//! nodes spend less than on as many `mg`.
 
 use std::time::Instant;
 
@@ -145,7 +146,8 @@ impl<'a> Read<'a> {
         let due = std::mem::take(&mut self.due);
         let batched = due.len() > 1;
         let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
-        batches.resize_with(self.context.ring.members.len(), || None);
+        // By node, those that go by classic `get` behind the others.
+        batches.resize_with(2 * self.context.ring.members.len(), || None);
         for key in due {
             if self.results[key as usize].is_some() {
                 continue;
@@ -161,27 +163,31 @@ impl<'a> Read<'a> {
                 ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
                 ..self.wanted
             };
-            let (request, keys) = batches[node].get_or_insert_with(Default::default);
-            request::get(
-                request,
-                self.keys[key as usize],
-                wanted,
-                batched.then_some(key),
-            );
+            let bytes = self.keys[key as usize];
+            let plain = batched && wanted == Wanted::default() && !request::is_binary(bytes);
+            let batch = &mut batches[2 * node + usize::from(plain)];
+            let (request, keys) = batch.get_or_insert_with(Default::default);
+            if plain {
+                request::get_plain(request, bytes);
+            } else {
+                request::get(request, bytes, wanted, batched.then_some(key));
+            }
             keys.push(key);
         }
         let hedge_at = match self.context.options.reads {
             Reads::Hedged(delay) => Some(now + delay),
             _ => None,
         };
-        for (node, batch) in batches.into_iter().enumerate() {
+        for (at, batch) in batches.into_iter().enumerate() {
             let Some((mut request, keys)) = batch else {
                 continue;
             };
-            if batched {
+            let (node, plain) = (at / 2, at % 2 == 1);
+            let expect = if plain {
+                request.extend_from_slice(b"\r\n");
+                Expect::End
+            } else if batched {
                 request::noop(&mut request);
-            }
-            let expect = if batched {
                 Expect::Noop
             } else {
                 Expect::Count(1)
@@ -460,38 +466,31 @@ impl Operation for Read<'_> {
             }
             return Ok(());
         }
-        let single = matches!(&sent.keys[..], [_]) && last && reply != Reply::Noop;
+        // Hits come in the order of the keys: what is passed over has missed.
+        let mut rest = sent.keys[sent.answered..].iter();
         match reply {
-            Reply::Ok(meta) if single => {
-                sent.answered = 1;
-                let key = sent.keys[0];
-                self.hit(key, node, meta, now);
-            }
             Reply::Ok(meta) => {
-                let index = meta.index.ok_or(Broken)?;
-                let rest = &sent.keys[sent.answered..];
-                let ahead = rest.iter().position(|&key| key == index).ok_or(Broken)?;
+                let ahead = match meta.index {
+                    Some(index) => rest.position(|&key| key == index),
+                    None if meta.key.is_empty() => (last && rest.len() == 1).then_some(0),
+                    None => rest.position(|&key| self.keys[key as usize] == meta.key),
+                };
+                let ahead = ahead.ok_or(Broken)?;
+                let key = sent.keys[sent.answered + ahead];
                 for _ in 0..ahead {
                     self.pass_over(id);
                 }
                 self.sent[id].answered += 1;
-                self.hit(index, node, meta, now);
+                self.hit(key, node, meta, now);
             }
-            Reply::Missing if single => self.pass_over(id),
-            Reply::Noop if last => {
-                while self.sent[id].answered < self.sent[id].keys.len() {
-                    self.pass_over(id);
-                }
-            }
-            Reply::Refused(refusal) => {
-                sent.refused = Some(self.context.refused(node, refusal));
-                if single {
-                    self.pass_over(id);
-                }
-            }
+            Reply::Missing | Reply::Noop | Reply::End if last => {}
+            Reply::Refused(refusal) => sent.refused = Some(self.context.refused(node, refusal)),
             _ => return Err(Broken),
         }
         if last {
+            while self.sent[id].answered < self.sent[id].keys.len() {
+                self.pass_over(id);
+            }
             self.sent[id].hedge_at = None;
             self.context.worked(node);
         }
