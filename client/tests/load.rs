@@ -469,6 +469,9 @@ fn with_copies_the_first_decides() {
                 .iter()
                 .for_each(|server| drop(server.ask(&format!("mg {key} v N9\r\n"), "\r\n\r\n")));
             assert_eq!(client.get(&key), Ok(None));
+            client.set("empty", "", MINUTE).expect("up");
+            let batch = client.get_multi(&["empty", &key, "none"]);
+            assert_eq!(batch, [Ok(Some("".into())), Ok(None), Ok(None)]);
         }
     }
 }

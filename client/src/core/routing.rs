@@ -54,6 +54,14 @@ impl Nodes {
         self.iter().next()
     }
 
+    /// All but `other`.
+    pub(crate) fn without(&self, other: usize) -> Nodes {
+        let mut rest = Nodes::default();
+        let others = self.iter().filter(|&node| node != other);
+        others.for_each(|node| rest.push(node));
+        rest
+    }
+
     /// The first that is not in `others`.
     pub(crate) fn first_beside(&self, others: &Nodes) -> Option<usize> {
         self.iter().find(|&node| !others.contains(node))
