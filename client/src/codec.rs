@@ -29,7 +29,10 @@
 //!
 //! With serde_json, for all types at once:
 //!
-//! ```ignore
+//! ```
+//! use ketch_client::codec::{Codec, Fault};
+//! use serde::{Serialize, de::DeserializeOwned};
+//!
 //! struct Json;
 //!
 //! impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
@@ -41,6 +44,10 @@
 //!         Ok(serde_json::from_slice(bytes)?)
 //!     }
 //! }
+//!
+//! let (bytes, flags) = Json.encode(&vec![1, 2]).unwrap();
+//! let back: Vec<u32> = Json.decode(&bytes, flags).unwrap();
+//! assert_eq!(back, [1, 2]);
 //! ```
 
 use crate::error::{Error, Result};
