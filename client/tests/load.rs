@@ -550,6 +550,40 @@ fn near_values() {
     }
 }
 
+/// Who has seen a write return sees it, or a later one.
+#[test]
+fn near_values_are_never_older_than_an_own_write() {
+    const WRITES: u32 = 2000;
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = client(&[&server], patient().near_cache(NearCache::new(MINUTE)));
+        let written = AtomicU32::new(0);
+        client.set("k", "0", None).expect("up");
+        thread::scope(|scope| {
+            for reader in 0..3 {
+                let (client, written) = (&client, &written);
+                scope.spawn(move || {
+                    while written.load(Ordering::SeqCst) < WRITES {
+                        let least = written.load(Ordering::SeqCst);
+                        let item = if reader == 0 {
+                            client.get_or_load("k", None, never).expect("up")
+                        } else {
+                            client.get("k").expect("up")
+                        };
+                        let value =
+                            String::from_utf8_lossy(&item.expect("stored").value).parse::<u32>();
+                        assert!(value.expect("a number") >= least, "{kind:?}");
+                    }
+                });
+            }
+            for write in 1..=WRITES {
+                client.set("k", &write.to_string(), None).expect("up");
+                written.store(write, Ordering::SeqCst);
+            }
+        });
+    }
+}
+
 #[test]
 fn compressed_values() {
     for kind in KINDS {

@@ -162,8 +162,7 @@ impl Client {
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
     pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
-        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        self.read(&keys)
+        self.read(keys.iter().map(AsRef::as_ref).collect())
     }
 
     /// The value of `key`, which is given a new time to live.

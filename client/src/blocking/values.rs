@@ -8,7 +8,7 @@ use crate::core::calls;
 use crate::error::Result;
 use crate::load::NEGATIVE_FLAGS;
 use crate::metrics::Loaded;
-use crate::near::Epoch;
+use crate::near::{Epoch, Near};
 use crate::value::{Item, Value};
 
 /// A value as it goes to the nodes.
@@ -88,8 +88,11 @@ impl Client {
 
     /// Reads `key`, if it is near without asking a node.
     pub(super) fn read_one(&self, key: &[u8]) -> Result<Option<Item>> {
-        if self.shared.near.is_some() {
-            return self.read(&[key]).pop().unwrap_or(Ok(None));
+        if let Some(near) = &self.shared.near {
+            return match self.near_value(key, Instant::now()) {
+                Some(value) => Ok(value),
+                None => self.fetch(near, vec![key]).pop().unwrap_or(Ok(None)),
+            };
         }
         let found = [self.call(|context| calls::get(context, key))];
         self.tell_found(&found);
@@ -98,43 +101,46 @@ impl Client {
     }
 
     /// Reads `keys`, those that are near without asking a node.
-    pub(super) fn read(&self, keys: &[&[u8]]) -> Vec<Result<Option<Item>>> {
+    pub(super) fn read(&self, keys: Vec<&[u8]>) -> Vec<Result<Option<Item>>> {
         let Some(near) = &self.shared.near else {
-            let found = self.call(|context| calls::get_multi(context, keys.to_vec()));
+            let found = self.call(|context| calls::get_multi(context, keys));
             self.tell_found(&found);
-            let opened = found.into_iter().map(|found| self.open(found?));
-            return opened.collect();
+            return found.into_iter().map(|found| self.open(found?)).collect();
         };
         let now = Instant::now();
-        let mut results: Vec<Result<Option<Item>>> =
-            keys.iter().map(|key| Ok(near.get(key, now))).collect();
-        let far: Vec<usize> = (0..keys.len())
-            .filter(|&at| matches!(results[at], Ok(None)))
-            .collect();
+        let mut results: Vec<_> = keys.iter().map(|key| Ok(near.get(key, now))).collect();
+        let is_far = |&at: &usize| matches!(results[at], Ok(None));
+        let far: Vec<usize> = (0..keys.len()).filter(is_far).collect();
         if let Some(metrics) = &self.shared.options.metrics {
             metrics.looked_up_near((keys.len() - far.len()) as u64, far.len() as u64);
         }
-        if far.is_empty() {
-            return results;
-        }
-        let epochs: Vec<_> = far.iter().map(|&at| near.epoch(keys[at])).collect();
-        let asked = far.iter().map(|&at| keys[at]).collect();
-        let found = self.call(|context| calls::get_with_ttl(context, asked));
-        self.tell_found(&found);
-        let now = Instant::now();
-        for ((at, epoch), found) in far.into_iter().zip(epochs).zip(found) {
-            results[at] = found.and_then(|found| {
-                let Some((item, left)) = found else {
-                    return Ok(None);
-                };
-                let item = self.open(Some(item))?;
-                if let Some(item) = &item {
-                    near.keep(keys[at], item, left, epoch, now);
-                }
-                Ok(item)
-            });
+        if !far.is_empty() {
+            let found = self.fetch(near, far.iter().map(|&at| keys[at]).collect());
+            for (at, found) in far.into_iter().zip(found) {
+                results[at] = found;
+            }
         }
         results
+    }
+
+    /// Reads `keys` from the nodes, and keeps them near.
+    fn fetch(&self, near: &Near, keys: Vec<&[u8]>) -> Vec<Result<Option<Item>>> {
+        let epochs: Vec<_> = keys.iter().map(|key| near.epoch(key)).collect();
+        let found = self.call(|context| calls::get_with_ttl(context, keys.clone()));
+        self.tell_found(&found);
+        let now = Instant::now();
+        let kept = keys.into_iter().zip(epochs).zip(found);
+        kept.map(|((key, epoch), found)| {
+            let Some((item, left)) = found? else {
+                return Ok(None);
+            };
+            let item = self.open(Some(item))?;
+            if let Some(item) = &item {
+                near.keep(key, item, left, epoch, now);
+            }
+            Ok(item)
+        })
+        .collect()
     }
 
     /// The value of `key` on another copy than the first, as it is stored, and the seconds it has left.

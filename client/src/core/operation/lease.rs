@@ -152,3 +152,88 @@ impl Operation for Lease<'_> {
         Op::Lease
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::options::ClientOptions;
+    use crate::core::routing::Ring;
+    use crate::error::KeyFault;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn context(now: Instant) -> Context {
+        let nodes = crate::Node::list("a,b,c").expect("these are nodes");
+        let options = ClientOptions::default();
+        let ring = Ring::new(&nodes, &options, 1);
+        Context::new(Arc::new(ring), Arc::new(options), now, 0)
+    }
+
+    /// The exchange that it sends, if any.
+    fn step(lease: &mut Lease<'_>, now: Instant) -> (Option<Exchange>, Todo) {
+        let mut todo = Todo::default();
+        lease.step(now, &mut todo);
+        assert!(todo.send.len() <= 1);
+        (todo.send.pop(), todo)
+    }
+
+    #[test]
+    fn asked_and_answered() {
+        let now = Instant::now();
+        let mut lease = Lease::new(context(now), b"k", 5, 11);
+        let (sent, todo) = step(&mut lease, now);
+        let sent = sent.expect("it asks");
+        assert_eq!(&sent.request[..], b"mg k v f c t N5 R11\r\n");
+        assert!(!todo.done && todo.wake_at.is_some());
+        assert!(step(&mut lease, now).0.is_none(), "once");
+        let meta = Meta {
+            won: true,
+            cas: 3,
+            ..Meta::default()
+        };
+        let reply = Reply::Ok(meta.clone());
+        assert_eq!(lease.on_reply(sent.id, reply, true, now), Ok(()));
+        assert!(step(&mut lease, now).1.done);
+        assert_eq!(lease.finish(), Ok(Some((meta, sent.node))));
+    }
+
+    #[test]
+    fn asked_again_and_of_another_node_when_the_first_is_ejected() {
+        let mut now = Instant::now();
+        let mut lease = Lease::new(context(now), b"k", 5, 11);
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            let sent = step(&mut lease, now).0.expect("it asks");
+            asked.push(sent.node);
+            if asked.len() < 4 {
+                lease.on_failure(sent.id, Failure::Closed, now);
+                // What comes late is not heard.
+                assert_eq!(lease.on_reply(0, Reply::Missing, true, now), Ok(()));
+            } else {
+                assert_eq!(lease.on_reply(sent.id, Reply::Missing, true, now), Ok(()));
+            }
+            now += 50 * MS;
+        }
+        // The third failure in a row ejects.
+        assert!(asked[..3].iter().all(|&node| node == asked[0]));
+        assert_ne!(asked[3], asked[0]);
+        assert_eq!(lease.finish(), Ok(None));
+    }
+
+    #[test]
+    fn an_end_in_any_case() {
+        let mut now = Instant::now();
+        let mut lease = Lease::new(context(now), b"k", 5, 11);
+        assert!(step(&mut lease, now).0.is_some());
+        now += Duration::from_secs(1);
+        assert!(step(&mut lease, now).1.done);
+        assert_eq!(lease.finish(), Err(Error::Timeout));
+        let mut lease = Lease::new(context(now), b"", 5, 11);
+        lease.refuse(Error::Key(KeyFault::Empty));
+        assert!(step(&mut lease, now).1.done);
+        assert_eq!(lease.finish(), Err(Error::Key(KeyFault::Empty)));
+    }
+}
