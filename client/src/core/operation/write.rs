@@ -21,6 +21,7 @@ use crate::core::request::{self, Count, StoreMode};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::Value;
 
 /// What is done with each key.
@@ -448,6 +449,15 @@ impl Operation for Write<'_> {
                 let key = self.entries[at as usize].key;
                 self.context.ring.members[node].missed(key, now, &self.context.options);
             }
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.command {
+            Command::Store { .. } => Op::Store,
+            Command::Delete { .. } => Op::Delete,
+            Command::Touch { .. } => Op::Touch,
+            Command::Count(_) => Op::Count,
         }
     }
 }
