@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::continuum::Distribution;
+use crate::continuum::Placement;
 
 /// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    pub(crate) distribution: Distribution,
+    pub(crate) placement: Placement,
     pub(crate) copies: usize,
     pub(crate) ack: Ack,
     pub(crate) reads: Reads,
@@ -101,7 +101,7 @@ pub(crate) struct Tls {
 impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
-            distribution: Distribution::default(),
+            placement: Placement::default(),
             copies: 1,
             ack: Ack::default(),
             reads: Reads::default(),
@@ -143,8 +143,6 @@ macro_rules! setters {
 
 impl ClientOptions {
     setters! {
-        /// How keys are spread over the nodes (Ketama, weighted, as libmemcached does it).
-        distribution: Distribution,
         /// How many copies must have taken a write (all).
         ack: Ack,
         /// Which copy a read asks (the first live one).
@@ -185,6 +183,13 @@ impl ClientOptions {
         /// Allows keys with spaces or control characters that are longer than 250 bytes in base64, that is 188 to 250
         /// bytes (no). ketch takes them; stock memcached does not, and would run a refused value as commands.
         long_binary_keys: bool,
+    }
+
+    /// How keys are spread over the nodes, a [`Distribution`](crate::continuum::Distribution) or one with options (Ketama,
+    /// weighted, as libmemcached does it).
+    pub fn distribution(mut self, distribution: impl Into<Placement>) -> Self {
+        self.placement = distribution.into();
+        self
     }
 
     /// On how many distinct nodes a key lives, at most [`COPIES_MAX`] (1). Where nodes have zones, copies go to

@@ -82,7 +82,7 @@ struct Placement {
 impl Placement {
     fn new(nodes: &[Node], members: Vec<u16>, options: &ClientOptions) -> Self {
         Placement {
-            continuum: Continuum::new(options.distribution, nodes),
+            continuum: Continuum::new(options.placement, nodes),
             members,
             zoned: nodes.iter().any(|node| node.zone.is_some()),
         }
