@@ -176,13 +176,16 @@ impl Access {
         Client::new([node.clone()], self.client_options())
     }
 
-    /// People want to see what is wrong with a node: nothing is looked for, or put, where it does not belong.
+    /// People want to see what is wrong with a node: one attempt, and nothing is looked for, or put, where it does not
+    /// belong.
     fn client_options(&self) -> ClientOptions {
         let mut options = ClientOptions::default()
             .request_timeout(self.timeout)
             .attempt_timeout(self.timeout)
             .connect_timeout(self.timeout)
             .on_ejection(OnEjection::FailFast)
+            .eject_after(u32::MAX)
+            .retries(0)
             .read_repair(false);
         if let Some((user, password)) = &self.login {
             options = options.login(user, password);

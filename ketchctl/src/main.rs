@@ -10,6 +10,7 @@
 
 mod access;
 mod cluster;
+mod copy;
 mod count;
 mod delete;
 mod failure;
@@ -61,6 +62,7 @@ const COMMANDS: &[Command] = &[
     ),
     command("stats", "the nodes' statistics, side by side", stats::run),
     command("top", "what the nodes are doing now", top::run),
+    command("copy", "fill nodes with what other nodes have", copy::run),
     command("ping", "which nodes answer, and how fast", ping::run),
 ];
 

@@ -27,8 +27,10 @@ impl Table {
     /// The lines, without what a terminal would take for orders.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        // A row of one cell is a remark, and may stick out.
+        let full = || self.rows.iter().filter(|row| row.len() > 1);
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            let cells = full().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
