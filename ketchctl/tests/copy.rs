@@ -153,7 +153,8 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
                 None => assert_eq!(left, -1),
                 Some(ttl) => {
                     let lost = ttl.as_secs() as i64 - left;
-                    assert!((0..=120).contains(&lost), "{index}: {left} of {ttl:?}");
+                    // Above 30 days they are points in time, by clocks that tick apart.
+                    assert!((-2..=120).contains(&lost), "{index}: {left} of {ttl:?}");
                 }
             }
         }
