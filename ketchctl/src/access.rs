@@ -35,7 +35,7 @@ pub fn options(options: &mut Options) {
     options.optopt(
         "t",
         "timeout",
-        "the longest a request takes (default 2s)",
+        "the longest a request takes (default 2s; copy 5s, top 1s)",
         "TIME",
     );
     options_of(options, "");

@@ -117,9 +117,8 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
             assert_eq!((status, error.as_str()), (0, ""), "{summary}");
             summary
         });
-        // Stock memcached's crawler may miss what is read at that moment, as it moves within its list.
         let copied = count_of(&summary, " items,");
-        assert!(copied >= u64::from(ITEMS) * 99 / 100, "{summary}");
+        assert!(copied >= u64::from(ITEMS) - 1, "{summary}");
         assert_eq!(count_of(&summary, " were there"), 1, "{summary}");
         assert_eq!(count_of(&summary, " failed"), 0, "{summary}");
 
@@ -138,7 +137,7 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
                 }
             }
         }
-        assert!(missing <= ITEMS / 100, "{from:?}: {missing} are missing");
+        assert_eq!(missing, 0, "{from:?}");
         // Times to live, as the node that owns the key tells them.
         let ring = Continuum::new(Distribution::default(), &nodes(&targets));
         for index in (1..ITEMS).filter(|index| index % 10 != 0 && index % 997 == 2) {
@@ -158,13 +157,13 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
                 }
             }
         }
-        // Again: everything is there.
+        // Again: everything is there, but for what was written meanwhile.
         let again = stdout(
             &["copy", "--from", &list(&sources), "--to", &list(&targets)],
             "",
         );
         assert!(
-            count_of(&again, " items,") <= ITEMS as u64 / 100 + 1000,
+            count_of(&again, " items,") <= 1000,
             "{again}"
         );
     }

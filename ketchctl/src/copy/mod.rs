@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  each source:  lister --keys--> [4 batches] --> workers: pace -> fetch (mg, pipelined) -> the targets' client (ms ME)
-//!                lru_crawler metadump all
+//!                lru_crawler metadump hash
 //! ```
 //!
 //! Y1. Memory is bounded by the batches under way: those that wait, and one a worker, none larger than [`batch::MAX`]

@@ -27,6 +27,8 @@ pub fn around(tally: &Tally, expected: u64, show: bool, work: impl FnOnce()) {
             let mut going = true;
             while going {
                 going = over.recv_timeout(period) == Err(RecvTimeoutError::Timeout);
+                // In the end all there was is done, whatever was expected.
+                let expected = if going { expected } else { 0 };
                 let line = line(tally, expected, begun.elapsed());
                 // A terminal that is gone is no reason to stop.
                 let _ = match terminal {

@@ -15,6 +15,9 @@ use crate::access::Access;
 const LIST_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest line, in bytes: a key with every byte encoded is below 1000.
 const LINE_LEN_MAX: u64 = 8 * 1024;
+/// The ways through the items. A walk along the LRU may miss what is moved in it meanwhile, but older memcached knows no other.
+const HASH: &str = "hash";
+const ALL: &str = "all";
 /// The largest value, in bytes.
 const VALUE_LEN_MAX: usize = 1 << 30;
 
@@ -25,6 +28,7 @@ impl<T: Read + Write + Send> Stream for T {}
 pub struct Source {
     stream: BufReader<Box<dyn Stream>>,
     line: Vec<u8>,
+    way: &'static str,
 }
 
 /// What a source has for a key.
@@ -70,6 +74,7 @@ impl Source {
             let mut source = Source {
                 stream: BufReader::with_capacity(64 * 1024, with_tls(socket, node, access)?),
                 line: Vec::new(),
+                way: HASH,
             };
             source.log_in(access)?;
             return Ok(source);
@@ -109,12 +114,13 @@ impl Source {
 
     /// Asks for the list of keys, which [`next`](Self::next) reads.
     pub fn list(&mut self) -> io::Result<()> {
-        self.send(b"lru_crawler metadump all\r\n")
+        self.send(format!("lru_crawler metadump {}\r\n", self.way).as_bytes())
     }
 
     /// The next line of the list.
     pub fn next(&mut self) -> io::Result<Line> {
         loop {
+            let way = self.way;
             let line = self.read_line()?;
             if line.starts_with(b"key=") {
                 return match Listed::parse(line) {
@@ -125,10 +131,13 @@ impl Source {
             match line {
                 b"END" => return Ok(Line::End),
                 // Newer memcached begins with it.
-                b"OK" => {}
+                b"OK" => continue,
                 _ if line.starts_with(b"BUSY") => return Ok(Line::Busy),
+                _ if line.starts_with(b"BADCLASS") && way == HASH => {}
                 _ => return Err(refused(line)),
             }
+            self.way = ALL;
+            self.list()?;
         }
     }
 
