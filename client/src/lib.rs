@@ -4,13 +4,13 @@
 //! use std::time::Duration;
 //! use ketch_client::{Client, ClientOptions, Node};
 //!
-//! let node = |host: &str| Node { host: host.to_owned(), port: 11211, weight: 1, zone: None };
-//! let client = Client::new([node("cache1"), node("cache2"), node("cache3")], ClientOptions::default().copies(2));
+//! let nodes = Node::list("cache1:11211,cache2:11211,cache3:11211")?;
+//! let client = Client::new(nodes, ClientOptions::default().copies(2));
 //! client.set("greeting", "hello", Duration::from_secs(60))?;
 //! if let Some(item) = client.get("greeting")? {
 //!     assert_eq!(&item.value[..], b"hello");
 //! }
-//! # Ok::<(), ketch_client::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ pub mod topology;
 mod value;
 
 pub use blocking::Client;
-pub use core::calls::PerNode;
+pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result};
 pub use node::{Node, NodeError};

@@ -17,7 +17,7 @@ fn newer_values_stay_unless_they_are_to_go() {
             .request_timeout(PATIENCE)
             .attempt_timeout(PATIENCE)
             .connect_timeout(PATIENCE)
-            .distribution(placement);
+            .placement(placement);
         let client = Client::new(servers.iter().map(Server::node), options);
         client.set("{t}there", "new", None).expect("up");
         let minute = Some(Duration::from_secs(60));

@@ -167,7 +167,7 @@ impl Access {
 
     /// The options of such a client.
     pub fn options(&self, cluster: &Cluster) -> ClientOptions {
-        let options = self.client_options().distribution(cluster.placement);
+        let options = self.client_options().placement(cluster.placement);
         options.copies(cluster.copies)
     }
 
@@ -185,8 +185,7 @@ impl Access {
             .connect_timeout(self.timeout)
             .on_ejection(OnEjection::FailFast)
             .eject_after(u32::MAX)
-            .retries(0)
-            .read_repair(false);
+            .retries(0);
         if let Some((user, password)) = &self.login {
             options = options.login(user, password);
         }

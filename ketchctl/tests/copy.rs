@@ -162,10 +162,7 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
             &["copy", "--from", &list(&sources), "--to", &list(&targets)],
             "",
         );
-        assert!(
-            count_of(&again, " items,") <= 1000,
-            "{again}"
-        );
+        assert!(count_of(&again, " items,") <= 1000, "{again}");
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::Node;
 use crate::core::Operation;
-use crate::core::calls::{self, Call, PerNode};
+use crate::core::calls::{self, Call, PerNode, Stat};
 use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
@@ -105,9 +105,9 @@ impl Client {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let now = Instant::now();
-        for pool in &snapshot.pools {
+        for (node, pool) in snapshot.pools.iter().enumerate() {
             if pool.member.is_unwell() {
-                pool.probe(now, snapshot.ring.random());
+                pool.probe(&snapshot.ring, node, now);
             }
         }
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -317,7 +317,7 @@ impl Client {
     }
 
     /// The statistics of every node: of `group` (`items`, `slabs`, `settings`, ..), or the general ones if it is empty.
-    pub fn stats(&self, group: &str) -> PerNode<Vec<(String, String)>> {
+    pub fn stats(&self, group: &str) -> PerNode<Vec<Stat>> {
         self.call(|context| calls::stats(context, group))
     }
 }

@@ -22,6 +22,7 @@ use crate::core::health::Member;
 use crate::core::link::Expect;
 use crate::core::options::ClientOptions;
 use crate::core::request;
+use crate::core::routing::Ring;
 use crate::error::Failure;
 
 /// A connection that was idle for longer is looked at before it is used: the node may have closed it.
@@ -177,7 +178,7 @@ impl Pool {
     }
 
     /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
-    pub(super) fn probe(&self, now: Instant, chance: u64) {
+    pub(super) fn probe(&self, ring: &Ring, node: usize, now: Instant) {
         // Somebody else looks after it.
         let Ok(mut slot) = self.probe.try_lock() else {
             return;
@@ -195,19 +196,19 @@ impl Pool {
                     let until = now + self.options.connect_timeout + self.options.attempt_timeout;
                     *slot = Some(Probe { connection, until });
                 }
-                Err(_) => return self.member.probe_failed(now, &self.options, chance),
+                Err(_) => return self.member.probe_failed(now, &self.options, ring.random()),
             }
         }
         let Some(probe) = slot.as_mut() else { return };
         match advance(&mut probe.connection) {
             Ok(true) => {
                 *slot = None;
-                self.member.probe_answered(now, &self.options);
+                ring.probe_answered(node, now, &self.options);
             }
             Ok(false) if now < probe.until => {}
             _ => {
                 *slot = None;
-                self.member.probe_failed(now, &self.options, chance);
+                self.member.probe_failed(now, &self.options, ring.random());
             }
         }
     }

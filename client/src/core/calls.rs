@@ -21,6 +21,12 @@ fn call<O: Operation, R, F: FnOnce(O) -> R>(operation: O, finish: F) -> Call<O, 
     Call { operation, finish }
 }
 
+/// A value and its version.
+type Versioned = (Item, CasUnique);
+
+/// One statistic: its name and value.
+pub type Stat = (String, String);
+
 /// What a read of one key found.
 fn one<T>(mut results: impl Iterator<Item = Result<T>>) -> Result<T> {
     results.next().unwrap_or(Err(Error::Timeout))
@@ -87,7 +93,7 @@ pub(crate) fn get<'a>(
 pub(crate) fn gets<'a>(
     context: Context,
     key: &'a [u8],
-) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<(Item, CasUnique)>>> {
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<Versioned>>> {
     let ring = context.ring.clone();
     let wanted = Wanted {
         cas: true,
@@ -305,7 +311,7 @@ pub(crate) fn version(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode
 pub(crate) fn stats(
     context: Context,
     group: &str,
-) -> Call<Ask, impl FnOnce(Ask) -> PerNode<Vec<(String, String)>>> {
+) -> Call<Ask, impl FnOnce(Ask) -> PerNode<Vec<Stat>>> {
     // One line, whatever was asked for.
     let group: String = group
         .chars()

@@ -5,13 +5,15 @@
 //!   live  ------------------------------------------>  ejected -- a probe fails: twice the pause, up to a bound --.
 //!    ^                                                  |     ^                                                   |
 //!    |   the settling time is over                      |     '---------------------------------------------------'
-//!   settling (written to, read last)  <-----------------'  a probe is answered, which has also deleted what was missed
+//!   settling (written to, read last,  <-----------------'  a probe is answered, which has also deleted what was missed
+//!             given what others have)
 //! ```
 //!
 //! H1. A probe is a request of its own that no caller waits for. It deletes the keys that were written elsewhere while
 //!     the node could not be reached; only when none is left the node is back. A live node that missed a write is probed
 //!     as well, for the deletes.
-//! H2. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
+//! H2. What was written to a stand-in is deleted there once all nodes are back: it would be old at the next ejection.
+//! H3. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -31,7 +33,7 @@ const DELETES_MAX: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Live,
-    /// Came back a moment ago: written to, but read last.
+    /// Came back a moment ago: written to, given what is read elsewhere, but read last.
     Settling,
     Ejected,
 }
@@ -62,12 +64,14 @@ struct State {
     probing: Option<Vec<Box<[u8]>>>,
     settled_at: Option<Instant>,
     missed: HashSet<Box<[u8]>>,
+    /// Keys that were written here because their own node was ejected.
+    strays: HashSet<Box<[u8]>>,
     forgot: bool,
 }
 
 impl Member {
     pub(crate) fn new(node: Node) -> Self {
-        let name: Arc<str> = format!("{}:{}", node.host, node.port).into();
+        let name: Arc<str> = node.address().into();
         Member {
             identity: fnv(name.as_bytes()),
             name,
@@ -143,26 +147,42 @@ impl Member {
 
     /// `key` was written or deleted without this node.
     pub(crate) fn missed(&self, key: &[u8], now: Instant, options: &ClientOptions) {
-        let mut state = self.state();
-        if state.missed.contains(key) {
-            return;
-        }
-        if state.missed.len() >= options.missed_keys_max {
-            if !std::mem::replace(&mut state.forgot, true) {
-                log::warn!(
-                    "{} missed more than {} writes: it may come back with old values",
-                    self.name,
-                    options.missed_keys_max
-                );
+        let state = &mut *self.state();
+        if remember(&mut state.missed, key, options) {
+            if state.probe_at.is_none() {
+                state.pause = options.probe_after;
+                state.probe_at = Some(now + options.probe_after);
             }
-            return;
+            self.unwell.store(true, Ordering::Relaxed);
+        } else if !std::mem::replace(&mut state.forgot, true) {
+            log::warn!(
+                "{} missed too many writes to remember: old values may come back",
+                self.name
+            );
         }
-        state.missed.insert(key.into());
-        if state.probe_at.is_none() {
+    }
+
+    /// `key` was written here in the place of a node that is ejected.
+    pub(crate) fn strayed(&self, key: &[u8], options: &ClientOptions) {
+        let state = &mut *self.state();
+        if !remember(&mut state.strays, key, options) && !std::mem::replace(&mut state.forgot, true)
+        {
+            log::warn!(
+                "{} has too many keys of others to remember: old values may come back",
+                self.name
+            );
+        }
+    }
+
+    /// All nodes are back: what was written here in their place is deleted, before it grows old.
+    pub(crate) fn sweep(&self, now: Instant, options: &ClientOptions) {
+        let state = &mut *self.state();
+        if !state.strays.is_empty() {
+            state.missed.extend(state.strays.drain());
             state.pause = options.probe_after;
-            state.probe_at = Some(now + options.probe_after);
+            state.probe_at.get_or_insert(now);
+            self.unwell.store(true, Ordering::Relaxed);
         }
-        self.unwell.store(true, Ordering::Relaxed);
     }
 
     /// True if a probe may fall due: a cheap look before [`probe_due`](Self::probe_due).
@@ -188,7 +208,7 @@ impl Member {
     }
 
     /// The probe was answered.
-    pub(crate) fn probe_answered(&self, now: Instant, options: &ClientOptions) {
+    pub(super) fn probe_answered(&self, now: Instant, options: &ClientOptions) {
         let mut state = self.state();
         for key in state.probing.take().into_iter().flatten() {
             state.missed.remove(&key);
@@ -218,6 +238,11 @@ impl Member {
     }
 }
 
+/// Puts `key` among `keys`, if there is room.
+fn remember(keys: &mut HashSet<Box<[u8]>>, key: &[u8], options: &ClientOptions) -> bool {
+    keys.contains(key) || (keys.len() < options.missed_keys_max && keys.insert(key.into()))
+}
+
 /// `pause`, a quarter more or less.
 fn spread(pause: Duration, chance: u64) -> Duration {
     pause.mul_f64(0.75 + 0.5 * unit(chance))
@@ -240,12 +265,7 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        Member::new(Node {
-            host: "a".to_owned(),
-            port: 1,
-            weight: 1,
-            zone: None,
-        })
+        Member::new(Node::new("a", 1))
     }
 
     const MS: Duration = Duration::from_millis(1);

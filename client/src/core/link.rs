@@ -157,7 +157,7 @@ impl Link {
                     *left == 0
                 }
                 Expect::Noop => reply == Reply::Noop,
-                Expect::End => !matches!(reply, Reply::Stat(_)),
+                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Ok(_)),
             };
             let owner = *owner;
             if last {

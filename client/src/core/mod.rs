@@ -25,6 +25,8 @@ pub(crate) mod options;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod routing;
+#[cfg(test)]
+mod simulation;
 
 use std::time::Instant;
 

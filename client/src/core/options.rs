@@ -116,7 +116,7 @@ impl Default for ClientOptions {
             eject_window: Duration::from_secs(2),
             probe_after: Duration::from_millis(200),
             probe_after_max: Duration::from_secs(10),
-            settle: Duration::from_secs(2),
+            settle: Duration::from_secs(10),
             missed_keys_max: 10_000,
             pool_connections_max: 16,
             long_binary_keys: false,
@@ -172,8 +172,8 @@ impl ClientOptions {
         probe_after: Duration,
         /// The longest pause between two probes (10 s).
         probe_after_max: Duration,
-        /// How long a node that came back is read last (2 s), while this and other clients delete on it what was
-        /// written without it.
+        /// How long a node that came back is read last, and given what is read from other copies (10 s). Meanwhile this
+        /// and other clients delete on it what was written without it.
         settle: Duration,
         /// For how many keys that were written or deleted without an ejected node this is remembered, so that they are
         /// deleted on it when it is back (10,000 a node). Beyond that number old values may come back with the node.
@@ -185,10 +185,10 @@ impl ClientOptions {
         long_binary_keys: bool,
     }
 
-    /// How keys are spread over the nodes, a [`Distribution`](crate::continuum::Distribution) or one with options (Ketama,
-    /// weighted, as libmemcached does it).
-    pub fn distribution(mut self, distribution: impl Into<Placement>) -> Self {
-        self.placement = distribution.into();
+    /// How keys are spread over the nodes: a [`Distribution`](crate::continuum::Distribution), or a [`Placement`] with
+    /// more to say (Ketama, weighted, as libmemcached does it).
+    pub fn placement(mut self, placement: impl Into<Placement>) -> Self {
+        self.placement = placement.into();
         self
     }
 

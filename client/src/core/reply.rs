@@ -13,6 +13,8 @@
 //! Costs: values up to [`LARGE`] bytes are copied once, all that came with one read in one allocation; a larger one is
 //! read straight into memory of its own.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 /// The longest line of a reply, in bytes; the longest that memcached sends are those of `stats settings`.
@@ -31,7 +33,7 @@ pub(crate) struct Broken;
 /// One reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// `VA` with its value, or `HD` without.
+    /// `VA` or `VALUE` with its value, or `HD` without.
     Ok(Meta),
     /// `EN`, `NF`: the key is not there.
     Missing,
@@ -43,7 +45,7 @@ pub(crate) enum Reply {
     Noop,
     /// `STAT`: what stands behind the word.
     Stat(Bytes),
-    /// `END`, which ends a list of `STAT`.
+    /// `END`, which ends a list of `STAT` or `VALUE`.
     End,
     /// A classic line of one reply: `OK`, `STORED`, `VERSION ..`, `RESET`.
     Line(Bytes),
@@ -51,10 +53,12 @@ pub(crate) enum Reply {
     Refused(Refusal),
 }
 
-/// What came with `VA` or `HD`.
+/// What came with `VA`, `VALUE` or `HD`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
     pub value: Bytes,
+    /// The key, of `VALUE` only.
+    pub key: Bytes,
     pub flags: u32,
     pub cas: u64,
     /// Seconds left; -1 without end, `None` if not told.
@@ -178,7 +182,8 @@ impl Inbox {
             None => (line, &b""[..]),
         };
         let reply = match word {
-            b"VA" => return self.value(behind),
+            b"VA" => return self.value(behind, false),
+            b"VALUE" => return self.value(behind, true),
             b"HD" => Reply::Ok(tokens(rest)?),
             b"EN" | b"NF" => Reply::Missing,
             b"NS" => Reply::NotStored,
@@ -194,36 +199,36 @@ impl Inbox {
         Ok(Some(reply))
     }
 
-    /// The reply `VA`, whose line ends `behind` bytes from `start`.
-    fn value(&mut self, behind: usize) -> Result<Option<Reply>, Broken> {
-        let line = &self.buf[self.start + 2..self.start + behind - 2];
-        let line = line.strip_prefix(b" ").ok_or(Broken)?;
-        let (len, rest) = match memchr::memchr(b' ', line) {
-            Some(space) => (&line[..space], &line[space + 1..]),
-            None => (line, &b""[..]),
+    /// The reply `VA` or `VALUE`, whose line ends `behind` bytes from `start`.
+    fn value(&mut self, behind: usize, classic: bool) -> Result<Option<Reply>, Broken> {
+        let line = &self.buf[self.start..self.start + behind - 2];
+        let head = if classic {
+            classic_head(line)
+        } else {
+            meta_head(line)
         };
-        let len = usize::try_from(number(len)?).map_err(|_| Broken)?;
+        let Head { len, key, meta } = head?;
         if len > VALUE_LEN_MAX {
             return Err(Broken);
         }
         let body = self.start + behind;
         let there = self.end - body;
         if there >= len + 2 {
-            let meta = tokens(rest)?;
             if &self.buf[body + len..body + len + 2] != b"\r\n" {
                 return Err(Broken);
             }
+            let key = self.cut(self.start + key.start, key.len());
             let value = self.cut(body, len);
             self.start = body + len + 2;
-            return Ok(Some(Reply::Ok(Meta { value, ..meta })));
+            return Ok(Some(Reply::Ok(Meta { value, key, ..meta })));
         }
         if len > LARGE {
-            let meta = tokens(rest)?;
+            let key = self.cut(self.start + key.start, key.len());
             let mut large = vec![0; len + 2];
             large[..there].copy_from_slice(&self.buf[body..self.end]);
             self.start = self.end;
             self.large = Some(Large {
-                meta,
+                meta: Meta { key, ..meta },
                 body: large,
                 filled: there,
             });
@@ -241,6 +246,44 @@ impl Inbox {
             .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));
         shared.slice(at - *origin..at - *origin + len)
     }
+}
+
+/// What the line before a value says.
+struct Head {
+    len: usize,
+    /// Where in the line the key stands.
+    key: Range<usize>,
+    meta: Meta,
+}
+
+/// `VA <length> <flags>*`
+fn meta_head(line: &[u8]) -> Result<Head, Broken> {
+    let line = line.strip_prefix(b"VA ").ok_or(Broken)?;
+    let end = memchr::memchr(b' ', line).unwrap_or(line.len());
+    Ok(Head {
+        len: length(&line[..end])?,
+        key: 0..0,
+        meta: tokens(line.get(end + 1..).unwrap_or(b""))?,
+    })
+}
+
+/// `VALUE <key> <client flags> <length>`
+fn classic_head(line: &[u8]) -> Result<Head, Broken> {
+    const KEY: usize = "VALUE ".len();
+    let rest = line.get(KEY..).ok_or(Broken)?;
+    let key = KEY..KEY + memchr::memchr(b' ', rest).ok_or(Broken)?;
+    let mut numbers = line[key.end + 1..].split(|&byte| byte == b' ');
+    let flags = u32::try_from(number(numbers.next().ok_or(Broken)?)?).map_err(|_| Broken)?;
+    let len = length(numbers.next().ok_or(Broken)?)?;
+    let meta = Meta {
+        flags,
+        ..Meta::default()
+    };
+    Ok(Head { len, key, meta })
+}
+
+fn length(text: &[u8]) -> Result<usize, Broken> {
+    usize::try_from(number(text)?).map_err(|_| Broken)
 }
 
 /// The flags behind `VA` and its length, or behind `HD`.
@@ -366,6 +409,17 @@ mod tests {
                     },
                 ),
             ),
+            (
+                "VALUE key 7 5\r\nhello\r\n",
+                ok(
+                    "hello",
+                    Meta {
+                        key: bytes("key"),
+                        flags: 7,
+                        ..none()
+                    },
+                ),
+            ),
             ("HD\r\n", ok("", none())),
             ("HD c9\r\n", ok("", Meta { cas: 9, ..none() })),
             ("EN\r\n", Reply::Missing),
@@ -486,7 +540,9 @@ mod tests {
             "VA 99999999999999999999\r\n",
             "VA 1073741825\r\n",
             "HD c\r\n",
-            "VALUE k 0 1\r\nv\r\n",
+            "VALUE k 0\r\nv\r\n",
+            "VALUE k\r\n",
+            "VALUE k x 1\r\nv\r\n",
             "MN\r\nSTOREDX\r\n",
             long.as_str(),
         ] {

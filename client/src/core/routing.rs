@@ -65,23 +65,23 @@ impl Nodes {
 pub(crate) struct Ring {
     /// All nodes that may be asked: those of the placement, then those that only the placement before had.
     pub(crate) members: Vec<Arc<Member>>,
-    placement: Arc<Placement>,
+    layout: Arc<Layout>,
     /// The placement before, in indices of `members`, and how long it is asked.
-    before: Option<(Placement, Instant)>,
+    before: Option<(Layout, Instant)>,
     chance: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
-struct Placement {
+struct Layout {
     continuum: Continuum,
     /// From the continuum's index to the ring's.
     members: Vec<u16>,
     zoned: bool,
 }
 
-impl Placement {
+impl Layout {
     fn new(nodes: &[Node], members: Vec<u16>, options: &ClientOptions) -> Self {
-        Placement {
+        Layout {
             continuum: Continuum::new(options.placement, nodes),
             members,
             zoned: nodes.iter().any(|node| node.zone.is_some()),
@@ -145,7 +145,7 @@ impl Ring {
         let (members, indices) = gather(nodes, &[]);
         Ring {
             members,
-            placement: Arc::new(Placement::new(nodes, indices, options)),
+            layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
             chance: AtomicU64::new(seed),
         }
@@ -159,7 +159,7 @@ impl Ring {
         dual_until: Instant,
     ) -> Self {
         let (mut members, indices) = gather(nodes, &self.members);
-        let mut before = (*self.placement).clone();
+        let mut before = (*self.layout).clone();
         for index in &mut before.members {
             let member = &self.members[usize::from(*index)];
             let known = members.iter().position(|other| Arc::ptr_eq(other, member));
@@ -171,7 +171,7 @@ impl Ring {
         }
         Ring {
             members,
-            placement: Arc::new(Placement::new(nodes, indices, options)),
+            layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
             chance: AtomicU64::new(self.random()),
         }
@@ -179,28 +179,60 @@ impl Ring {
 
     /// The nodes that have keys now.
     pub(crate) fn current(&self) -> impl Iterator<Item = usize> + '_ {
-        self.placement
-            .members
-            .iter()
-            .map(|&index| usize::from(index))
+        self.layout.members.iter().map(|&index| usize::from(index))
     }
 
     /// On how many nodes a key lives.
     pub(crate) fn copies(&self, options: &ClientOptions) -> usize {
-        options.copies.min(self.placement.members.len())
+        options.copies.min(self.layout.members.len())
     }
 
     /// The nodes that take a write, the one that decides first. An ejected node among the key's own misses it.
     pub(crate) fn writers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
         let copies = self.copies(options);
-        let own = self.placement.copies(key, copies, &self.members, |_| true);
+        let own = self.layout.copies(key, copies, &self.members, |_| true);
         if own.iter().all(|node| self.members[node].is_in()) {
             return own;
         }
         for node in own.iter().filter(|&node| !self.members[node].is_in()) {
             self.members[node].missed(key, now, options);
         }
-        self.live(&self.placement, own, key, options)
+        let live = self.live(&self.layout, own, key, options);
+        live.iter().for_each(|node| self.given(node, key, options));
+        live
+    }
+
+    /// `node` is given `key`, which may not be its own.
+    pub(crate) fn given(&self, node: usize, key: &[u8], options: &ClientOptions) {
+        let copies = self.copies(options);
+        if !self
+            .layout
+            .copies(key, copies, &self.members, |_| true)
+            .contains(node)
+        {
+            self.members[node].strayed(key, options);
+        }
+    }
+
+    /// A probe of `node` was answered.
+    pub(crate) fn probe_answered(&self, node: usize, now: Instant, options: &ClientOptions) {
+        self.members[node].probe_answered(now, options);
+        if self.members.iter().all(|member| member.is_in()) {
+            self.members
+                .iter()
+                .for_each(|member| member.sweep(now, options));
+        }
+    }
+
+    /// Those of `nodes` that settle: they are given what is read elsewhere.
+    pub(crate) fn settling(&self, nodes: &Nodes, now: Instant) -> Nodes {
+        let mut settling = Nodes::default();
+        let settles = |&node: &usize| self.members[node].standing(now) == Standing::Settling;
+        nodes
+            .iter()
+            .filter(settles)
+            .for_each(|node| settling.push(node));
+        settling
     }
 
     /// The nodes that a read asks, in this order, and how many of them are the key's own (behind them is where it was).
@@ -211,8 +243,8 @@ impl Ring {
         options: &ClientOptions,
     ) -> (Nodes, usize) {
         let copies = self.copies(options);
-        let own = self.placement.copies(key, copies, &self.members, |_| true);
-        let mut nodes = self.live(&self.placement, own, key, options);
+        let own = self.layout.copies(key, copies, &self.members, |_| true);
+        let mut nodes = self.live(&self.layout, own, key, options);
         let count = nodes.len();
         let listed = &mut nodes.nodes[..count];
         if options.reads == Reads::Spread && count > 1 {
@@ -243,19 +275,13 @@ impl Ring {
     }
 
     /// `own` without ejected nodes, and their stand-ins if there are to be any.
-    fn live(
-        &self,
-        placement: &Placement,
-        own: Nodes,
-        key: &[u8],
-        options: &ClientOptions,
-    ) -> Nodes {
+    fn live(&self, layout: &Layout, own: Nodes, key: &[u8], options: &ClientOptions) -> Nodes {
         let is_in = |node: usize| self.members[node].is_in();
         if own.iter().all(is_in) {
             return own;
         }
         match options.on_ejection {
-            OnEjection::Rehash => placement.copies(key, own.len(), &self.members, is_in),
+            OnEjection::Rehash => layout.copies(key, own.len(), &self.members, is_in),
             OnEjection::FailFast => {
                 let mut live = Nodes::default();
                 own.iter()

@@ -123,14 +123,18 @@ impl<T: Copy> Later<T> {
         self.0.push((at, what));
     }
 
-    /// Moves what is due into `due`, and tells when the next falls due.
-    fn take(&mut self, now: Instant, due: &mut Vec<T>) -> Option<Instant> {
+    /// Moves what is due into `due`.
+    fn take(&mut self, now: Instant, due: &mut Vec<T>) {
         self.0.retain(|&(at, what)| {
             if at <= now {
                 due.push(what);
             }
             at > now
         });
+    }
+
+    /// When the next falls due.
+    fn next(&self) -> Option<Instant> {
         self.0.iter().map(|&(at, _)| at).min()
     }
 }

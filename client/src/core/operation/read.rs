@@ -7,11 +7,13 @@
 //!                  '-- no answer for the hedging delay: the next reader as well
 //! ```
 //!
-//! D1. A key has its result from the first hit, or when no copy is left that might have it. A miss that a copy told is a
-//!     miss even if others failed: every acknowledged write has reached it.
-//! D2. A repair never replaces a value (mode add), and carries the time to live that is left.
+//! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
+//!     miss if the others fail to the end: better that than an error.
+//! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
+//!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
 //!
-//! Costs: one buffer a node and wave, no allocation a key.
+//! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
+//! nodes spend less than on as many `mg`.
 
 use std::time::Instant;
 
@@ -59,8 +61,10 @@ struct State {
     /// Nodes that were asked since the last pause, or missed.
     tried: Nodes,
     missed: Nodes,
+    settling: Nodes,
     pending: u8,
     attempts: u8,
+    failure: Option<(u16, Failure)>,
 }
 
 /// An exchange under way.
@@ -123,12 +127,13 @@ impl<'a> Read<'a> {
     }
 
     /// The next node to ask for `key`, if a miss or failure leaves one.
-    fn next_reader(&self, key: u32, now: Instant) -> Option<usize> {
-        let state = &self.states[key as usize];
-        let (readers, own) =
-            self.context
-                .ring
-                .readers(self.keys[key as usize], now, &self.context.options);
+    fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
+        let Context { ring, options, .. } = &self.context;
+        let state = &mut self.states[key as usize];
+        let (readers, own) = ring.readers(self.keys[key as usize], now, options);
+        if own > 1 && options.read_repair {
+            state.settling = ring.settling(&readers, now);
+        }
         let next = readers.first_beside(&state.tried)?;
         // Behind a miss come other copies only if they are worth a look.
         let looks_on =
@@ -140,43 +145,48 @@ impl<'a> Read<'a> {
         let due = std::mem::take(&mut self.due);
         let batched = due.len() > 1;
         let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
-        batches.resize_with(self.context.ring.members.len(), || None);
+        // By node, those that go by classic `get` behind the others.
+        batches.resize_with(2 * self.context.ring.members.len(), || None);
         for key in due {
             if self.results[key as usize].is_some() {
                 continue;
             }
             let Some(node) = self.next_reader(key, now) else {
-                self.exhausted(key, None);
+                self.exhausted(key, now);
                 continue;
             };
             let state = &mut self.states[key as usize];
             state.tried.push(node);
             state.pending += 1;
             let wanted = Wanted {
-                ttl: self.wanted.ttl || state.missed.len() > 0,
+                ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
                 ..self.wanted
             };
-            let (request, keys) = batches[node].get_or_insert_with(Default::default);
-            request::get(
-                request,
-                self.keys[key as usize],
-                wanted,
-                batched.then_some(key),
-            );
+            let bytes = self.keys[key as usize];
+            let plain = batched && wanted == Wanted::default() && !request::is_binary(bytes);
+            let batch = &mut batches[2 * node + usize::from(plain)];
+            let (request, keys) = batch.get_or_insert_with(Default::default);
+            if plain {
+                request::get_plain(request, bytes);
+            } else {
+                request::get(request, bytes, wanted, batched.then_some(key));
+            }
             keys.push(key);
         }
         let hedge_at = match self.context.options.reads {
             Reads::Hedged(delay) => Some(now + delay),
             _ => None,
         };
-        for (node, batch) in batches.into_iter().enumerate() {
+        for (at, batch) in batches.into_iter().enumerate() {
             let Some((mut request, keys)) = batch else {
                 continue;
             };
-            if batched {
+            let (node, plain) = (at / 2, at % 2 == 1);
+            let expect = if plain {
+                request.extend_from_slice(b"\r\n");
+                Expect::End
+            } else if batched {
                 request::noop(&mut request);
-            }
-            let expect = if batched {
                 Expect::Noop
             } else {
                 Expect::Count(1)
@@ -247,6 +257,11 @@ impl<'a> Read<'a> {
                     _ => continue,
                 };
                 let value = (&hit.item.value[..], hit.item.flags);
+                self.context.ring.given(
+                    usize::from(batch[0].0),
+                    self.keys[key as usize],
+                    &self.context.options,
+                );
                 request::store(
                     &mut request,
                     self.keys[key as usize],
@@ -284,12 +299,16 @@ impl<'a> Read<'a> {
         if self.results[key as usize].is_some() {
             return;
         }
-        for missed in state.missed.iter() {
-            self.repairs.push((missed as u16, key));
+        let tried = state.tried;
+        let settling = state
+            .settling
+            .iter()
+            .filter(|&other| !tried.contains(other));
+        for lacking in state.missed.iter().chain(settling) {
+            self.repairs.push((lacking as u16, key));
         }
         if self.wanted.touch.is_some() {
             let Context { ring, options, .. } = &self.context;
-            let tried = state.tried;
             let writers = ring.writers(self.keys[key as usize], now, options);
             let others = writers.iter().filter(|&other| !tried.contains(other));
             self.repairs.extend(others.map(|other| (other as u16, key)));
@@ -322,42 +341,34 @@ impl<'a> Read<'a> {
         }
     }
 
-    /// No node is left to ask for `key`; `last` is what the last one did.
-    fn exhausted(&mut self, key: u32, last: Option<Error>) {
-        let state = &self.states[key as usize];
+    /// No node is left to ask for `key`: the ones that failed are asked again, or there is a result.
+    fn exhausted(&mut self, key: u32, now: Instant) {
+        let state = &mut self.states[key as usize];
         if state.pending > 0 {
             return;
         }
-        let result = if state.missed.len() > 0 {
-            Ok(None)
-        } else {
-            Err(last.unwrap_or(Error::NoNode))
+        if state.failure.is_some()
+            && let Some(at) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            state.tried = state.missed;
+            self.later.push(at, key);
+            return;
+        }
+        let result = match state.failure {
+            _ if state.missed.len() > 0 => Ok(None),
+            Some((node, failure)) => Err(self.context.node_error(usize::from(node), failure)),
+            None => Err(Error::NoNode),
         };
         self.resolve(key, result);
     }
 
-    fn failed(&mut self, key: u32, node: usize, failure: Failure, now: Instant) {
+    fn failed(&mut self, key: u32, node: usize, failure: Failure) {
         let state = &mut self.states[key as usize];
         state.pending -= 1;
-        state.attempts += 1;
-        if self.results[key as usize].is_some() || state.pending > 0 {
-            return;
-        }
-        let attempts = u32::from(state.attempts);
-        if self.next_reader(key, now).is_some() {
+        state.attempts = state.attempts.saturating_add(1);
+        state.failure = Some((node as u16, failure));
+        if self.results[key as usize].is_none() && state.pending == 0 {
             self.due.push(key);
-            return;
-        }
-        let state = &mut self.states[key as usize];
-        match self.context.retry_at(attempts, now) {
-            Some(at) if state.missed.len() == 0 => {
-                state.tried = Nodes::default();
-                self.later.push(at, key);
-            }
-            _ => {
-                let error = self.context.node_error(node, failure);
-                self.exhausted(key, Some(error));
-            }
         }
     }
 
@@ -417,9 +428,7 @@ impl Operation for Read<'_> {
             self.unresolved = 0;
         }
         if self.unresolved > 0 {
-            if let Some(at) = self.later.take(now, &mut self.due) {
-                todo.wake(at);
-            }
+            self.later.take(now, &mut self.due);
             if self.context.options.reads != Reads::First {
                 self.hedge(now, todo);
             }
@@ -431,7 +440,7 @@ impl Operation for Read<'_> {
             }
         }
         self.send_repairs(now, todo);
-        todo.wake(self.context.deadline);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0
             && (!self.await_repairs || self.repairing == 0 || now >= self.context.deadline);
     }
@@ -453,38 +462,31 @@ impl Operation for Read<'_> {
             }
             return Ok(());
         }
-        let single = matches!(&sent.keys[..], [_]) && last && reply != Reply::Noop;
+        // Hits come in the order of the keys: what is passed over has missed.
+        let mut rest = sent.keys[sent.answered..].iter();
         match reply {
-            Reply::Ok(meta) if single => {
-                sent.answered = 1;
-                let key = sent.keys[0];
-                self.hit(key, node, meta, now);
-            }
             Reply::Ok(meta) => {
-                let index = meta.index.ok_or(Broken)?;
-                let rest = &sent.keys[sent.answered..];
-                let ahead = rest.iter().position(|&key| key == index).ok_or(Broken)?;
+                let ahead = match meta.index {
+                    Some(index) => rest.position(|&key| key == index),
+                    None if meta.key.is_empty() => (last && rest.len() == 1).then_some(0),
+                    None => rest.position(|&key| self.keys[key as usize] == meta.key),
+                };
+                let ahead = ahead.ok_or(Broken)?;
+                let key = sent.keys[sent.answered + ahead];
                 for _ in 0..ahead {
                     self.pass_over(id);
                 }
                 self.sent[id].answered += 1;
-                self.hit(index, node, meta, now);
+                self.hit(key, node, meta, now);
             }
-            Reply::Missing if single => self.pass_over(id),
-            Reply::Noop if last => {
-                while self.sent[id].answered < self.sent[id].keys.len() {
-                    self.pass_over(id);
-                }
-            }
-            Reply::Refused(refusal) => {
-                sent.refused = Some(self.context.refused(node, refusal));
-                if single {
-                    self.pass_over(id);
-                }
-            }
+            Reply::Missing | Reply::Noop | Reply::End if last => {}
+            Reply::Refused(refusal) => sent.refused = Some(self.context.refused(node, refusal)),
             _ => return Err(Broken),
         }
         if last {
+            while self.sent[id].answered < self.sent[id].keys.len() {
+                self.pass_over(id);
+            }
             self.sent[id].hedge_at = None;
             self.context.worked(node);
         }
@@ -502,7 +504,7 @@ impl Operation for Read<'_> {
         }
         let keys = std::mem::take(&mut sent.keys);
         for &key in &keys[sent.answered..] {
-            self.failed(key, node, failure, now);
+            self.failed(key, node, failure);
         }
     }
 }

@@ -368,16 +368,17 @@ impl<'a> Write<'a> {
         state.attempts = state.attempts.saturating_add(1);
         state.error = Some(self.context.node_error(node, failure));
         let again = self.command.is_repeatable() || was_not_done(failure);
-        if again && ring.members[node].is_in() {
-            if let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
-                let target = Target {
-                    entry: at as u32,
-                    node: node as u16,
-                    counts: true,
-                };
-                self.later.push(retry, target);
-                return;
-            }
+        if again
+            && ring.members[node].is_in()
+            && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            let target = Target {
+                entry: at as u32,
+                node: node as u16,
+                counts: true,
+            };
+            self.later.push(retry, target);
+            return;
         }
         ring.members[node].missed(key, now, options);
         state.hoped -= 1;
@@ -409,11 +410,9 @@ impl Operation for Write<'_> {
             self.begun = true;
             self.begin(now);
         }
-        if let Some(at) = self.later.take(now, &mut self.due) {
-            todo.wake(at);
-        }
+        self.later.take(now, &mut self.due);
         self.send_due(now, todo);
-        todo.wake(self.context.deadline);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0 || now >= self.context.deadline;
         if todo.done {
             // Repetitions that nobody waits for are left to the node's member.

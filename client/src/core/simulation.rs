@@ -1,0 +1,1017 @@
+//! The operations against a simulated cluster: nodes are hash maps, time is a number, chance comes from a seed.
+//!
+//! Nodes crash (and come back empty), hang, are cut off (and come back with what they had), and answer with garbage or not
+//! at all. What clients are promised is checked after every operation; a seed that failed is printed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::{Parsed, Request, StoreMode};
+
+use super::calls::{self, Call};
+use super::link::Link;
+use super::operation::{Context, Entry};
+use super::options::{Ack, ClientOptions, OnEjection, Reads};
+use super::routing::Ring;
+use super::{Exchange, Operation, Todo};
+use crate::Node;
+use crate::error::{Error, Failure};
+use crate::value::{Cas, Value};
+
+/// Unix time at the start.
+const EPOCH_S: u64 = 1_700_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Up,
+    /// Refuses connections; what it held is lost.
+    Crashed,
+    /// Refuses connections; what it held is there when it is back.
+    CutOff,
+    /// Takes requests and answers when it is up again, to nobody.
+    Hung,
+}
+
+struct Item {
+    value: Vec<u8>,
+    flags: u32,
+    /// Unix time; 0 never.
+    expires_at: u64,
+    cas: u64,
+}
+
+struct SimulatedNode {
+    items: HashMap<Vec<u8>, Item>,
+    mode: Mode,
+    /// Requests that wait for a hung node.
+    waiting: Vec<Bytes>,
+    cas: u64,
+}
+
+impl SimulatedNode {
+    fn set_mode(&mut self, mode: Mode, now_s: u64) {
+        match mode {
+            Mode::Crashed => {
+                self.items.clear();
+                self.waiting.clear();
+            }
+            Mode::Up => {
+                for request in std::mem::take(&mut self.waiting) {
+                    self.execute(&request, now_s);
+                }
+            }
+            Mode::CutOff | Mode::Hung => {}
+        }
+        self.mode = mode;
+    }
+
+    fn live(&mut self, key: &[u8], now_s: u64) -> Option<&mut Item> {
+        self.items
+            .retain(|_, item| item.expires_at == 0 || item.expires_at > now_s);
+        self.items.get_mut(key)
+    }
+
+    /// What a server answers to `request`.
+    fn execute(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let expires_at = |exptime: i32| match exptime {
+            0 => 0,
+            1..=2_592_000 => now_s + exptime as u64,
+            _ => exptime as u64,
+        };
+        let mut room = [0; protocol::KEY_LEN_MAX];
+        while !request.is_empty() {
+            let Parsed::Complete {
+                request: parsed,
+                consumed,
+            } = protocol::text::parse(request)
+            else {
+                panic!("no request: {:?}", String::from_utf8_lossy(request));
+            };
+            request = &request[consumed..];
+            self.cas += 1;
+            let cas = self.cas;
+            match parsed {
+                Request::MetaGet(get) => {
+                    let Some(item) = self.live(get.key.bytes(&mut room), now_s) else {
+                        if !get.tokens.quiet {
+                            out.extend(b"EN\r\n");
+                        }
+                        continue;
+                    };
+                    if let Some(exptime) = get.touch {
+                        item.expires_at = expires_at(exptime.0);
+                    }
+                    let mut tokens = String::new();
+                    for (flag, token) in get.tokens.iter() {
+                        match flag {
+                            b'f' => tokens += &format!(" f{}", item.flags),
+                            b'c' => tokens += &format!(" c{}", item.cas),
+                            b't' if item.expires_at == 0 => tokens += " t-1",
+                            b't' => tokens += &format!(" t{}", item.expires_at - now_s),
+                            b'O' => {
+                                tokens +=
+                                    &format!(" O{}", std::str::from_utf8(token).expect("digits"))
+                            }
+                            _ => {}
+                        }
+                    }
+                    if get.want_value {
+                        out.extend(format!("VA {}{tokens}\r\n", item.value.len()).into_bytes());
+                        out.extend_from_slice(&item.value);
+                        out.extend(b"\r\n");
+                    } else {
+                        out.extend(format!("HD{tokens}\r\n").into_bytes());
+                    }
+                }
+                Request::Get(get) => {
+                    for key in get.keys.iter() {
+                        if let Some(item) = self.live(key, now_s) {
+                            let key = std::str::from_utf8(key).expect("text");
+                            let (flags, len) = (item.flags, item.value.len());
+                            out.extend(format!("VALUE {key} {flags} {len}\r\n").into_bytes());
+                            out.extend_from_slice(&item.value);
+                            out.extend(b"\r\n");
+                        }
+                    }
+                    out.extend(b"END\r\n");
+                }
+                Request::Store(store) => {
+                    let value = request[..store.value_len as usize].to_vec();
+                    request = &request[store.block_len() as usize..];
+                    let key = store.key.bytes(&mut room).to_vec();
+                    let new = Item {
+                        value,
+                        flags: store.client_flags,
+                        expires_at: expires_at(store.exptime.0),
+                        cas,
+                    };
+                    let answer = match (self.live(&key, now_s), store.mode, store.compare_cas) {
+                        (None, _, Some(_)) => "NF",
+                        (Some(item), _, Some(unique)) if item.cas != unique => "EX",
+                        (Some(_), StoreMode::Add, _) => "NS",
+                        (None, StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, _) => {
+                            "NS"
+                        }
+                        (Some(item), StoreMode::Append, _) => {
+                            item.value.extend(new.value);
+                            "HD"
+                        }
+                        (Some(item), StoreMode::Prepend, _) => {
+                            item.value.splice(..0, new.value);
+                            "HD"
+                        }
+                        _ => {
+                            self.items.insert(key, new);
+                            "HD"
+                        }
+                    };
+                    let protocol::ReplyMode::Meta(tokens) = store.reply else {
+                        panic!("no meta command")
+                    };
+                    let told = tokens.iter().any(|(flag, _)| flag == b'c');
+                    let told = if told && answer == "HD" {
+                        format!(" c{cas}")
+                    } else {
+                        String::new()
+                    };
+                    out.extend(format!("{answer}{told}\r\n").into_bytes());
+                }
+                Request::Delete(delete) => {
+                    let key = delete.key.bytes(&mut room).to_vec();
+                    let answer = match (
+                        self.live(&key, now_s).map(|item| item.cas),
+                        delete.compare_cas,
+                    ) {
+                        (None, _) => "NF\r\n",
+                        (Some(cas), Some(unique)) if cas != unique => "EX\r\n",
+                        _ => {
+                            self.items.remove(&key);
+                            "HD\r\n"
+                        }
+                    };
+                    out.extend(answer.bytes());
+                }
+                Request::Arith(count) => {
+                    let key = count.key.bytes(&mut room).to_vec();
+                    let number = match self.live(&key, now_s) {
+                        Some(item) => {
+                            let old: u64 = std::str::from_utf8(&item.value)
+                                .expect("text")
+                                .parse()
+                                .expect("a number");
+                            let new = if count.decrement {
+                                old.saturating_sub(count.delta)
+                            } else {
+                                old.wrapping_add(count.delta)
+                            };
+                            item.value = new.to_string().into_bytes();
+                            new
+                        }
+                        None => {
+                            let Some(exptime) = count.vivify else {
+                                out.extend(b"NF\r\n");
+                                continue;
+                            };
+                            let value = count.initial.to_string().into_bytes();
+                            let expires_at = expires_at(exptime.0);
+                            self.items.insert(
+                                key,
+                                Item {
+                                    value,
+                                    flags: 0,
+                                    expires_at,
+                                    cas,
+                                },
+                            );
+                            count.initial
+                        }
+                    };
+                    let number = number.to_string();
+                    out.extend(format!("VA {} t-1\r\n{number}\r\n", number.len()).into_bytes());
+                }
+                Request::MetaNoop => out.extend(b"MN\r\n"),
+                other => panic!("not simulated: {other:?}"),
+            }
+        }
+        out
+    }
+}
+
+/// What happens to an exchange.
+enum Event {
+    Arrives,
+    Answered(Vec<u8>),
+    Fails(Failure),
+}
+
+struct Simulation {
+    seed: u64,
+    start: Instant,
+    now_us: u64,
+    nodes: Vec<SimulatedNode>,
+    ring: Arc<Ring>,
+    options: Arc<ClientOptions>,
+    /// Nodes that change their mode at a time.
+    changes: Vec<(u64, usize, Mode)>,
+    /// In thousand exchanges, how many are spoilt.
+    spoilt: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64, nodes: usize, options: ClientOptions) -> Self {
+        let names: Vec<Node> = (0..nodes)
+            .map(|i| Node::new(format!("node{i}"), 11211))
+            .collect();
+        let nodes = names.iter().map(|_| SimulatedNode {
+            items: HashMap::new(),
+            mode: Mode::Up,
+            waiting: Vec::new(),
+            cas: 0,
+        });
+        Simulation {
+            start: Instant::now(),
+            now_us: 0,
+            nodes: nodes.collect(),
+            ring: Arc::new(Ring::new(&names, &options, seed)),
+            options: Arc::new(options),
+            changes: Vec::new(),
+            spoilt: 0,
+            seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        }
+    }
+
+    fn chance(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        (self.seed >> 11) % below
+    }
+
+    fn at(&self, us: u64) -> Instant {
+        self.start + Duration::from_micros(us)
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        // Rounded up: who is woken at a time is not woken before it.
+        at.saturating_duration_since(self.start)
+            .as_nanos()
+            .div_ceil(1000) as u64
+    }
+
+    fn now_s(&self) -> u64 {
+        EPOCH_S + self.now_us / 1_000_000
+    }
+
+    /// Lets time pass up to `us`.
+    fn pass(&mut self, us: u64) {
+        self.now_us = self.now_us.max(us);
+        let (now_us, now_s) = (self.now_us, self.now_s());
+        self.changes.sort_by_key(|change| change.0);
+        while self
+            .changes
+            .first()
+            .is_some_and(|change| change.0 <= now_us)
+        {
+            let (_, node, mode) = self.changes.remove(0);
+            self.nodes[node].set_mode(mode, now_s);
+        }
+    }
+
+    /// Lets `ms` pass, with the probes that fall due.
+    fn rest(&mut self, ms: u64) {
+        let end = self.now_us + ms * 1000;
+        while self.now_us < end {
+            self.pass((self.now_us + 10_000).min(end));
+            self.probe();
+        }
+    }
+
+    fn probe(&mut self) {
+        let (now, now_s) = (self.at(self.now_us), self.now_s());
+        for (at, member) in self.ring.members.iter().enumerate() {
+            let node = &mut self.nodes[at];
+            while member.is_unwell()
+                && let Some(request) = member.probe_due(now)
+            {
+                if node.mode == Mode::Up {
+                    assert!(node.execute(&request, now_s).ends_with(b"MN\r\n"));
+                    self.ring.probe_answered(at, now, &self.options);
+                } else {
+                    member.probe_failed(now, &self.options, 1 << 63);
+                }
+            }
+        }
+    }
+
+    /// Carries out one operation as a front does, and checks that it ends in time.
+    fn run<O: Operation, F: FnOnce(O) -> R, R>(
+        &mut self,
+        begin: impl FnOnce(Context) -> Call<O, F>,
+    ) -> R {
+        self.probe();
+        let begun = self.now_us;
+        let context = Context::new(
+            self.ring.clone(),
+            self.options.clone(),
+            self.at(begun),
+            self.now_s(),
+        );
+        let Call {
+            mut operation,
+            finish,
+        } = begin(context);
+        let mut todo = Todo::default();
+        let mut queue: BTreeMap<(u64, u64), (usize, Event)> = BTreeMap::new();
+        let mut flights: Vec<(Exchange, Link, bool)> = Vec::new();
+        let mut ids = HashSet::new();
+        let mut number = 0;
+        let mut schedule = |queue: &mut BTreeMap<_, _>, at: u64, flight: usize, event: Event| {
+            number += 1;
+            queue.insert((at, number), (flight, event));
+        };
+        loop {
+            let now = self.at(self.now_us);
+            operation.step(now, &mut todo);
+            for exchange in todo.send.drain(..) {
+                assert!(ids.insert(exchange.id), "an id is used once");
+                let mut link = Link::new(None);
+                link.send(exchange.request.clone(), exchange.expect);
+                link.sent(exchange.request.len());
+                let (flight, delay) = (flights.len(), 50 + self.chance(1500));
+                let arrives = self.now_us + delay;
+                schedule(
+                    &mut queue,
+                    self.us(exchange.deadline),
+                    flight,
+                    Event::Fails(Failure::Timeout),
+                );
+                schedule(&mut queue, arrives, flight, Event::Arrives);
+                flights.push((exchange, link, false));
+            }
+            if todo.done {
+                break;
+            }
+            let wake_us = self
+                .us(todo.wake_at.expect("there is a deadline"))
+                .max(self.now_us);
+            let Some((&(at, key), _)) = queue.first_key_value().filter(|(key, _)| key.0 <= wake_us)
+            else {
+                self.pass(wake_us);
+                continue;
+            };
+            let (flight, event) = queue.remove(&(at, key)).expect("just seen");
+            self.pass(at);
+            let now = self.at(self.now_us);
+            if flights[flight].2 {
+                continue;
+            }
+            let (node, id) = (flights[flight].0.node, flights[flight].0.id);
+            match event {
+                Event::Fails(failure) => {
+                    flights[flight].2 = true;
+                    operation.on_failure(id, failure, now);
+                }
+                Event::Arrives => {
+                    let back = self.now_us + 50 + self.chance(1500);
+                    let request = flights[flight].0.request.clone();
+                    match self.nodes[node].mode {
+                        Mode::Crashed | Mode::CutOff => {
+                            schedule(&mut queue, back, flight, Event::Fails(Failure::Connect));
+                        }
+                        Mode::Hung => {
+                            if self.chance(2) == 0 {
+                                self.nodes[node].waiting.push(request);
+                            }
+                        }
+                        Mode::Up => {
+                            let kind = self.chance(1000);
+                            let now_s = self.now_s();
+                            if kind >= self.spoilt {
+                                let answer = self.nodes[node].execute(&request, now_s);
+                                let split = self.chance(answer.len() as u64 + 1) as usize;
+                                schedule(
+                                    &mut queue,
+                                    back,
+                                    flight,
+                                    Event::Answered(answer[..split].to_vec()),
+                                );
+                                schedule(
+                                    &mut queue,
+                                    back + 9,
+                                    flight,
+                                    Event::Answered(answer[split..].to_vec()),
+                                );
+                                continue;
+                            }
+                            if kind.is_multiple_of(2) {
+                                self.nodes[node].execute(&request, now_s);
+                            }
+                            let failure =
+                                [Failure::Closed, Failure::Garbage][(kind / 2 % 2) as usize];
+                            schedule(&mut queue, back, flight, Event::Fails(failure));
+                        }
+                    }
+                }
+                Event::Answered(mut bytes) => {
+                    let (_, link, ended) = &mut flights[flight];
+                    while !bytes.is_empty() {
+                        let space = link.space();
+                        let count = space.len().min(bytes.len());
+                        space[..count].copy_from_slice(&bytes[..count]);
+                        link.filled(count);
+                        bytes.drain(..count);
+                        while let Some((reply, last)) = link.next().expect("nodes answer well") {
+                            operation
+                                .on_reply(id, reply, last, now)
+                                .expect("nodes answer what was asked");
+                            *ended |= last;
+                            if last {
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        // What must be sent is sent.
+        for (_, (flight, event)) in queue {
+            let (exchange, ..) = &flights[flight];
+            let node = &mut self.nodes[exchange.node];
+            if matches!(event, Event::Arrives) && exchange.must_send && node.mode == Mode::Up {
+                let now_s = EPOCH_S + self.now_us / 1_000_000;
+                node.execute(&exchange.request, now_s);
+            }
+        }
+        let took = Duration::from_micros(self.now_us - begun);
+        assert!(took <= self.options.request_timeout, "took {took:?}");
+        finish(operation)
+    }
+
+    fn get(&mut self, key: &str) -> Result<Option<String>, Error> {
+        let found = self.run(|context| calls::get(context, key.as_bytes()))?;
+        Ok(found.map(|item| String::from_utf8(item.value.to_vec()).expect("text")))
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        self.run(|context| calls::set(context, key.as_bytes(), value.into(), None))
+    }
+
+    fn incr(&mut self, key: &str) -> Result<Option<u64>, Error> {
+        self.run(|context| calls::count(context, key.as_bytes(), false, 1, None))
+    }
+
+    fn holders(&self, key: &str) -> Vec<usize> {
+        let holds = |&node: &usize| self.nodes[node].items.contains_key(key.as_bytes());
+        (0..self.nodes.len()).filter(holds).collect()
+    }
+
+    /// The nodes that `key` goes to, the one that decides first.
+    fn homes(&self, key: &str) -> Vec<usize> {
+        self.ring
+            .writers(key.as_bytes(), self.at(self.now_us), &self.options)
+            .iter()
+            .collect()
+    }
+}
+
+/// What a key may hold: one value that is known, or several after a write whose result is not.
+#[derive(Default, Clone)]
+struct Known(HashSet<Option<String>>);
+
+impl Known {
+    fn is(&mut self, value: Option<String>) {
+        self.0 = HashSet::from([value]);
+    }
+
+    fn may_be(&mut self, value: Option<String>) {
+        self.0.insert(value);
+    }
+}
+
+/// One client, one bad node at a time: nothing that was acknowledged is lost, and nothing old comes back.
+#[test]
+fn an_acknowledged_write_outlives_any_one_node() {
+    for seed in 1..400 {
+        let reads = [
+            Reads::First,
+            Reads::Spread,
+            Reads::Hedged(Duration::from_millis(2)),
+        ][seed as usize % 3];
+        let options = ClientOptions::default()
+            .copies(2)
+            .reads(reads)
+            .settle(Duration::from_secs(10));
+        let mut cluster = Simulation::new(seed, 5, options);
+        let mut known: BTreeMap<String, Known> = BTreeMap::new();
+        for round in 0..6 {
+            let bad = cluster.chance(5) as usize;
+            let mode = [Mode::Crashed, Mode::CutOff, Mode::Hung][cluster.chance(3) as usize];
+            let from = cluster.now_us + cluster.chance(30_000);
+            let until = from + 500_000 + cluster.chance(3_000_000);
+            cluster.changes = vec![(from, bad, mode), (until, bad, Mode::Up)];
+            for step in 0..60 {
+                let key = format!("k{}", cluster.chance(8));
+                let known = known
+                    .entry(key.clone())
+                    .or_insert_with(|| Known(HashSet::from([None])));
+                match cluster.chance(4) {
+                    0 => {
+                        let value = format!("{key}:{round}:{step}");
+                        match cluster.set(&key, &value) {
+                            Ok(()) => known.is(Some(value)),
+                            Err(_) => known.may_be(Some(value)),
+                        }
+                    }
+                    1 => match cluster.run(|context| calls::delete(context, key.as_bytes())) {
+                        Ok(_) => known.is(None),
+                        Err(_) => known.may_be(None),
+                    },
+                    _ => {
+                        if let Ok(found) = cluster.get(&key) {
+                            assert!(
+                                known.0.contains(&found),
+                                "seed {seed} round {round} step {step} {mode:?}: {key} is {found:?}, may be {:?}",
+                                known.0
+                            );
+                        }
+                    }
+                }
+                let pause = cluster.chance(100_000);
+                cluster.pass(cluster.now_us + pause);
+            }
+            // Once all are back, every key is read while the node settles, and after: copies are whole again.
+            cluster.rest(until.saturating_sub(cluster.now_us) / 1000);
+            while !cluster.ring.members.iter().all(|member| member.is_in()) {
+                cluster.rest(10);
+            }
+            for reading in 0..10 {
+                for (key, known) in &mut known {
+                    let found = cluster.get(key).expect("all nodes are up");
+                    assert!(
+                        known.0.contains(&found),
+                        "seed {seed} round {round}/{reading} {mode:?}: {key} is {found:?}, may be {:?}",
+                        known.0
+                    );
+                }
+                cluster.rest(300);
+            }
+            cluster.rest(10_000);
+        }
+    }
+}
+
+/// The error rate returns to 0 as soon as the node is ejected, and reads stay errorless all along.
+#[test]
+fn a_killed_node_is_hardly_noticed() {
+    for mode in [Mode::Crashed, Mode::CutOff, Mode::Hung] {
+        let mut cluster = Simulation::new(7, 5, ClientOptions::default().copies(2));
+        let keys: Vec<String> = (0..200).map(|i| format!("key{i}")).collect();
+        for key in &keys {
+            cluster.set(key, key).expect("all are up");
+            assert_eq!(cluster.holders(key).len(), 2);
+        }
+        cluster.nodes[0].set_mode(mode, EPOCH_S);
+        let killed = cluster.now_us;
+        let mut errors = 0;
+        for key in keys.iter().cycle().take(2000) {
+            assert_eq!(cluster.get(key), Ok(Some(key.clone())), "{mode:?}");
+            if let Err(error) = cluster.set(key, key) {
+                assert!(cluster.now_us - killed < 2_000_000, "{mode:?}: {error}");
+                errors += 1;
+            }
+        }
+        assert!(errors <= 1, "{mode:?}: {errors}");
+        cluster.nodes[0].set_mode(Mode::Up, EPOCH_S);
+        while !cluster.ring.members[0].is_in() {
+            cluster.rest(10);
+        }
+        for key in &keys {
+            assert_eq!(cluster.get(key), Ok(Some(key.clone())));
+            assert!(
+                cluster
+                    .homes(key)
+                    .iter()
+                    .all(|home| cluster.holders(key).contains(home)),
+                "{key} is repaired"
+            );
+        }
+    }
+}
+
+/// A failed attempt is repeated after a short pause, not at the deadline.
+#[test]
+fn a_single_copy_is_asked_again_after_a_pause() {
+    let mut cluster = Simulation::new(1, 1, ClientOptions::default());
+    cluster.set("k", "v").expect("up");
+    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    let back = cluster.now_us + 5_000;
+    cluster.changes = vec![(back, 0, Mode::Up)];
+    let begun = cluster.now_us;
+    assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
+    assert!(cluster.now_us - begun < 50_000);
+    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    let begun = cluster.now_us;
+    assert!(cluster.get("k").is_err());
+    assert!(cluster.now_us - begun < 100_000);
+}
+
+#[test]
+fn batches_find_their_way_around_failures() {
+    for seed in 1..100 {
+        let reads = [
+            Reads::First,
+            Reads::Spread,
+            Reads::Hedged(Duration::from_millis(1)),
+        ][seed as usize % 3];
+        let mut cluster = Simulation::new(seed, 5, ClientOptions::default().copies(3).reads(reads));
+        cluster.spoilt = 30;
+        let keys: Vec<String> = (0..100).map(|i| format!("key{i}")).collect();
+        for round in 0..10 {
+            let value = format!("{round}");
+            let values: Vec<String> = keys.iter().map(|key| format!("{key}={value}")).collect();
+            let entries = keys.iter().zip(&values).map(|(key, value)| Entry {
+                key: key.as_bytes(),
+                value: Value::from(value),
+            });
+            let entries: Vec<_> = entries.collect();
+            let stored = cluster.run(|context| calls::set_multi(context, entries, None));
+            let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+            let found = cluster.run(|context| calls::get_multi(context, asked));
+            assert_eq!((stored.len(), found.len()), (100, 100));
+            for ((value, stored), found) in values.iter().zip(stored).zip(found) {
+                if let (Ok(()), Ok(found)) = (stored, found) {
+                    let found = found
+                        .unwrap_or_else(|| panic!("seed {seed} round {round}: {value} is lost"));
+                    assert_eq!(found.value, value.as_bytes(), "seed {seed} round {round}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hedged_read_waits_no_longer_than_the_delay_for_a_hung_node() {
+    let options = ClientOptions::default()
+        .copies(2)
+        .reads(Reads::Hedged(Duration::from_millis(5)))
+        .eject_after(1000);
+    let mut cluster = Simulation::new(3, 3, options);
+    cluster.set("k", "v").expect("up");
+    let first = cluster.homes("k")[0];
+    cluster.nodes[first].set_mode(Mode::Hung, EPOCH_S);
+    for _ in 0..20 {
+        let begun = cluster.now_us;
+        assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
+        assert!(
+            cluster.now_us - begun < 10_000,
+            "{} us",
+            cluster.now_us - begun
+        );
+    }
+}
+
+#[test]
+fn a_missing_copy_is_repaired_with_the_time_that_is_left() {
+    let mut cluster = Simulation::new(3, 4, ClientOptions::default().copies(2));
+    for (ttl, left) in [(None, 0), (Some(100), 60), (Some(3_000_000), 2_999_960)] {
+        let ttl = ttl.map(Duration::from_secs);
+        let set_s = cluster.now_s();
+        cluster
+            .run(|context| {
+                calls::set(
+                    context,
+                    b"k",
+                    Value {
+                        bytes: b"v",
+                        flags: 9,
+                    },
+                    ttl,
+                )
+            })
+            .expect("up");
+        cluster.rest(40_000);
+        let homes = cluster.homes("k");
+        cluster.nodes[homes[0]].items.clear();
+        assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
+        let item = &cluster.nodes[homes[0]].items[&b"k"[..]];
+        let expires_at = if left == 0 { 0 } else { set_s + 40 + left };
+        assert_eq!((item.flags, item.expires_at), (9, expires_at));
+    }
+    let mut cluster = Simulation::new(3, 4, ClientOptions::default().copies(2).read_repair(false));
+    cluster.set("k", "v").expect("up");
+    let first = cluster.homes("k")[0];
+    cluster.nodes[first].items.clear();
+    assert_eq!(
+        cluster.get("k"),
+        Ok(None),
+        "without repair a miss is a miss"
+    );
+}
+
+#[test]
+fn acknowledgements_say_when_a_write_is_done() {
+    for (ack, worst) in [
+        (Ack::One, 5_000),
+        (Ack::Quorum, 5_000),
+        (Ack::All, 1_000_000),
+    ] {
+        let options = ClientOptions::default()
+            .copies(3)
+            .ack(ack)
+            .eject_after(1000);
+        let mut cluster = Simulation::new(1, 5, options);
+        let last = cluster.homes("k")[2];
+        cluster.nodes[last].set_mode(Mode::Hung, EPOCH_S);
+        let begun = cluster.now_us;
+        let result = cluster.set("k", "v");
+        assert_eq!(result.is_ok(), ack != Ack::All, "{ack:?}: {result:?}");
+        assert!(cluster.now_us - begun <= worst, "{ack:?}");
+        assert!(cluster.holders("k").len() >= 2);
+    }
+}
+
+#[test]
+fn the_keys_of_an_ejected_node_fail_at_once_if_they_are_to() {
+    let options = ClientOptions::default().on_ejection(OnEjection::FailFast);
+    let mut cluster = Simulation::new(1, 3, options);
+    let home = cluster.homes("k")[0];
+    cluster.nodes[home].set_mode(Mode::CutOff, EPOCH_S);
+    assert!(cluster.set("k", "v").is_err());
+    let begun = cluster.now_us;
+    assert_eq!(cluster.set("k", "v"), Err(Error::NoNode));
+    assert_eq!(cluster.get("k"), Err(Error::NoNode));
+    assert_eq!(cluster.incr("k"), Err(Error::NoNode));
+    assert_eq!(cluster.now_us, begun);
+    let mut cluster = Simulation::new(1, 3, ClientOptions::default());
+    cluster.nodes[home].set_mode(Mode::CutOff, EPOCH_S);
+    assert_eq!(cluster.set("k", "v"), Ok(()));
+    assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
+}
+
+#[test]
+fn counters_agree_on_all_copies_and_go_on_after_a_crash() {
+    for seed in 1..100 {
+        let mut cluster = Simulation::new(seed, 4, ClientOptions::default().copies(2));
+        assert_eq!(cluster.incr("n"), Ok(None));
+        let begin = |context| calls::count(context, b"n", false, 1, Some((10, None)));
+        assert_eq!(cluster.run(begin), Ok(Some(10)));
+        let homes = cluster.homes("n");
+        let mut expected = 10;
+        for crash in [homes[0], homes[1], homes[0]] {
+            for _ in 0..5 {
+                expected += 1;
+                assert_eq!(cluster.incr("n"), Ok(Some(expected)), "seed {seed}");
+            }
+            for home in &homes {
+                assert_eq!(
+                    cluster.nodes[*home].items[&b"n"[..]].value,
+                    expected.to_string().as_bytes()
+                );
+            }
+            // Restarted at once: nobody noticed, but it is empty.
+            cluster.nodes[crash].items.clear();
+            expected += 1;
+            assert_eq!(cluster.incr("n"), Ok(Some(expected)), "seed {seed}");
+        }
+        // Dead: the next copy decides.
+        cluster.nodes[homes[0]].set_mode(Mode::Crashed, EPOCH_S);
+        assert_eq!(cluster.incr("n"), Ok(Some(expected + 1)));
+        assert_eq!(cluster.incr("n"), Ok(Some(expected + 2)));
+        cluster.nodes[homes[0]].set_mode(Mode::Up, EPOCH_S);
+        cluster.rest(20_000);
+        assert_eq!(cluster.incr("n"), Ok(Some(expected + 3)));
+    }
+}
+
+/// A step whose answer is lost is not repeated: a counter counts each call at most once.
+#[test]
+fn counting_is_never_done_twice() {
+    for seed in 1..200 {
+        let mut cluster = Simulation::new(seed, 3, ClientOptions::default().eject_after(1000));
+        cluster.set("n", "0").expect("up");
+        cluster.spoilt = 200;
+        let (mut calls, mut done) = (0, 0);
+        for _ in 0..50 {
+            calls += 1;
+            if let Ok(Some(number)) = cluster.incr("n") {
+                done += 1;
+                assert!(
+                    number <= calls && number >= done,
+                    "seed {seed}: {number} after {calls} calls"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn compare_and_swap_with_copies() {
+    let mut cluster = Simulation::new(5, 4, ClientOptions::default().copies(2));
+    cluster.set("k", "1").expect("up");
+    let homes = cluster.homes("k");
+    let gets = |cluster: &mut Simulation| {
+        cluster
+            .run(|context| calls::gets(context, b"k"))
+            .expect("up")
+            .expect("stored")
+            .1
+    };
+    let cas = |cluster: &mut Simulation, value: &str, unique| {
+        cluster
+            .run(|context| calls::cas(context, b"k", value.into(), unique, None))
+            .expect("up")
+    };
+    let unique = gets(&mut cluster);
+    assert_eq!(cas(&mut cluster, "2", unique), Cas::Stored);
+    assert_eq!(cas(&mut cluster, "3", unique), Cas::Conflict);
+    for home in &homes {
+        assert_eq!(cluster.nodes[*home].items[&b"k"[..]].value, b"2");
+    }
+    // The next copy decides when the first is gone; what the first gave is worth nothing there.
+    let unique = gets(&mut cluster);
+    cluster.nodes[homes[0]].set_mode(Mode::CutOff, EPOCH_S);
+    for _ in 0..3 {
+        assert_eq!(cluster.get("k"), Ok(Some("2".to_owned())));
+    }
+    assert_eq!(cas(&mut cluster, "3", unique), Cas::Conflict);
+    let unique = gets(&mut cluster);
+    assert_eq!(cas(&mut cluster, "4", unique), Cas::Stored);
+    // And the first does not come back with the old value.
+    cluster.nodes[homes[0]].set_mode(Mode::Up, EPOCH_S);
+    cluster.rest(20_000);
+    assert_eq!(cluster.get("k"), Ok(Some("4".to_owned())));
+}
+
+#[test]
+fn add_sees_what_any_copy_has() {
+    let mut cluster = Simulation::new(5, 4, ClientOptions::default().copies(2));
+    let add = |cluster: &mut Simulation| {
+        let mode = super::request::StoreMode::Add;
+        cluster
+            .run(|context| calls::store(context, b"lock", "mine".into(), mode, None))
+            .expect("up")
+    };
+    assert!(add(&mut cluster));
+    assert!(!add(&mut cluster));
+    let homes = cluster.homes("lock");
+    for lost in homes {
+        cluster.nodes[lost].items.clear();
+        assert!(!add(&mut cluster), "the other copy has it");
+        assert_eq!(cluster.get("lock"), Ok(Some("mine".to_owned())));
+    }
+}
+
+#[test]
+fn appending_and_touching_look_for_a_copy_first() {
+    let mut cluster = Simulation::new(5, 4, ClientOptions::default().copies(2));
+    cluster.set("k", "a").expect("up");
+    let homes = cluster.homes("k");
+    cluster.nodes[homes[0]].items.clear();
+    let mode = super::request::StoreMode::Append;
+    assert_eq!(
+        cluster.run(|context| calls::store(context, b"k", "b".into(), mode, None)),
+        Ok(true)
+    );
+    for home in &homes {
+        assert_eq!(cluster.nodes[*home].items[&b"k"[..]].value, b"ab");
+    }
+    cluster.nodes[homes[0]].items.clear();
+    let minute = Some(Duration::from_secs(60));
+    assert_eq!(
+        cluster.run(|context| calls::touch(context, b"k", minute)),
+        Ok(true)
+    );
+    let expiries: Vec<u64> = homes
+        .iter()
+        .map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at)
+        .collect();
+    assert_eq!(expiries, [cluster.now_s() + 60; 2]);
+    let hour = Some(Duration::from_secs(3600));
+    assert!(
+        cluster
+            .run(|context| calls::get_and_touch(context, b"k", hour))
+            .expect("up")
+            .is_some()
+    );
+    let expiries: Vec<u64> = homes
+        .iter()
+        .map(|&home| cluster.nodes[home].items[&b"k"[..]].expires_at)
+        .collect();
+    assert_eq!(expiries, [cluster.now_s() + 3600; 2]);
+    assert_eq!(
+        cluster.run(|context| calls::touch(context, b"none", minute)),
+        Ok(false)
+    );
+}
+
+/// Without copies: a key written to a stand-in does not come back old with its node.
+#[test]
+fn a_node_that_was_cut_off_does_not_bring_back_what_was_overwritten() {
+    let mut cluster = Simulation::new(9, 3, ClientOptions::default());
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        cluster.set(key, "old").expect("up");
+        let home = cluster.homes(key)[0];
+        cluster.nodes[home].set_mode(Mode::CutOff, EPOCH_S);
+        cluster.set(key, "new").expect("the next node takes it");
+        assert_eq!(cluster.get(key), Ok(Some("new".to_owned())));
+        cluster.nodes[home].set_mode(Mode::Up, EPOCH_S);
+        cluster.rest(20_000);
+        assert_eq!(cluster.homes(key)[0], home);
+        assert_eq!(cluster.get(key), Ok(None));
+    }
+}
+
+#[test]
+fn a_grown_ring_finds_what_lies_on_the_old_nodes() {
+    let mut cluster = Simulation::new(2, 3, ClientOptions::default());
+    let keys: Vec<String> = (0..300).map(|i| format!("key{i}")).collect();
+    for key in &keys {
+        cluster.set(key, key).expect("up");
+    }
+    let mut names: Vec<Node> = cluster
+        .ring
+        .members
+        .iter()
+        .map(|member| member.node.clone())
+        .collect();
+    names.insert(0, Node::new("new", 11211));
+    let until = cluster.at(cluster.now_us + 60_000_000);
+    cluster.nodes.insert(
+        0,
+        SimulatedNode {
+            items: HashMap::new(),
+            mode: Mode::Up,
+            waiting: Vec::new(),
+            cas: 0,
+        },
+    );
+    cluster.ring = Arc::new(cluster.ring.after(&names, &cluster.options, until));
+    let (deleted, rest) = keys.split_at(100);
+    for key in deleted {
+        assert_eq!(
+            cluster
+                .run(|context| calls::delete(context, key.as_bytes()))
+                .map(|_| ()),
+            Ok(())
+        );
+        assert_eq!(
+            cluster.get(key),
+            Ok(None),
+            "a deleted key is not found where it was"
+        );
+    }
+    for key in rest {
+        assert_eq!(cluster.get(key), Ok(Some(key.clone())));
+    }
+    cluster.rest(61_000);
+    for key in rest {
+        assert_eq!(
+            cluster.get(key),
+            Ok(Some(key.clone())),
+            "it was carried over"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! TLS to the nodes: certificates that are trusted, and such that are not. Debian's memcached is built without TLS, so
+//! the peer is ketch.
+
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+
+use ketch_client::{Client, ClientOptions, Error, Failure, Node};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use support::{Kind, PATIENCE, Server};
+
+/// What trusts `cert` alone.
+fn trusting(cert: &CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.clone()).expect("a certificate");
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that ring has")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    Arc::new(config)
+}
+
+#[test]
+fn values_go_through_tls_and_strangers_are_refused() {
+    let dir = std::env::temp_dir().join(format!("ketch-client-tls-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a directory");
+    let make = || {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["cache.test".to_owned()]).expect("a name");
+        (params.self_signed(&key).expect("a certificate"), key)
+    };
+    let (cert, key) = make();
+    fs::write(dir.join("cert.pem"), cert.pem()).expect("a file");
+    fs::write(dir.join("key.pem"), key.serialize_pem()).expect("a file");
+    let files = format!(
+        "ssl_chain_cert={0}/cert.pem,ssl_key={0}/key.pem",
+        dir.display()
+    );
+    let server = Server::start_with(Kind::Ketch, &["-m", "256", "-Z", "-o", &files]);
+    let client = |config, name: Option<&str>| {
+        let options = ClientOptions::default()
+            .attempt_timeout(PATIENCE)
+            .connect_timeout(PATIENCE)
+            .request_timeout(PATIENCE)
+            .tls(config, name.map(str::to_owned));
+        Client::new([Node::new("127.0.0.1", server.port)], options)
+    };
+
+    let good = client(trusting(cert.der()), Some("cache.test"));
+    assert_eq!(good.set("k", "v", None), Ok(()));
+    assert_eq!(good.get("k").expect("up").expect("stored").value, "v");
+    // More than the sockets and TLS hold, both ways at once.
+    let value = vec![b'x'; 200_000];
+    let keys: Vec<String> = (0..100).map(|i| format!("large:{i}")).collect();
+    assert!(
+        good.set_multi(keys.iter().map(|key| (key, &value)), None)
+            .iter()
+            .all(Result::is_ok)
+    );
+    for found in good.get_multi(&keys) {
+        assert_eq!(found.expect("up").expect("stored").value, value);
+    }
+
+    let (stranger, _) = make();
+    for (config, name) in [
+        (trusting(stranger.der()), Some("cache.test")),
+        (trusting(cert.der()), Some("other.test")),
+        // The certificate is not for the address.
+        (trusting(cert.der()), None),
+    ] {
+        let result = client(config, name).get("k");
+        let failure = Failure::SignIn;
+        assert!(
+            matches!(&result, Err(Error::Node { failure: found, .. }) if *found == failure),
+            "{result:?}"
+        );
+    }
+    fs::remove_dir_all(&dir).expect("it is ours");
+}
