@@ -27,10 +27,9 @@ impl Screen {
     /// Shows as many lines as fit, the second one as a heading.
     fn show(&self, lines: &[String]) -> io::Result<()> {
         // Some terminals do not know how large they are.
-        let (columns, rows) = match terminal::size() {
-            Ok(size @ (1.., 1..)) => size,
-            _ => (80, 24),
-        };
+        let size = terminal::size().ok();
+        let size = size.filter(|&(columns, rows)| columns > 0 && rows > 0);
+        let (columns, rows) = size.unwrap_or((80, 24));
         let (columns, rows) = (usize::from(columns), usize::from(rows));
         let mut out = io::stdout().lock();
         queue!(out, cursor::MoveTo(0, 0))?;
