@@ -286,3 +286,29 @@ fn nodes_that_are_down() {
     assert!(summary.starts_with("copied 0 items"), "{summary}");
     assert!(count_of(&summary, " failed") > 0, "{summary}");
 }
+
+#[test]
+fn each_copy_on_a_node_of_its_own() {
+    let source = Server::start(Kind::Memcached);
+    let targets = servers(Kind::Ketch, 3);
+    let filler = client(std::slice::from_ref(&source));
+    for index in 0..500 {
+        filler.set(format!("k{index}"), "v", None).expect("up");
+    }
+    let (from, to) = (source.node().address(), list(&targets));
+    let words = ["copy", "--from", &from, "--to", &to, "--copies", "2"];
+    let summary = stdout(&words, "");
+    assert!(summary.starts_with("copied 500 items"), "{summary}");
+    let held_twice = || {
+        for index in 0..500 {
+            let key = format!("k{index}");
+            let holders = targets.iter().filter(|target| target.holds(&key).is_some());
+            assert_eq!(holders.count(), 2, "{key}");
+        }
+    };
+    held_twice();
+    // A copy that is lost is filled from the source again, beside the one that is there.
+    targets[0].ask("flush_all\r\nmn\r\n", "MN\r\n");
+    stdout(&words, "");
+    held_twice();
+}
