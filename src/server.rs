@@ -125,6 +125,9 @@ fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
     }
 }
 
+/// Bytes for key and value in the smallest chunk that a class may open for.
+const KEY_AND_VALUE_MIN: usize = 8;
+
 /// The node list to begin with, if there is one.
 fn cluster(settings: &Settings) -> Result<Option<Vec<u8>>, String> {
     let Some(file) = &settings.cluster_config else {
@@ -148,15 +151,23 @@ fn cluster(settings: &Settings) -> Result<Option<Vec<u8>>, String> {
 /// An empty cache as the settings want it.
 pub fn cache(settings: &Settings) -> io::Result<Cache> {
     let chunk_max = settings.slab_chunk_bytes_max;
-    let sizes = if settings.slab_sizes.is_empty() {
+    let chunk_min = settings.chunk_bytes_min + ITEM_HEAD_BYTES;
+    let growth_factor = settings.growth_factor;
+    let sizes = if !settings.slab_sizes.is_empty() {
+        Sizes::List {
+            sizes: settings.slab_sizes.clone(),
+            chunk_max,
+        }
+    } else if settings.fixed_classes {
         Sizes::Growth {
-            chunk_min: settings.chunk_bytes_min + ITEM_HEAD_BYTES,
-            growth_factor: settings.growth_factor,
+            chunk_min,
+            growth_factor,
             chunk_max,
         }
     } else {
-        Sizes::List {
-            sizes: settings.slab_sizes.clone(),
+        Sizes::Adaptive {
+            chunk_min: ITEM_HEAD_BYTES + KEY_AND_VALUE_MIN,
+            growth_factor,
             chunk_max,
         }
     };

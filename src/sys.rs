@@ -404,6 +404,16 @@ pub fn rusage() -> Rusage {
     }
 }
 
+/// Bytes of this process's memory that are resident; `None` where the system does not tell.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kb << 10)
+}
+
 /// A libc answer as a result.
 fn check(answer: libc::c_int) -> io::Result<()> {
     if answer == -1 {

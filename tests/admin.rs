@@ -455,6 +455,12 @@ fn flush_all_can_be_forbidden() {
         "flush_all\r\nflush_all 0\r\n",
         "CLIENT_ERROR flush_all not allowed\r\nCLIENT_ERROR flush_all not allowed\r\n",
     );
+    conn.round(
+        "flush_all noreply\r\nflush_all x\r\nflush_all 1 2 3\r\nmn\r\n",
+        "CLIENT_ERROR flush_all not allowed\r\nERROR\r\nMN\r\n",
+    );
+    // What was asked for is counted.
+    assert_eq!(conn.stat("cmd_flush"), 4);
     conn.round("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
     assert_eq!(conn.stats("settings")["flush_enabled"], "no");
 }

@@ -555,6 +555,27 @@ fn flush_may_be_forbidden() {
     let mut conn = server.connect();
     conn.round_packet(&packet(FLUSH, "", ""), "08 20 v=Auth failure.");
     conn.round_packet(&packet(FLUSHQ, "", ""), "18 20 v=Auth failure.");
+    let delayed = packet(FLUSH, "", "").numbers(&[1]);
+    conn.round_packet(&delayed, "08 20 v=Auth failure.");
+    // memcached counts those of text alone.
+    assert_eq!(server.stat("cmd_flush"), 0);
+}
+
+#[test]
+fn dumps_may_be_forbidden() {
+    let server = Server::start(&["-X"]);
+    let mut conn = server.connect();
+    for group in ["cachedump", "cachedump 1 1"] {
+        conn.round_packet(&packet(STAT, group, ""), "10 01 v=Not found");
+    }
+    if is_ketch() {
+        // memcached forgets the binary ones.
+        for group in ["detail dump", "detail on", "detail off"] {
+            conn.round_packet(&packet(STAT, group, ""), "10 20 v=Auth failure.");
+        }
+    }
+    let settings = stats(&mut conn, "settings");
+    assert!(settings.contains(&("dump_enabled".to_string(), "no".to_string())));
 }
 
 #[test]

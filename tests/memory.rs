@@ -153,6 +153,52 @@ fn count_kept(conn: &mut Conn, name: &str, count: u64) -> u64 {
     kept
 }
 
+/// What `stats` says of the memory is what the system says, whatever fills it.
+#[test]
+fn stats_account_for_the_resident_memory() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&["-m", "128", "-t", "2"]);
+    let mut conn = server.connect();
+    let accounted = |conn: &mut Conn, what: &str| {
+        let stats = conn.stats("");
+        let parts = ["base", "arena", "table", "policy", "connection", "buffer"];
+        let bytes = |part: &str| {
+            let value = &stats[&format!("ketch_{part}_bytes")];
+            value.parse::<u64>().expect("a number")
+        };
+        let sum: u64 = parts.into_iter().map(bytes).sum();
+        let of_parts = parts.map(|part| format!("{part} {}", bytes(part) >> 10));
+        let rss = server.rss_kb() << 10;
+        println!(
+            "{what}: KB {of_parts:?}, sum {}, resident {}",
+            sum >> 10,
+            rss >> 10
+        );
+        assert!(bytes("resident").abs_diff(rss) < 2 << 20);
+        assert!(
+            sum.abs_diff(rss) < 5 << 20,
+            "{what}: {sum} bytes accounted for, {rss} resident"
+        );
+    };
+    accounted(&mut conn, "idle");
+    // Full of small items, which need the largest table and policy, and read in part.
+    fill(&mut conn, "small", 10, 2_500_000);
+    assert!(conn.stat("evictions") > 10_000);
+    count_kept(&mut conn, "small", 500_000);
+    fill(&mut conn, "small", 10, 500_000);
+    accounted(&mut conn, "small items");
+    // Pages that change hands, and clients: idle ones, and some in the middle of a value.
+    fill(&mut conn, "large", 100_000, 2000);
+    let mut clients: Vec<Conn> = (0..400).map(|_| server.connect()).collect();
+    for client in &mut clients[..100] {
+        client.send(b"set half 0 0 60000\r\n");
+        client.send(vec![b'v'; 30_000]);
+    }
+    accounted(&mut conn, "large items and clients");
+}
+
 #[test]
 fn without_evictions_a_full_cache_says_so_and_keeps_what_it_has() {
     let server = Server::start(&["-m", "16", "-M"]);

@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use support::packet::{count, op::*, packet, store};
 use support::{
     Conn, PATIENCE, Server, Vector, both, escape, is_ketch, newer, run_vectors, wait_until,
 };
@@ -664,6 +665,49 @@ fn detail_with_a_delimiter_of_its_own() {
             settings["detail_enabled"].as_str()
         ),
         ("/", "yes")
+    );
+}
+
+/// Every command that reads, stores or deletes by key counts for the prefix, whatever it is written in.
+#[test]
+fn detail_counts_both_protocols() {
+    let server = Server::start(&["-D", "/"]);
+    let (mut text, mut binary) = (server.connect(), server.connect());
+    text.round(
+        "set a/1 0 0 1\r\n1\r\nget a/1\r\n",
+        "STORED\r\nVALUE a/1 0 1\r\n1\r\nEND\r\n",
+    );
+    text.round("gat 0 a/1 a/2\r\n", "VALUE a/1 0 1\r\n1\r\nEND\r\n");
+    text.round("touch a/1 0\r\nincr a/1 1\r\n", "TOUCHED\r\n2\r\n");
+    text.round("delete a/1\r\ndelete a/1\r\n", "DELETED\r\nNOT_FOUND\r\n");
+    let requests = [
+        store(SET, "b/1", "1"),
+        packet(GET, "b/1", ""),
+        packet(GAT, "b/1", "").numbers(&[0]),
+        packet(GAT, "b/2", "").numbers(&[0]),
+        packet(TOUCH, "b/1", "").numbers(&[0]),
+        count(INCR, "b/1", 1, 0, 0),
+        packet(APPEND, "b/1", "1"),
+        packet(DELETE, "b/1", ""),
+        packet(DELETE, "b/1", ""),
+    ];
+    for request in &requests {
+        binary.ask_packet(request);
+    }
+    let mut dump = binary.ask_packet(&packet(STAT, "detail dump", ""));
+    assert_eq!(dump.key, b"detailed");
+    binary.expect_packet();
+    dump.value.truncate(dump.value.len() - "END\r\n".len());
+    let text = String::from_utf8(dump.value).expect("plain text");
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    // memcached takes a binary touch for a read, a text one not.
+    assert_eq!(
+        lines,
+        [
+            "PREFIX a get 3 hit 2 set 1 del 2",
+            "PREFIX b get 4 hit 3 set 2 del 2"
+        ]
     );
 }
 

@@ -514,24 +514,38 @@ fn without_tls_there_is_nothing_to_refresh() {
     assert!(!conn.stats("").contains_key("ssl_handshake_errors"));
 }
 
-#[test]
-fn clients_that_never_end_their_handshake_hold_nobody_up() {
-    let setup = Setup::start_with("", &["-o", "idle_timeout=2"]);
-    let before = setup.server.rss_kb();
+/// Clients that begin a handshake and stop: silent ones, half a hello, a hello whose answer is never read, and a record
+/// that never ends.
+fn stopped(setup: &Setup, count: usize) -> Vec<TcpStream> {
     let mut hello = Vec::new();
     tls::client(&setup.authority.client(BOTH, None))
         .write_tls(&mut hello)
         .unwrap();
-    // Silent ones, half a hello, a hello whose answer is never read, and a record that never ends.
     let endless = [&b"\x16\x03\x01\x40\x00\x01\x00\xff\xff"[..], &[0; 8000]].concat();
     let openings = [&hello[..0], &hello[..hello.len() / 2], &hello, &endless];
-    let mut stopped: Vec<_> = (0..200)
+    (0..count)
         .map(|i| {
             let mut socket = socket(setup.port());
             socket.write_all(openings[i % openings.len()]).unwrap();
             socket
         })
-        .collect();
+        .collect()
+}
+
+/// Reads until the server closes.
+#[track_caller]
+fn is_closed(socket: &mut TcpStream) {
+    match io::copy(socket, &mut io::sink()) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    }
+}
+
+#[test]
+fn clients_that_never_end_their_handshake_hold_nobody_up() {
+    let setup = Setup::start_with("", &["-o", "idle_timeout=2"]);
+    let before = setup.server.rss_kb();
+    let mut stopped = stopped(&setup, 200);
     let mut conn = setup.connect();
     for i in 0..100 {
         assert_eq!(conn.set(&format!("k{i}"), b"value"), "STORED");
@@ -540,12 +554,94 @@ fn clients_that_never_end_their_handshake_hold_nobody_up() {
     assert!(grown < 200 * 64, "{grown} KB for 200 of them");
     // They are idle like others.
     for socket in &mut stopped {
-        match io::copy(socket, &mut io::sink()) {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
-        }
+        is_closed(socket);
     }
     assert!(setup.stat("idle_kicks") >= 200);
+}
+
+/// A handshake has a minute, whatever `idle_timeout` says, and however busy the client seems.
+#[test]
+fn a_handshake_has_its_time() {
+    let setup = Setup::start_with("", &["-o", "debugtime"]);
+    let mut clock = setup.plain();
+    let mut old = setup.connect();
+    old.expect_nothing();
+    let mut stopped = stopped(&setup, 40);
+    let mut hello = Vec::new();
+    tls::client(&setup.authority.client(BOTH, None))
+        .write_tls(&mut hello)
+        .unwrap();
+    let mut dribbles = socket(setup.port());
+    for byte in &hello[..50] {
+        dribbles.write_all(&[*byte]).unwrap();
+        // All of them have been accepted when the clock moves, and the one that the server was waited for with.
+        wait_until("all are there", PATIENCE, || {
+            clock.stat("curr_connections") == 44
+        });
+        clock.round("debugtime 1\r\n", "OK\r\n");
+    }
+    assert_eq!(clock.stat("ssl_handshake_errors"), 0);
+    let mut new = setup.connect();
+    clock.round("debugtime 12\r\n", "OK\r\n");
+    for socket in stopped.iter_mut().chain([&mut dribbles]) {
+        is_closed(socket);
+    }
+    wait_until("they are counted", PATIENCE, || {
+        clock.stat("ssl_handshake_errors") == 42
+    });
+    // Those whose handshake is over may be silent for as long as they like, with TLS or without.
+    clock.round("debugtime 1000\r\n", "OK\r\n");
+    new.expect_nothing();
+    old.expect_nothing();
+    assert_eq!(clock.stat("curr_connections"), 3);
+}
+
+#[test]
+fn idle_is_the_same_with_tls() {
+    let setup = Setup::start_with("", &["-o", "idle_timeout=1"]);
+    let mut idle = setup.connect();
+    idle.expect_nothing();
+    let mut works = setup.connect();
+    works.send("set a 0 0 10\r\n01234");
+    let mut busy = setup.connect();
+    // Two: there is the one that the server was waited for with.
+    wait_until("the idle ones are gone", PATIENCE, || {
+        busy.expect_nothing();
+        busy.stat("idle_kicks") == 2
+    });
+    idle.closed();
+    let uptime = busy.stat("uptime");
+    wait_until("time goes on", PATIENCE, || {
+        busy.stat("uptime") > uptime + 2
+    });
+    works.round("56789\r\n", "STORED\r\n");
+    assert_eq!(busy.stat("idle_kicks"), 2);
+}
+
+/// Who is hung up on with much to say still hears the answer, and who is not let in hears why.
+#[test]
+fn the_last_words_arrive() {
+    let setup = Setup::start("");
+    for round in 0..20 {
+        let mut conn = setup.connect();
+        conn.note = format!("round {round}");
+        let request = [&b"mn\r\nGET / HTTP/1.1\r\n"[..], &[b'j'; 300_000]].concat();
+        conn.send(request);
+        conn.expect("MN\r\n");
+        conn.ended();
+        // Plain text is answered with an alert: unexpected message, or a failed handshake.
+        let mut text = plain(setup.port());
+        text.send(vec![b'g'; 300_000]);
+        let alert = text.read_to_end();
+        assert_eq!(
+            (alert.len(), &alert[..2]),
+            (7, &b"\x15\x03"[..]),
+            "{alert:?}"
+        );
+    }
+    wait_until("the places are free", PATIENCE, || {
+        setup.stat("curr_connections") <= 2
+    });
 }
 
 #[test]

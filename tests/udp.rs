@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::packet::{count, op::*, packet, store};
 use support::udp::{DATA, FRAME, UdpClient, connect_tcp_from, framed};
 use support::{PATIENCE, Rng, Server, escape, is_ketch, wait_until};
 
@@ -66,6 +67,90 @@ fn text_and_meta_commands_are_answered() {
         udp.expect_nothing();
     }
     tcp.round("get a\r\n", "VALUE a 0 1\r\nz\r\nEND\r\n");
+}
+
+/// What a datagram's first byte says holds for the whole of it.
+#[test]
+fn binary_packets_are_answered() {
+    let server = start(&[]);
+    let (mut udp, mut tcp) = (UdpClient::connect(&server), server.connect());
+    let mut reply = |request: &[u8]| {
+        let data = udp.ask(request);
+        assert_eq!((data[0], data[1]), (0x81, request[1]), "{}", escape(&data));
+        (data[7], data[24..].to_vec())
+    };
+    let set = store(SET, "a", "value").bytes();
+    assert_eq!(reply(&set), (0, vec![]));
+    let get = packet(GETK, "a", "").bytes();
+    assert_eq!(reply(&get), (0, b"\0\0\0\x07avalue".to_vec()));
+    assert_eq!(
+        reply(&packet(GET, "b", "").bytes()),
+        (1, b"Not found".to_vec())
+    );
+    assert_eq!(
+        reply(&count(INCR, "n", 1, 5, 0).bytes()),
+        (0, 5_u64.to_be_bytes().to_vec())
+    );
+    assert_eq!(reply(&packet(0x99, "", "").bytes()).0, 0x81);
+    assert_eq!(reply(&packet(GET, "", "").bytes()).0, 4);
+    tcp.round("get a\r\n", "VALUE a 7 5\r\nvalue\r\nEND\r\n");
+    if !is_ketch() {
+        // memcached answers each packet of a datagram in a message of its own, quiet ones too, and waits for what is cut.
+        return;
+    }
+    udp.send(packet(GETQ, "b", "").bytes());
+    udp.expect_nothing();
+    let both = [
+        set.clone(),
+        packet(GETQ, "b", "").bytes(),
+        get.clone(),
+        packet(QUIT, "", "").bytes(),
+        get.clone(),
+    ];
+    let data = udp.ask(both.concat());
+    assert_eq!(data.len(), 24 + (24 + 10) + 24, "{}", escape(&data));
+    // Cut in the header: nobody to answer. Behind it: refused, and nothing stored.
+    let cut = store(SET, "cut", "value").bytes();
+    for len in [1, 23] {
+        udp.send(&cut[..len]);
+        udp.expect_nothing();
+    }
+    for len in [24, 30, 35, 36, cut.len() - 1] {
+        let data = udp.ask(&cut[..len]);
+        assert_eq!((data[1], data[7]), (SET, 4), "{}", escape(&data));
+    }
+    tcp.round("get cut\r\n", "END\r\n");
+    // Larger than a reply may be: in the words of the protocol that asked.
+    assert_eq!(tcp.set("large", &value_of(70_000)), "STORED");
+    let data = udp.ask(packet(GET, "large", "").opaque(5).bytes());
+    assert_eq!(
+        (data[1], data[7], data[15]),
+        (GET, 3, 5),
+        "{}",
+        escape(&data)
+    );
+    let mut stranger = UdpClient::connect_from(STRANGER, &server);
+    assert_eq!(tcp.set("small", &value_of(200)), "STORED");
+    let data = stranger.ask(packet(GET, "small", "").bytes());
+    assert_eq!((data[1], data[7]), (GET, 3), "{}", escape(&data));
+}
+
+#[test]
+fn a_listener_speaks_what_it_is_told_over_udp_too() {
+    if !is_ketch() {
+        // memcached looks at the first byte here, whatever -B says.
+        return;
+    }
+    let noop = packet(NOOP, "", "").bytes();
+    let server = start(&["-B", "ascii"]);
+    let mut udp = UdpClient::connect(&server);
+    let get = packet(GETQ, "", "").bytes();
+    assert_eq!(udp.ask([&get[..], b"\r\n"].concat()), b"ERROR\r\n");
+    let server = start(&["-B", "binary"]);
+    let mut udp = UdpClient::connect(&server);
+    udp.send("version\r\nversion\r\nversion\r\n");
+    let id = udp.send(&noop);
+    assert_eq!(udp.receive().0, id);
 }
 
 #[test]
@@ -320,6 +405,7 @@ fn no_reply_is_answered() {
         b" get a\r\n",
         b"\0",
         b"\x80\0\0\0",
+        b"\x81\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
         b"GET / HTTP/1.0\r\n\r\n",
     ] {
         udp.send(data);

@@ -123,14 +123,10 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     let Some(header) = buf.first_chunk::<HEADER_LEN>() else {
         return Parsed::Incomplete;
     };
-    let (opcode, quiet) = loud(header[1]);
+    let opcode = loud(header[1]).0;
     let (key_len, extras_len) = (usize::from(u16_at(header, 2)), usize::from(header[4]));
     let body_len = u32_at(header, 8);
-    let head = BinaryHead {
-        opcode: header[1],
-        quiet,
-        opaque: u32_at(header, 12),
-    };
+    let head = head_in(header);
     // Both lengths together are far below what overflows.
     let Some(value_len) = body_len.checked_sub((key_len + extras_len) as u32) else {
         return refused(head, Status::UnknownCommand, Skip::All);
@@ -160,6 +156,21 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     Parsed::Complete {
         request: packet.request(),
         consumed,
+    }
+}
+
+/// What a reply to the packet at the start of `buf` repeats of it, if its header is there.
+pub fn head(buf: &[u8]) -> Option<BinaryHead> {
+    let header = buf.first_chunk::<HEADER_LEN>()?;
+    (header[0] == MAGIC_REQUEST).then(|| head_in(header))
+}
+
+#[inline]
+fn head_in(header: &[u8; HEADER_LEN]) -> BinaryHead {
+    BinaryHead {
+        opcode: header[1],
+        quiet: loud(header[1]).1,
+        opaque: u32_at(header, 12),
     }
 }
 

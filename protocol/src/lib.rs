@@ -237,6 +237,20 @@ pub struct Get<'b> {
 pub struct Keys<'b>(pub &'b [u8]);
 
 impl<'b> Keys<'b> {
+    /// True if there is exactly one key, and nothing around it.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        !self.0.is_empty() && memchr::memchr(b' ', self.0).is_none()
+    }
+
+    /// The key that begins at or behind `at`, and where it ends.
+    #[inline]
+    pub fn next_from(&self, at: usize) -> Option<(&'b [u8], usize)> {
+        let mut words = Words::new(&self.0[at..]);
+        let key = words.next_key()?;
+        Some((key, self.0.len() - words.rest().len()))
+    }
+
     /// The keys in order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {

@@ -198,6 +198,13 @@ fn preparse<'b>(
     if key.len() > KEY_LEN_MAX && !fits_decoded(key, text) {
         return Err(ErrorLine::BadFormat);
     }
+    if let Some(flags) = bare_flags(text) {
+        let key = Key {
+            text: key,
+            base64: false,
+        };
+        return Ok((key, flags));
+    }
     // Every word takes a byte at least, so that most requests need no count.
     let words_left = META_TOKENS_MAX - words_before;
     if text.len() > words_left && Words::new(text).nth(words_left).is_some() {
@@ -259,6 +266,43 @@ fn preparse<'b>(
         )),
         Some(error) => Err(error),
     }
+}
+
+/// What most requests say, read in one go: letters that need no token and no check, single spaces between them. `None` if
+/// there is anything else.
+#[inline]
+fn bare_flags(text: &[u8]) -> Option<Flags> {
+    const BARE: u64 = bit(b'c')
+        | bit(b'f')
+        | bit(b'h')
+        | bit(b'k')
+        | bit(b'l')
+        | bit(b'q')
+        | bit(b's')
+        | bit(b't')
+        | bit(b'u')
+        | bit(b'v');
+    const fn bit(letter: u8) -> u64 {
+        1 << (letter - 64)
+    }
+    let mut seen = 0;
+    let mut at = 0;
+    while at < text.len() {
+        let letter = text[at];
+        let bit = 1u64 << (letter & 63);
+        let ended = text.get(at + 1).is_none_or(|&next| next == b' ');
+        if !letter.is_ascii_lowercase() || bit & BARE & !seen == 0 || !ended {
+            return None;
+        }
+        seen |= bit;
+        at += 2;
+    }
+    Some(Flags {
+        want_value: seen & bit(b'v') != 0,
+        quiet: seen & bit(b'q') != 0,
+        no_bump: seen & bit(b'u') != 0,
+        ..Flags::default()
+    })
 }
 
 impl Flags {

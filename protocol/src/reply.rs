@@ -44,7 +44,11 @@ pub fn value_head(
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
     out.push(b' ');
-    number(out, client_flags);
+    // Nearly always one digit.
+    match client_flags {
+        0..10 => out.push(b'0' + client_flags as u8),
+        _ => number(out, client_flags),
+    }
     out.push(b' ');
     number(out, value_len);
     if let Some(cas_unique) = cas_unique {

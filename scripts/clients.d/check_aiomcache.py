@@ -8,6 +8,7 @@ from support import (
     LONGEST_KEY,
     MANY,
     PORT,
+    TLS,
     TOO_LARGE,
     TOO_LONG_KEY,
     holds,
@@ -17,6 +18,9 @@ from support import (
 
 import aiomcache
 from aiomcache.exceptions import ClientException, ValidationException
+
+
+CONN_ARGS = {"ssl": TLS} if TLS else None
 
 
 async def refused(error, call, word):
@@ -39,7 +43,7 @@ async def from_flags(value, flags):
 
 
 async def checks():
-    mc = aiomcache.Client(HOST, PORT, pool_size=4)
+    mc = aiomcache.Client(HOST, PORT, pool_size=4, conn_args=CONN_ARGS)
 
     # Storing and reading many, over several sockets at a time.
     keys = [b"many:%d" % i for i in range(MANY)]
@@ -122,7 +126,7 @@ async def checks():
 
     # Flags.
     typed = aiomcache.FlagClient(
-        HOST, PORT, set_flag_handler=to_flags, get_flag_handler=from_flags
+        HOST, PORT, set_flag_handler=to_flags, get_flag_handler=from_flags, conn_args=CONN_ARGS
     )
     same(await typed.set(b"flags", 7), True)
     same(await typed.get(b"flags"), 7)

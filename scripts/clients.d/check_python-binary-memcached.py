@@ -6,6 +6,7 @@ from support import (
     LONGEST_KEY,
     MANY,
     PORT,
+    TLS,
     TOO_LARGE,
     TOO_LONG_KEY,
     holds,
@@ -19,7 +20,7 @@ import bmemcached
 from bmemcached.exceptions import MemcachedException
 
 # With compression, no value would be too large.
-mc = bmemcached.Client((f"{HOST}:{PORT}",), compression=None, socket_timeout=10)
+mc = bmemcached.Client((f"{HOST}:{PORT}",), compression=None, socket_timeout=10, tls_context=TLS)
 
 # Storing and reading many: quiet sets, and quiet gets with their keys behind one another.
 many = {f"many:{i}": f"value {i}" for i in range(MANY)}

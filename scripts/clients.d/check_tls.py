@@ -1,17 +1,14 @@
 """pymemcache over TLS: a context of Python's own ssl module, which is OpenSSL, against the server's."""
 
 import ssl
-import sys
 
-from support import HOST, LARGE, MANY, PORT, holds, passed, raises, same, until
+from support import HOST, LARGE, MANY, PORT, ROOT, TLS, holds, passed, raises, same, until
 
 from pymemcache.client.base import Client, PooledClient
 from pymemcache.exceptions import MemcacheUnexpectedCloseError
 
-context = ssl.create_default_context(cafile=sys.argv[2])
 
-
-def client(of=Client, tls=context, name="localhost", **options):
+def client(of=Client, tls=TLS, name="localhost", **options):
     # The server's certificate is for this name; the client checks it.
     return of((name, PORT), timeout=10, connect_timeout=10, default_noreply=False, tls_context=tls, **options)
 
@@ -40,7 +37,7 @@ for i in range(MANY):
     same(pool.get(f"pool:{i}"), b"x" * i)
 
 for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-    one = ssl.create_default_context(cafile=sys.argv[2])
+    one = ssl.create_default_context(cafile=ROOT)
     one.minimum_version = one.maximum_version = version
     same(client(tls=one).get("many:1"), b"value 1", version.name)
 

@@ -8,11 +8,16 @@ ends the run with a traceback that names the line.
 import importlib.metadata
 import os
 import random
+import ssl
 import sys
 import time
 
 HOST = "127.0.0.1"
 PORT = int(sys.argv[1])
+
+# With the root of the server's certificate the check runs through TLS.
+ROOT = sys.argv[2] if len(sys.argv) > 2 else None
+TLS = ssl.create_default_context(cafile=ROOT) if ROOT else None
 
 # Values below and above the item limit of 1 MB. Random, so that no client can compress them and
 # a byte that moved is noticed; from a fixed seed, so that every run sends the same.
@@ -71,7 +76,8 @@ def until(what, probe, deadline_s=10.0):
 
 
 def passed(package, how=""):
-    print(f"ok {package} {importlib.metadata.version(package)}{how} ({_count} checks)")
+    through = ", TLS" if TLS else ""
+    print(f"ok {package} {importlib.metadata.version(package)}{how}{through} ({_count} checks)")
     sys.stdout.flush()
     # Clients with threads of their own must not hold the exit up.
     os._exit(0)

@@ -11,19 +11,30 @@
 //!     of the granule, at least `HEADER_BYTES` and at most a page.
 //! C2. `small[i]` is the first class of at least `8 * i` bytes, `large[i]` of at least `1024 * i`;
 //!     0 where no class is large enough.
+//! C3. `serving[c]` is the first open class that is at least `c`. The largest class is always open.
 //!
-//! Costs: a lookup is one load below 8 KB; above, one load and a step for each class that begins
-//! within the same KB, which the usual growth factors keep at one or two.
+//! With [`Sizes::Adaptive`] there are far more classes than are good to use at once: each class that
+//! holds anything has a page that is half empty on the mean. So only some are open, and what would
+//! go to a closed one goes to the next larger that is not. Which to open, those tell who see what
+//! lies in the chunks.
+//!
+//! Costs: a lookup is two loads below 8 KB; above, a step more for each class that begins within the
+//! same KB, which the usual growth factors keep at one or two.
 
 use std::io;
 use std::num::NonZeroU8;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::{HEADER_BYTES, PAGE_BYTES_MAX};
 
 /// The length of an array indexed by class, the unused index 0 included.
-pub const CLASSES_MAX: usize = 64;
+pub const CLASSES_MAX: usize = 256;
 
-/// The name of a slab class: 1 to 63, smallest chunks first.
+/// The most classes that an operator may ask for, as in memcached.
+const GIVEN_MAX: usize = 63;
+
+/// The name of a slab class: 1 to 255, smallest chunks first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClassId(NonZeroU8);
 
@@ -31,12 +42,10 @@ impl ClassId {
     /// The class of that number, if a class can have it.
     #[inline]
     pub fn new(number: u8) -> Option<Self> {
-        NonZeroU8::new(number)
-            .filter(|number| usize::from(number.get()) < CLASSES_MAX)
-            .map(Self)
+        NonZeroU8::new(number).map(Self)
     }
 
-    /// The number, 1 to 63.
+    /// The number, 1 to 255.
     #[inline]
     pub fn get(self) -> u8 {
         self.0.get()
@@ -52,12 +61,21 @@ impl ClassId {
 /// How the chunk sizes are chosen. All sizes are in bytes, and rounded up to the granule.
 #[derive(Clone, Debug)]
 pub enum Sizes {
-    /// From `chunk_min` on, each class larger by `growth_factor`. When 63 classes do not get there
-    /// the last gap is a wide one.
+    /// From `chunk_min` on, each class larger by `growth_factor`. When [`GIVEN_MAX`] classes do not
+    /// get there the last gap is a wide one.
     Growth {
         /// The smallest chunk.
         chunk_min: usize,
         /// The ratio of neighbours; above 1.
+        growth_factor: f64,
+        /// The largest chunk; at most a page.
+        chunk_max: usize,
+    },
+    /// From `chunk_min` on in steps of a few percent; open at first are classes that are each larger by `growth_factor` at least, and the powers of two, of which chains are made.
+    Adaptive {
+        /// The smallest chunk.
+        chunk_min: usize,
+        /// The least ratio of neighbours among the classes open at first; above 1.
         growth_factor: f64,
         /// The largest chunk; at most a page.
         chunk_max: usize,
@@ -80,14 +98,21 @@ impl Sizes {
                 growth_factor,
                 chunk_max,
             } => {
-                if growth_factor.is_nan() || growth_factor <= 1.0 {
-                    return Err(invalid("the growth factor must be above 1"));
-                }
+                check_factor(growth_factor)?;
                 let chunk_max = chunk_max.next_multiple_of(granule);
                 (
                     grow(chunk_min, growth_factor, chunk_max, granule, page_bytes),
                     chunk_max,
                 )
+            }
+            Sizes::Adaptive {
+                chunk_min,
+                growth_factor,
+                chunk_max,
+            } => {
+                check_factor(growth_factor)?;
+                let chunk_max = chunk_max.next_multiple_of(granule);
+                (fine(chunk_min, chunk_max, granule, page_bytes), chunk_max)
             }
             Sizes::List {
                 ref sizes,
@@ -113,11 +138,45 @@ impl Sizes {
         if !sizes.is_sorted_by(|a, b| a < b) {
             return Err(invalid("chunk sizes must grow from class to class"));
         }
-        if sizes.len() >= CLASSES_MAX {
+        if sizes.len() > self.count_max() {
             return Err(invalid("there can be no more than 63 slab classes"));
         }
         Ok(sizes)
     }
+
+    fn count_max(&self) -> usize {
+        match self {
+            Sizes::Adaptive { .. } => CLASSES_MAX - 1,
+            Sizes::Growth { .. } | Sizes::List { .. } => GIVEN_MAX,
+        }
+    }
+
+    /// Which of the classes of these `sizes` are open at first.
+    fn open(&self, sizes: &[usize]) -> Vec<bool> {
+        let Sizes::Adaptive { growth_factor, .. } = *self else {
+            return vec![true; sizes.len()];
+        };
+        let mut last = 0;
+        let mut open: Vec<bool> = sizes
+            .iter()
+            .map(|&size| {
+                let opens = size.is_power_of_two() || size as f64 >= last as f64 * growth_factor;
+                if opens {
+                    last = size;
+                }
+                opens
+            })
+            .collect();
+        *open.last_mut().expect("there is at least one class") = true;
+        open
+    }
+}
+
+fn check_factor(factor: f64) -> io::Result<()> {
+    if factor.is_nan() || factor <= 1.0 {
+        return Err(invalid("the growth factor must be above 1"));
+    }
+    Ok(())
 }
 
 fn invalid(reason: &'static str) -> io::Error {
@@ -135,7 +194,7 @@ fn grow(
     let mut sizes = Vec::new();
     let mut size = chunk_min.max(HEADER_BYTES).next_multiple_of(granule);
     // Stop where the next class would be the last one anyway, and leave room for that one.
-    while size as f64 * factor <= chunk_max as f64 && sizes.len() < CLASSES_MAX - 2 {
+    while size as f64 * factor <= chunk_max as f64 && sizes.len() < GIVEN_MAX - 1 {
         let fitted = fit_to_page(size, granule, page_bytes);
         if fitted >= chunk_max {
             break;
@@ -143,6 +202,36 @@ fn grow(
         sizes.push(fitted);
         let next = (fitted as f64 * factor) as usize;
         size = next.next_multiple_of(granule).max(fitted + granule);
+    }
+    sizes.push(chunk_max);
+    sizes
+}
+
+/// All the sizes that may be worth a class, `chunk_min` to `chunk_max`: every granule up to 1 KB, then 32 to the
+/// octave up to 4 KB, 16 up to 8 KB, 8 above; and from a sixteenth of a page on, the even parts of it.
+fn fine(chunk_min: usize, chunk_max: usize, granule: usize, page_bytes: usize) -> Vec<usize> {
+    let step = |size: usize| {
+        let octave = 1 << size.ilog2();
+        let step = match octave {
+            0..1024 => 8,
+            1024..4096 => octave / 32,
+            4096..8192 => octave / 16,
+            _ => octave / 8,
+        };
+        step.max(granule)
+    };
+    let mut sizes = Vec::new();
+    let mut size = chunk_min.max(HEADER_BYTES).next_multiple_of(granule);
+    while size < chunk_max && size <= page_bytes / 16 {
+        sizes.push(size);
+        let step = step(size);
+        size = (size + 1).next_multiple_of(step);
+    }
+    for parts in (1..16).rev() {
+        let part = page_bytes / parts / granule * granule;
+        if part >= size && part < chunk_max {
+            sizes.push(part);
+        }
     }
     sizes.push(chunk_max);
     sizes
@@ -167,6 +256,9 @@ pub(crate) struct ClassTable {
     sizes: Vec<u32>,
     small: Box<[u8; SMALL_MAX / 8 + 1]>,
     large: Box<[u8; PAGE_BYTES_MAX / 1024 + 1]>,
+    serving: Box<[AtomicU8; CLASSES_MAX]>,
+    /// By class; what `serving` is made from.
+    open: Mutex<Vec<bool>>,
 }
 
 impl ClassTable {
@@ -182,19 +274,55 @@ impl ClassTable {
         };
         let small = Box::new(std::array::from_fn(|i| first_of(8 * i)));
         let large = Box::new(std::array::from_fn(|i| first_of(1024 * i)));
+        let open = std::iter::once(false).chain(sizes.open(&resolved));
+        let open = Mutex::new(open.collect());
         let sizes = std::iter::once(0)
             .chain(resolved.iter().map(|&size| size as u32))
             .collect();
-        Ok(Self {
+        let table = Self {
             sizes,
             small,
             large,
-        })
+            serving: Box::new(std::array::from_fn(|_| AtomicU8::new(0))),
+            open,
+        };
+        table.set_open(table.largest(), true);
+        Ok(table)
     }
 
-    /// The smallest class whose chunks hold `bytes`.
+    /// The smallest open class whose chunks hold `bytes`.
     #[inline]
     pub(crate) fn class_for(&self, bytes: usize) -> Option<ClassId> {
+        self.serving(self.exact_class_for(bytes)?)
+    }
+
+    /// The smallest open class that is at least `class`.
+    #[inline]
+    fn serving(&self, class: ClassId) -> Option<ClassId> {
+        ClassId::new(self.serving[class.index()].load(Relaxed))
+    }
+
+    /// True if `class` is open.
+    pub(crate) fn is_open(&self, class: ClassId) -> bool {
+        self.serving(class) == Some(class)
+    }
+
+    /// Opens or closes a class; the largest stays open.
+    pub(crate) fn set_open(&self, class: ClassId, is_open: bool) {
+        let mut open = self.open.lock().expect("nobody panics with this lock");
+        open[class.index()] = is_open || class == self.largest();
+        let mut serving = 0;
+        for class in (1..open.len()).rev() {
+            if open[class] {
+                serving = class as u8;
+            }
+            self.serving[class].store(serving, Relaxed);
+        }
+    }
+
+    /// The smallest class, open or not, whose chunks hold `bytes`.
+    #[inline]
+    pub(crate) fn exact_class_for(&self, bytes: usize) -> Option<ClassId> {
         if bytes <= SMALL_MAX {
             return ClassId::new(self.small[bytes.div_ceil(8)]);
         }
@@ -218,7 +346,7 @@ impl ClassTable {
 
     /// All classes, smallest chunks first.
     pub(crate) fn classes(&self) -> impl DoubleEndedIterator<Item = ClassId> + use<> {
-        (1..self.sizes.len() as u8).filter_map(ClassId::new)
+        (1..self.sizes.len()).filter_map(|class| ClassId::new(class as u8))
     }
 
     /// The class of the largest chunks.
@@ -249,7 +377,7 @@ mod tests {
                 .all(|&size| (size as usize).is_multiple_of(granule)),
             "{all:?}"
         );
-        assert!(all[0] as usize >= HEADER_BYTES && all.len() < CLASSES_MAX);
+        assert!(all[0] as usize >= HEADER_BYTES && all.len() <= sizes.count_max());
         assert_eq!(*all.last().unwrap() as usize, chunk_max);
         assert_eq!(table.largest().index(), all.len());
         assert_eq!(table.classes().count(), all.len());
@@ -258,7 +386,7 @@ mod tests {
             while (all[naive] as usize) < bytes {
                 naive += 1;
             }
-            let class = table.class_for(bytes).unwrap();
+            let class = table.exact_class_for(bytes).unwrap();
             assert_eq!(class.index(), naive + 1, "{bytes} bytes in {all:?}");
             assert!(table.chunk_bytes(class) >= bytes);
         }

@@ -455,10 +455,25 @@ impl SlabAllocator {
 
     // --- what there is ---
 
-    /// The smallest class whose chunks hold `bytes`; `None` above the largest chunk.
+    /// The smallest open class whose chunks hold `bytes`; `None` above the largest chunk.
     #[inline]
     pub fn class_for(&self, bytes: usize) -> Option<ClassId> {
         self.table.class_for(bytes)
+    }
+
+    /// The smallest class whose chunks hold `bytes`, open or not; `None` above the largest chunk.
+    pub fn exact_class_for(&self, bytes: usize) -> Option<ClassId> {
+        self.table.exact_class_for(bytes)
+    }
+
+    /// True if [`Self::class_for`] names this class.
+    pub fn is_open(&self, class: ClassId) -> bool {
+        self.table.is_open(class)
+    }
+
+    /// Opens or closes a class for [`Self::class_for`]; what it holds stays, and the largest stays open.
+    pub fn set_open(&self, class: ClassId, is_open: bool) {
+        self.table.set_open(class, is_open);
     }
 
     /// The size of the chunks of a class, in bytes. Panics when there is no such class.

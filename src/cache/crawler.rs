@@ -7,9 +7,9 @@
 //!     class meanwhile holds no linked item of the old one).
 //! W2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::MutexGuard;
 
-use slab_alloc::{ChunkHandle, ClassId};
+use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId};
 
 use super::item::state;
 use super::store::{Cache, ItemView, Lookup};
@@ -17,23 +17,39 @@ use crate::clock::RelTime;
 
 /// A set of classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClassMask(u64);
+pub struct ClassMask([u64; CLASSES_MAX / 64]);
 
 impl ClassMask {
     /// Every class.
-    pub const ALL: ClassMask = ClassMask(u64::MAX);
+    pub const ALL: ClassMask = ClassMask([u64::MAX; CLASSES_MAX / 64]);
     /// No class.
-    pub const NONE: ClassMask = ClassMask(0);
+    pub const NONE: ClassMask = ClassMask([0; CLASSES_MAX / 64]);
 
     /// This set and `class`.
     #[must_use]
-    pub fn with(self, class: ClassId) -> Self {
-        ClassMask(self.0 | 1 << class.get())
+    pub fn with(mut self, class: ClassId) -> Self {
+        self.0[class.index() / 64] |= 1 << (class.index() % 64);
+        self
     }
 
     /// True if `class` is in it.
-    pub fn has(self, class: ClassId) -> bool {
-        self.0 & 1 << class.get() != 0
+    pub fn has(&self, class: ClassId) -> bool {
+        self.0[class.index() / 64] & 1 << (class.index() % 64) != 0
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub fn or(mut self, other: ClassMask) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+}
+
+impl Default for ClassMask {
+    fn default() -> Self {
+        ClassMask::NONE
     }
 }
 
@@ -122,7 +138,7 @@ impl Cache {
         budget: usize,
         now: RelTime,
     ) -> Walk {
-        let mut checked = [0u64; slab_alloc::CLASSES_MAX];
+        let mut checked = [0u64; CLASSES_MAX];
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             checked[class.index()] += 1;
             if self.life(handle, now) != Lookup::Found {
@@ -141,11 +157,16 @@ impl Cache {
 
     /// Asks the maintainer to crawl these classes at once.
     pub fn request_crawl(&self, mask: ClassMask) {
-        self.crawl_wanted.fetch_or(mask.0, Relaxed);
+        let mut wanted = self.crawl_wanted();
+        *wanted = wanted.or(mask);
+    }
+
+    fn crawl_wanted(&self) -> MutexGuard<'_, ClassMask> {
+        self.crawl_wanted.lock().expect("nobody panics with it")
     }
 
     /// Takes the request.
     pub(super) fn take_crawl_request(&self) -> ClassMask {
-        ClassMask(self.crawl_wanted.swap(0, Relaxed))
+        std::mem::take(&mut self.crawl_wanted())
     }
 }

@@ -448,8 +448,12 @@ impl Items {
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
         let chained = self.value_pieces_chunks(handle).count() - 1;
-        let fixed = key_offset(self.state(handle)) + self.key_len(handle);
-        fixed + self.value_len(handle) + chained * HEADER_BYTES
+        self.bytes_in_one_chunk(handle) + chained * HEADER_BYTES
+    }
+
+    /// The bytes it would take to keep all of the item in one chunk.
+    pub fn bytes_in_one_chunk(&self, handle: ChunkHandle) -> usize {
+        key_offset(self.state(handle)) + self.key_len(handle) + self.value_len(handle)
     }
 
     fn value_pieces_chunks(&self, handle: ChunkHandle) -> impl Iterator<Item = ChunkHandle> {

@@ -17,6 +17,7 @@ use slab_alloc::ChunkHandle;
 use super::eviction::{Eviction, Policy, Sight};
 use super::item::{Items, state};
 use super::table::KeyHash;
+use super::turnover::Turnover;
 
 /// Steps of tidying when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
 const TIDY_STEPS: usize = 2;
@@ -86,6 +87,13 @@ pub struct LruCounters {
     pub moves_to_warm: u64,
     pub moves_within_lru: u64,
     pub direct_reclaims: u64,
+}
+
+impl LruCounters {
+    /// Items that were moved on when their turn to be evicted had come.
+    fn kept(&self) -> u64 {
+        self.moves_to_cold + self.moves_to_warm + self.moves_within_lru
+    }
 }
 
 /// The lists of one class, and what is counted on their way.
@@ -171,47 +179,6 @@ impl Segments {
     }
 }
 
-/// How often a key new to it comes to a class, in stores to the whole cache.
-#[derive(Debug, Default, Clone, Copy)]
-struct Arrivals {
-    /// The count of stores at the last one.
-    last: u64,
-    /// The mean of the stores from one to the next, times [`Arrivals::SCALE`], the latest counting most.
-    gap_scaled: u64,
-}
-
-impl Arrivals {
-    const SCALE: u64 = 256;
-    /// Arrivals over which the mean goes, about.
-    const SPAN: u64 = 256;
-    /// Longer gaps, in means, count as so long.
-    const GAP_MAX: u64 = 8;
-
-    fn note(&mut self, stores: u64) {
-        if self.last != 0 {
-            let gap = stores.saturating_sub(self.last).saturating_mul(Self::SCALE);
-            let mean = self.gap_scaled;
-            // One long pause must not be held against a class that is in use again.
-            let gap = if mean == 0 {
-                gap
-            } else {
-                gap.min(mean * Self::GAP_MAX)
-            };
-            self.gap_scaled = mean - mean / Self::SPAN + gap.div_ceil(Self::SPAN);
-        }
-        self.last = stores;
-    }
-
-    fn gap_scaled(&self, stores: u64) -> u64 {
-        if self.last == 0 {
-            return 0;
-        }
-        // Where nobody came for long, that is news.
-        let since = stores.saturating_sub(self.last).saturating_mul(Self::SCALE);
-        self.gap_scaled.max(since / 4)
-    }
-}
-
 /// A new item, to be linked.
 #[derive(Debug, Clone, Copy)]
 pub struct Newcomer {
@@ -234,7 +201,7 @@ pub struct ClassLru {
     pub segments: Segments,
     policy: Policy,
     eviction: Box<dyn Eviction>,
-    arrivals: Arrivals,
+    turnover: Turnover,
     /// Bytes the linked items asked for.
     pub requested_bytes: u64,
     /// Bytes of chunks evicted since the class last asked for a page: the evidence that it wants one.
@@ -249,7 +216,7 @@ impl Default for ClassLru {
             segments: Segments::default(),
             policy: Policy::default(),
             eviction: Policy::default().start(),
-            arrivals: Arrivals::default(),
+            turnover: Turnover::default(),
             requested_bytes: 0,
             evicted_bytes: 0,
             ask_after_bytes: 0,
@@ -273,7 +240,7 @@ impl ClassLru {
     /// Puts a new item at the head of the segment that the policy names. `stores` counts those to the whole cache.
     pub fn link(&mut self, items: &Items, new: Newcomer, stores: u64) {
         if new.arrives {
-            self.arrivals.note(stores);
+            self.turnover.step(1, self.segments.count(), stores);
         }
         let segment = if new.is_temporary {
             Segment::Temp
@@ -308,9 +275,13 @@ impl ClassLru {
         self.eviction.linked(items, handle);
     }
 
-    /// The item that should give way.
-    pub fn victim(&mut self, sight: &Sight<'_>) -> Option<ChunkHandle> {
-        self.eviction.victim(&mut self.segments, sight)
+    /// The item that should give way. `stores` counts those to the whole cache.
+    pub fn victim(&mut self, sight: &Sight<'_>, stores: u64) -> Option<ChunkHandle> {
+        let before = self.segments.counters.kept();
+        let victim = self.eviction.victim(&mut self.segments, sight);
+        let kept = self.segments.counters.kept() - before;
+        self.turnover.step(kept, self.segments.count(), stores);
+        victim
     }
 
     /// The victim could not be unlinked: another one, next time.
@@ -324,12 +295,18 @@ impl ClassLru {
         self.eviction.evicted(hash, from, self.segments.count());
     }
 
-    /// What an item of the class costs on average, from store to eviction: its bytes times how long it has them, in
-    /// stores to the whole cache, of which there were `stores`. See `reclaim`.
+    /// What an item of the class costs on average: its bytes times how long it keeps its place without being asked for,
+    /// in stores to the whole cache, of which there were `stores`. See `reclaim`.
     pub fn lease(&self, stores: u64) -> u64 {
-        // An item stays for as many arrivals as there are items, and items times their bytes are the class's bytes.
-        let gap = u128::from(self.arrivals.gap_scaled(stores));
-        u64::try_from(gap * u128::from(self.requested_bytes)).unwrap_or(u64::MAX)
+        let items = self.segments.count();
+        let round = u128::from(self.turnover.round(items, stores));
+        let mean = round * u128::from(self.requested_bytes) / items.max(1) as u128;
+        u64::try_from(mean).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes that the policy keeps beside the items.
+    pub fn policy_bytes(&self) -> usize {
+        self.eviction.bytes()
     }
 
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::crawler::{ClassMask, Walk, WalkCursor};
 use super::lru::{Balance, Segment};
+use super::sizing::Sizing;
 use super::store::Cache;
 use crate::clock::RelTime;
 
@@ -24,6 +25,7 @@ const LRU_SLICE: usize = 200;
 #[derive(Debug, Default)]
 pub struct Maintainer {
     pass: WalkCursor,
+    sizing: Sizing,
     automove_at: RelTime,
     evicted_before: Vec<u64>,
 }
@@ -37,6 +39,7 @@ impl Maintainer {
             cache.tend_lrus(now);
             cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
         }
+        self.sizing.step(cache);
         self.crawl(cache, now);
         if now != self.automove_at {
             self.automove_at = now;

@@ -14,11 +14,12 @@ use std::sync::{Mutex, MutexGuard};
 use crossbeam::utils::CachePadded;
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
 
+use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
-use super::reclaim::PageMoves;
+use super::page_moves::PageMoves;
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
 
@@ -141,13 +142,14 @@ pub struct Cache {
     pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
-    pub(super) cas: CasSource,
+    /// Written by every store, so that it must not lie beside what every read looks at.
+    pub(super) cas: CachePadded<CasSource>,
     /// The knobs.
     pub tuning: Tuning,
     /// Counts of the whole store.
     pub counters: CacheCounters,
     /// Classes a client asked to be crawled (`lru_crawler crawl`).
-    pub(super) crawl_wanted: AtomicU64,
+    pub(super) crawl_wanted: Mutex<ClassMask>,
 }
 
 /// What an entry found.
@@ -186,14 +188,19 @@ impl Cache {
         let buckets_log2 = config.hash_power.saturating_sub(2);
         Ok(Cache {
             items: Items::new(slabs, config.use_cas, config.item_bytes_max),
-            table: Table::new(stripe_bits, buckets_log2, config.hash_expand)?,
+            table: Table::new(
+                stripe_bits,
+                buckets_log2,
+                config.hash_expand,
+                config.slabs.limit_bytes,
+            )?,
             lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
             flush: FlushMark::default(),
             moves: PageMoves::default(),
-            cas: CasSource::default(),
+            cas: CachePadded::default(),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
-            crawl_wanted: AtomicU64::new(0),
+            crawl_wanted: Mutex::default(),
         })
     }
 
@@ -421,6 +428,17 @@ impl Cache {
             .slabs()
             .classes()
             .any(|known| known.get() == class)
+    }
+
+    /// Bytes of item memory that were ever written to, and so are resident.
+    pub fn arena_bytes(&self) -> usize {
+        self.items.slabs().arena_bytes_touched()
+    }
+
+    /// Bytes that the eviction policy keeps beside the items.
+    pub fn policy_bytes(&self) -> usize {
+        let classes = self.items.slabs().classes();
+        classes.map(|class| self.lru(class).policy_bytes()).sum()
     }
 
     /// Free pages: touched before, now of no class.

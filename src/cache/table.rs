@@ -1,26 +1,30 @@
 //! The hash table: from a key's hash to the handle of its item.
 //!
 //! ```text
-//!  hash (32 bits):   | ..        bucket within the stripe        .. | stripe |
+//!  hash (32 bits):   |      tag (16)      | ..                      |
+//!                    | ..        bucket within the stripe  | stripe |
 //!
 //!  stripe s: lock, level, split     its buckets are s, s + S, s + 2S, ..  (S stripes)
 //!
-//!  bucket (one cache line):  | slot 0 | slot 1 | .. | slot 6 | overflow |
-//!                              hash:32, handle:32              index of a further bucket, or 0
+//!  bucket (one cache line):  | 10 tags of 16 bits | next | 10 handles of 32 bits |
+//!  piece (half a line):      |  4 tags |     -    | next |  4 handles            |
+//!                                                   a further piece of the chain, or 0
 //! ```
 //!
 //! Each stripe grows by itself, one bucket at a time (linear hashing: Litwin, 1980): when it holds more than
-//! [`ITEMS_PER_BUCKET`] items a bucket, an insert splits the next bucket in turn. Nothing is ever rehashed at once, so
-//! growth has no pause, and the array needs no copy: its addresses are reserved at the start and touched as they are
-//! needed.
+//! [`ITEMS_PER_BUCKET_X2`] halves of an item a bucket, an insert splits the next bucket in turn. Nothing is ever rehashed
+//! at once, so growth has no pause, and the array needs no copy: its addresses are reserved at the start and touched as
+//! they are needed.
 //!
-//! T1. Buckets and overflow buckets of a stripe change only under the stripe's lock.
-//! T2. The slots in use of a chain (bucket and its overflow) are a prefix of it; every overflow bucket holds a slot.
-//! T3. A slot's hash is its item's hash; the slot lies in the chain that the hash and the stripe's level name.
-//! T4. Slots are atomics: a racy look at them only chooses what to prefetch.
+//! T1. Buckets and pieces of a stripe change only under the stripe's lock.
+//! T2. The slots in use of a chain (bucket and its pieces) are a prefix of it; every piece holds a slot.
+//! T3. A slot's tag is the upper half of its item's hash, and the slot lies in the chain that the hash and the stripe's
+//!     level name. There are 2^16 buckets at least, so that chain and tag together are the whole hash.
+//! T4. Words are atomics: a racy look at them only chooses what to prefetch.
 //!
-//! Costs: a lookup reads one line, and about one chain in ten has a second; 14 bytes an item. The whole hash is in the
-//! slot, so an item is touched only when it is (all but surely) the one asked for.
+//! Costs: a lookup reads one line, compares all tags of it in a few instructions, and one item in thirty lies in a piece;
+//! 11 bytes an item. From a sixteenth of the memory limit on the table is filled further: one item in eight in a piece,
+//! 9 bytes an item. The whole hash is compared, so an item is touched only when it is (all but surely) the one asked for.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -30,24 +34,128 @@ use ahash::RandomState;
 use crossbeam::utils::CachePadded;
 use slab_alloc::{ChunkHandle, Reserved};
 
-/// Items a bucket holds on average when the next one is split: of 7 slots, so that 13 % of the chains overflow in the
-/// mean between splits, and an item costs 64 / 4.5 = 14 bytes of table.
-const ITEMS_PER_BUCKET_X2: u32 = 9;
+/// Twice the items a bucket holds on average when the next one is split: while the table is small beside the memory, and
+/// when it is not. Bytes an item, on the mean and at worst between two doublings: 10.3 and 10.6; 8.7 and 9.1.
+const ITEMS_PER_BUCKET_X2: [u32; 2] = [13, 17];
+/// The part of the memory limit from which on the table is filled further.
+const SPARSE_PART: usize = 16;
 
-/// Slots of a bucket.
-const SLOTS: usize = 7;
-/// The word that leads to the overflow bucket.
-const OVERFLOW: usize = 7;
-
-/// The most buckets, as a power of two: 2^27 lines of 64 bytes serve 600 million items.
+/// Buckets to start with, as a power of two (T3).
+const BUCKETS_LOG2_MIN: u32 = 16;
+/// The most buckets, as a power of two: 2^27 lines of 64 bytes serve 900 million items.
 const BUCKETS_LOG2_MAX: u32 = 27;
 
 type Bucket = [AtomicU64; 8];
 const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is a cache line");
+type Piece = [AtomicU64; 4];
+
+/// A bucket or a piece: its words. Tags come first, four to a word; then, in the upper half of a word whose lower half
+/// the bucket's last tags have, the index of the next piece; then the handles, two to a word.
+#[derive(Debug, Clone, Copy)]
+struct Block<'t>(&'t [AtomicU64]);
+
+/// 1 in each 16-bit lane.
+const LANES: u64 = 0x0001_0001_0001_0001;
+
+/// The highest bit of each 16-bit lane of `word` that is equal to `tag`.
+#[inline]
+fn lanes_equal(word: u64, tag: u16) -> u64 {
+    const LOW: u64 = LANES * 0x7fff;
+    let differ = word ^ (LANES * u64::from(tag));
+    // The sum carries into the highest bit unless the lower ones are all 0, and never into the next lane.
+    !(((differ & LOW) + LOW) | differ | LOW)
+}
+
+impl<'t> Block<'t> {
+    /// How many slots it has.
+    #[inline]
+    fn slots(self) -> usize {
+        if self.0.len() == 8 { 10 } else { 4 }
+    }
+
+    #[inline]
+    fn handles_at(self) -> usize {
+        self.0.len() - self.slots() / 2
+    }
+
+    #[inline]
+    fn tag(self, slot: usize) -> u16 {
+        (self.0[slot / 4].load(Relaxed) >> (slot % 4 * 16)) as u16
+    }
+
+    #[inline]
+    fn handle(self, slot: usize) -> Option<ChunkHandle> {
+        let word = self.0[self.handles_at() + slot / 2].load(Relaxed);
+        ChunkHandle::from_raw((word >> (slot % 2 * 32)) as u32)
+    }
+
+    /// Writes a slot, under the stripe's lock (T1).
+    #[inline]
+    fn set(self, slot: usize, tag: u16, handle: Option<ChunkHandle>) {
+        let raw = handle.map_or(0, ChunkHandle::to_raw);
+        self.write(slot / 4, slot % 4 * 16, 0xffff, u64::from(tag));
+        self.write(
+            self.handles_at() + slot / 2,
+            slot % 2 * 32,
+            0xffff_ffff,
+            u64::from(raw),
+        );
+    }
+
+    #[inline]
+    fn write(self, word: usize, shift: usize, mask: u64, value: u64) {
+        let kept = self.0[word].load(Relaxed) & !(mask << shift);
+        self.0[word].store(kept | value << shift, Relaxed);
+    }
+
+    /// The index of the piece behind it, or 0.
+    #[inline]
+    fn next(self) -> u32 {
+        (self.0[self.handles_at() - 1].load(Relaxed) >> 32) as u32
+    }
+
+    fn set_next(self, piece: u32) {
+        self.write(self.handles_at() - 1, 32, 0xffff_ffff, u64::from(piece));
+    }
+
+    /// The first slot of this tag whose handle `is_it`.
+    #[inline(always)]
+    fn find(self, tag: u16, is_it: impl Fn(ChunkHandle) -> bool) -> Option<(usize, ChunkHandle)> {
+        for word in 0..self.slots().div_ceil(4) {
+            let mut equal = lanes_equal(self.0[word].load(Relaxed), tag);
+            while equal != 0 {
+                let slot = word * 4 + equal.trailing_zeros() as usize / 16;
+                equal &= equal - 1;
+                // The bucket's third word has two tags only.
+                if slot < self.slots()
+                    && let Some(handle) = self.handle(slot)
+                    && is_it(handle)
+                {
+                    return Some((slot, handle));
+                }
+            }
+        }
+        None
+    }
+
+    /// Slots in use; they are the first ones (T2).
+    fn used(self) -> usize {
+        (0..self.slots())
+            .take_while(|&slot| self.handle(slot).is_some())
+            .count()
+    }
+}
 
 /// The hash of a key: keyed, random for each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHash(pub u32);
+
+impl KeyHash {
+    #[inline]
+    fn tag(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
 
 /// The table.
 #[derive(Debug)]
@@ -58,9 +166,11 @@ pub struct Table {
     /// Levels above this would leave the reserved array.
     level_max: u32,
     may_grow: bool,
+    /// Buckets of a stripe from which on they are filled further.
+    sparse_buckets_max: u32,
     buckets: Reserved<Bucket>,
-    overflow: Reserved<Bucket>,
-    overflow_free: Mutex<OverflowFree>,
+    pieces: Reserved<Piece>,
+    pieces_free: Mutex<PiecesFree>,
 }
 
 #[derive(Debug)]
@@ -79,9 +189,9 @@ struct StripeState {
     split: u32,
 }
 
-/// Overflow buckets not in use: a list through their first word, and the mark above which none was ever used.
+/// Pieces not in use: a list through their first word, and the mark above which none was ever used.
 #[derive(Debug, Default)]
-struct OverflowFree {
+struct PiecesFree {
     head: u32,
     /// Index 0 means none, so counting starts at 1.
     used_mark: u32,
@@ -93,8 +203,8 @@ struct OverflowFree {
 pub struct TableShape {
     /// Buckets in use.
     pub buckets: usize,
-    /// Overflow buckets in use.
-    pub overflow_buckets: usize,
+    /// Pieces in use: half lines behind buckets that are full.
+    pub pieces: usize,
     /// Items.
     pub items: usize,
 }
@@ -102,20 +212,8 @@ pub struct TableShape {
 impl TableShape {
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
-        (self.buckets + self.overflow_buckets) * size_of::<Bucket>()
+        self.buckets * size_of::<Bucket>() + self.pieces * size_of::<Piece>()
     }
-}
-
-fn slot(hash: KeyHash, handle: ChunkHandle) -> u64 {
-    u64::from(hash.0) << 32 | u64::from(handle.to_raw())
-}
-
-fn slot_hash(slot: u64) -> KeyHash {
-    KeyHash((slot >> 32) as u32)
-}
-
-fn slot_handle(slot: u64) -> Option<ChunkHandle> {
-    ChunkHandle::from_raw(slot as u32)
 }
 
 /// Position of `hash` among the `2^level + split` buckets of its stripe.
@@ -130,10 +228,16 @@ fn local_index(hash: u32, level: u32, split: u32) -> u32 {
 }
 
 impl Table {
-    /// A table of `2^stripe_bits` stripes that starts with about `2^buckets_log2` buckets and grows if `may_grow`.
-    pub fn new(stripe_bits: u32, buckets_log2: u32, may_grow: bool) -> io::Result<Self> {
+    /// A table of `2^stripe_bits` stripes (2^16 at most) that starts with about `2^buckets_log2` buckets, 2^16 at least,
+    /// and grows if `may_grow`. It is for so many bytes of items as `memory_bytes` says.
+    pub fn new(
+        stripe_bits: u32,
+        buckets_log2: u32,
+        may_grow: bool,
+        memory_bytes: usize,
+    ) -> io::Result<Self> {
         let mut log2_max = BUCKETS_LOG2_MAX;
-        let (buckets, overflow) = loop {
+        let (buckets, pieces) = loop {
             let reserve = || Ok((Reserved::new(1 << log2_max)?, Reserved::new(1 << log2_max)?));
             match reserve() {
                 Ok(reserved) => break reserved,
@@ -142,7 +246,7 @@ impl Table {
             }
         };
         let level_max = log2_max - stripe_bits;
-        let level = buckets_log2.saturating_sub(stripe_bits).min(level_max);
+        let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(level_max);
         let stripe = || {
             let state = StripeState {
                 level,
@@ -159,11 +263,15 @@ impl Table {
             stripe_bits,
             level_max,
             may_grow,
+            sparse_buckets_max: u32::try_from(
+                (memory_bytes / SPARSE_PART / size_of::<Bucket>()) >> stripe_bits,
+            )
+            .unwrap_or(u32::MAX),
             buckets,
-            overflow,
-            overflow_free: Mutex::new(OverflowFree {
+            pieces,
+            pieces_free: Mutex::new(PiecesFree {
                 used_mark: 1,
-                ..OverflowFree::default()
+                ..PiecesFree::default()
             }),
         })
     }
@@ -200,14 +308,16 @@ impl Table {
         self.buckets.prefetch(self.racy_bucket_index(hash));
     }
 
-    /// The item that `hash` most likely names, to be prefetched: nothing may be concluded from it.
+    /// The item that `hash` most likely names, to be prefetched: nothing may be concluded from it. One that lies in a
+    /// piece is not looked for, but the piece is asked for.
     #[inline]
     pub fn racy_find(&self, hash: KeyHash) -> Option<ChunkHandle> {
-        let bucket = self.buckets.get(self.racy_bucket_index(hash));
-        let found = bucket[..SLOTS].iter().map(|slot| slot.load(Relaxed));
-        found
-            .filter(|&slot| slot_hash(slot) == hash)
-            .find_map(slot_handle)
+        let bucket = Block(self.buckets.get(self.racy_bucket_index(hash)));
+        let found = bucket.find(hash.tag(), |_| true);
+        if found.is_none() && bucket.next() != 0 {
+            self.pieces.prefetch(bucket.next() as usize);
+        }
+        found.map(|(_, handle)| handle)
     }
 
     /// Locks the stripe of `hash`.
@@ -257,34 +367,40 @@ impl Table {
             shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
             shape.items += guard.state().items as usize;
         }
-        shape.overflow_buckets = self.overflow_list().in_use as usize;
+        shape.pieces = self.pieces_list().in_use as usize;
         shape
     }
 
-    fn overflow_list(&self) -> MutexGuard<'_, OverflowFree> {
-        self.overflow_free
+    fn pieces_list(&self) -> MutexGuard<'_, PiecesFree> {
+        self.pieces_free
             .lock()
-            .expect("no holder of the overflow list panics")
+            .expect("no holder of the list of pieces panics")
     }
 
-    fn take_overflow(&self) -> u32 {
-        let mut free = self.overflow_list();
+    fn piece(&self, index: u32) -> Block<'_> {
+        Block(self.pieces.get(index as usize))
+    }
+
+    /// A piece without slots in use.
+    fn take_piece(&self) -> u32 {
+        let mut free = self.pieces_list();
         free.in_use += 1;
-        if let Some(head) = std::num::NonZeroU32::new(free.head) {
-            let word = &self.overflow.get(head.get() as usize)[0];
-            free.head = word.swap(0, Relaxed) as u32;
-            return head.get();
+        if free.head != 0 {
+            let head = free.head;
+            free.head = self.pieces.get(head as usize)[0].swap(0, Relaxed) as u32;
+            return head;
         }
         let index = free.used_mark;
         free.used_mark += 1;
         index
     }
 
-    fn give_overflow(&self, index: u32) {
-        let mut free = self.overflow_list();
+    fn give_piece(&self, index: u32) {
+        let mut free = self.pieces_list();
         free.in_use -= 1;
-        let bucket = self.overflow.get(index as usize);
-        bucket[0].store(u64::from(free.head), Relaxed);
+        let words = self.pieces.get(index as usize);
+        words[0].store(u64::from(free.head), Relaxed);
+        words[1].store(0, Relaxed);
         free.head = index;
     }
 }
@@ -300,12 +416,15 @@ pub struct StripeGuard<'t> {
 
 /// Where an item's slot is; good until its stripe changes.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot<'t>(&'t AtomicU64);
+pub struct Slot<'t> {
+    place: Place<'t>,
+    hash: KeyHash,
+}
 
 /// A place in a chain.
-#[derive(Clone, Copy)]
-struct Cursor<'t> {
-    bucket: &'t Bucket,
+#[derive(Debug, Clone, Copy)]
+struct Place<'t> {
+    block: Block<'t>,
     slot: usize,
 }
 
@@ -333,19 +452,17 @@ impl<'t> StripeGuard<'t> {
         self.table.stripe_index(hash) == self.stripe
     }
 
-    fn home(&self, hash: KeyHash) -> Cursor<'t> {
-        let index = self
-            .table
-            .bucket_index(hash, self.state().level, self.state().split);
-        Cursor {
-            bucket: self.table.buckets.get(index),
-            slot: 0,
-        }
+    #[inline]
+    fn home(&self, hash: KeyHash) -> &'t Bucket {
+        let state = self.state();
+        let index = self.table.bucket_index(hash, state.level, state.split);
+        self.table.buckets.get(index)
     }
 
-    fn overflow_of(&self, bucket: &Bucket) -> Option<&'t Bucket> {
-        let index = bucket[OVERFLOW].load(Relaxed) as usize;
-        (index != 0).then(|| self.table.overflow.get(index))
+    #[inline]
+    fn after(&self, block: Block<'_>) -> Option<Block<'t>> {
+        let index = block.next();
+        (index != 0).then(|| self.table.piece(index))
     }
 
     /// Finds the item of `hash` for which `is_it` holds.
@@ -355,28 +472,36 @@ impl<'t> StripeGuard<'t> {
         hash: KeyHash,
         is_it: impl Fn(ChunkHandle) -> bool,
     ) -> Option<(Slot<'t>, ChunkHandle)> {
-        let mut bucket = self.home(hash).bucket;
+        let found_at = |block, (slot, handle)| {
+            let place = Place { block, slot };
+            (Slot { place, hash }, handle)
+        };
+        let home = Block(self.home(hash));
+        if let Some(found) = home.find(hash.tag(), &is_it) {
+            return Some(found_at(home, found));
+        }
+        let mut block = self.after(home)?;
         loop {
-            for word in &bucket[..SLOTS] {
-                let slot = word.load(Relaxed);
-                if slot_hash(slot) == hash
-                    && let Some(handle) = slot_handle(slot)
-                    && is_it(handle)
-                {
-                    return Some((Slot(word), handle));
-                }
+            if let Some(found) = block.find(hash.tag(), &is_it) {
+                return Some(found_at(block, found));
             }
-            bucket = self.overflow_of(bucket)?;
+            block = self.after(block)?;
         }
     }
 
     /// Adds an item whose key is not in the table, and splits the next bucket if the stripe has become too full.
     pub fn insert(&mut self, hash: KeyHash, handle: ChunkHandle) {
         debug_assert!(self.covers(hash));
-        self.append(self.home(hash), slot(hash, handle));
+        self.append(start(self.home(hash)), hash.tag(), handle);
         self.state_mut().items += 1;
         let buckets = (1u32 << self.state().level) + self.state().split;
-        let full = self.state().items * 2 > buckets * ITEMS_PER_BUCKET_X2;
+        let [sparse, dense] = ITEMS_PER_BUCKET_X2;
+        let most = if buckets < self.table.sparse_buckets_max {
+            sparse
+        } else {
+            dense
+        };
+        let full = self.state().items * 2 > buckets * most;
         if full && self.table.may_grow && self.state().level < self.table.level_max {
             self.split();
         }
@@ -385,28 +510,24 @@ impl<'t> StripeGuard<'t> {
     /// Lets a slot lead to another item of the same key.
     #[inline]
     pub fn replace(&mut self, slot: Slot<'t>, handle: ChunkHandle) {
-        let hash = slot_hash(slot.0.load(Relaxed));
-        slot.0.store(self::slot(hash, handle), Relaxed);
+        let Place { block, slot: at } = slot.place;
+        block.set(at, slot.hash.tag(), Some(handle));
     }
 
     /// Takes a slot out: the last one of its chain fills the hole (T2).
     pub fn remove(&mut self, slot: Slot<'t>) {
-        let hash = slot_hash(slot.0.load(Relaxed));
-        let mut before = None;
-        let mut bucket = self.home(hash).bucket;
-        while let Some(next) = self.overflow_of(bucket) {
-            before = Some(bucket);
-            bucket = next;
+        let (mut before, mut last) = (None, Block(self.home(slot.hash)));
+        while let Some(next) = self.after(last) {
+            before = Some(last);
+            last = next;
         }
-        let used = bucket[..SLOTS]
-            .iter()
-            .take_while(|slot| slot.load(Relaxed) != 0)
-            .count();
-        let last = &bucket[used
+        let used = last.used();
+        let filler = used
             .checked_sub(1)
-            .expect("the chain holds at least the slot")];
-        slot.0.store(last.load(Relaxed), Relaxed);
-        last.store(0, Relaxed);
+            .expect("the chain holds at least the slot");
+        let Place { block, slot: hole } = slot.place;
+        block.set(hole, last.tag(filler), last.handle(filler));
+        last.set(filler, 0, None);
         if used == 1
             && let Some(before) = before
         {
@@ -415,23 +536,24 @@ impl<'t> StripeGuard<'t> {
         self.state_mut().items -= 1;
     }
 
-    /// Frees the (empty) overflow behind `bucket`.
-    fn cut(&self, bucket: &Bucket) {
-        let mut index = bucket[OVERFLOW].swap(0, Relaxed) as u32;
+    /// Frees the (empty) pieces behind `block`.
+    fn cut(&self, block: Block<'_>) {
+        let mut index = block.next();
+        block.set_next(0);
         while index != 0 {
-            let next = self.table.overflow.get(index as usize)[OVERFLOW].swap(0, Relaxed) as u32;
-            self.table.give_overflow(index);
+            let next = self.table.piece(index).next();
+            self.table.give_piece(index);
             index = next;
         }
     }
 
-    /// Puts a slot behind the last one of a chain, given any place in it.
-    fn append(&self, mut at: Cursor<'t>, slot: u64) -> Cursor<'t> {
+    /// Puts an item behind the last one of a chain, given any place in it.
+    fn append(&self, mut at: Place<'t>, tag: u16, handle: ChunkHandle) -> Place<'t> {
         loop {
-            if at.slot == SLOTS {
-                at = self.next_bucket(at.bucket);
-            } else if at.bucket[at.slot].load(Relaxed) == 0 {
-                at.bucket[at.slot].store(slot, Relaxed);
+            if at.slot == at.block.slots() {
+                at = start(self.after_or_new(at.block).0);
+            } else if at.block.handle(at.slot).is_none() {
+                at.block.set(at.slot, tag, Some(handle));
                 return at;
             } else {
                 at.slot += 1;
@@ -439,17 +561,13 @@ impl<'t> StripeGuard<'t> {
         }
     }
 
-    /// The overflow bucket behind `bucket`, made if there is none.
-    fn next_bucket(&self, bucket: &Bucket) -> Cursor<'t> {
-        let next = self.overflow_of(bucket).unwrap_or_else(|| {
-            let index = self.table.take_overflow();
-            bucket[OVERFLOW].store(u64::from(index), Relaxed);
-            self.table.overflow.get(index as usize)
-        });
-        Cursor {
-            bucket: next,
-            slot: 0,
-        }
+    /// The piece behind `block`, made if there is none.
+    fn after_or_new(&self, block: Block<'_>) -> Block<'t> {
+        self.after(block).unwrap_or_else(|| {
+            let index = self.table.take_piece();
+            block.set_next(index);
+            self.table.piece(index)
+        })
     }
 
     /// Splits the bucket in turn: its items part by the next bit of their hash.
@@ -458,40 +576,30 @@ impl<'t> StripeGuard<'t> {
         let bits = self.table.stripe_bits;
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
-        let mut moved = Cursor {
-            bucket: bucket((1 << level) + split as usize),
-            slot: 0,
-        };
-        let mut stay = Cursor {
-            bucket: old,
-            slot: 0,
-        };
-        let mut read = Cursor {
-            bucket: old,
-            slot: 0,
-        };
+        let mut moved = start(bucket((1 << level) + split as usize));
+        let (mut stay, mut read) = (start(old), start(old));
         loop {
-            if read.slot == SLOTS {
-                let Some(next) = self.overflow_of(read.bucket) else {
+            if read.slot == read.block.slots() {
+                let Some(next) = self.after(read.block) else {
                     break;
                 };
-                read = Cursor {
-                    bucket: next,
-                    slot: 0,
-                };
+                read = start(next.0);
             }
-            let slot = read.bucket[read.slot].swap(0, Relaxed);
-            read.slot += 1;
-            if slot == 0 {
+            let Place { block, slot } = read;
+            let Some(handle) = block.handle(slot) else {
                 break;
-            }
-            if (slot_hash(slot).0 >> bits) >> level & 1 == 1 {
-                moved = self.append(moved, slot);
+            };
+            let tag = block.tag(slot);
+            block.set(slot, 0, None);
+            read.slot += 1;
+            // The next bit is one of the tag's (T3).
+            if tag >> (level + bits - 16) & 1 == 1 {
+                moved = self.append(moved, tag, handle);
             } else {
-                stay = self.append(stay, slot);
+                stay = self.append(stay, tag, handle);
             }
         }
-        self.cut(stay.bucket);
+        self.cut(stay.block);
         self.state_mut().split += 1;
         if self.state().split == 1 << level {
             self.state_mut().level += 1;
@@ -501,20 +609,27 @@ impl<'t> StripeGuard<'t> {
         self.table.stripes[self.stripe].shape.store(shape, Relaxed);
     }
 
+    /// The chains of the stripe: the index of each one's bucket, and its blocks.
+    fn chains(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = Block<'t>>)> {
+        let buckets = (1usize << self.state().level) + self.state().split as usize;
+        (0..buckets).map(move |local| {
+            let index = local << self.table.stripe_bits | self.stripe;
+            let home = Block(self.table.buckets.get(index));
+            let blocks = std::iter::successors(Some(home), |&block| self.after(block));
+            (index, blocks)
+        })
+    }
+
     /// Every item of the stripe.
     pub fn entries(&self) -> Vec<(KeyHash, ChunkHandle)> {
         let mut entries = Vec::with_capacity(self.state().items as usize);
-        for local in 0..(1usize << self.state().level) + self.state().split as usize {
-            let mut next = Some(
-                self.table
-                    .buckets
-                    .get(local << self.table.stripe_bits | self.stripe),
-            );
-            while let Some(bucket) = next {
-                let slots = bucket[..SLOTS].iter().map(|slot| slot.load(Relaxed));
-                entries
-                    .extend(slots.filter_map(|slot| Some((slot_hash(slot), slot_handle(slot)?))));
-                next = self.overflow_of(bucket);
+        for (index, blocks) in self.chains() {
+            for block in blocks {
+                for slot in 0..block.used() {
+                    let hash = u32::from(block.tag(slot)) << 16 | index as u32 & 0xffff;
+                    let handle = block.handle(slot).expect("a slot in use has a handle");
+                    entries.push((KeyHash(hash), handle));
+                }
             }
         }
         entries
@@ -524,31 +639,35 @@ impl<'t> StripeGuard<'t> {
     #[cfg(test)]
     pub fn check_invariants(&self) {
         let mut items = 0;
-        for local in 0..(1usize << self.state().level) + self.state().split as usize {
-            let index = local << self.table.stripe_bits | self.stripe;
-            let mut next = Some(self.table.buckets.get(index));
+        for (index, blocks) in self.chains() {
             let mut ended = false;
-            while let Some(bucket) = next {
-                for word in &bucket[..SLOTS] {
-                    let slot = word.load(Relaxed);
-                    assert!(!(ended && slot != 0), "T2: a hole in chain {index}");
-                    ended |= slot == 0;
-                    if slot != 0 {
-                        let hash = slot_hash(slot);
-                        let home =
-                            self.table
-                                .bucket_index(hash, self.state().level, self.state().split);
-                        assert_eq!(home, index, "T3: a slot in the wrong chain");
-                        items += 1;
-                    }
-                }
-                next = self.overflow_of(bucket);
-                if let Some(next) = next {
-                    assert_ne!(next[0].load(Relaxed), 0, "T2: an empty overflow bucket");
+            for (nth, block) in blocks.enumerate() {
+                assert!(nth == 0 || block.handle(0).is_some(), "T2: an empty piece");
+                for slot in 0..block.slots() {
+                    let used = block.handle(slot).is_some();
+                    assert!(!(ended && used), "T2: a hole in chain {index}");
+                    ended |= !used;
+                    items += u32::from(used);
                 }
             }
         }
+        for (hash, _) in self.entries() {
+            let state = self.state();
+            let home = self.table.bucket_index(hash, state.level, state.split);
+            let listed = Block(self.table.buckets.get(home));
+            let found = std::iter::successors(Some(listed), |&block| self.after(block))
+                .any(|block| block.find(hash.tag(), |_| true).is_some());
+            assert!(found, "T3: a slot in the wrong chain");
+        }
         assert_eq!(items, self.state().items);
+    }
+}
+
+/// The first place of a block.
+fn start(words: &[AtomicU64]) -> Place<'_> {
+    Place {
+        block: Block(words),
+        slot: 0,
     }
 }
 
@@ -556,6 +675,8 @@ impl<'t> StripeGuard<'t> {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    const MEMORY: usize = 1 << 30;
 
     fn handle(n: u32) -> ChunkHandle {
         ChunkHandle::from_raw(n).unwrap()
@@ -567,11 +688,12 @@ mod tests {
         }
     }
 
-    /// Random inserts, replacements and removals against a `HashMap` from hash to handle.
-    fn model(seed: u64, steps: u32, hash_mask: u32, may_grow: bool) {
+    /// Random inserts, replacements and removals against a `HashMap` from hash to handle, in stripes of 16 buckets;
+    /// hashes differ in the bits of `hash_mask`.
+    fn model(seed: u64, steps: u32, hash_mask: u32, may_grow: bool, memory: usize) {
         println!("seed {seed}");
         let mut rng = crate::cache::testing::Rng::new(seed);
-        let table = Table::new(2, 3, may_grow).unwrap();
+        let table = Table::new(12, 3, may_grow, memory).unwrap();
         let mut model: HashMap<u32, u32> = HashMap::new();
         for step in 1..=steps {
             let raw = (rng.next() as u32).wrapping_mul(0x9e37_79b9) & hash_mask;
@@ -600,27 +722,32 @@ mod tests {
         }
         check(&table);
         assert_eq!(table.shape().items, model.len());
+        let buckets = table.shape().buckets;
+        assert_eq!(buckets > 1 << 16, may_grow, "it grows when it may");
         for (&raw, &at) in &model {
             let hash = KeyHash(raw);
             assert_eq!(table.lock(hash).find(hash, |_| true).unwrap().1, handle(at));
+            let entries = table.lock(hash).entries();
+            assert!(entries.contains(&(hash, handle(at))), "{raw:x}");
         }
     }
 
     #[test]
     fn behaves_like_a_map_while_it_grows() {
         for seed in 1..4 {
-            model(seed, 3000, 0x0fff, true);
+            model(seed, 3000, 0x03ff_f007, true, MEMORY);
+            model(seed, 3000, 0xf00f_f007, true, 0);
         }
     }
 
     #[test]
     fn behaves_like_a_map_with_long_chains() {
-        model(9, 2000, 0xff, false);
+        model(9, 2000, 0x0ff0_0000, false, MEMORY);
     }
 
     #[test]
     fn equal_hashes_are_told_apart_by_the_key() {
-        let table = Table::new(1, 1, true).unwrap();
+        let table = Table::new(1, 1, true, MEMORY).unwrap();
         let hash = KeyHash(6);
         let mut guard = table.lock(hash);
         for n in 1..=30 {
@@ -632,22 +759,50 @@ mod tests {
         for n in 1..=30 {
             let (slot, _) = guard.find(hash, |at| at == handle(n)).unwrap();
             guard.remove(slot);
-            guard.check_invariants();
         }
+        guard.check_invariants();
         drop(guard);
-        assert_eq!(table.shape().overflow_buckets, 0);
+        assert_eq!(table.shape().pieces, 0);
     }
 
     #[test]
-    fn a_million_items_cost_at_most_16_bytes_each() {
-        let table = Table::new(10, 14, true).unwrap();
-        for n in 1..=1_000_000u32 {
+    fn equal_lanes_are_found_and_no_others() {
+        let tags = [0u16, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+        for lanes in 0..tags.len().pow(4) {
+            let lane = |n: usize| tags[lanes / tags.len().pow(n as u32) % tags.len()];
+            let word = (0..4).fold(0, |word, n| word | u64::from(lane(n)) << (16 * n));
+            for tag in tags {
+                let equal = (0..4)
+                    .filter(|&n| lane(n) == tag)
+                    .fold(0, |bits, n| bits | 0x8000u64 << (16 * n));
+                assert_eq!(lanes_equal(word, tag), equal, "{tag:x} in {word:x}");
+            }
+        }
+    }
+
+    /// Bytes of table for an item, at worst, while so many are put in.
+    fn worst_bytes_each(items: u32, memory: usize) -> f64 {
+        let table = Table::new(10, 14, true, memory).unwrap();
+        let mut worst = 0f64;
+        for n in 1..=items {
             let hash = table.hash(&n.to_le_bytes());
             table.lock(hash).insert(hash, handle(n));
+            if n > items / 2 && n.is_multiple_of(items / 16) {
+                let shape = table.shape();
+                assert_eq!(shape.items, n as usize);
+                worst = worst.max(shape.bytes() as f64 / f64::from(n));
+            }
         }
         check(&table);
-        let shape = table.shape();
-        assert_eq!(shape.items, 1_000_000);
-        assert!(shape.bytes() <= 17_000_000, "{shape:?}");
+        worst
+    }
+
+    #[test]
+    fn a_table_that_is_large_beside_the_memory_is_filled_further() {
+        let (sparse, dense) = (
+            worst_bytes_each(2_000_000, MEMORY),
+            worst_bytes_each(2_000_000, 1 << 20),
+        );
+        assert!(sparse < 11.0 && dense < 9.2, "{sparse} and {dense}");
     }
 }

@@ -26,9 +26,9 @@ impl Rng {
 }
 
 fn slabs(megabytes: usize) -> Config {
-    let sizes = Sizes::Growth {
-        chunk_min: 80,
-        growth_factor: 1.25,
+    let sizes = Sizes::Adaptive {
+        chunk_min: 40,
+        growth_factor: 1.14,
         chunk_max: 32 << 10,
     };
     Config {

@@ -4,6 +4,7 @@
 //!  tests/model.rs      random steps against a HashMap; nothing leaks, nothing is lost but what was evicted
 //!  tests/pinned.rs     a value being sent stays as it is, whatever happens to its item
 //!  tests/pressure.rs   sizes change, memory does not: who gives way, and how much is moved for it
+//!  tests/sizing.rs     slab classes follow the sizes of the items
 //!  tests/time.rs       what has expired goes by itself; what is read often stays
 //!  tests/threads.rs    all of it at once
 //! ```
@@ -13,6 +14,7 @@
 mod model;
 mod pinned;
 mod pressure;
+mod sizing;
 mod threads;
 mod time;
 

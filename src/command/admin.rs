@@ -39,6 +39,9 @@ pub(super) enum AdminOutcome {
     Dump(Dump),
 }
 
+/// Words behind `flush_all`: a delay and what was meant for `noreply`.
+const FLUSH_WORDS_MAX: usize = 2;
+
 /// `OK`, or why not.
 type Answer = Result<(), ErrorLine>;
 
@@ -133,6 +136,10 @@ pub(super) fn execute_binary<'c>(
             return AdminOutcome::Done;
         }
         BinaryVerb::Noop | BinaryVerb::Quit => Ok(()),
+        // memcached counts what it refuses in text alone.
+        BinaryVerb::Flush(_) if !ctx.shared.settings.flush_enabled => {
+            Err(ErrorLine::FlushNotAllowed)
+        }
         BinaryVerb::Flush(when) => flush(ctx, Ok(when)),
         BinaryVerb::Verbosity(level) => {
             set_verbosity(ctx, level);
@@ -161,6 +168,9 @@ fn refresh_certs(ctx: Ctx<'_>) -> Result<(), String> {
 
 /// `flush_all [DELAY]`.
 fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
+    if words.len() > FLUSH_WORDS_MAX {
+        return Err(ErrorLine::Error);
+    }
     let delay = match words.first() {
         Some(word) => number(word).ok_or(ErrorLine::InvalidExptime),
         None => Ok(0),
@@ -482,7 +492,7 @@ mod tests {
             ("lru tune 10 20 0.3 1.5", "OK|"),
             ("lru_crawler crawl 1,2,63", "OK|"),
             ("lru_crawler crawl 0", "BADCLASS invalid class id|"),
-            ("lru_crawler crawl 64", "BADCLASS invalid class id|"),
+            ("lru_crawler crawl 256", "BADCLASS invalid class id|"),
             ("lru_crawler metadump 1,x", "BADCLASS invalid class id|"),
             (
                 "lru_crawler enable",

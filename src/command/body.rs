@@ -15,7 +15,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use protocol::{ErrorLine, Key, KeyBuf, MetaTokens, ReplyMode, Store};
+use protocol::{ErrorLine, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
 
 use super::output::Output;
 use super::shared::Ctx;
@@ -276,8 +276,12 @@ impl<'c> Body<'c> {
 
 /// Answers a block that does not end where it should.
 pub(super) fn bad_chunk(store: &Store<'_>, out: &mut Output<'_>) {
-    if store.reply != ReplyMode::NoReply {
-        out.error(ErrorLine::BadDataChunk);
+    match store.reply {
+        ReplyMode::NoReply => {}
+        ReplyMode::Binary(head) => {
+            binary::error(&mut out.buf, head, ErrorLine::BadDataChunk.into())
+        }
+        _ => out.error(ErrorLine::BadDataChunk),
     }
 }
 

@@ -318,7 +318,10 @@ mod tests {
     fn a_datagram_only_reads() {
         let server = Server::start();
         let ask = |input: &str| {
-            let (mut session, mut out) = (Session::of_datagram(), Output::new());
+            let (mut session, mut out) = (
+                Session::of_datagram(crate::settings::WireProtocol::Auto),
+                Output::new(),
+            );
             session.drive(server.shared.ctx(0), input.as_bytes(), &mut 100, &mut out);
             session.end_of_datagram(b"", &mut out);
             String::from_utf8(out.plain().expect("no large value").to_vec()).unwrap()

@@ -16,6 +16,8 @@ pub enum ConnState {
     Nread = 2,
     /// Waits for its peer to take replies.
     Write = 3,
+    /// Waits for its peer to close.
+    Closing = 4,
 }
 
 impl ConnState {
@@ -26,6 +28,7 @@ impl ConnState {
             ConnState::Read => "conn_read",
             ConnState::Nread => "conn_nread",
             ConnState::Write => "conn_mwrite",
+            ConnState::Closing => "conn_closing",
         }
     }
 }
@@ -64,6 +67,7 @@ impl ConnInfo {
             ConnState::Read,
             ConnState::Nread,
             ConnState::Write,
+            ConnState::Closing,
         ];
         states[usize::from(self.state.load(Relaxed))]
     }

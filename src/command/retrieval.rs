@@ -1,7 +1,7 @@
 //! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
 use protocol::reply::{self, CRLF};
-use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Status, Touch, binary};
+use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
 use super::output::Output;
@@ -14,14 +14,14 @@ const KEYS_AT_ONCE: usize = 16;
 
 /// Answers the keys of a list until it ends or `out` is full; gives the bytes of `keys` that are done. `END` is the
 /// caller's.
-pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: &[u8], out: &mut Output<'c>) -> usize {
+pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Output<'c>) -> usize {
     let mut at = 0;
     loop {
         let mut batch: [(&[u8], KeyHash); KEYS_AT_ONCE] = [(&[], KeyHash(0)); KEYS_AT_ONCE];
         let mut ends = [0; KEYS_AT_ONCE];
         let mut count = 0;
         while count < KEYS_AT_ONCE
-            && let Some((key, end)) = next_key(keys, at)
+            && let Some((key, end)) = keys.next_from(at)
         {
             let hash = ctx.cache.hash(key);
             batch[count] = (key, hash);
@@ -44,20 +44,9 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: &[u8], out: &mut Output
             }
         }
         if count < KEYS_AT_ONCE {
-            return keys.len();
+            return keys.0.len();
         }
     }
-}
-
-/// The key that begins at or behind `at`, and where it ends.
-#[inline]
-fn next_key(keys: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let start = at + keys[at..].iter().position(|&byte| byte != b' ')?;
-    let len = keys[start..]
-        .iter()
-        .position(|&byte| byte == b' ')
-        .unwrap_or(keys.len() - start);
-    Some((&keys[start..start + len], start + len))
 }
 
 /// Answers one key.
@@ -73,9 +62,11 @@ pub(super) fn get_one<'c>(
     match verb.touch {
         None => count_lookup(ctx, &entry, key),
         Some(exptime) => {
-            // Counted as a touch alone, as memcached does.
+            // Counted as a touch alone, as memcached does; the prefixes know no touches.
+            let found = entry.item().is_some();
             count_touch(ctx, &entry);
-            if entry.item().is_some() {
+            ctx.shared.prefixes.count_get(key, found);
+            if found {
                 entry.touch(ctx.expires_at(exptime));
             }
         }

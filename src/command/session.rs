@@ -47,8 +47,10 @@ pub enum Next {
     Yield,
     /// The answer to [`Session::verification`].
     Verify,
-    /// To be closed, once the replies are written.
+    /// To be closed, once the replies are written: the peer has asked for it.
     Close,
+    /// To be closed, once the replies are written, though the peer may go on sending.
+    HangUp,
 }
 
 /// How far a drive came.
@@ -73,6 +75,8 @@ enum State<'c> {
     SwallowLine,
     Dump(Box<Dump>),
     Closing,
+    /// Where the next request begins is not known.
+    Lost,
 }
 
 /// The encoding of a conversation.
@@ -134,14 +138,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A conversation that consists of one datagram, in text. Commands that need a stream behind them are refused: dumps
-    /// and `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one
-    /// is needed.
-    pub fn of_datagram() -> Self {
+    /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
+    /// `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one is
+    /// needed.
+    pub fn of_datagram(protocol: WireProtocol) -> Self {
         Session {
-            state: State::Command,
-            wire: Wire::Text,
             datagram: true,
+            ..Session::speaking(protocol)
         }
     }
 
@@ -150,8 +153,19 @@ impl<'c> Session<'c> {
     pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Body(body) => body.refuse_short(out),
-            State::Command | State::Keys(_) if !unread.is_empty() => out.error(ErrorLine::Error),
+            State::Command | State::Keys(_) if !unread.is_empty() => match self.wire {
+                Wire::Text => out.error(ErrorLine::Error),
+                Wire::Binary => refuse_packet(unread, Status::InvalidArguments, out),
+            },
             _ => {}
+        }
+    }
+
+    /// Answers the requests in `data` that their replies were too large for the datagrams they may fill.
+    pub fn refuse_reply(&self, data: &[u8], out: &mut Output<'c>) {
+        match self.wire {
+            Wire::Text => out.error(ErrorLine::ReplyTooLarge),
+            Wire::Binary => refuse_packet(data, Status::TooLarge, out),
         }
     }
 
@@ -213,6 +227,7 @@ impl<'c> Session<'c> {
             let rest = &input[at..];
             match &mut self.state {
                 State::Closing => break Next::Close,
+                State::Lost => break Next::HangUp,
                 State::SignIn(sign_in) => {
                     let (taken, step) = sign_in.step(ctx, rest, budget, out);
                     at += taken;
@@ -413,7 +428,7 @@ impl<'c> Session<'c> {
         match parsed {
             Parsed::Incomplete => 0,
             Parsed::HangUp => {
-                self.state = State::Closing;
+                self.state = State::Lost;
                 input.len()
             }
             Parsed::Invalid {
@@ -431,7 +446,7 @@ impl<'c> Session<'c> {
                     Skip::None => {}
                     Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
                     Skip::Line => self.state = State::SwallowLine,
-                    Skip::All => self.state = State::Closing,
+                    Skip::All => self.state = State::Lost,
                 }
                 consumed
             }
@@ -497,7 +512,7 @@ impl<'c> Session<'c> {
         out: &mut Output<'c>,
     ) -> usize {
         let keys = get.keys.0;
-        let done = retrieval::get(ctx, get.verb, keys, out);
+        let done = retrieval::get(ctx, get.verb, get.keys, out);
         if done < keys.len() {
             self.state = State::Keys(get.verb);
             return keys.as_ptr().addr() - input.as_ptr().addr() + done;
@@ -538,6 +553,10 @@ impl<'c> Session<'c> {
             }
             Request::BinaryAdmin(request) => {
                 let outcome = admin::execute_binary(ctx, request, out);
+                if self.datagram && matches!(outcome, AdminOutcome::Dump(_)) {
+                    let status = ErrorLine::NotOverUdp.into();
+                    return binary::error(&mut out.buf, request.head, status);
+                }
                 self.admin(outcome, out);
             }
             Request::Sasl(sasl) => {
@@ -569,6 +588,13 @@ impl<'c> Session<'c> {
     }
 }
 
+/// Answers the packet at the start of `data` with an error, if its header is there to tell whose answer it is.
+fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
+    if let Some(head) = binary::head(data) {
+        binary::error(&mut out.buf, head, status);
+    }
+}
+
 /// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
 #[inline]
 fn plan<'b>(
@@ -588,8 +614,7 @@ fn plan<'b>(
                 return None;
             }
             let keys = get.keys.0;
-            let single = !keys.is_empty() && !keys.contains(&b' ');
-            single.then(|| Key::plain(keys))
+            get.keys.is_single().then(|| Key::plain(keys))
         }
         Request::Store(store) => {
             let block_end = end.checked_add(usize::try_from(store.block_len()).ok()?)?;

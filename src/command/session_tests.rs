@@ -45,7 +45,7 @@ fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> V
             held.drain(..drive.consumed);
             take(&mut out, &mut replies, rng);
             match drive.next {
-                Next::Close => return replies,
+                Next::Close | Next::HangUp => return replies,
                 Next::Read => break,
                 Next::Flush | Next::Yield => {}
                 Next::Verify => server.shared.auth.as_ref().expect("users").verify_queued(),

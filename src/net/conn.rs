@@ -14,6 +14,9 @@
 //!     when it only emptied what TLS had decrypted.
 //! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes and runs at most `-R` commands.
 //! N5. What TLS has encrypted and the peer has not taken counts as output (N2).
+//! N6. A peer that we hang up on may be sending still. To close a socket with unread bytes resets it, and the reset may
+//!     overtake the reply. So the socket is shut for writing first, and what comes is thrown away until the peer closes:
+//!     at most [`LINGER_BYTES_MAX`] bytes, for at most [`LINGER_S`] seconds.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -30,6 +33,14 @@ const TURN_BYTES_MAX: usize = 256 << 10;
 /// What a read counts for at least: a turn ends even if TLS finds nothing to read in all that comes.
 const READ_BYTES_MIN: usize = 4 << 10;
 
+/// Bytes thrown away of a peer that we have hung up on: the largest value by default, sent with a header that lied.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Seconds it gets to read what it was told and to close.
+const LINGER_S: u32 = 3;
+/// Seconds in which a TLS handshake must be over, counted from the connection's start. memcached has no bound but
+/// `idle_timeout`; one minute is what nginx allows.
+const HANDSHAKE_S: u32 = 60;
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Conn<'c> {
@@ -45,12 +56,35 @@ pub(super) struct Conn<'c> {
     pub(super) half_closed: bool,
     /// The peer has said that it sends no more.
     ended: bool,
-    /// To be closed when the output is taken.
-    closing: bool,
+    phase: Phase,
+    /// The second in which it is closed, if it is not done by then with what it is at: a handshake, or going.
+    pub(super) deadline: Option<u32>,
     /// It stands in the worker's queue.
     pub(super) queued: bool,
     /// Its entry among the proven peers, while there is UDP.
     pub(super) proof: Option<Proof>,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Requests are read and answered.
+    Serving,
+    /// To be closed when the output is taken.
+    Closing,
+    /// To be hung up on when the output is taken.
+    HangingUp,
+    /// Shut for writing. So many bytes may still come (N6).
+    Lingering(usize),
+}
+
+/// Why a connection is closed that has not moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It has sent no command for longer than `idle_timeout`.
+    Idle,
+    /// It has passed its deadline.
+    Deadline,
 }
 
 /// How a turn ended.
@@ -67,8 +101,14 @@ pub(super) enum Turn {
 }
 
 impl<'c> Conn<'c> {
-    pub(super) fn new(stream: Stream, info: Arc<ConnInfo>, protocol: WireProtocol) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        info: Arc<ConnInfo>,
+        protocol: WireProtocol,
+        now: u32,
+    ) -> Self {
         Conn {
+            deadline: stream.is_handshaking().then_some(now + HANDSHAKE_S),
             stream,
             info,
             session: Session::speaking(protocol),
@@ -78,7 +118,7 @@ impl<'c> Conn<'c> {
             readable: true,
             half_closed: false,
             ended: false,
-            closing: false,
+            phase: Phase::Serving,
             queued: false,
             proof: None,
         }
@@ -88,25 +128,31 @@ impl<'c> Conn<'c> {
     /// empty before and after.
     pub(super) fn turn(&mut self, ctx: Ctx<'c>, buffer: &mut [u8], out: &mut Output<'c>) -> Turn {
         let owned = self.owned_bytes();
-        let turn = self.try_turn(ctx, buffer, out);
+        let turn = self.try_turn(ctx, buffer, out).or_else(|error| {
+            log::debug!("{}: closed: {error}", self.info.addr);
+            out.clear();
+            // What TLS cannot read it answers with an alert, which is to arrive.
+            let is_told = error.kind() == ErrorKind::InvalidData && self.phase == Phase::Serving;
+            if !is_told {
+                return Ok(Turn::Close);
+            }
+            self.output = None;
+            self.hang_up(ctx, buffer)
+        });
+        if self.phase == Phase::Serving && !self.stream.is_handshaking() {
+            self.deadline = None;
+        }
         ctx.shared
             .connections
             .count_buffer(owned, self.owned_bytes());
-        match turn {
-            Ok(turn) => {
-                self.info.set_state(match turn {
-                    _ if self.output.is_some() => ConnState::Write,
-                    _ if self.session.is_waiting_for_body() => ConnState::Nread,
-                    _ => ConnState::Read,
-                });
-                turn
-            }
-            Err(error) => {
-                log::debug!("{}: closed: {error}", self.info.addr);
-                out.clear();
-                Turn::Close
-            }
-        }
+        self.info.set_state(match self.phase {
+            Phase::Lingering(_) => ConnState::Closing,
+            _ if self.output.is_some() || self.stream.has_unsent() => ConnState::Write,
+            _ if self.session.is_waiting_for_body() => ConnState::Nread,
+            _ => ConnState::Read,
+        });
+        // Neither has a socket that can be used.
+        turn.unwrap_or(Turn::Close)
     }
 
     fn try_turn(
@@ -124,8 +170,11 @@ impl<'c> Conn<'c> {
         if !self.stream.flush()? {
             return Ok(Turn::Wait);
         }
-        if self.closing {
-            return Ok(Turn::Close);
+        match self.phase {
+            Phase::Serving => {}
+            Phase::Closing => return Ok(Turn::Close),
+            Phase::HangingUp => return self.hang_up(ctx, buffer),
+            Phase::Lingering(_) => return self.discard(ctx, buffer),
         }
         let mut budget = ctx.shared.settings.reqs_per_event.max(1);
         let mut bytes_left = TURN_BYTES_MAX;
@@ -180,21 +229,76 @@ impl<'c> Conn<'c> {
                 }
                 Next::Verify => break Turn::Verify,
                 Next::Close => break Turn::Close,
+                Next::HangUp => {
+                    self.phase = Phase::HangingUp;
+                    break Turn::Close;
+                }
             }
         };
         if turn == Turn::Close {
             unread = 0..0;
+            if self.phase == Phase::Serving || self.ended {
+                self.phase = Phase::Closing;
+            }
         }
         self.input = buffer[unread].into();
         if !flush(&mut self.stream, out, ctx)? {
             if !out.is_empty() {
                 self.output = Some(Box::new(std::mem::take(out)));
             }
-            // Its peer gets the replies before it is closed.
-            self.closing = turn == Turn::Close;
+            // If it is to be closed, its peer gets the replies before.
             return Ok(Turn::Wait);
         }
+        if self.phase == Phase::HangingUp {
+            return self.hang_up(ctx, buffer);
+        }
         Ok(turn)
+    }
+
+    /// Ends the conversation from our side (N6).
+    fn hang_up(&mut self, ctx: Ctx<'_>, buffer: &mut [u8]) -> io::Result<Turn> {
+        self.stream.end()?;
+        self.phase = Phase::Lingering(LINGER_BYTES_MAX);
+        self.deadline = Some(ctx.now.0 + LINGER_S);
+        self.discard(ctx, buffer)
+    }
+
+    /// Throws away what comes, until the peer has closed or has sent too much.
+    fn discard(&mut self, ctx: Ctx<'_>, buffer: &mut [u8]) -> io::Result<Turn> {
+        let mut bytes_left = TURN_BYTES_MAX;
+        while let Phase::Lingering(left) = &mut self.phase
+            && *left > 0
+        {
+            if bytes_left == 0 {
+                return Ok(Turn::Again);
+            }
+            match self.stream.discard(buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    ctx.stats.general.bytes_read.add(n as u64);
+                    *left = left.saturating_sub(n);
+                    bytes_left = bytes_left.saturating_sub(n.max(READ_BYTES_MIN));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Wait),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Turn::Close)
+    }
+
+    /// Why it is to be closed now, if it is. Idle is, as in memcached, only who comes over TCP and owes the next command,
+    /// not who is slow to send a value or to take one.
+    pub(super) fn lateness(&self, now: u32, idle_timeout_s: u32) -> Option<Late> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Some(Late::Deadline);
+        }
+        let is_waiting = idle_timeout_s > 0
+            && !self.queued
+            && !matches!(self.stream, Stream::Unix(_))
+            && self.info.state() == ConnState::Read;
+        let idle_s = now.saturating_sub(self.info.last_command.load(Relaxed));
+        (is_waiting && idle_s > idle_timeout_s).then_some(Late::Idle)
     }
 
     /// Reads once, into the value being received or else behind the bytes in `buffer` not yet used; gives how many
@@ -232,6 +336,16 @@ impl<'c> Conn<'c> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Counts, before it is dropped, a handshake that was not ended in time.
+    pub(super) fn count_late(&self) {
+        if let Stream::Tls(stream) = &self.stream
+            && stream.is_handshaking()
+            && self.phase == Phase::Serving
+        {
+            stream.count_late();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Binding the addresses, and the thread that accepts.
 //!
 //! A connection's place (`-c`) is taken here and given back by its worker. When all are taken, a client is either told
-//! so and closed (`maxconns_fast`, the default), or left in the backlog until a worker wakes this thread.
+//! so and closed (`maxconns_fast`, the default), or left in the backlog until a worker wakes this thread. When the process
+//! has no descriptors left, clients are left there as well. `listen_disabled_num` counts how often it came to that.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -28,6 +29,9 @@ use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes read of a client for whom there is no place.
+const REJECTED_BYTES_MAX: usize = 4 << 10;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -57,7 +61,7 @@ pub struct Bound {
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
     /// For each UDP address, the sockets that no worker has taken yet.
-    udp: Vec<Vec<UdpSocket>>,
+    udp: Vec<(WireProtocol, Vec<UdpSocket>)>,
     /// The UDP addresses, with the ports that were found.
     pub udp_addrs: Vec<SocketAddr>,
     /// Who may be sent large replies over UDP.
@@ -78,7 +82,7 @@ impl Bound {
             for (sockets, addr) in
                 bind_each(listen, "UDP ", |addr| udp::bind(addr, settings.threads))?
             {
-                bound.udp.push(sockets);
+                bound.udp.push((listen.protocol, sockets));
                 bound.udp_addrs.push(addr);
             }
         }
@@ -103,9 +107,11 @@ impl Bound {
 
     /// One worker's UDP sockets, one for each address; `None` without UDP.
     pub(super) fn take_udp(&mut self, shared: &Shared) -> io::Result<Option<WorkerUdp>> {
-        let sockets = self.udp.iter_mut().filter_map(Vec::pop);
-        let sockets: Vec<_> = sockets
-            .map(|socket| Udp::new(socket, shared))
+        let sockets: Vec<_> = self
+            .udp
+            .iter_mut()
+            .filter_map(|(protocol, sockets)| Some((*protocol, sockets.pop()?)))
+            .map(|(protocol, socket)| Udp::new(socket, protocol, shared))
             .collect::<io::Result<_>>()?;
         let peers = self.peers.clone();
         Ok((!sockets.is_empty()).then_some(WorkerUdp { sockets, peers }))
@@ -266,7 +272,7 @@ impl Listener {
             tls,
             workers,
             next: 0,
-            full_since: None,
+            disabled_since: None,
         };
         let mut events = Events::with_capacity(64);
         let mut pause = None;
@@ -276,11 +282,15 @@ impl Listener {
                 polled => polled?,
             }
             // All of them at each event: a waker's event means that any may have clients waiting.
+            let mut disabled = false;
             for door in &bound.doors {
-                if accepting.accept_all(door) == Accepted::NoFiles {
+                let accepted = accepting.accept_all(door);
+                disabled |= accepted != Accepted::All;
+                if accepted == Accepted::NoFiles {
                     pause = Some(NO_FILES_PAUSE);
                 }
             }
+            accepting.note_disabled(disabled);
         }
         Ok(())
     }
@@ -302,7 +312,7 @@ struct Accepting<'s> {
     workers: &'s [Handle],
     next: usize,
     /// Since when clients are left in the backlog.
-    full_since: Option<Instant>,
+    disabled_since: Option<Instant>,
 }
 
 impl Accepting<'_> {
@@ -313,34 +323,29 @@ impl Accepting<'_> {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
             let full = connections.curr_connections.load(Relaxed) >= shared.settings.conns_max;
             if full && !shared.settings.maxconns_fast {
-                if self.full_since.is_none() {
-                    self.full_since = Some(Instant::now());
-                    connections.listen_disabled_num.fetch_add(1, Relaxed);
-                    connections.accepting_conns.store(0, Relaxed);
-                }
                 return Accepted::Full;
-            }
-            if let Some(since) = self.full_since.take() {
-                let us = since.elapsed().as_micros() as u64;
-                connections
-                    .time_in_listen_disabled_us
-                    .fetch_add(us, Relaxed);
-                connections.accepting_conns.store(1, Relaxed);
             }
             let (mut stream, peer) = match accept(&door.acceptor) {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Accepted::All,
                 Err(error) if is_of_the_client(&error) => continue,
                 Err(error) => {
-                    log::warn!("{name}: cannot accept: {error}");
+                    if self.disabled_since.is_none() {
+                        log::warn!("{name}: cannot accept: {error}");
+                    }
                     return Accepted::NoFiles;
                 }
             };
+            self.note_disabled(false);
             if full {
                 connections.rejected_connections.fetch_add(1, Relaxed);
                 // The line fits the empty socket buffer, so it needs no waiting. There is none before a handshake.
                 if door.tls.is_none() {
                     let _ = stream.write(protocol::ErrorLine::TooManyConnections.line());
+                    // A request that was sent at once is read, so that it does not make the close a reset, which may
+                    // overtake the line.
+                    let _ = stream.end();
+                    let _ = stream.discard(&mut [0; REJECTED_BYTES_MAX]);
                 }
                 continue;
             }
@@ -357,6 +362,27 @@ impl Accepting<'_> {
             let info = ConnInfo::new(stream.as_raw_fd(), peer, name.clone(), ConnState::Read, now);
             self.workers[self.next].send(Message::Serve(stream, Arc::new(info), door.protocol));
             self.next = (self.next + 1) % self.workers.len();
+        }
+    }
+
+    /// Notes whether clients are left in the backlog from here on.
+    fn note_disabled(&mut self, disabled: bool) {
+        let connections = &self.shared.connections;
+        match (self.disabled_since, disabled) {
+            (None, true) => {
+                self.disabled_since = Some(Instant::now());
+                connections.listen_disabled_num.fetch_add(1, Relaxed);
+                connections.accepting_conns.store(0, Relaxed);
+            }
+            (Some(since), false) => {
+                self.disabled_since = None;
+                let us = since.elapsed().as_micros() as u64;
+                connections
+                    .time_in_listen_disabled_us
+                    .fetch_add(us, Relaxed);
+                connections.accepting_conns.store(1, Relaxed);
+            }
+            _ => {}
         }
     }
 

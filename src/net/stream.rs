@@ -1,7 +1,7 @@
 //! A client's socket, over TCP, TLS or a unix path.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsRawFd, RawFd};
 
 use mio::net::{TcpStream, UnixStream};
@@ -66,6 +66,34 @@ impl Stream {
             Stream::Tcp(stream) => stream.write_vectored(bufs),
             Stream::Tls(stream) => stream.write_vectored(bufs),
             Stream::Unix(stream) => stream.write_vectored(bufs),
+        }
+    }
+
+    /// Whether TLS is still to be agreed on.
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.is_handshaking())
+    }
+
+    /// Whether something was written that the socket has not taken.
+    pub(super) fn has_unsent(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.has_unsent())
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.end(),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Reads what is to be thrown away: the bytes of the socket, whatever they are.
+    pub(super) fn discard(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buf),
+            Stream::Tls(stream) => stream.socket.read(buf),
+            Stream::Unix(stream) => stream.read(buf),
         }
     }
 

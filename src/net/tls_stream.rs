@@ -14,6 +14,7 @@
 //! An idle connection costs about 7 KB, 4 KB of them rustls's buffer; one that has sent nothing yet costs 2 KB.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -86,6 +87,21 @@ impl TlsStream {
     /// Whether the last `read`, which came back short, emptied the socket. Then the next bytes make an edge.
     pub(super) fn is_drained(&self) -> bool {
         self.drained
+    }
+
+    /// Whether the handshake is not over yet.
+    pub(super) fn is_handshaking(&self) -> bool {
+        !self.established
+    }
+
+    /// Whether records wait to be sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    /// The peer takes too long for its handshake.
+    pub(super) fn count_late(&self) {
+        self.counters.ssl_handshake_errors.fetch_add(1, Relaxed);
     }
 
     /// Text that rustls holds already.
@@ -180,6 +196,20 @@ impl TlsStream {
         Ok(n)
     }
 
+    /// Tells the peer that nothing more will come; what it still sends is not decrypted.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        self.say_goodbye();
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Says once that no more will come, so that the peer knows its replies whole. rustls says nothing after an alert.
+    fn say_goodbye(&mut self) {
+        if self.established {
+            self.tls.send_close_notify();
+            let _ = self.flush();
+        }
+    }
+
     /// Sends records until none is left (true) or the socket takes no more (false).
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         while self.tls.wants_write() {
@@ -196,12 +226,8 @@ impl TlsStream {
 }
 
 impl Drop for TlsStream {
-    /// Says that no more will come, so that the peer knows its replies whole.
     fn drop(&mut self) {
-        if self.established {
-            self.tls.send_close_notify();
-            let _ = self.flush();
-        }
+        self.say_goodbye();
     }
 }
 

@@ -4,7 +4,7 @@
 //!  datagram --frame--> requests --Session--> Output --copied--> reply --cut into datagrams of 1400 bytes--> sender
 //!               |                                                 | larger than the bounds of U3 and U4:
 //!               v not ours, or like a reply                       v
-//!             nothing                                  SERVER_ERROR reply too large
+//!             nothing                                  SERVER_ERROR reply too large, or status 3
 //! ```
 //!
 //! Each worker has a socket for each address; they share the port, and the kernel picks one by the sender's address, so
@@ -12,8 +12,8 @@
 //!
 //! U1. Nothing is kept between datagrams: what one leaves incomplete is refused. Requests cut into several datagrams are
 //!     dropped, as memcached does.
-//! U2. Data that does not begin with a lower-case letter gets no answer. Every command begins with one and no reply does,
-//!     so two servers cannot be made to answer each other's answers for ever.
+//! U2. Data that begins neither with a lower-case letter nor with the binary magic gets no answer. Every command begins
+//!     with one of these and no reply does, so two servers cannot be made to answer each other's answers for ever.
 //! U3. A reply has at most [`REPLY_BYTES_MAX`] bytes of data.
 //! U4. A sender whose address may be forged gets at most one datagram for each of its own, of at most
 //!     [`UNPROVEN_FACTOR`] times the size. An address is proven while it has a TCP connection here ([`super::peers`]);
@@ -29,13 +29,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use protocol::ErrorLine;
+use protocol::binary::MAGIC_REQUEST;
 use protocol::udp::{DATA_BYTES_MAX, DATAGRAM_BYTES_MAX, FRAME_BYTES, Frame};
 use socket2::{Domain, Socket, Type};
 
 use super::conn::Turn;
 use super::peers::Peers;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Session, Shared};
+use crate::settings::WireProtocol;
 
 /// The largest datagram there can be.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -57,6 +58,7 @@ pub(super) struct WorkerUdp {
 #[derive(Debug)]
 pub(super) struct Udp {
     socket: UdpSocket,
+    protocol: WireProtocol,
     info: Arc<ConnInfo>,
     request: Box<[u8]>,
     /// The data of the reply in hand.
@@ -91,12 +93,17 @@ fn bind_one(addr: SocketAddr, shares: bool) -> io::Result<Socket> {
 
 impl Udp {
     /// A socket of a worker that begins to serve it.
-    pub(super) fn new(socket: UdpSocket, shared: &Shared) -> io::Result<Self> {
+    pub(super) fn new(
+        socket: UdpSocket,
+        protocol: WireProtocol,
+        shared: &Shared,
+    ) -> io::Result<Self> {
         let name = format!("udp:{}", socket.local_addr()?);
         let (fd, now) = (socket.as_raw_fd(), shared.clock.now().0);
         let info = ConnInfo::new(fd, (*name).into(), name.into(), ConnState::Read, now);
         Ok(Udp {
             socket,
+            protocol,
             info: Arc::new(info),
             request: vec![0; REQUEST_BYTES_MAX].into(),
             reply: Vec::new(),
@@ -154,7 +161,7 @@ impl Udp {
         self.reply.clear();
         let is_proven = is_this_machine(peer.ip()) || peers.has(peer.ip());
         let reply_max = reply_bytes_max(len, is_proven);
-        let mut session = Session::of_datagram();
+        let mut session = Session::of_datagram(self.protocol);
         let mut budget = u32::MAX;
         let (mut at, mut fits) = (0, true);
         loop {
@@ -171,10 +178,10 @@ impl Udp {
             }
         }
         if !fits {
-            let refusal = ErrorLine::ReplyTooLarge.line();
             self.reply.clear();
-            self.reply.extend_from_slice(refusal);
-            fits = refusal.len() <= reply_max;
+            session.refuse_reply(data, out);
+            fits = take_all(out, &mut self.reply, reply_max);
+            out.clear();
         }
         if fits {
             self.send(ctx, request_id, peer);
@@ -213,7 +220,9 @@ impl Udp {
 fn request(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (frame, data) = Frame::split(datagram)?;
     let is_whole = frame.total == 1;
-    let is_command = data.first().is_some_and(u8::is_ascii_lowercase);
+    let is_command = data
+        .first()
+        .is_some_and(|byte| byte.is_ascii_lowercase() || *byte == MAGIC_REQUEST);
     (is_whole && is_command).then_some((frame.request_id, data))
 }
 
@@ -253,6 +262,8 @@ fn reply_bytes_max(request_bytes: usize, is_proven: bool) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use protocol::ErrorLine;
+
     use super::*;
 
     #[test]
@@ -266,14 +277,16 @@ mod tests {
         for len in 0..=FRAME_BYTES {
             assert_eq!(request(&get[..len]), None, "{len}");
         }
+        let packet = framed(1, b"\x80\x0a");
+        assert_eq!(request(&packet), Some((0x0102, &b"\x80\x0a"[..])));
         for data in [
-            "\r\n",
-            "1\r\n",
-            " get a\r\n",
-            "\u{80}\0\0\0",
-            "GET / HTTP/1.1\r\n",
+            &b"\r\n"[..],
+            b"1\r\n",
+            b" get a\r\n",
+            b"\x81\x0a\0\0",
+            b"GET / HTTP/1.1\r\n",
         ] {
-            assert_eq!(request(&framed(1, data.as_bytes())), None, "{data:?}");
+            assert_eq!(request(&framed(1, data)), None, "{data:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
-use super::conn::{Conn, Turn};
+use super::conn::{Conn, Late, Turn};
 use super::listener::{Bound, ListenerHandle};
 use super::stream::Stream;
 use super::udp::WorkerUdp;
@@ -25,8 +25,8 @@ use crate::settings::WireProtocol;
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// Events taken from the poll at once.
 const EVENTS_MAX: usize = 256;
-/// How often a worker looks at its idle connections.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// How often a worker looks for connections that are late.
+const LATE_CHECK: Duration = Duration::from_secs(1);
 /// Capacity above which the shared output is given back after a turn.
 const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 
@@ -131,17 +131,18 @@ impl Worker {
             conns: Slab::new(),
             udp,
             again: VecDeque::new(),
+            timed: 0,
             buffer: vec![0; READ_BUFFER_BYTES],
             out: Output::new(),
         };
         let mut events = Events::with_capacity(EVENTS_MAX);
         let idle_timeout_s = shared.settings.idle_timeout_s;
-        let mut idle_checked = shared.clock.now();
+        let mut late_checked = shared.clock.now();
         loop {
             let timeout = if !serving.again.is_empty() {
                 Some(Duration::ZERO)
-            } else if idle_timeout_s > 0 {
-                Some(IDLE_CHECK)
+            } else if idle_timeout_s > 0 || serving.timed > 0 {
+                Some(LATE_CHECK)
             } else {
                 None
             };
@@ -177,9 +178,11 @@ impl Worker {
                     serving.take_turn_again(ctx, id);
                 }
             }
-            if idle_timeout_s > 0 && ctx.now != idle_checked {
-                idle_checked = ctx.now;
-                serving.close_idle(ctx, idle_timeout_s);
+            if ctx.now != late_checked {
+                late_checked = ctx.now;
+                if idle_timeout_s > 0 || serving.timed > 0 {
+                    serving.close_late(ctx, idle_timeout_s);
+                }
             }
         }
     }
@@ -194,6 +197,8 @@ struct Serving<'c> {
     conns: Slab<Conn<'c>>,
     udp: Option<WorkerUdp>,
     again: VecDeque<usize>,
+    /// Connections that have a deadline.
+    timed: usize,
     buffer: Vec<u8>,
     /// The replies of the turn in progress.
     out: Output<'c>,
@@ -223,7 +228,8 @@ impl<'c> Serving<'c> {
         );
         self.shared.connections.add(info.clone());
         let proof = self.udp.as_ref().zip(stream.peer_ip());
-        let mut conn = Conn::new(stream, info, protocol);
+        let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
+        self.timed += usize::from(conn.deadline.is_some());
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
         slot.insert(conn);
         self.turn(ctx, id);
@@ -266,7 +272,9 @@ impl<'c> Serving<'c> {
 
     fn turn(&mut self, ctx: Ctx<'c>, id: usize) {
         let conn = &mut self.conns[id];
+        let was_timed = usize::from(conn.deadline.is_some());
         let turn = conn.turn(ctx, &mut self.buffer, &mut self.out);
+        self.timed = self.timed - was_timed + usize::from(conn.deadline.is_some());
         match turn {
             Turn::Wait => {}
             Turn::Again => {
@@ -304,6 +312,7 @@ impl<'c> Serving<'c> {
         let conn = self.conns.remove(id);
         log::debug!("<{} connection closed", conn.info.fd);
         let info = conn.info.clone();
+        self.timed -= usize::from(conn.deadline.is_some());
         conn.forget_buffers(&self.shared.connections);
         self.shared.connections.remove(&info);
         // The socket is closed before the place is given free.
@@ -323,22 +332,17 @@ impl<'c> Serving<'c> {
         }
     }
 
-    fn close_idle(&mut self, ctx: Ctx<'c>, idle_timeout_s: u32) {
-        let idle = |conn: &Conn<'_>| {
-            ctx.now
-                .0
-                .saturating_sub(conn.info.last_command.load(Relaxed))
-                > idle_timeout_s
-                && !conn.queued
+    fn close_late(&mut self, ctx: Ctx<'c>, idle_timeout_s: u32) {
+        let lateness = |(id, conn): (usize, &Conn<'_>)| {
+            let late = conn.lateness(ctx.now.0, idle_timeout_s)?;
+            Some((id, late))
         };
-        let ids: Vec<usize> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| idle(conn))
-            .map(|(id, _)| id)
-            .collect();
-        for id in ids {
-            ctx.stats.general.idle_kicks.inc();
+        let all: Vec<(usize, Late)> = self.conns.iter().filter_map(lateness).collect();
+        for (id, late) in all {
+            match late {
+                Late::Idle => ctx.stats.general.idle_kicks.inc(),
+                Late::Deadline => self.conns[id].count_late(),
+            }
             self.close(id);
         }
     }

@@ -91,6 +91,8 @@ pub struct Settings {
     pub growth_factor: f64,
     /// `-n`: least bytes a chunk has for key, value and client flags.
     pub chunk_bytes_min: usize,
+    /// Slab classes are those of `-f` and `-n`, because one of them was given; else they follow the items' sizes.
+    pub fixed_classes: bool,
     /// Largest chunk; items above it are chained. At most a page and at most `item_bytes_max`.
     pub slab_chunk_bytes_max: usize,
     /// Chunk sizes given one by one, ascending; empty means they come from `growth_factor`.
@@ -219,6 +221,7 @@ impl Default for Settings {
             item_bytes_max: 1 << 20,
             growth_factor: 1.14,
             chunk_bytes_min: 48,
+            fixed_classes: false,
             slab_chunk_bytes_max: SLAB_CHUNK_BYTES_MAX,
             slab_sizes: Vec::new(),
             huge_pages: false,
@@ -365,7 +368,6 @@ impl Settings {
         self.check_udp(given)?;
         self.listen = listen::resolve(self, self.tcp_port, given)?;
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
-        self.check_udp_of_listeners(given)?;
         self.check_auth_of_listeners(given)?;
         tls::check(self, given)?;
         if self.daemon {
@@ -383,16 +385,6 @@ impl Settings {
         }
         if self.udp_port != 0 && !was_given("port") {
             self.tcp_port = self.udp_port;
-        }
-        Ok(())
-    }
-
-    /// Datagrams are text, so a listener that is for the binary protocol alone has none.
-    fn check_udp_of_listeners(&self, given: &[Given]) -> Result<(), SettingsError> {
-        let is_binary = |listen: &Listen| listen.protocol == WireProtocol::Binary;
-        if self.udp_listen.iter().any(is_binary) {
-            let reason = "UDP must be off, -U 0, with the protocol binary";
-            return Err(blame(given, &["udp-port"], reason));
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     value(
         "f",
         "slab-growth-factor",
-        ("NUM", "1.14"),
+        ("NUM", ""),
         |s, v| {
             decimal(
                 "growth factor",
@@ -217,19 +217,19 @@ pub(super) static OPTIONS: &[Opt] = &[
                 |f| f > 1.0 && f <= 100.0,
                 "above 1, and at most 100",
             )
-            .map(|f| s.growth_factor = f)
+            .map(|f| (s.growth_factor, s.fixed_classes) = (f, true))
         },
-        "chunk size of a slab class over that of the one before (memcached: 1.25)",
+        "slab classes that are each larger by this factor, instead of some that follow the sizes of the items",
     ),
     value(
         "n",
         "slab-min-size",
-        ("BYTES", "48"),
+        ("BYTES", ""),
         |s, v| {
             whole("chunk size", v, 1..=512usize << 10, "bytes")
-                .map(|bytes| s.chunk_bytes_min = bytes)
+                .map(|bytes| (s.chunk_bytes_min, s.fixed_classes) = (bytes, true))
         },
-        "least bytes a chunk has for key, value and flags",
+        "least bytes a chunk has for key, value and flags; then too classes are fixed, -f 1.14 unless given",
     ),
     flag(
         "L",

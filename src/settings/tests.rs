@@ -103,9 +103,13 @@ fn each_option_changes_its_setting() {
         ("--logfile /var/log/x", |s| {
             s.log_file = Some("/var/log/x".into())
         }),
-        ("-f 1.25", |s| s.growth_factor = 1.25),
-        ("-f 2", |s| s.growth_factor = 2.0),
-        ("-n 100", |s| s.chunk_bytes_min = 100),
+        ("-f 1.3", |s| {
+            (s.growth_factor, s.fixed_classes) = (1.3, true)
+        }),
+        ("-f 2", |s| (s.growth_factor, s.fixed_classes) = (2.0, true)),
+        ("-n 100", |s| {
+            (s.chunk_bytes_min, s.fixed_classes) = (100, true)
+        }),
         ("-L", |s| s.huge_pages = true),
         ("-D /", |s| {
             (s.prefix_delimiter, s.detail_enabled) = (b'/', true)
@@ -425,10 +429,6 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         (
             "-U 1 -S",
             "-U 1: there is no login over UDP: -U must be 0 with -S or -Y",
-        ),
-        (
-            "-U 1 -B binary",
-            "-U 1: UDP must be off, -U 0, with the protocol binary",
         ),
         ("-U on", "-U on: UDP port must be -1 to 65535"),
         (

@@ -28,6 +28,7 @@ enum Stream {
 enum Stop {
     TimedOut,
     Closed,
+    Reset,
 }
 
 /// What a pattern says of the bytes so far.
@@ -280,10 +281,23 @@ impl Conn {
             }
             match self.fill() {
                 Ok(()) => {}
-                Err(Stop::Closed) => return,
+                Err(Stop::Closed | Stop::Reset) => return,
                 Err(Stop::TimedOut) => self.fail(b"<connection closed>", 0, "still open"),
             }
         }
+    }
+
+    /// As [`Conn::closed`], by a proper end: a reset might have overtaken what was sent before.
+    #[track_caller]
+    pub fn ended(&mut self) {
+        while self.received.is_empty() {
+            match self.fill() {
+                Ok(()) => {}
+                Err(Stop::Closed) => return,
+                Err(stop) => self.fail(b"<connection ended>", 0, &format!("{stop:?}")),
+            }
+        }
+        self.fail(b"<connection ended>", 0, "differs");
     }
 
     /// All that comes until the server hangs up.
@@ -292,7 +306,7 @@ impl Conn {
         loop {
             match self.fill() {
                 Ok(()) => {}
-                Err(Stop::Closed) => return std::mem::take(&mut self.received),
+                Err(Stop::Closed | Stop::Reset) => return std::mem::take(&mut self.received),
                 Err(Stop::TimedOut) => self.fail(b"<connection closed>", 0, "still open"),
             }
         }
@@ -391,7 +405,7 @@ impl Conn {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                         return Err(Stop::TimedOut);
                     }
-                    _ => return Err(Stop::Closed),
+                    _ => return Err(Stop::Reset),
                 },
             }
         }

@@ -200,6 +200,22 @@ impl Server {
         kb.trim().parse().expect("a number")
     }
 
+    /// Lets the server have `count` more open files than it has now.
+    pub fn allow_more_files(&self, count: u64) {
+        let pid = self.pid() as libc::pid_t;
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: both calls read or write the one struct they are given, which lives on this stack.
+        let result = unsafe {
+            libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit);
+            limit.rlim_cur = self.open_files() as u64 + count;
+            libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0, "a limit of open files");
+    }
+
     /// How many files and sockets the server has open.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))

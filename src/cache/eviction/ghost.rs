@@ -1,71 +1,79 @@
 //! The hashes of what was evicted lately: whoever comes back soon has been evicted too early.
 //!
 //! ```text
-//!  hash --> bucket = hash * buckets / 2^32      | newest | .. | .. | oldest |  8 hashes, 0 for none
+//!  hash --> bucket: its upper bits      | newest | .. | .. | oldest |  16 tags, 0 for none
+//!           tag: its lower 16 bits
 //! ```
 //!
-//! Each bucket forgets its oldest when it is full: in all about the latest `capacity` hashes are known. What is kept is
-//! the whole 32-bit hash, so that the buckets can be dealt out anew when the class grows; two keys with one hash are
-//! taken for each other, which costs one item a better place than it has earned.
+//! Each bucket forgets its oldest when it is full: in all about the latest `capacity` hashes are known. One in four
+//! thousand strangers is taken for somebody known, which costs one item a better place than it has earned.
 //!
-//! Costs: 4 bytes a hash; a question or an insertion touches one cache line at most.
+//! G1. The number of buckets is a power of two, from three quarters of what the capacity asks for to three times it.
+//!     Doubled, both halves of a bucket know what it knew, until that is pushed out; halved, the newest of both stay.
+//!
+//! Costs: 2 bytes a hash; a question or an insertion touches one cache line at most.
 
 use super::super::table::KeyHash;
 
-const SLOTS: usize = 8;
+const SLOTS: usize = 16;
 
-type Bucket = [u32; SLOTS];
+type Bucket = [u16; SLOTS];
 
 #[derive(Debug, Default)]
 pub struct Ghost {
     buckets: Vec<Bucket>,
 }
 
+/// What is kept of a hash.
+fn tag(hash: KeyHash) -> u16 {
+    // Nothing is lost with the few keys of tag 0: they are never known.
+    hash.0 as u16
+}
+
 impl Ghost {
-    fn bucket(&mut self, hash: u32) -> Option<&mut Bucket> {
-        let index = (u64::from(hash) * self.buckets.len() as u64) >> 32;
+    fn bucket(&mut self, hash: KeyHash) -> Option<&mut Bucket> {
+        let index = (u64::from(hash.0) * self.buckets.len() as u64) >> 32;
         self.buckets.get_mut(index as usize)
+    }
+
+    /// Bytes of memory in use.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.buckets[..])
     }
 
     /// Makes room for so many hashes; what is known stays known as far as it fits.
     pub fn hold(&mut self, capacity: usize) {
-        let wanted = capacity.div_ceil(SLOTS).max(1);
-        let now = self.buckets.len();
-        // Dealt out anew only when the class has changed by a quarter.
-        if wanted <= now && wanted * 2 >= now {
-            return;
+        let wanted = (capacity.div_ceil(SLOTS) * 3 / 4)
+            .max(1)
+            .next_power_of_two();
+        if self.buckets.is_empty() {
+            self.buckets = vec![[0; SLOTS]; wanted];
         }
-        let wanted = if wanted > now && now > 0 {
-            wanted + wanted / 4
-        } else {
-            wanted
-        };
-        let old = std::mem::replace(&mut self.buckets, vec![[0; SLOTS]; wanted]);
-        for slot in (0..SLOTS).rev() {
-            for bucket in old.iter().filter(|bucket| bucket[slot] != 0) {
-                self.insert(KeyHash(bucket[slot]));
-            }
+        while self.buckets.len() < wanted {
+            let twice = |&bucket: &Bucket| [bucket, bucket];
+            self.buckets = self.buckets.iter().flat_map(twice).collect();
+        }
+        while self.buckets.len() > wanted * 2 {
+            let newest = |pair: &[Bucket]| std::array::from_fn(|slot| pair[slot % 2][slot / 2]);
+            self.buckets = self.buckets.chunks_exact(2).map(newest).collect();
         }
     }
 
     /// Remembers a hash.
     pub fn insert(&mut self, hash: KeyHash) {
-        if let Some(bucket) = self.bucket(hash.0) {
+        if let Some(bucket) = self.bucket(hash) {
             bucket.copy_within(0..SLOTS - 1, 1);
-            bucket[0] = hash.0;
+            bucket[0] = tag(hash);
         }
     }
 
     /// True if the hash is remembered; then it is forgotten.
     pub fn take(&mut self, hash: KeyHash) -> bool {
-        let Some(bucket) = self.bucket(hash.0) else {
+        let tag = tag(hash);
+        let Some(bucket) = self.bucket(hash) else {
             return false;
         };
-        // Nothing is lost with the one key of hash 0: it is never known.
-        let Some(at) = bucket
-            .iter()
-            .position(|&known| known == hash.0 && known != 0)
-        else {
+        let Some(at) = bucket.iter().position(|&known| known == tag && known != 0) else {
             return false;
         };
         bucket.copy_within(at + 1.., at);

@@ -115,6 +115,10 @@ impl Eviction for Lfu {
         true
     }
 
+    fn bytes(&self) -> usize {
+        self.sketch.bytes()
+    }
+
     fn is_worth_moving(&self, bits: u16) -> bool {
         uses(bits) > 0 || Segment::of(bits) == Segment::Warm
     }

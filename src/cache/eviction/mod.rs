@@ -151,6 +151,11 @@ pub(super) trait Eviction: Debug + Send {
     /// An item is about to be unlinked, or to get another end.
     fn unlinking(&mut self, _items: &Items, _handle: ChunkHandle) {}
 
+    /// Bytes it keeps beside the items.
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// `new` took the place of `old`.
     fn moved(&mut self, _items: &Items, _old: ChunkHandle, _new: ChunkHandle) {}
 }

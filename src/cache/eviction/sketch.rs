@@ -29,6 +29,11 @@ pub struct Sketch {
 }
 
 impl Sketch {
+    /// Bytes of memory in use.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.words[..])
+    }
+
     /// Makes it fit for so many items.
     pub fn hold(&mut self, items: usize) {
         let wanted = (items * COUNTS_PER_ITEM / 16).next_power_of_two();

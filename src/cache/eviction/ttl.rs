@@ -17,6 +17,9 @@ use super::lru::Lru;
 use super::{Eviction, Sight};
 use crate::clock::RelTime;
 
+/// What an entry of the tree takes, about.
+const ENTRY_BYTES: usize = 12;
+
 #[derive(Debug, Default)]
 pub struct Ttl {
     /// End and handle of every linked item that ends.
@@ -53,6 +56,10 @@ impl Eviction for Ttl {
 
     fn tidy(&mut self, segments: &mut Segments, items: &Items, keep: Balance) -> bool {
         Lru.tidy(segments, items, keep)
+    }
+
+    fn bytes(&self) -> usize {
+        self.ends.len() * ENTRY_BYTES
     }
 
     fn linked(&mut self, items: &Items, handle: ChunkHandle) {

@@ -263,7 +263,7 @@ fn a_steady_load_moves_few_pages() {
         report("steady", &cache, start.elapsed());
         assert!(evicted(&cache) > 200_000);
         let moved = cache.move_stats().moved - moved_before;
-        assert!(moved < 20, "{moved} of 256 pages moved");
+        assert!(moved < 40, "{moved} of 256 pages moved");
     }
 }
 

@@ -1,57 +1,27 @@
-//! The Rust crate `memcache`, in text and in binary. Takes the server's port.
+//! The Rust crate `memcache`, in text and in binary. Takes the server's port, and the root of its certificate if it speaks
+//! TLS.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use check_clients::{Checks, noise};
 use memcache::{Client, MemcacheError};
 
 const WEEK: u32 = 7 * 24 * 3600;
 
-struct Checks {
-    count: usize,
-}
-
-impl Checks {
-    /// Counts one check: `got` must be a success with this value.
-    #[track_caller]
-    fn same<T: PartialEq + Debug>(&mut self, got: Result<T, MemcacheError>, want: T) {
-        self.count += 1;
-        match got {
-            Ok(got) => assert_eq!(got, want),
-            Err(error) => panic!("{error:?}, want {want:?}"),
-        }
-    }
-
-    /// Counts one check: `got` must be an error with `word` in it.
-    #[track_caller]
-    fn refused<T: Debug>(&mut self, got: Result<T, MemcacheError>, word: &str) {
-        self.count += 1;
-        let got = format!("{got:?}");
-        assert!(
-            got.starts_with("Err(") && got.contains(word),
-            "{got}, want {word}"
-        );
-    }
-}
-
-/// Bytes that look random, the same in every run.
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 900_u64;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(size).collect()
-}
-
-fn check(checks: &mut Checks, port: &str, binary: bool) -> Result<(), MemcacheError> {
+fn check(
+    checks: &mut Checks,
+    port: &str,
+    root: Option<&str>,
+    binary: bool,
+) -> Result<(), MemcacheError> {
     let protocol = if binary { "binary" } else { "ascii" };
-    let url =
-        format!("memcache://127.0.0.1:{port}?timeout=10&tcp_nodelay=true&protocol={protocol}");
+    let mut url = format!("127.0.0.1:{port}?timeout=10&tcp_nodelay=true&protocol={protocol}");
+    url = match root {
+        Some(root) => format!("memcache+tls://{url}&ca_path={root}"),
+        None => format!("memcache://{url}"),
+    };
     let mc = Client::connect(url.clone())?;
     let text = |key: &str| mc.get::<String>(key);
     let some = |value: &str| Some(value.to_string());
@@ -183,12 +153,13 @@ fn check(checks: &mut Checks, port: &str, binary: bool) -> Result<(), MemcacheEr
 }
 
 fn main() {
-    let port = std::env::args().nth(1).expect("a port");
-    let mut checks = Checks { count: 0 };
+    let mut args = std::env::args().skip(1);
+    let (port, root) = (args.next().expect("a port"), args.next());
+    let mut checks = Checks::default();
     for binary in [false, true] {
-        if let Err(error) = check(&mut checks, &port, binary) {
+        if let Err(error) = check(&mut checks, &port, root.as_deref(), binary) {
             panic!("binary {binary}: {error:?}");
         }
     }
-    println!("{} checks", checks.count);
+    println!("{checks}");
 }

@@ -1,0 +1,183 @@
+//! Who is asked: the store itself, in this process, or a server behind a socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ketch::cache::{Cache, ItemSpec, Lookup, Maintainer, Policy, STEPS_PER_S};
+use ketch::clock::RelTime;
+use ketch::server;
+use ketch::settings::Settings;
+
+/// Requests that make a second of the store's clock: about what one connection to a server does.
+const REQUESTS_PER_S: usize = 20_000;
+
+/// A cache to replay against.
+pub trait Target {
+    /// True if the key was there.
+    fn get(&mut self, key: &str) -> bool;
+    fn set(&mut self, key: &str, value_len: usize);
+    /// What the run has left behind, for people.
+    fn report(&mut self) {}
+}
+
+/// The store without sockets, on a clock of its own.
+pub struct Store {
+    cache: Cache,
+    maintainer: Maintainer,
+    requests: usize,
+}
+
+impl Store {
+    pub fn new(megabytes: usize, policy: &str) -> Store {
+        let policy =
+            Policy::from_name(policy).unwrap_or_else(|| panic!("there is no policy {policy}"));
+        let settings = Settings {
+            memory_limit_bytes: megabytes << 20,
+            eviction: policy.name(),
+            ..Settings::default()
+        };
+        Store {
+            cache: server::cache(&settings).expect("the system gives the memory"),
+            maintainer: Maintainer::default(),
+            requests: 0,
+        }
+    }
+
+    fn now(&self) -> RelTime {
+        RelTime(2 + (self.requests / REQUESTS_PER_S) as u32)
+    }
+}
+
+impl Target for Store {
+    fn get(&mut self, key: &str) -> bool {
+        let now = self.now();
+        if self
+            .requests
+            .is_multiple_of(REQUESTS_PER_S / STEPS_PER_S as usize)
+        {
+            self.maintainer.step(&self.cache, now);
+        }
+        self.requests += 1;
+        let hash = self.cache.hash(key.as_bytes());
+        let mut entry = self.cache.entry(key.as_bytes(), hash, now);
+        let found = entry.lookup() == Lookup::Found;
+        if found {
+            entry.bump();
+        }
+        found
+    }
+
+    fn set(&mut self, key: &str, value_len: usize) {
+        let (cache, now) = (&self.cache, self.now());
+        let spec = ItemSpec {
+            key: key.as_bytes(),
+            key_binary: false,
+            client_flags: 0,
+            expires_at: RelTime::NEVER,
+            value_len: value_len as u32 + 2,
+        };
+        let Ok(mut new) = cache.create(&spec, now) else {
+            return;
+        };
+        while !new.spare().is_empty() {
+            let len = new.spare().len();
+            new.advance(len);
+        }
+        let hash = cache.hash(key.as_bytes());
+        let cas = cache.next_cas();
+        cache.entry(key.as_bytes(), hash, now).put(new, cas);
+    }
+
+    fn report(&mut self) {
+        println!("  {:?}", self.cache.move_stats());
+        for report in self.cache.class_reports(self.now()) {
+            println!(
+                "  class {:>2} {:>7} B {:>4} pages {:>6} items {:>6} evicted {:?}",
+                report.class.get(),
+                report.slabs.chunk_bytes,
+                report.slabs.total_pages,
+                report.slabs.used_chunks,
+                report.lru.evicted,
+                report.counts
+            );
+        }
+    }
+}
+
+/// A server of its own for each run.
+pub struct Server {
+    child: Child,
+    stream: BufReader<TcpStream>,
+    value: Vec<u8>,
+}
+
+impl Server {
+    pub fn start(program: &str, megabytes: usize, options: &[String]) -> Server {
+        // A port that the system has just called free.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("there are free ports")
+            .port();
+        let mut command = Command::new(program);
+        command.args(["-U", "0", "-l", "127.0.0.1", "-p", &port.to_string()]);
+        command.args(["-m", &megabytes.to_string()]);
+        if program.ends_with("memcached") {
+            // It does not start as root.
+            command.args(["-u", "nobody"]);
+        }
+        let child = command.args(options).stderr(Stdio::inherit()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() > deadline => {
+                    panic!("{program} does not listen: {error}")
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        stream.set_nodelay(true).expect("a socket takes it");
+        Server {
+            child,
+            stream: BufReader::new(stream),
+            value: vec![b'v'; 2 << 20],
+        }
+    }
+
+    fn ask(&mut self, parts: &[&[u8]]) -> String {
+        let socket = self.stream.get_mut();
+        socket.write_all(&parts.concat()).expect("the server reads");
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a reply comes");
+        line
+    }
+}
+
+impl Target for Server {
+    fn get(&mut self, key: &str) -> bool {
+        // Without flags it is a get that leaves the value away: a use like any other, in memcached too.
+        let reply = self.ask(&[b"mg ", key.as_bytes(), b"\r\n"]);
+        match reply.trim() {
+            "HD" => true,
+            "EN" => false,
+            other => panic!("no reply to mg: {other}"),
+        }
+    }
+
+    fn set(&mut self, key: &str, value_len: usize) {
+        let head = format!("set {key} 0 0 {value_len}\r\n");
+        let value = std::mem::take(&mut self.value);
+        self.ask(&[head.as_bytes(), &value[..value_len], b"\r\n"]);
+        self.value = value;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,562 @@
+//! Pages that change their class: which class gives one, and how it is emptied.
+//!
+//! ```text
+//!  donor: a page's worth of free chunks, else the longest lease    page of it: the emptiest, of equals the tail's
+//!  each chunk:  dead --> freed     read often, or young --> another chunk of its class, for its own victims     else evicted
+//! ```
+//!
+//! Why pages move is told by `reclaim`, which asks for them; so do the maintainer and clients (`slabs reassign`).
+//!
+//! M1. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's and never under a stripe).
+//! M2. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+
+use slab_alloc::{ChunkHandle, ClassId, PageId};
+
+use super::crawler::ClassMask;
+use super::item::{state, uses};
+use super::lru::ClassLru;
+use super::store::{Cache, Lookup};
+use crate::clock::RelTime;
+
+/// Tails evicted to make room for a better item elsewhere.
+const TAILS: usize = 24;
+/// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
+const TAILS_FOR_END: usize = 2;
+/// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
+const TRIED_BYTES: usize = 128 << 20;
+/// Bytes of chunks vacated in vain before a move is given up: one chunk in a page may keep it all from moving.
+const IN_VAIN_BYTES: usize = 2 << 20;
+/// Pages that go in one step of the maintainer when the limit was lowered: about a millisecond each, so that 80 MB go in
+/// a second.
+const PAGES_SHRUNK: usize = 8;
+/// Passes over a page: what was in hands at the first may be linked at the second.
+const PASSES: usize = 2;
+
+/// The counts of page moves and the lock that lets one run at a time.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "named as the `stats` keys slab_reassign_*")]
+pub struct PageMoves {
+    alone: Mutex<()>,
+    pub moved: AtomicU64,
+    pub rescues: AtomicU64,
+    pub chunk_rescues: AtomicU64,
+    pub inline_reclaim: AtomicU64,
+    pub busy_items: AtomicU64,
+    pub busy_nomem: AtomicU64,
+    pub running: AtomicBool,
+    /// The page looked at last, but for those of tails.
+    looked_at: AtomicU32,
+    /// A move a client asked for: `WANTED | source << 8 | destination`, 0 for none; source 0 is any, destination 0 the
+    /// pool.
+    pub wanted: AtomicI32,
+}
+
+/// Set in a wanted move.
+const WANTED: i32 = 1 << 16;
+
+/// The counts of page moves, read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the `stats` keys slab_reassign_*")]
+pub struct MoveStats {
+    pub moved: u64,
+    pub rescues: u64,
+    pub chunk_rescues: u64,
+    pub inline_reclaim: u64,
+    pub busy_items: u64,
+    pub busy_nomem: u64,
+    pub running: bool,
+}
+
+/// Why a page move a client asked for cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveError {
+    /// One is waiting or running.
+    Busy,
+    /// No such class.
+    BadClass,
+    /// The source has at most one page.
+    NoSpare,
+    /// Source and destination are the same.
+    Same,
+}
+
+/// How long ago an item was used, and how many items were stored since it was: within one second, only the second
+/// number tells. It comes from the CAS unique, and is 0 without those.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Age {
+    seconds: u32,
+    stores: u64,
+}
+
+impl Age {
+    /// Clearly among the younger ones of a class whose tail is `oldest`.
+    fn is_below_half_of(self, oldest: Age) -> bool {
+        // Of a few seconds, half is nothing to go by.
+        match oldest.seconds {
+            0..4 => self.stores < oldest.stores / 2,
+            seconds => self.seconds < seconds / 2,
+        }
+    }
+}
+
+/// A class that may give a page.
+struct Donor {
+    class: ClassId,
+    pages: usize,
+    /// What its evictions tell of the use it makes of memory ([`ClassLru::lease`]).
+    lease: u64,
+    /// It has a page's worth of free chunks.
+    has_spare_page: bool,
+}
+
+/// What a search for a page has tried in vain.
+struct Tried {
+    pages: HashSet<PageId, ahash::RandomState>,
+    classes: ClassMask,
+    /// Bytes of the chunks that were vacated in pages that could not be emptied.
+    in_vain: usize,
+}
+
+impl PageMoves {
+    pub(super) fn reset(&self) {
+        for count in [
+            &self.moved,
+            &self.rescues,
+            &self.chunk_rescues,
+            &self.inline_reclaim,
+            &self.busy_items,
+            &self.busy_nomem,
+        ] {
+            count.store(0, Relaxed);
+        }
+    }
+
+    pub(super) fn begin(&self) -> MutexGuard<'_, ()> {
+        self.alone
+            .lock()
+            .expect("no holder of the page move lock panics")
+    }
+}
+
+impl Cache {
+    /// Gives `class` a page of another class; unless `pressing`, only if the other's lease is longer.
+    pub(super) fn take_page(&self, class: ClassId, now: RelTime, pressing: bool) -> bool {
+        if !self.tuning.slab_reassign.load(Relaxed) {
+            return false;
+        }
+        let _alone = self.moves.begin();
+        let stats = self.items.slabs().class_stats(class);
+        if self.items.slabs().available_pages() > 0 || stats.free_chunks + stats.fresh_chunks > 0 {
+            // Whoever held the lock before has brought it.
+            return true;
+        }
+        let moved = self.move_some_page(Some(class), now, |tried| {
+            self.donor_for(class, pressing, tried)
+        });
+        self.moves
+            .inline_reclaim
+            .fetch_add(u64::from(moved), Relaxed);
+        moved
+    }
+
+    /// The class that should give a page to `class`.
+    fn donor_for(&self, class: ClassId, pressing: bool, tried: &Tried) -> Option<ClassId> {
+        let donor = self.donor(Some(class), pressing, tried)?;
+        if pressing || donor.has_spare_page {
+            return Some(donor.class);
+        }
+        let own = self.lease(class);
+        let without_a_page = donor.lease - donor.lease / donor.pages as u64;
+        // More than what changes from one moment to the next.
+        (without_a_page > own.saturating_add(own / 8)).then_some(donor.class)
+    }
+
+    /// The lease of a class's items; a class of chain ends only has that of the chained items.
+    pub(super) fn lease(&self, class: ClassId) -> u64 {
+        let of = |class| {
+            let lru = self.lru(class);
+            (lru.segments.count() > 0).then(|| lru.lease(self.cas.last()))
+        };
+        of(class)
+            .or_else(|| of(self.items.slabs().largest()))
+            .unwrap_or_default()
+    }
+
+    /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the longest
+    /// lease. Its last page it gives only if `pressing`.
+    fn donor(&self, but: Option<ClassId>, pressing: bool, tried: &Tried) -> Option<Donor> {
+        let slabs = self.items.slabs();
+        let mut longest: Option<Donor> = None;
+        for other in slabs
+            .classes()
+            .filter(|&other| Some(other) != but && !tried.classes.has(other))
+        {
+            let stats = slabs.class_stats(other);
+            let pages = stats.total_pages - stats.draining_pages;
+            if pages == 0 {
+                continue;
+            }
+            // Fresh chunks do not count: a page that the class just got is still to be filled.
+            if stats.free_chunks >= stats.chunks_per_page {
+                return Some(Donor {
+                    class: other,
+                    pages,
+                    lease: u64::MAX,
+                    has_spare_page: true,
+                });
+            }
+            let lease = self.lease(other);
+            let longer = longest
+                .as_ref()
+                .is_none_or(|longest| (lease, pages) > (longest.lease, longest.pages));
+            // A class that gets no items any more needs no page either.
+            let keeps = usize::from(!pressing && slabs.is_open(other));
+            if pages > keeps && longer {
+                longest = Some(Donor {
+                    class: other,
+                    pages,
+                    lease,
+                    has_spare_page: false,
+                });
+            }
+        }
+        longest.filter(|_| self.tuning.may_evict.load(Relaxed))
+    }
+
+    /// Moves a page of the class that `donor` names, or names next when there was none to be had; false if all was in
+    /// vain. The caller holds the page move lock.
+    fn move_some_page(
+        &self,
+        to: Option<ClassId>,
+        now: RelTime,
+        donor: impl Fn(&Tried) -> Option<ClassId>,
+    ) -> bool {
+        let mut tried = Tried {
+            pages: HashSet::default(),
+            classes: ClassMask::NONE,
+            in_vain: 0,
+        };
+        while tried.pages.len() < TRIED_BYTES / self.items.slabs().page_bytes()
+            && tried.in_vain < IN_VAIN_BYTES
+        {
+            let Some(donor) = donor(&tried) else {
+                return false;
+            };
+            if self.move_page(donor, to, now, &mut tried) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Empties the page of `donor` that holds least and hands it on: to a class, or to the pool (which returns the
+    /// memory if the limit was lowered).
+    fn move_page(
+        &self,
+        donor: ClassId,
+        to: Option<ClassId>,
+        now: RelTime,
+        tried: &mut Tried,
+    ) -> bool {
+        let slabs = self.items.slabs();
+        let pages = slabs
+            .class_pages(donor)
+            .filter(|page| !tried.pages.contains(page));
+        // Of pages equally full, that of the tail, since those around it may be as old; then in turn, since those looked
+        // at before may still be held.
+        let oldest = self
+            .lru(donor)
+            .segments
+            .oldest()
+            .map(|tail| slabs.page_of(tail));
+        let last = self.moves.looked_at.load(Relaxed);
+        let turn = |page: PageId| {
+            (
+                slabs.page_used(page),
+                Some(page) != oldest,
+                page.get().wrapping_sub(last + 1),
+            )
+        };
+        let Some(page) = pages.min_by_key(|&page| turn(page)) else {
+            tried.classes = tried.classes.with(donor);
+            return false;
+        };
+        if Some(page) != oldest {
+            self.moves.looked_at.store(page.get(), Relaxed);
+        }
+        tried.pages.insert(page);
+        // What is not worth emptying is seen before anything is evicted for it.
+        if !slabs.begin_drain_page(page) {
+            return false;
+        }
+        if slabs.page_class(page) != Some(donor)
+            || slabs.page_chunks(page).any(|chunk| self.is_in_hands(chunk))
+        {
+            self.moves.busy_items.fetch_add(1, Relaxed);
+            slabs.cancel_drain(page);
+            return false;
+        }
+        self.moves.running.store(true, Relaxed);
+        let used = slabs.page_used(page);
+        let emptied = self.empty_page(page, donor, now);
+        if !emptied {
+            tried.in_vain +=
+                used.saturating_sub(slabs.page_used(page)) as usize * slabs.chunk_bytes(donor);
+        }
+        let moved = emptied
+            && match to {
+                Some(class) => slabs.finish_drain_to(page, class),
+                None => slabs.finish_drain(page),
+            };
+        if moved {
+            self.moves.moved.fetch_add(1, Relaxed);
+        } else {
+            slabs.cancel_drain(page);
+        }
+        self.moves.running.store(false, Relaxed);
+        moved
+    }
+
+    /// How old the item is that `lru` would evict next.
+    fn tail_age(&self, lru: &ClassLru, now: RelTime) -> Option<Age> {
+        lru.segments.oldest().map(|tail| self.age(tail, now))
+    }
+
+    fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
+        let stores = self.cas.last().saturating_sub(self.items.cas(handle));
+        Age {
+            seconds: now.since(self.items.accessed_at(handle)),
+            stores,
+        }
+    }
+
+    /// True if a chunk of a draining page is in somebody's hands: a racy look.
+    fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
+        let items = &self.items;
+        let continued = items.state(chunk) & state::CONTINUATION != 0;
+        let head = if continued {
+            items.continued_head(chunk)
+        } else {
+            Some(chunk)
+        };
+        let Some(head) = head else { return false };
+        let bits = items.state(head);
+        bits & state::ITEM != 0 && (bits & state::LINKED == 0 || items.is_pinned(head))
+    }
+
+    fn empty_page(&self, page: PageId, class: ClassId, now: RelTime) -> bool {
+        let slabs = self.items.slabs();
+        for _ in 0..PASSES {
+            for chunk in slabs.page_chunks(page) {
+                let bits = self.items.state(chunk);
+                if bits & state::CONTINUATION != 0 {
+                    self.vacate_continuation(chunk, class, now);
+                } else if bits & state::LINKED != 0 {
+                    self.vacate_item(chunk, class, now);
+                }
+            }
+            if slabs.page_used(page) == 0 {
+                return true;
+            }
+        }
+        self.moves.busy_items.fetch_add(1, Relaxed);
+        false
+    }
+
+    /// Moves one item of a draining page to another chunk of its class, or evicts it.
+    fn vacate_item(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
+        let items = &self.items;
+        let lru = &mut self.lru(class);
+        if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
+            return;
+        }
+        if self.life(chunk, now) != Lookup::Found {
+            if self.unlink_from_tail(lru, chunk) {
+                lru.segments.counters.reclaimed += 1;
+            }
+            return;
+        }
+        let Some(room) = self.room_elsewhere(lru, chunk, class, now) else {
+            return self.evict_for_page(lru, chunk, class);
+        };
+        let hash = self.table.hash(items.key(chunk));
+        let Some(mut stripe) = self.table.try_lock(hash) else {
+            items.give_back(room);
+            return;
+        };
+        // Pins are taken under the stripe's lock, so from here on the item stays as it is.
+        if items.is_pinned(chunk) {
+            items.give_back(room);
+            return;
+        }
+        let (slot, _) = stripe
+            .find(hash, |at| at == chunk)
+            .expect("a linked item is in the table");
+        items.copy_head(chunk, room);
+        stripe.replace(slot, room);
+        lru.replace(items, chunk, room);
+        items.give_back(chunk);
+        self.moves.rescues.fetch_add(1, Relaxed);
+    }
+
+    /// A chunk of `class` for one of the item `head`, which has to leave its page. For an item that is worth it, older
+    /// ones of its own `lru` make room.
+    fn room_elsewhere(
+        &self,
+        lru: &mut ClassLru,
+        head: ChunkHandle,
+        class: ClassId,
+        now: RelTime,
+    ) -> Option<ChunkHandle> {
+        let (items, slabs) = (&self.items, self.items.slabs());
+        let head_class = self.class_of(head);
+        let bits = items.state(head);
+        let oldest = self.tail_age(lru, now).unwrap_or_default();
+        let worth_it = lru.is_worth_moving(bits) || self.age(head, now).is_below_half_of(oldest);
+        // A tail that makes no room lies in the same page, and would have to leave it anyway.
+        let tails = if class == head_class {
+            TAILS
+        } else {
+            TAILS_FOR_END
+        };
+        let mut room = slabs.alloc_without_page(class);
+        for _ in 0..tails {
+            if room.is_some() || !worth_it {
+                break;
+            }
+            if !self.evict_tail_of(lru, head_class, now) || !self.is_linked(head, head_class) {
+                return None;
+            }
+            room = slabs.alloc_without_page(class);
+        }
+        room
+    }
+
+    /// Evicts an item that found no room elsewhere; nothing happens if it has been evicted already.
+    fn evict_for_page(&self, lru: &mut ClassLru, head: ChunkHandle, class: ClassId) {
+        if !self.tuning.may_evict.load(Relaxed) {
+            self.moves.busy_nomem.fetch_add(1, Relaxed);
+            return;
+        }
+        if !self.is_linked(head, class) {
+            return;
+        }
+        let bits = self.items.state(head);
+        if self.unlink_from_tail(lru, head) {
+            lru.segments.counters.evicted += 1;
+            lru.segments.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
+            lru.segments.counters.evicted_active += u64::from(uses(bits) > 1);
+        }
+    }
+
+    /// Moves one continuation chunk of a draining page, or evicts the item it belongs to.
+    fn vacate_continuation(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
+        let items = &self.items;
+        let largest = items.slabs().largest();
+        let lru = &mut self.lru(largest);
+        // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
+        let Some(head) = items.continued_head(chunk) else {
+            return;
+        };
+        if items.state(chunk) & state::CONTINUATION == 0
+            || !self.is_linked(head, largest)
+            || items.is_pinned(head)
+            || !items.owns_chunk(head, chunk)
+        {
+            return;
+        }
+        if self.life(head, now) != Lookup::Found {
+            if self.unlink_from_tail(lru, head) {
+                lru.segments.counters.reclaimed += 1;
+            }
+            return;
+        }
+        let Some(room) = self.room_elsewhere(lru, head, class, now) else {
+            return self.evict_for_page(lru, head, largest);
+        };
+        let hash = self.table.hash(items.key(head));
+        let stripe = self.table.try_lock(hash);
+        if stripe.is_none() || items.is_pinned(head) || !items.move_continuation(head, chunk, room)
+        {
+            items.give_back(room);
+            return;
+        }
+        self.moves.chunk_rescues.fetch_add(1, Relaxed);
+    }
+
+    /// Drains pages while there are more of them than the limit allows, a few a call.
+    pub(super) fn shrink_to_limit(&self, now: RelTime) {
+        for _ in 0..PAGES_SHRUNK {
+            if self.items.slabs().over_limit() == 0 {
+                return;
+            }
+            let _alone = self.moves.begin();
+            if !self.move_some_page(None, now, |tried| {
+                Some(self.donor(None, true, tried)?.class)
+            }) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for a page to be moved from `source` (0 any) to `destination` (0 the pool); the maintainer does it.
+    pub fn request_page_move(&self, source: i32, destination: i32) -> Result<(), MoveError> {
+        let known = |class: i32| u8::try_from(class).is_ok_and(|class| self.has_class(class));
+        if (source != -1 && source != 0 && !known(source))
+            || (destination != 0 && !known(destination))
+        {
+            return Err(MoveError::BadClass);
+        }
+        if source == destination {
+            return Err(MoveError::Same);
+        }
+        if source > 0
+            && let Some(class) = ClassId::new(source as u8)
+            && self.items.slabs().class_stats(class).total_pages < 2
+        {
+            return Err(MoveError::NoSpare);
+        }
+        let wanted = WANTED | source.max(0) << 8 | destination;
+        let free = self
+            .moves
+            .wanted
+            .compare_exchange(0, wanted, Relaxed, Relaxed);
+        free.map(drop).map_err(|_| MoveError::Busy)
+    }
+
+    /// Does the page move a client asked for, if any.
+    pub(super) fn serve_page_move(&self, now: RelTime) {
+        let wanted = self.moves.wanted.load(Relaxed);
+        if wanted == 0 {
+            return;
+        }
+        let class = |number: i32| ClassId::new((number & 0xff) as u8);
+        let (source, to) = (class(wanted >> 8), class(wanted));
+        {
+            let _alone = self.moves.begin();
+            self.move_some_page(to, now, |tried| match source {
+                Some(source) => Some(source).filter(|&source| !tried.classes.has(source)),
+                None => Some(self.donor(to, true, tried)?.class),
+            });
+        }
+        self.moves.wanted.store(0, Relaxed);
+    }
+
+    /// The counts of page moves.
+    pub fn move_stats(&self) -> MoveStats {
+        let moves = &self.moves;
+        MoveStats {
+            moved: moves.moved.load(Relaxed),
+            rescues: moves.rescues.load(Relaxed),
+            chunk_rescues: moves.chunk_rescues.load(Relaxed),
+            inline_reclaim: moves.inline_reclaim.load(Relaxed),
+            busy_items: moves.busy_items.load(Relaxed),
+            busy_nomem: moves.busy_nomem.load(Relaxed),
+            running: moves.running.load(Relaxed) || moves.wanted.load(Relaxed) != 0,
+        }
+    }
+}
