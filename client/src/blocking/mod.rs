@@ -210,6 +210,30 @@ impl Client {
         stored
     }
 
+    /// Stores many values that come from elsewhere, another cluster or a file, each with a time to live of its own. A copy
+    /// that has the key keeps it, since what it has is newer, unless `overwrite`. False for a key that all copies had.
+    pub fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V, Option<Duration>)>,
+        overwrite: bool,
+    ) -> Vec<Result<bool>> {
+        let entries: Vec<(K, Value<'_>, Option<Duration>)> = entries
+            .into_iter()
+            .map(|(key, value, ttl)| (key, value.into(), ttl))
+            .collect();
+        let entries = entries.iter().map(|(key, value, ttl)| {
+            let key = key.as_ref();
+            (Entry { key, value: *value }, *ttl)
+        });
+        let mode = if overwrite {
+            StoreMode::Set
+        } else {
+            StoreMode::Add
+        };
+        let entries = entries.collect();
+        self.call(|context| calls::fill_multi(context, entries, mode))
+    }
+
     /// Stores `value` if the key is not there; false if it is.
     pub fn add<'v>(
         &self,

@@ -51,6 +51,16 @@ fn read<'a>(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Read<'a> {
 }
 
 fn write<'a>(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Write<'a> {
+    checked(context, entries, |context, entries| {
+        Write::new(context, entries, command)
+    })
+}
+
+fn checked<'a>(
+    context: Context,
+    entries: Vec<Entry<'a>>,
+    begin: impl FnOnce(Context, Vec<Entry<'a>>) -> Write<'a>,
+) -> Write<'a> {
     let long = context.options.long_binary_keys;
     let mut faults = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -58,7 +68,7 @@ fn write<'a>(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Wri
             faults.push((at, fault));
         }
     }
-    let mut write = Write::new(context, entries, command);
+    let mut write = begin(context, entries);
     for (at, fault) in faults {
         write.refuse(at, Error::Key(fault));
     }
@@ -221,6 +231,28 @@ pub(crate) fn set_multi<'a>(
     };
     call(write(context, entries, command), |write| {
         write.finish().map(|result| result.map(|_| ())).collect()
+    })
+}
+
+/// Stores entries with a time to live each; the results tell whether a copy took them.
+pub(crate) fn fill_multi<'a>(
+    context: Context,
+    entries: Vec<(Entry<'a>, Option<Duration>)>,
+    mode: StoreMode,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<bool>>> {
+    let unix_s = context.unix_s;
+    let (entries, exptimes) = entries
+        .into_iter()
+        .map(|(entry, ttl)| (entry, exptime(ttl, unix_s)))
+        .unzip();
+    let write = checked(context, entries, |context, entries| {
+        Write::each_until(context, entries, mode, exptimes)
+    });
+    call(write, |write| {
+        let results = write.finish();
+        results
+            .map(|result| result.map(|written| written.done))
+            .collect()
     })
 }
 
