@@ -605,11 +605,11 @@ fn idle_is_the_same_with_tls() {
     works.send("set a 0 0 10\r\n01234");
     let mut busy = setup.connect();
     // There are those that the server was waited for with, too.
-    idle.closed();
     wait_until("no more idle ones", PATIENCE, || {
         busy.expect_nothing();
         busy.stat("curr_connections") == 2
     });
+    idle.closed();
     let kicks = busy.stat("idle_kicks");
     assert!(kicks > 0);
     let uptime = busy.stat("uptime");
