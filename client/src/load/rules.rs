@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 use super::LoadOptions;
 use crate::core::health::unit;
 
+/// The most seconds that a node takes for a time from now; more are a moment since 1970.
+const RELATIVE_MAX_S: f64 = 30.0 * 24.0 * 3600.0;
+
 /// The first pause of a caller that waits for another process, and the longest.
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -86,7 +89,7 @@ impl Rules {
         let gap = delta.as_secs_f64() * self.beta * -random.ln();
         // With `t` whole seconds left, what is left is t less some fraction. The node lets win below R.
         let recache = stale_s as f64 + (gap + unit(chance[1])).floor() + 1.0;
-        (lease, recache.min(f64::from(i32::MAX)) as i32)
+        (lease, recache.min(RELATIVE_MAX_S) as i32)
     }
 
     /// How long a value with `left` seconds, -1 without end, is not stale yet.
