@@ -20,7 +20,7 @@
 mod dns;
 mod endpoint;
 mod file;
-mod jitter;
+pub(crate) mod jitter;
 #[cfg(feature = "srv")]
 mod srv;
 

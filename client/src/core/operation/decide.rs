@@ -28,6 +28,7 @@ use crate::core::reply::{Broken, Meta, Reply, number};
 use crate::core::request::{self, Count, StoreMode, Wanted};
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::{CasUnique, exptime_s};
 
 /// What is to be decided.
@@ -378,6 +379,14 @@ impl Operation for Decide<'_> {
             Phase::Recover(read) => read.on_failure(inner, failure, now),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.on_failure(inner, failure, now),
             _ => {}
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.decision {
+            Decision::Store { .. } | Decision::Cas { .. } => Op::Store,
+            Decision::Count(_) => Op::Count,
+            Decision::Touch { .. } => Op::Touch,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::core::request::{self, Count, StoreMode};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::Value;
 
 /// What is done with each key.
@@ -87,6 +88,8 @@ pub(crate) struct Write<'a> {
     context: Context,
     command: Command,
     entries: Vec<Entry<'a>>,
+    /// Expiry times by entry, for a store whose entries differ in them; empty otherwise.
+    exptimes: Vec<i32>,
     states: Vec<State>,
     unresolved: usize,
     /// Copies to be written in the next step.
@@ -145,7 +148,31 @@ impl<'a> Write<'a> {
             only: None,
             begun: false,
             entries,
+            exptimes: Vec::new(),
             context,
+        }
+    }
+
+    /// Stores `entries`, each with its expiry time.
+    pub(crate) fn each_until(
+        context: Context,
+        entries: Vec<Entry<'a>>,
+        mode: StoreMode,
+        exptimes: Vec<i32>,
+    ) -> Self {
+        let command = Command::Store { mode, exptime: 0 };
+        debug_assert_eq!(entries.len(), exptimes.len());
+        Write {
+            exptimes,
+            ..Write::new(context, entries, command)
+        }
+    }
+
+    /// What is done with this entry.
+    fn command(&self, at: usize) -> Command {
+        match (self.command, self.exptimes.get(at)) {
+            (Command::Store { mode, .. }, Some(&exptime)) => Command::Store { mode, exptime },
+            (command, _) => command,
         }
     }
 
@@ -280,7 +307,7 @@ impl<'a> Write<'a> {
         // A single value that goes to several copies is encoded once.
         if let [entry] = &self.entries[..] {
             let mut request = Vec::new();
-            self.command.encode(&mut request, entry);
+            self.command(0).encode(&mut request, entry);
             let request = Bytes::from(request);
             for Target { node, counts, .. } in due {
                 let entries = vec![0];
@@ -304,7 +331,8 @@ impl<'a> Write<'a> {
         {
             let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
             let (request, entries) = batch.get_or_insert_with(Default::default);
-            self.command.encode(request, &self.entries[entry as usize]);
+            let at = entry as usize;
+            self.command(at).encode(request, &self.entries[at]);
             entries.push(entry);
         }
         for (at, batch) in batches.into_iter().enumerate() {
@@ -448,6 +476,15 @@ impl Operation for Write<'_> {
                 let key = self.entries[at as usize].key;
                 self.context.ring.members[node].missed(key, now, &self.context.options);
             }
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.command {
+            Command::Store { .. } => Op::Store,
+            Command::Delete { .. } => Op::Delete,
+            Command::Touch { .. } => Op::Touch,
+            Command::Count(_) => Op::Count,
         }
     }
 }
