@@ -66,6 +66,7 @@ pub mod load;
 pub mod metrics;
 pub mod near;
 mod node;
+mod packed;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 pub mod topology;

@@ -6,5 +6,7 @@ mod support;
 mod copies;
 #[path = "fronts/one_copy.rs"]
 mod one_copy;
+#[path = "fronts/tls.rs"]
+mod tls;
 
 use ketch_client::Client;

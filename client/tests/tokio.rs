@@ -8,5 +8,7 @@ mod waiting;
 mod copies;
 #[path = "fronts/one_copy.rs"]
 mod one_copy;
+#[path = "fronts/tls.rs"]
+mod tls;
 
 use waiting::Client;

@@ -82,6 +82,10 @@ pub(crate) trait Operation {
     fn on_reply(&mut self, id: u32, reply: Reply, last: bool, now: Instant) -> Result<(), Broken>;
     /// An exchange ended without its replies.
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant);
+    /// Nobody waits for the result any more, and nothing more is stepped or told: only what was sent is carried out.
+    fn abandon(&mut self, now: Instant) {
+        let _ = now;
+    }
     /// What it is counted as.
     fn op(&self) -> Op;
 }

@@ -20,6 +20,7 @@ use ::tokio::time::{Sleep, sleep_until};
 use super::mailbox::{Event, Gauge, Mailbox, What};
 use super::now;
 use super::pool::Pool;
+use crate::core::options::ClientOptions;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::Failure;
 
@@ -27,6 +28,7 @@ use crate::error::Failure;
 struct Flight {
     exchange: Exchange,
     stage: Stage,
+    begun: Instant,
     resent: bool,
 }
 
@@ -36,19 +38,52 @@ enum Stage {
     Submitted(Arc<Gauge>),
 }
 
-/// Closes the mailbox when the caller has its result, or has gone away.
-struct Reader(Arc<Mailbox>);
+/// An operation and its mailbox, seen to when the result is there, or the caller has gone away.
+struct Driven<'a, O: Operation> {
+    operation: &'a mut O,
+    mailbox: Arc<Mailbox>,
+    done: bool,
+}
 
-impl Drop for Reader {
+impl<O: Operation> Drop for Driven<'_, O> {
     fn drop(&mut self) {
-        self.0.close();
+        self.mailbox.close();
+        if !self.done {
+            self.operation.abandon(now());
+        }
     }
 }
 
 /// Drives `operation` until it is done, over the pools of its ring.
-pub(super) async fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>]) {
-    let mailbox = Reader(Arc::default());
-    let mailbox = &mailbox.0;
+pub(super) async fn drive(
+    operation: &mut impl Operation,
+    pools: &[Arc<Pool>],
+    options: &ClientOptions,
+) {
+    let op = operation.op();
+    // Counts how a flight ended. What is abandoned is not counted.
+    let tell = |flight: &Flight, outcome: Result<(), Failure>, at: Instant| {
+        if let Some(metrics) = &options.metrics {
+            let name = &pools[flight.exchange.node].member.name;
+            metrics.request(
+                name,
+                op,
+                outcome,
+                at.saturating_duration_since(flight.begun),
+            );
+        }
+    };
+    let mut driven = Driven {
+        operation,
+        mailbox: Arc::default(),
+        done: false,
+    };
+    let Driven {
+        operation,
+        mailbox,
+        done,
+    } = &mut driven;
+    let mailbox = &*mailbox;
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
     let mut events = Vec::new();
@@ -61,11 +96,13 @@ pub(super) async fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>]) {
                 flights.push(Flight {
                     stage: take_off(&exchange, pools, mailbox),
                     exchange,
+                    begun: at,
                     resent: false,
                 });
             }
         }
         if todo.done {
+            *done = true;
             // What lanes have, they send.
             flights.retain(|flight| {
                 matches!(flight.stage, Stage::Waiting(_))
@@ -108,7 +145,8 @@ pub(super) async fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>]) {
                 What::Lost { .. } => Some(Failure::Closed),
                 What::Failed(failure) => Some(failure),
             };
-            flights.swap_remove(found);
+            let flight = flights.swap_remove(found);
+            tell(&flight, failure.map_or(Ok(()), Err), at);
             if let Some(failure) = failure {
                 operation.on_failure(id, failure, at);
             }
@@ -116,6 +154,7 @@ pub(super) async fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>]) {
         flights.retain(|flight| {
             let busy = matches!(flight.stage, Stage::Waiting(_)) && at >= flight.exchange.deadline;
             if busy && !todo.done {
+                tell(flight, Err(Failure::Busy), at);
                 operation.on_failure(flight.exchange.id, Failure::Busy, at);
             }
             !busy

@@ -15,6 +15,7 @@ mod mailbox;
 mod pool;
 mod resolve;
 mod stream;
+mod values;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -29,12 +30,22 @@ use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::core::routing::Ring;
 use crate::error::Result;
+use crate::near::Near;
 use crate::value::{Cas, CasUnique, Item, Value};
 use pool::Pool;
 
 /// Now, by the runtime's clock.
 fn now() -> Instant {
     ::tokio::time::Instant::now().into_std()
+}
+
+/// What is done at the end, even if a future is dropped half way: what was sent may be carried out all the same.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// Many nodes as one cache, for tasks of a tokio runtime with time and I/O enabled. Cheap to clone; all clones share
@@ -44,7 +55,23 @@ fn now() -> Instant {
 /// longer than 30 days is sent as the absolute time at which it ends, by this machine's clock.
 ///
 /// A method's future may be dropped at any point. What it has sent is carried out and its replies are thrown away; as
-/// after an error, a write may have been done or not, and with copies perhaps on some of them.
+/// after an error, a write may have been done or not, and with copies perhaps on some of them. Who must know spawns the
+/// write as a task of its own.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use ketch_client::{AsyncClient, ClientOptions, Node};
+///
+/// let nodes = Node::list("cache1:11211,cache2:11211,cache3:11211")?;
+/// let client = AsyncClient::new(nodes, ClientOptions::default().copies(2));
+/// client.set("greeting", "hello", Duration::from_secs(60)).await?;
+/// if let Some(item) = client.get("greeting").await? {
+///     assert_eq!(&item.value[..], b"hello");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct AsyncClient {
     shared: Arc<Shared>,
@@ -53,6 +80,7 @@ pub struct AsyncClient {
 struct Shared {
     options: Arc<ClientOptions>,
     snapshot: RwLock<Arc<Snapshot>>,
+    near: Option<Near>,
 }
 
 struct Snapshot {
@@ -88,6 +116,7 @@ impl AsyncClient {
         AsyncClient {
             shared: Arc::new(Shared {
                 snapshot: RwLock::new(Arc::new(snapshot)),
+                near: options.near_cache.map(Near::new),
                 options,
             }),
         }
@@ -98,7 +127,9 @@ impl AsyncClient {
     /// and standing.
     pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        let Shared { options, snapshot } = &*self.shared;
+        let Shared {
+            options, snapshot, ..
+        } = &*self.shared;
         let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let ring = snapshot.ring.after(&nodes, options, now() + dual_read);
         *snapshot = Arc::new(Snapshot::new(ring, options, &snapshot.pools));
@@ -108,11 +139,9 @@ impl AsyncClient {
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
-        let Shared { options, snapshot } = &*self.shared;
-        let snapshot = snapshot
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let options = &self.shared.options;
+        let snapshot = self.shared.snapshot.read();
+        let snapshot = snapshot.unwrap_or_else(PoisonError::into_inner).clone();
         let now = now();
         for (node, pool) in snapshot.pools.iter().enumerate() {
             if pool.member.is_unwell() {
@@ -126,25 +155,30 @@ impl AsyncClient {
             mut operation,
             finish,
         } = begin(context);
-        drive::drive(&mut operation, &snapshot.pools).await;
+        drive::drive(&mut operation, &snapshot.pools, options).await;
         finish(operation)
     }
 
     /// The value of `key`; `None` is a miss.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        self.call(|context| calls::get(context, key.as_ref())).await
+        self.read_one(key.as_ref()).await
     }
 
     /// The value of `key` and its version, for [`cas`](Self::cas).
     pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
-        self.call(|context| calls::gets(context, key.as_ref()))
-            .await
+        let found = self
+            .call(|context| calls::gets(context, key.as_ref()))
+            .await?;
+        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        let Some((item, unique)) = found else {
+            return Ok(None);
+        };
+        Ok(self.open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
     pub async fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
-        let keys = keys.iter().map(AsRef::as_ref).collect();
-        self.call(|context| calls::get_multi(context, keys)).await
+        self.read(keys.iter().map(AsRef::as_ref).collect()).await
     }
 
     /// The value of `key`, which is given a new time to live.
@@ -153,8 +187,11 @@ impl AsyncClient {
         key: impl AsRef<[u8]>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<Item>> {
-        self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
-            .await
+        let found = self
+            .call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
+            .await?;
+        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        self.open(found)
     }
 
     /// Stores `value` in any case.
@@ -164,8 +201,9 @@ impl AsyncClient {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let value = value.into();
-        self.call(|context| calls::set(context, key.as_ref(), value, ttl.into()))
+        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let _forget = OnDrop(|| self.wrote(key));
+        self.call(|context| calls::set(context, key, value.value(), ttl.into()))
             .await
     }
 
@@ -176,16 +214,43 @@ impl AsyncClient {
         entries: impl IntoIterator<Item = (K, V)>,
         ttl: impl Into<Option<Duration>>,
     ) -> Vec<Result<()>> {
-        let entries: Vec<(K, Value<'_>)> = entries
+        let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, value.into()))
+            .map(|(key, value)| (key, self.pack(value.into())))
             .collect();
-        let entries = entries.iter().map(|(key, value)| Entry {
+        let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
-            value: *value,
+            value: value.value(),
         });
-        let entries = entries.collect();
+        let entries: Vec<Entry<'_>> = entries.collect();
+        let keys: Vec<&[u8]> = entries.iter().map(|entry| entry.key).collect();
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.wrote(key)));
         self.call(|context| calls::set_multi(context, entries, ttl.into()))
+            .await
+    }
+
+    /// Stores many values that come from elsewhere, another cluster or a file, each with a time to live of its own. A copy
+    /// that has the key keeps it, since what it has is newer, unless `overwrite`. False for a key that all copies had.
+    pub async fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V, Option<Duration>)>,
+        overwrite: bool,
+    ) -> Vec<Result<bool>> {
+        let entries: Vec<(K, Value<'_>, Option<Duration>)> = entries
+            .into_iter()
+            .map(|(key, value, ttl)| (key, value.into(), ttl))
+            .collect();
+        let entries = entries.iter().map(|(key, value, ttl)| {
+            let key = key.as_ref();
+            (Entry { key, value: *value }, *ttl)
+        });
+        let mode = if overwrite {
+            StoreMode::Set
+        } else {
+            StoreMode::Add
+        };
+        let entries = entries.collect();
+        self.call(|context| calls::fill_multi(context, entries, mode))
             .await
     }
 
@@ -238,6 +303,13 @@ impl AsyncClient {
         mode: StoreMode,
         ttl: Option<Duration>,
     ) -> Result<bool> {
+        // A piece of a value is not compressed.
+        let packed = match mode {
+            StoreMode::Append | StoreMode::Prepend => None,
+            _ => Some(self.pack(value)),
+        };
+        let value = packed.as_ref().map_or(value, |packed| packed.value());
+        let _forget = OnDrop(|| self.wrote(key));
         self.call(|context| calls::store(context, key, value, mode, ttl))
             .await
     }
@@ -250,34 +322,36 @@ impl AsyncClient {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let value = value.into();
-        self.call(|context| calls::cas(context, key.as_ref(), value, unique, ttl.into()))
+        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let _forget = OnDrop(|| self.wrote(key));
+        self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()))
             .await
     }
 
     /// Deletes `key`; false if it was not there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.call(|context| calls::delete(context, key.as_ref()))
-            .await
+        let key = key.as_ref();
+        let _forget = OnDrop(|| self.wrote(key));
+        self.call(|context| calls::delete(context, key)).await
     }
 
     /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
     pub async fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
-        let keys = keys.iter().map(AsRef::as_ref).collect();
-        self.call(|context| calls::delete_multi(context, keys))
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let asked = keys.clone();
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.wrote(key)));
+        self.call(|context| calls::delete_multi(context, asked))
             .await
     }
 
     /// Counts up by `delta`, from 2^64 - 1 on to 0 again, and tells the new number; `None` if the key is not there.
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.call(|context| calls::count(context, key.as_ref(), false, delta, None))
-            .await
+        self.count(key.as_ref(), false, delta, None).await
     }
 
     /// Counts down by `delta`, to 0 at most, and tells the new number; `None` if the key is not there.
     pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.call(|context| calls::count(context, key.as_ref(), true, delta, None))
-            .await
+        self.count(key.as_ref(), true, delta, None).await
     }
 
     /// As [`incr`](Self::incr), but a missing counter begins as `initial`, to live for `ttl`.
@@ -289,9 +363,7 @@ impl AsyncClient {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<u64> {
         let create = Some((initial, ttl.into()));
-        let number = self
-            .call(|context| calls::count(context, key.as_ref(), false, delta, create))
-            .await?;
+        let number = self.count(key.as_ref(), false, delta, create).await?;
         Ok(number.unwrap_or(initial))
     }
 
@@ -304,10 +376,20 @@ impl AsyncClient {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<u64> {
         let create = Some((initial, ttl.into()));
-        let number = self
-            .call(|context| calls::count(context, key.as_ref(), true, delta, create))
-            .await?;
+        let number = self.count(key.as_ref(), true, delta, create).await?;
         Ok(number.unwrap_or(initial))
+    }
+
+    async fn count(
+        &self,
+        key: &[u8],
+        down: bool,
+        delta: u64,
+        create: Option<(u64, Option<Duration>)>,
+    ) -> Result<Option<u64>> {
+        let _forget = OnDrop(|| self.wrote(key));
+        self.call(|context| calls::count(context, key, down, delta, create))
+            .await
     }
 
     /// Gives `key` a new time to live; false if it is not there.
@@ -316,12 +398,15 @@ impl AsyncClient {
         key: impl AsRef<[u8]>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<bool> {
-        self.call(|context| calls::touch(context, key.as_ref(), ttl.into()))
+        let key = key.as_ref();
+        let _forget = OnDrop(|| self.wrote(key));
+        self.call(|context| calls::touch(context, key, ttl.into()))
             .await
     }
 
     /// Empties every node.
     pub async fn flush_all(&self) -> PerNode<()> {
+        let _forget = OnDrop(|| self.flushed());
         self.call(calls::flush_all).await
     }
 

@@ -215,7 +215,10 @@ impl Drop for Probe {
     fn drop(&mut self) {
         let now = super::now();
         if self.answered {
-            self.ring.probe_answered(self.node, now, &self.options);
+            let back = self.ring.probe_answered(self.node, now, &self.options);
+            if back && let Some(metrics) = &self.options.metrics {
+                metrics.returned(&self.ring.members[self.node].name);
+            }
         } else {
             let member = &self.ring.members[self.node];
             member.probe_failed(now, &self.options, self.ring.random());
