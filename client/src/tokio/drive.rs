@@ -21,6 +21,7 @@ use super::mailbox::{Event, Gauge, Mailbox, What};
 use super::now;
 use super::pool::Pool;
 use crate::core::options::ClientOptions;
+use crate::core::reply::Broken;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::Failure;
 
@@ -122,17 +123,15 @@ pub(super) async fn drive(
                 continue;
             };
             let flight = &mut flights[found];
-            let failure = match what {
-                What::Reply(reply, last) => match operation.on_reply(id, reply, last, at) {
-                    Ok(()) if last => None,
-                    Ok(()) => continue,
-                    Err(_) => {
-                        if let Stage::Submitted(gauge) = &flight.stage {
-                            gauge.condemn();
-                        }
-                        Some(Failure::Garbage)
-                    }
-                },
+            let mut on_reply = |reply, last| operation.on_reply(id, reply, last, at);
+            let told = match what {
+                What::Reply(reply) => on_reply(reply, true).map_err(|Broken| Failure::Garbage),
+                What::Replies(replies) => {
+                    let count = replies.len();
+                    let mut replies = replies.into_iter().enumerate();
+                    let told = replies.try_for_each(|(at, reply)| on_reply(reply, at + 1 == count));
+                    told.map_err(|Broken| Failure::Garbage)
+                }
                 What::Lost { sent }
                     if !flight.resent
                         && (flight.exchange.repeatable || !sent)
@@ -142,12 +141,16 @@ pub(super) async fn drive(
                     flight.stage = take_off(&flight.exchange, pools, mailbox);
                     continue;
                 }
-                What::Lost { .. } => Some(Failure::Closed),
-                What::Failed(failure) => Some(failure),
+                What::Lost { .. } => Err(Failure::Closed),
+                What::Failed(failure) => Err(failure),
             };
             let flight = flights.swap_remove(found);
-            tell(&flight, failure.map_or(Ok(()), Err), at);
-            if let Some(failure) = failure {
+            tell(&flight, told, at);
+            if let Err(failure) = told {
+                // The lane says what makes no sense.
+                if let (Failure::Garbage, Stage::Submitted(gauge)) = (failure, &flight.stage) {
+                    gauge.condemn();
+                }
                 operation.on_failure(id, failure, at);
             }
         }

@@ -4,7 +4,7 @@
 //!  lane: Ticket --reply, failure, lost--> Mailbox (one an operation) --> drive
 //! ```
 //!
-//! M1. A ticket reports one end: its last reply, a failure, or, dropped, that it was lost.
+//! M1. A ticket reports once: all its replies, a failure, or, dropped, that it was lost.
 //! M2. A mailbox holds no more than its operation asked for; once that is gone, what comes is dropped.
 
 use std::future::poll_fn;
@@ -26,10 +26,12 @@ pub(super) struct Event {
 }
 
 pub(super) enum What {
-    /// A reply, and whether it is the last.
-    Reply(Reply, bool),
+    /// The only reply.
+    Reply(Reply),
+    /// All replies.
+    Replies(Vec<Reply>),
     Failed(Failure),
-    /// Its connection ended, by no fault of its own, before it had a reply.
+    /// Its connection ended, by no fault of its own, before its last reply.
     Lost {
         /// It may have reached the node.
         sent: bool,
@@ -57,10 +59,8 @@ impl Mailbox {
         if letters.closed {
             return;
         }
-        // Before the last reply there is nothing to decide.
-        let wakes = !matches!(event.what, What::Reply(_, false));
         letters.events.push(event);
-        let waker = if wakes { letters.waker.take() } else { None };
+        let waker = letters.waker.take();
         drop(letters);
         if let Some(waker) = waker {
             waker.wake();
@@ -126,8 +126,8 @@ pub(super) struct Ticket {
     id: u32,
     weight: usize,
     pub(super) deadline: Instant,
-    /// It has had a reply.
-    pub(super) heard: bool,
+    /// Replies before the last.
+    early: Vec<Reply>,
     ended: bool,
 }
 
@@ -146,7 +146,7 @@ impl Ticket {
             id,
             weight,
             deadline,
-            heard: false,
+            early: Vec::new(),
             ended: false,
         }
     }
@@ -158,14 +158,25 @@ impl Ticket {
 
     fn report(&mut self, what: What) {
         if !self.ended {
-            self.ended = !matches!(what, What::Reply(_, false));
+            self.ended = true;
             self.mailbox.post(Event { id: self.id, what });
         }
     }
 
     pub(super) fn reply(&mut self, reply: Reply, last: bool) {
-        self.heard = true;
-        self.report(What::Reply(reply, last));
+        if !last || !self.early.is_empty() {
+            // Most batches are not small.
+            if self.early.is_empty() {
+                self.early.reserve(32);
+            }
+            self.early.push(reply);
+            if last {
+                let replies = mem::take(&mut self.early);
+                self.report(What::Replies(replies));
+            }
+        } else {
+            self.report(What::Reply(reply));
+        }
     }
 
     pub(super) fn fail(&mut self, failure: Failure) {
@@ -174,11 +185,7 @@ impl Ticket {
 
     /// Its lane ends.
     pub(super) fn lose(&mut self, sent: bool) {
-        self.report(if self.heard {
-            What::Failed(Failure::Closed)
-        } else {
-            What::Lost { sent }
-        });
+        self.report(What::Lost { sent });
     }
 }
 

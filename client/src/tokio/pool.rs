@@ -164,17 +164,9 @@ impl Pool {
         ::tokio::spawn(async move {
             // All of it, not a field.
             let mut probe = probe;
-            loop {
-                for Event { what, .. } in mailbox.take().await {
-                    match what {
-                        What::Reply(_, last) => probe.answered = last,
-                        What::Failed(_) | What::Lost { .. } => return,
-                    }
-                    if probe.answered {
-                        return;
-                    }
-                }
-            }
+            let events = mailbox.take().await;
+            let what = events.into_iter().next().map(|Event { what, .. }| what);
+            probe.answered = matches!(what, Some(What::Reply(_) | What::Replies(_)));
         });
     }
 }
