@@ -274,6 +274,32 @@ impl Ring {
         }
     }
 
+    /// Those of [`before`](Self::before) that are not among `nodes`.
+    pub(crate) fn before_only(
+        &self,
+        key: &[u8],
+        nodes: &Nodes,
+        now: Instant,
+        options: &ClientOptions,
+    ) -> Nodes {
+        let mut others = Nodes::default();
+        let before = self.before(key, now, options);
+        let left = before.iter().filter(|&node| !nodes.contains(node));
+        left.for_each(|node| others.push(node));
+        others
+    }
+
+    /// The nodes that have keys now, and while a change is fresh those that had some before it.
+    pub(crate) fn everywhere(&self, now: Instant) -> Vec<usize> {
+        let before = self.before.as_ref().filter(|(_, until)| now < *until);
+        let before = before.into_iter().flat_map(|(layout, _)| &layout.members);
+        let mut nodes: Vec<usize> = self.current().collect();
+        nodes.extend(before.map(|&index| usize::from(index)));
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     /// `own` without ejected nodes, and their stand-ins if there are to be any.
     fn live(&self, layout: &Layout, own: Nodes, key: &[u8], options: &ClientOptions) -> Nodes {
         let is_in = |node: usize| self.members[node].is_in();

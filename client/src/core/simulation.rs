@@ -14,6 +14,7 @@ use super::calls::{self, Call};
 use super::link::Link;
 use super::operation::{Context, Entry};
 use super::options::{Ack, ClientOptions, OnEjection, Reads};
+use super::request;
 use super::routing::Ring;
 use super::{Exchange, Operation, Todo};
 use crate::Node;
@@ -23,8 +24,9 @@ use crate::value::{Cas, Value};
 /// Unix time at the start.
 const EPOCH_S: u64 = 1_700_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Mode {
+    #[default]
     Up,
     /// Refuses connections; what it held is lost.
     Crashed,
@@ -42,6 +44,7 @@ struct Item {
     cas: u64,
 }
 
+#[derive(Default)]
 struct SimulatedNode {
     items: HashMap<Vec<u8>, Item>,
     mode: Mode,
@@ -265,12 +268,7 @@ impl Simulation {
         let names: Vec<Node> = (0..nodes)
             .map(|i| Node::new(format!("node{i}"), 11211))
             .collect();
-        let nodes = names.iter().map(|_| SimulatedNode {
-            items: HashMap::new(),
-            mode: Mode::Up,
-            waiting: Vec::new(),
-            cas: 0,
-        });
+        let nodes = names.iter().map(|_| SimulatedNode::default());
         Simulation {
             start: Instant::now(),
             now_us: 0,
@@ -488,6 +486,15 @@ impl Simulation {
         let took = Duration::from_micros(self.now_us - begun);
         assert!(took <= self.options.request_timeout, "took {took:?}");
         finish(operation)
+    }
+
+    /// Puts a node before the others; for `ms`, keys are looked for where they were.
+    fn grow(&mut self, name: &str, ms: u64) {
+        let mut names = vec![Node::new(name, 11211)];
+        names.extend(self.ring.members.iter().map(|member| member.node.clone()));
+        let until = self.at(self.now_us + ms * 1000);
+        self.nodes.insert(0, SimulatedNode::default());
+        self.ring = Arc::new(self.ring.after(&names, &self.options, until));
     }
 
     fn get(&mut self, key: &str) -> Result<Option<String>, Error> {
@@ -971,24 +978,7 @@ fn a_grown_ring_finds_what_lies_on_the_old_nodes() {
     for key in &keys {
         cluster.set(key, key).expect("up");
     }
-    let mut names: Vec<Node> = cluster
-        .ring
-        .members
-        .iter()
-        .map(|member| member.node.clone())
-        .collect();
-    names.insert(0, Node::new("new", 11211));
-    let until = cluster.at(cluster.now_us + 60_000_000);
-    cluster.nodes.insert(
-        0,
-        SimulatedNode {
-            items: HashMap::new(),
-            mode: Mode::Up,
-            waiting: Vec::new(),
-            cas: 0,
-        },
-    );
-    cluster.ring = Arc::new(cluster.ring.after(&names, &cluster.options, until));
+    cluster.grow("new", 60_000);
     let (deleted, rest) = keys.split_at(100);
     for key in deleted {
         assert_eq!(
@@ -1013,5 +1003,135 @@ fn a_grown_ring_finds_what_lies_on_the_old_nodes() {
             Ok(Some(key.clone())),
             "it was carried over"
         );
+    }
+}
+
+/// While a change is fresh, nothing that was overwritten or deleted is found again where it was, whatever the new owner
+/// forgets; and what was there counts for `add` and counters.
+#[test]
+fn a_grown_ring_brings_back_nothing_old() {
+    type Deed = fn(&mut Simulation, &str) -> Option<&'static str>;
+    let minute = Some(Duration::from_secs(60));
+    let deeds: [(&str, Deed); 8] = [
+        ("set", |cluster, key| {
+            cluster.set(key, "2").expect("up");
+            Some("2")
+        }),
+        ("delete", |cluster, key| {
+            let deleted = cluster.run(|context| calls::delete(context, key.as_bytes()));
+            assert_eq!(deleted, Ok(true), "it was there");
+            None
+        }),
+        ("add", |cluster, key| {
+            let mode = request::StoreMode::Add;
+            let added = cluster
+                .run(|context| calls::store(context, key.as_bytes(), "2".into(), mode, None));
+            assert_eq!(added, Ok(false), "it is there");
+            Some("1")
+        }),
+        ("replace", |cluster, key| {
+            let mode = request::StoreMode::Replace;
+            let done = cluster
+                .run(|context| calls::store(context, key.as_bytes(), "2".into(), mode, None));
+            assert_eq!(done, Ok(true));
+            Some("2")
+        }),
+        ("append", |cluster, key| {
+            let mode = request::StoreMode::Append;
+            let done = cluster
+                .run(|context| calls::store(context, key.as_bytes(), "2".into(), mode, None));
+            assert_eq!(done, Ok(true));
+            Some("12")
+        }),
+        ("count", |cluster, key| {
+            let create = Some((7, None));
+            let number =
+                cluster.run(|context| calls::count(context, key.as_bytes(), false, 1, create));
+            assert_eq!(number, Ok(Some(2)), "it goes on from what it was");
+            Some("2")
+        }),
+        ("cas", |cluster, key| {
+            // The unique of the old owner is worth nothing on the new one, which has the value by then.
+            let read = |cluster: &mut Simulation| {
+                let found = cluster.run(|context| calls::gets(context, key.as_bytes()));
+                found.expect("up").expect("it is there").1
+            };
+            let swap = |cluster: &mut Simulation, unique| {
+                cluster.run(|context| calls::cas(context, key.as_bytes(), "2".into(), unique, None))
+            };
+            let unique = read(cluster);
+            let swapped = swap(cluster, unique);
+            let moved = cluster.homes(key) == [0];
+            assert_eq!(swapped, Ok(if moved { Cas::Conflict } else { Cas::Stored }));
+            if moved {
+                let unique = read(cluster);
+                assert_eq!(swap(cluster, unique), Ok(Cas::Stored));
+            }
+            Some("2")
+        }),
+        ("set_multi", |cluster, key| {
+            let entry = Entry {
+                key: key.as_bytes(),
+                value: "2".into(),
+            };
+            let done = cluster.run(|context| calls::set_multi(context, vec![entry; 2], None));
+            assert_eq!(done, [Ok(()), Ok(())]);
+            Some("2")
+        }),
+    ];
+    for (seed, (name, deed)) in deeds.into_iter().enumerate() {
+        let mut cluster = Simulation::new(seed as u64 + 20, 3, ClientOptions::default());
+        let keys: Vec<String> = (0..60).map(|i| format!("key{i}")).collect();
+        for key in &keys {
+            cluster
+                .run(|context| calls::set(context, key.as_bytes(), "1".into(), minute))
+                .expect("up");
+        }
+        cluster.grow("new", 60_000);
+        let mut moved = 0;
+        for key in &keys {
+            let value = deed(&mut cluster, key);
+            assert_eq!(cluster.get(key).expect("up").as_deref(), value, "{name}");
+            if cluster.homes(key) == [0] && name != "add" {
+                moved += 1;
+                cluster.nodes[0].items.remove(key.as_bytes());
+                assert_eq!(cluster.get(key), Ok(None), "{name}: the old value is gone");
+            }
+        }
+        assert!(moved > 3 || name == "add", "{name}: {moved}");
+    }
+}
+
+/// A delete is not acknowledged while the place before may still show the value; once its node is ejected, it is, and the
+/// node comes back without it.
+#[test]
+fn a_delete_reaches_the_place_before_or_says_that_it_did_not() {
+    let mut cluster = Simulation::new(31, 3, ClientOptions::default());
+    let keys: Vec<String> = (0..60).map(|i| format!("key{i}")).collect();
+    for key in &keys {
+        cluster.set(key, "1").expect("up");
+    }
+    let old: Vec<usize> = keys.iter().map(|key| cluster.homes(key)[0] + 1).collect();
+    cluster.grow("new", 60_000);
+    let at = (0..keys.len())
+        .find(|&at| cluster.homes(&keys[at]) == [0])
+        .expect("some move");
+    let moved: Vec<&String> = keys
+        .iter()
+        .zip(&old)
+        .filter(|(key, home)| **home == old[at] && cluster.homes(key) == [0])
+        .map(|(key, _)| key)
+        .collect();
+    cluster.nodes[old[at]].set_mode(Mode::CutOff, EPOCH_S);
+    let mut refused = 0;
+    for key in &moved {
+        let deleted = cluster.run(|context| calls::delete(context, key.as_bytes()));
+        refused += usize::from(deleted.is_err());
+    }
+    assert!(refused <= 1, "{refused} of {}", moved.len());
+    cluster.nodes[old[at]].set_mode(Mode::Up, EPOCH_S);
+    cluster.rest(20_000);
+    for key in &moved {
+        assert_eq!(cluster.get(key), Ok(None), "it does not come back");
     }
 }
