@@ -281,7 +281,9 @@ fn what_is_no_list_changes_nothing() {
 
 #[test]
 fn the_thread_ends_with_the_last_client() {
-    struct Counted(Arc<()>);
+    struct Counted {
+        _token: Arc<()>,
+    }
     impl Source for Counted {
         fn nodes(&mut self) -> Result<Vec<Node>, SourceError> {
             Ok(vec![Node::new("127.0.0.1", 1)])
@@ -291,7 +293,9 @@ fn the_thread_ends_with_the_last_client() {
         }
     }
     let token = Arc::new(());
-    let source = Counted(Arc::clone(&token));
+    let source = Counted {
+        _token: Arc::clone(&token),
+    };
     let client = Client::follow(source, patient(), FollowOptions::default()).expect("a list");
     let clone = client.clone();
     drop(client);
