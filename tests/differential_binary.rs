@@ -179,7 +179,11 @@ impl Side {
         let mut packet = step.packet.clone();
         if step.unique != Unique::None {
             let get = support::packet::packet(GET, &packet.key, "");
-            let own = self.conn.ask_packet(&get).cas.max(1);
+            // Of a missing key, one that nothing has: what the same pipeline stores first may get the unique 1.
+            let own = match self.conn.ask_packet(&get).cas {
+                0 => 1 << 41,
+                own => own,
+            };
             packet.cas = if step.unique == Unique::Own {
                 own
             } else {

@@ -711,6 +711,28 @@ fn detail_counts_both_protocols() {
     );
 }
 
+/// As libmemcached's memcdump asks.
+#[test]
+fn a_tool_that_goes_through_memcacheds_classes_finds_every_item() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    let mut names = Vec::new();
+    for bytes in [1, 500, 3000, 20_000, 900_000] {
+        assert_eq!(conn.set(&format!("k{bytes}"), &vec![b'v'; bytes]), "STORED");
+        names.push(format!("k{bytes}"));
+    }
+    let mut listed = Vec::new();
+    for class in 1..=63 {
+        conn.send(format!("stats cachedump {class} 0\r\n"));
+        let text = String::from_utf8(conn.read_until(b"END\r\n")).expect("plain text");
+        let names = text.lines().filter_map(|line| line.split(' ').nth(1));
+        listed.extend(names.map(str::to_string));
+    }
+    listed.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(listed, names);
+}
+
 #[test]
 fn cachedump_lists_a_class() {
     let server = Server::start(&[]);

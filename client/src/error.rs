@@ -29,6 +29,8 @@ pub enum Error {
     },
     /// The value is no decimal number below 2^64, so that it cannot be counted with.
     NotANumber,
+    /// The value cannot be encoded, decoded or unpacked: why.
+    Value(Arc<str>),
     /// The node refuses for another reason.
     Refused {
         /// The node, as `host:port`.
@@ -103,6 +105,7 @@ impl fmt::Display for Error {
             Error::TooLarge { node } => write!(f, "{node}: the value is too large"),
             Error::Full { node } => write!(f, "{node}: out of memory"),
             Error::NotANumber => f.write_str("the value is not a number"),
+            Error::Value(why) => f.write_str(why),
             Error::Refused { node, line } => write!(f, "{node}: {line}"),
             Error::Node { node, failure } => write!(f, "{node}: {failure}"),
             Error::Copies {

@@ -13,18 +13,66 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Cache-aside, where all callers that miss compute the value:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use ketch_client::{Client, Item};
+//! # fn render(page: u32) -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # fn example(client: Client) -> Result<Item, Box<dyn std::error::Error>> {
+//! if let Some(item) = client.get("page:1")? {
+//!     return Ok(item);
+//! }
+//! let item = Item::from(render(1)?);
+//! client.set("page:1", &item, Duration::from_secs(60))?;
+//! # Ok(item)
+//! # }
+//! ```
+//!
+//! Read-through, where one does, and the others wait for it or use the old value (see [`load`]):
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use ketch_client::{Client, Item};
+//! # fn render(page: u32) -> Result<String, std::io::Error> { Ok(String::new()) }
+//! # fn example(client: Client) -> Result<Option<Item>, Box<dyn std::error::Error>> {
+//! let page = client.get_or_load("page:1", Duration::from_secs(60), || render(1).map(Some))?;
+//! # Ok(page)
+//! # }
+//! ```
+//!
+//! Growing: the nodes change while operations go on, and for a minute what the new owners miss is carried over from the
+//! old ones:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use ketch_client::{Client, Node};
+//! # fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let nodes = Node::list("cache1:11211,cache2:11211,cache3:11211,cache4:11211")?;
+//! client.set_nodes(nodes, Duration::from_secs(60));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+pub mod codec;
+#[cfg(feature = "lz4")]
+pub mod compression;
 pub mod continuum;
 mod core;
 mod error;
+pub mod load;
+pub mod metrics;
+pub mod near;
 mod node;
 pub mod topology;
 mod value;
 
 pub use blocking::Client;
+pub use blocking::Typed;
 pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result};

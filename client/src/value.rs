@@ -13,6 +13,27 @@ pub struct Item {
     pub flags: u32,
 }
 
+impl Item {
+    /// A value with client flags.
+    pub fn new(value: impl Into<Bytes>, flags: u32) -> Self {
+        let value = value.into();
+        Item { value, flags }
+    }
+}
+
+/// What becomes an item without a copy, or nearly so: bytes and text that are owned or live for ever.
+macro_rules! items {
+    ($($type:ty)*) => {
+        $(impl From<$type> for Item {
+            fn from(value: $type) -> Self {
+                Item::new(value, 0)
+            }
+        })*
+    };
+}
+
+items!(Bytes Vec<u8> String &'static str &'static [u8]);
+
 /// A value on its way to the nodes: bytes, and client flags beside them.
 ///
 /// Made from anything that is bytes or text, from `(bytes, flags)` and from an [`Item`].

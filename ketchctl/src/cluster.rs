@@ -1,8 +1,8 @@
 //! The options that name a cluster, which most commands share.
 
 use getopts::{Matches, Options};
-use ketch_client::Node;
 use ketch_client::continuum::{Distribution, Placement};
+use ketch_client::{COPIES_MAX, Node};
 
 use crate::failure::Failure;
 
@@ -13,17 +13,35 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Distribution and its options.
     pub placement: Placement,
+    /// On how many nodes a key lives.
+    pub copies: usize,
+}
+
+impl Cluster {
+    /// Nodes that are not asked by key.
+    pub fn of(nodes: Vec<Node>) -> Self {
+        Cluster {
+            nodes,
+            placement: Placement::default(),
+            copies: 1,
+        }
+    }
 }
 
 /// Adds the options to those of a command.
 pub fn options(options: &mut Options) {
+    nodes_option(options, "s", "servers", "the nodes, in their order");
+    placement_options(options);
+}
+
+/// An option that lists nodes.
+pub fn nodes_option(options: &mut Options, short: &str, long: &str, about: &str) {
+    options.optmulti(short, long, about, "HOST[:PORT[:WEIGHT]],..");
+}
+
+/// How keys are spread.
+pub fn placement_options(options: &mut Options) {
     options
-        .optmulti(
-            "s",
-            "servers",
-            "the nodes, in their order",
-            "HOST[:PORT[:WEIGHT]],..",
-        )
         .optopt(
             "d",
             "distribution",
@@ -46,17 +64,38 @@ fn names() -> String {
     Distribution::ALL.map(Distribution::name).join(", ")
 }
 
+/// The option for commands that ask by key.
+pub fn copies_option(options: &mut Options) {
+    options.optopt(
+        "",
+        "copies",
+        "on how many nodes a key lives (default 1)",
+        "N",
+    );
+}
+
 /// What they were given.
 pub fn from(matches: &Matches) -> Result<Cluster, Failure> {
+    from_of(matches, "servers")
+}
+
+/// The nodes that this option lists.
+pub fn nodes(matches: &Matches, option: &str) -> Result<Vec<Node>, Failure> {
     let mut nodes = Vec::new();
-    for list in matches.opt_strs("servers") {
+    for list in matches.opt_strs(option) {
         let more = Node::list(&list)
-            .map_err(|error| Failure::usage(format!("--servers {list}: {error}")))?;
+            .map_err(|error| Failure::usage(format!("--{option} {list}: {error}")))?;
         nodes.extend(more);
     }
     if nodes.is_empty() {
-        return Err(Failure::usage("--servers is missing"));
+        return Err(Failure::usage(format!("--{option} is missing")));
     }
+    Ok(nodes)
+}
+
+/// The cluster whose nodes this option lists.
+pub fn from_of(matches: &Matches, option: &str) -> Result<Cluster, Failure> {
+    let nodes = nodes(matches, option)?;
     let distribution = match matches.opt_str("distribution") {
         Some(name) => name
             .parse()
@@ -66,7 +105,25 @@ pub fn from(matches: &Matches) -> Result<Cluster, Failure> {
     let placement = Placement::from(distribution)
         .hash_tags(matches.opt_present("hash-tags"))
         .keep_port(matches.opt_present("keep-port"));
-    Ok(Cluster { nodes, placement })
+    let copies = match matches.opt_defined("copies") {
+        true => matches.opt_str("copies"),
+        false => None,
+    };
+    let copies = match copies {
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|copies| (1..=COPIES_MAX).contains(copies))
+            .ok_or_else(|| {
+                Failure::usage(format!("--copies {text} is no number up to {COPIES_MAX}"))
+            })?,
+        None => 1,
+    };
+    Ok(Cluster {
+        nodes,
+        placement,
+        copies,
+    })
 }
 
 #[cfg(test)]

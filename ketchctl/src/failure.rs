@@ -9,6 +9,12 @@ pub enum Failure {
     Help(String),
     /// The words of the command line are wrong.
     Usage(String),
+    /// It could not be done.
+    Failed(String),
+    /// It could not be done, and why was told already.
+    Told,
+    /// The key is not there, or is there when it must not.
+    Missed(String),
     /// Reading or writing failed. A reader of our output who has seen enough is no failure.
     Io(io::Error),
 }
@@ -18,11 +24,33 @@ impl Failure {
     pub fn usage(text: impl Into<String>) -> Self {
         Failure::Usage(text.into())
     }
+
+    /// It could not be done.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Failure::Failed(text.into())
+    }
+}
+
+/// One line on standard error about a node.
+pub fn tell(node: &str, error: &ketch_client::Error) {
+    let told = error.to_string();
+    // Most errors name the node themselves.
+    let named = format!("{node}: ");
+    eprintln!(
+        "ketchctl: {named}{}",
+        told.strip_prefix(&named).unwrap_or(&told)
+    );
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Io(error)
+    }
+}
+
+impl From<ketch_client::Error> for Failure {
+    fn from(error: ketch_client::Error) -> Self {
+        Failure::Failed(error.to_string())
     }
 }
 

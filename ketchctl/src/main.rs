@@ -4,13 +4,28 @@
 //!  ketchctl COMMAND [options]  -->  COMMANDS --> one file a command; options they share in cluster.rs
 //! ```
 //!
-//! Exit status: 0 done, 1 it could not be done, 2 the words were wrong. Errors go to standard error, one line.
+//! Exit status: see [`EXIT_STATUS`]. Errors go to standard error, a line each.
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod cluster;
+mod copy;
+mod count;
+mod delete;
 mod failure;
+mod figures;
+mod get;
+mod json;
+mod ping;
 mod ring;
+mod set;
+mod stats;
+mod table;
+mod top;
+mod touch;
+mod units;
+mod words;
 
 use std::process::ExitCode;
 
@@ -25,11 +40,35 @@ struct Command {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    name: "ring",
-    about: "read keys, one a line, and print the node of each",
-    run: ring::run,
-}];
+const fn command(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+) -> Command {
+    Command { name, about, run }
+}
+
+const COMMANDS: &[Command] = &[
+    command("get", "write the value of a key", get::run),
+    command("set", "store a value", set::run),
+    command("delete", "delete keys", delete::run),
+    command("incr", "count up", count::incr),
+    command("decr", "count down", count::decr),
+    command("touch", "give a key a new time to live", touch::run),
+    command(
+        "ring",
+        "read keys, one a line, and print the node of each",
+        ring::run,
+    ),
+    command("stats", "the nodes' statistics, side by side", stats::run),
+    command("top", "what the nodes are doing now", top::run),
+    command("copy", "fill nodes with what other nodes have", copy::run),
+    command("ping", "which nodes answer, and how fast", ping::run),
+];
+
+/// What a caller learns from the status.
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 it could not be done, or not all of it; 2 the words were wrong;\n\
+    3 the key is not there (set --mode add: it is).\n";
 
 fn main() -> ExitCode {
     let words: Vec<String> = match std::env::args_os()
@@ -78,7 +117,8 @@ fn help() -> String {
     for command in COMMANDS {
         text.push_str(&format!("  {:10} {}\n", command.name, command.about));
     }
-    text.push_str("\nketchctl COMMAND --help shows the options of a command.\n");
+    text.push_str("\nketchctl COMMAND --help shows the options of a command.\n\n");
+    text.push_str(EXIT_STATUS);
     text
 }
 
@@ -92,6 +132,15 @@ fn report(failure: &Failure) -> ExitCode {
         Failure::Usage(text) => {
             eprintln!("ketchctl: {text}");
             ExitCode::from(2)
+        }
+        Failure::Failed(text) => {
+            eprintln!("ketchctl: {text}");
+            ExitCode::FAILURE
+        }
+        Failure::Told => ExitCode::FAILURE,
+        Failure::Missed(text) => {
+            eprintln!("ketchctl: {text}");
+            ExitCode::from(3)
         }
         Failure::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Failure::Io(error) => {

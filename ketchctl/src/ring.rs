@@ -55,6 +55,7 @@ mod tests {
         let cluster = Cluster {
             nodes: vec![Node::new("::1", 11211).with_weight(7)],
             placement: Placement::default(),
+            copies: 1,
         };
         let mut out = Vec::new();
         place(&cluster, &b"a\n\nb c\r\n\xff\x00\nlast"[..], &mut out).unwrap();

@@ -1,8 +1,10 @@
 //! `ketchctl ring` as a process, against what libmemcached chose (client/tests/data).
 
-use std::io::Write;
+mod run;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+
+use run::{ketchctl, stdout};
 
 /// The columns of the lists and the names of the distributions they show.
 const MODES: [(&str, &str); 5] = [
@@ -12,29 +14,6 @@ const MODES: [(&str, &str); 5] = [
     ("ketama_md5", "ketama-md5"),
     ("modula", "modula"),
 ];
-
-/// Runs it with these words and this input.
-fn ketchctl(words: &[&str], input: Vec<u8>) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ketchctl"))
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ketchctl starts");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    // Beside reading: neither side waits for a full pipe. A command that refuses its words reads nothing.
-    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().expect("it ends");
-    feeder.join().expect("it only writes");
-    output
-}
-
-fn stdout(words: &[&str], input: &str) -> String {
-    let output = ketchctl(words, input.as_bytes().to_vec());
-    assert!(output.status.success(), "{words:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("the keys were UTF-8")
-}
 
 /// The cells of the lines of a list, those of its servers and those of its table with the heading.
 fn list(file: &Path) -> (Vec<Vec<String>>, Vec<Vec<String>>) {

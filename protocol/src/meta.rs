@@ -49,6 +49,23 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     let mut words = Words::new(rest);
     let key = words.next_key().ok_or(ErrorLine::BadFormat)?;
     let text = words::skip_spaces(words.rest());
+    if key.len() <= KEY_LEN_MAX
+        && let Some(letters) = bare_letters(text)
+    {
+        return Ok(Request::MetaGet(MetaGet {
+            key: Key::plain(key),
+            want_value: letters & bit(b'v') != 0,
+            no_bump: letters & bit(b'u') != 0,
+            touch: None,
+            vivify: None,
+            recache: None,
+            new_cas: None,
+            tokens: MetaTokens {
+                text,
+                quiet: letters & bit(b'q') != 0,
+            },
+        }));
+    }
     let (key, flags) = preparse(key, 2, text)?;
     flags.check_opaque()?;
     Ok(Request::MetaGet(MetaGet {
@@ -198,13 +215,6 @@ fn preparse<'b>(
     if key.len() > KEY_LEN_MAX && !fits_decoded(key, text) {
         return Err(ErrorLine::BadFormat);
     }
-    if let Some(flags) = bare_flags(text) {
-        let key = Key {
-            text: key,
-            base64: false,
-        };
-        return Ok((key, flags));
-    }
     // Every word takes a byte at least, so that most requests need no count.
     let words_left = META_TOKENS_MAX - words_before;
     if text.len() > words_left && Words::new(text).nth(words_left).is_some() {
@@ -214,10 +224,9 @@ fn preparse<'b>(
     let mut fault = None;
     let mut seen = 0u64;
     for (flag, token) in (MetaTokens { text, quiet: false }).iter() {
-        // All letters lie in 64..127: one bit each.
         let bit = match flag {
             127.. => return Err(ErrorLine::DuplicateFlag),
-            64.. => 1u64 << (flag - 64),
+            64.. => bit(flag),
             _ => return Err(ErrorLine::InvalidFlag),
         };
         if seen & bit != 0 {
@@ -268,10 +277,15 @@ fn preparse<'b>(
     }
 }
 
-/// What most requests say, read in one go: letters that need no token and no check, single spaces between them. `None` if
-/// there is anything else.
+/// A letter's bit: all lie in 64..127.
+const fn bit(letter: u8) -> u64 {
+    1 << (letter - 64)
+}
+
+/// What most `mg` say, read in one go: letters that need no token and no check, a space between them; the bits of those
+/// that are there. `None` if there is anything else.
 #[inline]
-fn bare_flags(text: &[u8]) -> Option<Flags> {
+fn bare_letters(text: &[u8]) -> Option<u64> {
     const BARE: u64 = bit(b'c')
         | bit(b'f')
         | bit(b'h')
@@ -282,27 +296,16 @@ fn bare_flags(text: &[u8]) -> Option<Flags> {
         | bit(b't')
         | bit(b'u')
         | bit(b'v');
-    const fn bit(letter: u8) -> u64 {
-        1 << (letter - 64)
-    }
     let mut seen = 0;
-    let mut at = 0;
-    while at < text.len() {
-        let letter = text[at];
-        let bit = 1u64 << (letter & 63);
-        let ended = text.get(at + 1).is_none_or(|&next| next == b' ');
-        if !letter.is_ascii_lowercase() || bit & BARE & !seen == 0 || !ended {
+    for word in text.chunks(2) {
+        let letter = word[0];
+        let known = letter.is_ascii_lowercase() && bit(letter) & BARE & !seen != 0;
+        if !known || word.get(1).is_some_and(|&space| space != b' ') {
             return None;
         }
-        seen |= bit;
-        at += 2;
+        seen |= bit(letter);
     }
-    Some(Flags {
-        want_value: seen & bit(b'v') != 0,
-        quiet: seen & bit(b'q') != 0,
-        no_bump: seen & bit(b'u') != 0,
-        ..Flags::default()
-    })
+    Some(seen)
 }
 
 impl Flags {

@@ -15,7 +15,7 @@
 use slab_alloc::ChunkHandle;
 
 use super::eviction::{Eviction, Policy, Sight};
-use super::item::{Items, state};
+use super::item::{Items, state, uses};
 use super::table::KeyHash;
 use super::turnover::Turnover;
 
@@ -312,6 +312,30 @@ impl ClassLru {
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.
     pub fn is_worth_moving(&self, bits: u16) -> bool {
         self.eviction.is_worth_moving(bits)
+    }
+
+    /// True if at least half of so many of the oldest items were read. Those get another round, which shortens the lease:
+    /// the hand of a class that nobody stores to stands still, and does not know how often its items are asked for.
+    pub fn earns_its_keep(&mut self, items: &Items, count: usize, stores: u64) -> bool {
+        let older = |&handle: &ChunkHandle| items.prev(handle);
+        let mut oldest: Vec<_> = std::iter::successors(self.segments.oldest(), older)
+            .take(count)
+            .collect();
+        oldest.retain(|&handle| {
+            let bits = items.state(handle);
+            uses(bits) > 0 && self.is_worth_moving(bits)
+        });
+        let earns = oldest.len() * 2 >= count;
+        if earns {
+            self.turnover
+                .step(oldest.len() as u64, self.segments.count(), stores);
+            for handle in oldest {
+                items.set_uses(handle, 0);
+                let segment = Segment::of(items.state(handle));
+                self.segments.shift(items, handle, segment);
+            }
+        }
+        earns
     }
 
     /// A few steps towards the segments' shares.

@@ -24,6 +24,8 @@ use crate::clock::RelTime;
 
 /// Tails evicted to make room for a better item elsewhere.
 const TAILS: usize = 24;
+/// A donor's oldest items that are asked whether they were read: a page's worth, and so many at least.
+const ASKED_MIN: usize = 16;
 /// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
 const TAILS_FOR_END: usize = 2;
 /// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
@@ -172,7 +174,13 @@ impl Cache {
         let own = self.lease(class);
         let without_a_page = donor.lease - donor.lease / donor.pages as u64;
         // More than what changes from one moment to the next.
-        (without_a_page > own.saturating_add(own / 8)).then_some(donor.class)
+        if without_a_page <= own.saturating_add(own / 8) {
+            return None;
+        }
+        let stats = self.items.slabs().class_stats(donor.class);
+        let count = stats.chunks_per_page.max(ASKED_MIN);
+        let mut lru = self.lru(donor.class);
+        (!lru.earns_its_keep(&self.items, count, self.cas.last())).then_some(donor.class)
     }
 
     /// The lease of a class's items; a class of chain ends only has that of the chained items.

@@ -111,10 +111,9 @@ impl Default for Session<'_> {
     }
 }
 
-/// A request of a batch, parsed and hashed.
-#[derive(Clone, Copy)]
-struct Planned<'b> {
-    request: Request<'b>,
+/// What is known of a request before it is executed.
+#[derive(Clone, Copy, Default)]
+struct Plan<'b> {
     /// Of its key, if it has exactly one.
     hash: Option<KeyHash>,
     /// A store's data block, if it is all there.
@@ -327,50 +326,58 @@ impl<'c> Session<'c> {
         out: &mut Output<'c>,
     ) -> usize {
         let parsed = self.wire.parse(input);
-        if parsed == Parsed::Incomplete {
+        if matches!(parsed, Parsed::Incomplete) {
             return 0;
         }
         *budget -= 1;
-        let Some(first) = plan(ctx, parsed, input, 0) else {
+        let Some((request, first)) = plan(ctx, &parsed, input, 0) else {
             return self.parsed(ctx, parsed, input, out);
         };
         if first.end == input.len() || *budget == 0 {
-            return self.planned(ctx, &first, input, out);
+            return self.planned(ctx, request, &first, input, out);
         }
-        self.batch(ctx, first, input, budget, out)
+        self.batch(ctx, (parsed, first), input, budget, out)
     }
 
     /// Parses ahead, prefetches, executes.
     fn batch(
         &mut self,
         ctx: Ctx<'c>,
-        first: Planned<'_>,
+        first: (Parsed<'_>, Plan<'_>),
         input: &[u8],
         budget: &mut u32,
         out: &mut Output<'c>,
     ) -> usize {
-        let mut batch = [first; COMMANDS_AHEAD];
+        // Apart from each other, so that what the parser answers is written here and not copied again.
+        let mut parsed = [Parsed::Incomplete; COMMANDS_AHEAD];
+        let mut plans = [Plan::default(); COMMANDS_AHEAD];
+        let mut end = first.1.end;
+        (parsed[0], plans[0]) = first;
         let mut count = 1;
-        let mut end = first.end;
         while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
-            let Some(planned) = plan(ctx, self.wire.parse(&input[end..]), input, end) else {
+            parsed[count] = self.wire.parse(&input[end..]);
+            let Some((_, plan)) = plan(ctx, &parsed[count], input, end) else {
                 break;
             };
-            end = planned.end;
-            batch[count] = planned;
+            end = plan.end;
+            plans[count] = plan;
             count += 1;
             *budget -= 1;
         }
+        let plans = &plans[..count];
         if count > 1 {
-            for hash in batch[..count].iter().filter_map(|planned| planned.hash) {
+            for hash in plans.iter().filter_map(|plan| plan.hash) {
                 ctx.cache.prefetch_bucket(hash);
             }
-            for hash in batch[..count].iter().filter_map(|planned| planned.hash) {
+            for hash in plans.iter().filter_map(|plan| plan.hash) {
                 ctx.cache.prefetch_item(hash);
             }
         }
-        for (done, planned) in batch[..count].iter().enumerate() {
-            let at = self.planned(ctx, planned, input, out);
+        for (done, (parsed, plan)) in parsed.iter().zip(plans).enumerate() {
+            let Parsed::Complete { request, .. } = parsed else {
+                unreachable!("only whole requests have a plan");
+            };
+            let at = self.planned(ctx, request, plan, input, out);
             let interrupted = !matches!(self.state, State::Command);
             if interrupted || (out.is_full() && done + 1 < count) {
                 *budget += (count - done - 1) as u32;
@@ -385,34 +392,35 @@ impl<'c> Session<'c> {
     fn planned(
         &mut self,
         ctx: Ctx<'c>,
-        planned: &Planned<'_>,
+        request: &Request<'_>,
+        plan: &Plan<'_>,
         input: &[u8],
         out: &mut Output<'c>,
     ) -> usize {
-        match &planned.request {
+        match request {
             Request::Get(get) => {
-                if let Some(hash) = planned.hash {
+                if let Some(hash) = plan.hash {
                     retrieval::get_one(ctx, get.verb, get.keys.0, hash, out);
                     out.bytes(protocol::reply::END);
-                    return planned.end;
+                    return plan.end;
                 }
-                self.get(ctx, get, input, planned.end, out)
+                self.get(ctx, get, input, plan.end, out)
             }
             Request::Store(store) => {
-                let hash = planned
+                let hash = plan
                     .hash
                     .unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
-                let (value, end) = planned.block.split_at(store.value_len as usize);
+                let (value, end) = plan.block.split_at(store.value_len as usize);
                 if end == store.block_end() {
                     storage::execute(ctx, store, hash, Data::Bytes(value), out);
                 } else {
                     body::bad_chunk(store, out);
                 }
-                planned.end
+                plan.end
             }
             request => {
-                self.request(ctx, request, planned.hash, out);
-                planned.end
+                self.request(ctx, request, plan.hash, out);
+                plan.end
             }
         }
     }
@@ -597,18 +605,18 @@ fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
 
 /// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
 #[inline]
-fn plan<'b>(
+fn plan<'p, 'b>(
     ctx: Ctx<'_>,
-    parsed: Parsed<'b>,
+    parsed: &'p Parsed<'b>,
     input: &'b [u8],
     start: usize,
-) -> Option<Planned<'b>> {
+) -> Option<(&'p Request<'b>, Plan<'b>)> {
     let Parsed::Complete { request, consumed } = parsed else {
         return None;
     };
-    let mut end = start + consumed;
+    let mut end = start + *consumed;
     let mut block: &[u8] = &[];
-    let key = match &request {
+    let key = match request {
         Request::Get(get) => {
             if !get.last {
                 return None;
@@ -638,10 +646,5 @@ fn plan<'b>(
         }
     };
     let hash = key.map(|key| retrieval::hash_of(ctx, key));
-    Some(Planned {
-        request,
-        hash,
-        block,
-        end,
-    })
+    Some((request, Plan { hash, block, end }))
 }

@@ -154,7 +154,10 @@ fn detail(ctx: Ctx<'_>, word: Option<&[u8]>, out: &mut Output<'_>) {
     out.bytes(reply::OK);
 }
 
-/// `stats cachedump CLASS LIMIT`.
+/// The last slab class that memcached has. Tools that go through all classes (libmemcached's memcdump) end with it.
+const CLASS_KNOWN_LAST: u8 = 63;
+
+/// `stats cachedump CLASS LIMIT`. With the last class that tools know come all those above, so that they miss nothing.
 fn cachedump(ctx: Ctx<'_>, class: Option<&[u8]>, limit: Option<&[u8]>) -> Result<Dump, ErrorLine> {
     if !ctx.shared.settings.dump_enabled {
         return Err(ErrorLine::CachedumpNotAllowed);
@@ -167,9 +170,16 @@ fn cachedump(ctx: Ctx<'_>, class: Option<&[u8]>, limit: Option<&[u8]>) -> Result
     if class as usize >= CLASSES_MAX {
         return Err(ErrorLine::IllegalSlabId);
     }
-    let classes =
-        ClassId::new(class as u8).map_or(ClassMask::NONE, |class| ClassMask::NONE.with(class));
-    Ok(Dump::items(classes, limit))
+    let last = if class == u32::from(CLASS_KNOWN_LAST) {
+        u8::MAX
+    } else {
+        class as u8
+    };
+    let classes = (class as u8..=last).filter_map(ClassId::new);
+    Ok(Dump::items(
+        classes.fold(ClassMask::NONE, ClassMask::with),
+        limit,
+    ))
 }
 
 /// The lines of one reply.
@@ -441,15 +451,12 @@ fn items(ctx: Ctx<'_>, out: &mut Output<'_>) {
     }
 }
 
-/// `stats slabs`: the classes that have pages.
+/// `stats slabs`: the classes that have pages, and those that had some, for what they counted.
 fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
     let sums = ctx.shared.stats.read();
     let (mut active, mut pages) = (0, ctx.cache.pool_pages());
     for report in ctx.cache.class_reports(ctx.now) {
         let slabs = report.slabs;
-        if slabs.total_pages == 0 {
-            continue;
-        }
         active += 1;
         pages += slabs.total_pages;
         let total_chunks = slabs.total_pages * slabs.chunks_per_page;

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::pool::{Lease, Pool};
+use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::Failure;
+use crate::metrics::{Metrics, Op};
 
 /// How long to wait for a busy pool's connection before looking again, while other flights are driven.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -25,6 +27,7 @@ struct Flight {
     exchange: Exchange,
     /// `None` while the pool is busy.
     lease: Option<Lease>,
+    begun: Instant,
     connect_by: Instant,
     /// What its socket is ready for.
     ready: PollFlags,
@@ -38,11 +41,9 @@ enum Progress {
 }
 
 /// Drives `operation` until it is done, over the pools of its ring.
-pub(super) fn drive(
-    operation: &mut impl Operation,
-    pools: &[Arc<Pool>],
-    connect_timeout: Duration,
-) {
+pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
+    let metrics = options.metrics.as_deref();
+    let op = operation.op();
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
     loop {
@@ -55,12 +56,14 @@ pub(super) fn drive(
                 let mut flight = Flight {
                     exchange,
                     lease: None,
-                    connect_by: now + connect_timeout,
+                    begun: now,
+                    connect_by: now + options.connect_timeout,
                     ready: PollFlags::empty(),
                 };
                 match flight.take_off(pools, now) {
                     Ok(()) => flights.push(flight),
                     Err(failure) => {
+                        flight.tell(metrics, pools, op, Err(failure), now);
                         operation.on_failure(id, failure, now);
                         failed = true;
                     }
@@ -98,12 +101,14 @@ pub(super) fn drive(
                 }
                 Progress::Landed => {
                     let flight = flights.swap_remove(at);
+                    flight.tell(metrics, pools, op, Ok(()), now);
                     if let Some(lease) = flight.lease {
                         Pool::give_back(lease, now);
                     }
                 }
                 Progress::Failed(failure) => {
-                    flights.swap_remove(at);
+                    let flight = flights.swap_remove(at);
+                    flight.tell(metrics, pools, op, Err(failure), now);
                     if !done {
                         operation.on_failure(id, failure, now);
                     }
@@ -114,6 +119,21 @@ pub(super) fn drive(
 }
 
 impl Flight {
+    /// Counts how it ended. What is abandoned is not counted.
+    fn tell(
+        &self,
+        metrics: Option<&dyn Metrics>,
+        pools: &[Arc<Pool>],
+        op: Op,
+        outcome: Result<(), Failure>,
+        now: Instant,
+    ) {
+        if let Some(metrics) = metrics {
+            let name = &pools[self.exchange.node].member.name;
+            metrics.request(name, op, outcome, now.saturating_duration_since(self.begun));
+        }
+    }
+
     /// Takes a connection, if one is to be had, and sends what it takes.
     fn take_off(&mut self, pools: &[Arc<Pool>], now: Instant) -> Result<(), Failure> {
         let pool = &pools[self.exchange.node];

@@ -10,9 +10,11 @@
 
 mod connection;
 mod drive;
+mod load;
 mod pool;
 mod resolve;
 mod stream;
+mod values;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +32,9 @@ use crate::error::Result;
 use crate::topology::follow::{self, Following};
 use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::value::{Cas, CasUnique, Item, Value};
+use load::Loads;
 use pool::Pool;
+pub use values::Typed;
 
 /// Many nodes as one cache. Cheap to clone; all clones share connections and what is known of the nodes.
 ///
@@ -46,6 +50,8 @@ struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
     /// Ends the thread that follows the source of the nodes, if there is one.
     _following: Option<Following>,
+    loads: Loads,
+    near: Option<crate::near::Near>,
 }
 
 impl Shared {
@@ -55,6 +61,8 @@ impl Shared {
         let snapshot = Snapshot::new(nodes, ring, &options, &[]);
         Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
+            loads: Loads::new(),
+            near: options.near_cache.map(crate::near::Near::new),
             options,
             _following: following,
         })
@@ -70,11 +78,6 @@ impl Shared {
         let until = now.checked_add(dual_read).unwrap_or(now + DUAL_READ_MAX);
         let ring = snapshot.ring.after(nodes, options, until);
         *snapshot = Arc::new(Snapshot::new(nodes, ring, options, &snapshot.pools));
-    }
-
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&snapshot)
     }
 }
 
@@ -151,7 +154,7 @@ impl Client {
 
     /// The nodes as they were given last.
     pub fn nodes(&self) -> Vec<Node> {
-        self.shared.snapshot().nodes.clone()
+        self.snapshot().nodes.clone()
     }
 
     /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
@@ -162,12 +165,29 @@ impl Client {
         self.shared.set_nodes(&nodes, dual_read);
     }
 
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let snapshot = self.shared.snapshot.read();
+        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Any number.
+    fn random(&self) -> u64 {
+        self.snapshot().ring.random()
+    }
+
+    /// True if more than one node may have `key`.
+    fn has_others(&self, key: &[u8]) -> bool {
+        let ring = &self.snapshot().ring;
+        let (readers, _) = ring.readers(key, Instant::now(), &self.shared.options);
+        readers.len() > 1
+    }
+
     fn call<O: Operation, F: FnOnce(O) -> R, R>(
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
         let options = &self.shared.options;
-        let snapshot = self.shared.snapshot();
+        let snapshot = self.snapshot();
         let now = Instant::now();
         for (node, pool) in snapshot.pools.iter().enumerate() {
             if pool.member.is_unwell() {
@@ -181,24 +201,28 @@ impl Client {
             mut operation,
             finish,
         } = begin(context);
-        drive::drive(&mut operation, &snapshot.pools, options.connect_timeout);
+        drive::drive(&mut operation, &snapshot.pools, options);
         finish(operation)
     }
 
     /// The value of `key`; `None` is a miss.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        self.call(|context| calls::get(context, key.as_ref()))
+        self.read_one(key.as_ref())
     }
 
     /// The value of `key` and its version, for [`cas`](Self::cas).
     pub fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
-        self.call(|context| calls::gets(context, key.as_ref()))
+        let found = self.call(|context| calls::gets(context, key.as_ref()))?;
+        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        let Some((item, unique)) = found else {
+            return Ok(None);
+        };
+        Ok(self.open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
     pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
-        let keys = keys.iter().map(AsRef::as_ref).collect();
-        self.call(|context| calls::get_multi(context, keys))
+        self.read(keys.iter().map(AsRef::as_ref).collect())
     }
 
     /// The value of `key`, which is given a new time to live.
@@ -207,7 +231,9 @@ impl Client {
         key: impl AsRef<[u8]>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<Item>> {
-        self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
+        let found = self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))?;
+        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        self.open(found)
     }
 
     /// Stores `value` in any case.
@@ -217,8 +243,10 @@ impl Client {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let value = value.into();
-        self.call(|context| calls::set(context, key.as_ref(), value, ttl.into()))
+        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let stored = self.call(|context| calls::set(context, key, value.value(), ttl.into()));
+        self.wrote(key);
+        stored
     }
 
     /// Stores many values, with the same time to live: one request a node, to all nodes at once. The results are in the
@@ -228,16 +256,42 @@ impl Client {
         entries: impl IntoIterator<Item = (K, V)>,
         ttl: impl Into<Option<Duration>>,
     ) -> Vec<Result<()>> {
-        let entries: Vec<(K, Value<'_>)> = entries
+        let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, value.into()))
+            .map(|(key, value)| (key, self.pack(value.into())))
             .collect();
-        let entries = entries.iter().map(|(key, value)| Entry {
+        let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
-            value: *value,
+            value: value.value(),
         });
         let entries = entries.collect();
-        self.call(|context| calls::set_multi(context, entries, ttl.into()))
+        let stored = self.call(|context| calls::set_multi(context, entries, ttl.into()));
+        packed.iter().for_each(|(key, _)| self.wrote(key.as_ref()));
+        stored
+    }
+
+    /// Stores many values that come from elsewhere, another cluster or a file, each with a time to live of its own. A copy
+    /// that has the key keeps it, since what it has is newer, unless `overwrite`. False for a key that all copies had.
+    pub fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V, Option<Duration>)>,
+        overwrite: bool,
+    ) -> Vec<Result<bool>> {
+        let entries: Vec<(K, Value<'_>, Option<Duration>)> = entries
+            .into_iter()
+            .map(|(key, value, ttl)| (key, value.into(), ttl))
+            .collect();
+        let entries = entries.iter().map(|(key, value, ttl)| {
+            let key = key.as_ref();
+            (Entry { key, value: *value }, *ttl)
+        });
+        let mode = if overwrite {
+            StoreMode::Set
+        } else {
+            StoreMode::Add
+        };
+        let entries = entries.collect();
+        self.call(|context| calls::fill_multi(context, entries, mode))
     }
 
     /// Stores `value` if the key is not there; false if it is.
@@ -277,7 +331,15 @@ impl Client {
         mode: StoreMode,
         ttl: Option<Duration>,
     ) -> Result<bool> {
-        self.call(|context| calls::store(context, key, value, mode, ttl))
+        // A piece of a value is not compressed.
+        let packed = match mode {
+            StoreMode::Append | StoreMode::Prepend => None,
+            _ => Some(self.pack(value)),
+        };
+        let value = packed.as_ref().map_or(value, |packed| packed.value());
+        let stored = self.call(|context| calls::store(context, key, value, mode, ttl));
+        self.wrote(key);
+        stored
     }
 
     /// Stores `value` if the present one is still the one that [`gets`](Self::gets) gave with `unique`.
@@ -288,29 +350,37 @@ impl Client {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let value = value.into();
-        self.call(|context| calls::cas(context, key.as_ref(), value, unique, ttl.into()))
+        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let stored =
+            self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()));
+        self.wrote(key);
+        stored
     }
 
     /// Deletes `key`; false if it was not there.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.call(|context| calls::delete(context, key.as_ref()))
+        let key = key.as_ref();
+        let deleted = self.call(|context| calls::delete(context, key));
+        self.wrote(key);
+        deleted
     }
 
     /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
     pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
-        let keys = keys.iter().map(AsRef::as_ref).collect();
-        self.call(|context| calls::delete_multi(context, keys))
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let deleted = self.call(|context| calls::delete_multi(context, keys.clone()));
+        keys.into_iter().for_each(|key| self.wrote(key));
+        deleted
     }
 
     /// Counts up by `delta`, from 2^64 - 1 on to 0 again, and tells the new number; `None` if the key is not there.
     pub fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.call(|context| calls::count(context, key.as_ref(), false, delta, None))
+        self.count(key.as_ref(), false, delta, None)
     }
 
     /// Counts down by `delta`, to 0 at most, and tells the new number; `None` if the key is not there.
     pub fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
-        self.call(|context| calls::count(context, key.as_ref(), true, delta, None))
+        self.count(key.as_ref(), true, delta, None)
     }
 
     /// As [`incr`](Self::incr), but a missing counter begins as `initial`, to live for `ttl`.
@@ -322,8 +392,7 @@ impl Client {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<u64> {
         let create = Some((initial, ttl.into()));
-        let number =
-            self.call(|context| calls::count(context, key.as_ref(), false, delta, create))?;
+        let number = self.count(key.as_ref(), false, delta, create)?;
         Ok(number.unwrap_or(initial))
     }
 
@@ -336,19 +405,37 @@ impl Client {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<u64> {
         let create = Some((initial, ttl.into()));
-        let number =
-            self.call(|context| calls::count(context, key.as_ref(), true, delta, create))?;
+        let number = self.count(key.as_ref(), true, delta, create)?;
         Ok(number.unwrap_or(initial))
+    }
+
+    fn count(
+        &self,
+        key: &[u8],
+        down: bool,
+        delta: u64,
+        create: Option<(u64, Option<Duration>)>,
+    ) -> Result<Option<u64>> {
+        let number = self.call(|context| calls::count(context, key, down, delta, create));
+        self.wrote(key);
+        number
     }
 
     /// Gives `key` a new time to live; false if it is not there.
     pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
-        self.call(|context| calls::touch(context, key.as_ref(), ttl.into()))
+        let key = key.as_ref();
+        let touched = self.call(|context| calls::touch(context, key, ttl.into()));
+        self.wrote(key);
+        touched
     }
 
     /// Empties every node.
     pub fn flush_all(&self) -> PerNode<()> {
-        self.call(calls::flush_all)
+        let flushed = self.call(calls::flush_all);
+        if let Some(near) = &self.shared.near {
+            near.clear();
+        }
+        flushed
     }
 
     /// The version of every node.

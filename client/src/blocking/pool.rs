@@ -203,7 +203,10 @@ impl Pool {
         match advance(&mut probe.connection) {
             Ok(true) => {
                 *slot = None;
-                ring.probe_answered(node, now, &self.options);
+                let back = ring.probe_answered(node, now, &self.options);
+                if back && let Some(metrics) = &self.options.metrics {
+                    metrics.returned(&self.member.name);
+                }
             }
             Ok(false) if now < probe.until => {}
             _ => {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Operation;
-use super::operation::{Ask, Command, Context, Decide, Decision, Entry, Hit, Read, Verdict, Write};
+use super::operation::{
+    Ask, Command, Context, Decide, Decision, Entry, Hit, Lease, Read, Verdict, Write,
+};
+use super::reply::Meta;
 use super::request::{Count, StoreMode, Wanted, check_key};
 use crate::error::{Error, Result};
 use crate::value::{Cas, CasUnique, Item, Value, exptime};
@@ -48,6 +51,16 @@ fn read<'a>(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Read<'a> {
 }
 
 fn write<'a>(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Write<'a> {
+    checked(context, entries, |context, entries| {
+        Write::new(context, entries, command)
+    })
+}
+
+fn checked<'a>(
+    context: Context,
+    entries: Vec<Entry<'a>>,
+    begin: impl FnOnce(Context, Vec<Entry<'a>>) -> Write<'a>,
+) -> Write<'a> {
     let long = context.options.long_binary_keys;
     let mut faults = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -55,7 +68,7 @@ fn write<'a>(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Wri
             faults.push((at, fault));
         }
     }
-    let mut write = Write::new(context, entries, command);
+    let mut write = begin(context, entries);
     for (at, fault) in faults {
         write.refuse(at, Error::Key(fault));
     }
@@ -128,6 +141,69 @@ pub(crate) fn get_multi<'a>(
     })
 }
 
+/// Values with the seconds they have left, -1 without end.
+type Timed = Vec<Result<Option<(Item, i64)>>>;
+
+/// As `get_multi`, with the time that is left.
+pub(crate) fn get_with_ttl<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Timed> {
+    let wanted = Wanted {
+        ttl: true,
+        ..Wanted::default()
+    };
+    call(read(context, keys, wanted), |read| {
+        let results = read.finish();
+        results
+            .map(|found| Ok(found?.map(|hit| (hit.item, hit.ttl.unwrap_or(0)))))
+            .collect()
+    })
+}
+
+/// What is there, and its version.
+type Leased = Result<Option<(Meta, CasUnique)>>;
+
+/// A read that may win the right to load.
+pub(crate) fn lease<'a>(
+    context: Context,
+    key: &'a [u8],
+    lease_s: i32,
+    recache_s: i32,
+) -> Call<Lease<'a>, impl FnOnce(Lease<'a>) -> Leased> {
+    let ring = context.ring.clone();
+    let fault = check_key(key, context.options.long_binary_keys);
+    let mut lease = Lease::new(context, key, lease_s, recache_s);
+    if let Err(fault) = fault {
+        lease.refuse(Error::Key(fault));
+    }
+    call(lease, move |lease| {
+        Ok(lease.finish()?.map(|(meta, node)| {
+            let (number, node) = (meta.cas, ring.members[node].identity);
+            (meta, CasUnique { number, node })
+        }))
+    })
+}
+
+/// Deletes `key` on the node of `unique`, if it still has that version.
+pub(crate) fn delete_if<'a>(
+    context: Context,
+    key: &'a [u8],
+    unique: CasUnique,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Result<bool>> {
+    let compare = Some(unique.number);
+    let mut members = context.ring.members.iter();
+    let node = members.position(|member| member.identity == unique.node);
+    let command = Command::Delete { compare };
+    let mut write = Write::only(context, Entry::key(key), command, node.unwrap_or(0));
+    if node.is_none() {
+        write.refuse(0, Error::NoNode);
+    }
+    call(write, |write| {
+        one(write.finish()).map(|written| written.done)
+    })
+}
+
 pub(crate) fn set<'a>(
     context: Context,
     key: &'a [u8],
@@ -155,6 +231,28 @@ pub(crate) fn set_multi<'a>(
     };
     call(write(context, entries, command), |write| {
         write.finish().map(|result| result.map(|_| ())).collect()
+    })
+}
+
+/// Stores entries with a time to live each; the results tell whether a copy took them.
+pub(crate) fn fill_multi<'a>(
+    context: Context,
+    entries: Vec<(Entry<'a>, Option<Duration>)>,
+    mode: StoreMode,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<bool>>> {
+    let unix_s = context.unix_s;
+    let (entries, exptimes) = entries
+        .into_iter()
+        .map(|(entry, ttl)| (entry, exptime(ttl, unix_s)))
+        .unzip();
+    let write = checked(context, entries, |context, entries| {
+        Write::each_until(context, entries, mode, exptimes)
+    });
+    call(write, |write| {
+        let results = write.finish();
+        results
+            .map(|result| result.map(|written| written.done))
+            .collect()
     })
 }
 

@@ -124,8 +124,8 @@ impl Member {
         }
     }
 
-    /// An exchange failed by the node's fault. `chance` is any number.
-    pub(crate) fn failed(&self, now: Instant, options: &ClientOptions, chance: u64) {
+    /// An exchange failed by the node's fault; true if that ejects it. `chance` is any number.
+    pub(crate) fn failed(&self, now: Instant, options: &ClientOptions, chance: u64) -> bool {
         let mut state = self.state();
         self.unwell.store(true, Ordering::Relaxed);
         let fresh = state
@@ -135,7 +135,8 @@ impl Member {
             (state.failures, state.first_failure) = (0, Some(now));
         }
         state.failures += 1;
-        if self.is_in() && state.failures >= options.eject_after.max(1) {
+        let ejected = self.is_in() && state.failures >= options.eject_after.max(1);
+        if ejected {
             log::warn!("{} is ejected after {} failures", self.name, state.failures);
             state.pause = options.probe_after;
             state.probe_at = Some(now + spread(state.pause, chance));
@@ -143,6 +144,7 @@ impl Member {
             self.standing
                 .store(Standing::Ejected as u8, Ordering::Relaxed);
         }
+        ejected
     }
 
     /// `key` was written or deleted without this node.
@@ -207,26 +209,28 @@ impl Member {
         Some(out.into())
     }
 
-    /// The probe was answered.
-    pub(super) fn probe_answered(&self, now: Instant, options: &ClientOptions) {
+    /// The probe was answered; true if that ends an ejection.
+    pub(super) fn probe_answered(&self, now: Instant, options: &ClientOptions) -> bool {
         let mut state = self.state();
         for key in state.probing.take().into_iter().flatten() {
             state.missed.remove(&key);
         }
         if !state.missed.is_empty() {
             state.probe_at = Some(now);
-            return;
+            return false;
         }
         state.probe_at = None;
         state.failures = 0;
         state.forgot = false;
         self.unwell.store(false, Ordering::Relaxed);
-        if !self.is_in() {
+        let back = !self.is_in();
+        if back {
             log::info!("{} is back", self.name);
             state.settled_at = Some(now + options.settle);
             self.standing
                 .store(Standing::Settling as u8, Ordering::Relaxed);
         }
+        back
     }
 
     /// The probe was not answered.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  front                                   core
-//!  an operation begins  ----------------->  operation::{Read, Write, Decide, Ask}: one state machine a kind
+//!  an operation begins  ----------------->  operation::{Read, Write, Decide, Lease, Ask}: one state machine a kind
 //!  sends, waits until `wake_at`  <-------   step(now) -> Todo { send: [Exchange], wake_at, done }
 //!  bytes of a connection <--> Link  ----->  on_reply(id, reply) | on_failure(id, failure)
 //!  the result  <--------------------------  finish()
@@ -33,6 +33,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::Failure;
+use crate::metrics::Op;
 use link::Expect;
 use reply::{Broken, Reply};
 
@@ -80,4 +81,6 @@ pub(crate) trait Operation {
     fn on_reply(&mut self, id: u32, reply: Reply, last: bool, now: Instant) -> Result<(), Broken>;
     /// An exchange ended without its replies.
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant);
+    /// What it is counted as.
+    fn op(&self) -> Op;
 }

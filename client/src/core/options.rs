@@ -1,8 +1,10 @@
 //! Every number of the client's policy, in one place, with its unit and its default.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::continuum::Placement;
+use crate::metrics::Metrics;
 
 /// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
 #[derive(Debug, Clone)]
@@ -27,6 +29,10 @@ pub struct ClientOptions {
     pub(crate) pool_connections_max: usize,
     pub(crate) long_binary_keys: bool,
     pub(crate) login: Option<Login>,
+    pub(crate) metrics: Option<Arc<dyn Metrics>>,
+    pub(crate) near_cache: Option<crate::near::NearCache>,
+    #[cfg(feature = "lz4")]
+    pub(crate) compression: Option<crate::compression::Compression>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
@@ -121,6 +127,10 @@ impl Default for ClientOptions {
             pool_connections_max: 16,
             long_binary_keys: false,
             login: None,
+            metrics: None,
+            near_cache: None,
+            #[cfg(feature = "lz4")]
+            compression: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -203,6 +213,25 @@ impl ClientOptions {
     pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         let (user, password) = (user.into(), password.into());
         self.login = Some(Login { user, password });
+        self
+    }
+
+    /// Tells `metrics` what happens; keep a clone of the [`Recorder`](crate::metrics::Recorder) to read it.
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Keeps values in the process for a short time: see [`NearCache`](crate::near::NearCache).
+    pub fn near_cache(mut self, near: crate::near::NearCache) -> Self {
+        self.near_cache = Some(near);
+        self
+    }
+
+    /// Compresses large values: see [`Compression`](crate::compression::Compression).
+    #[cfg(feature = "lz4")]
+    pub fn compression(mut self, compression: crate::compression::Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 

@@ -73,6 +73,18 @@ pub(crate) struct Meta {
     pub won_by_other: bool,
 }
 
+impl Meta {
+    /// True for the empty item that stands for a value while someone loads it.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        (self.won || self.won_by_other) && !self.stale && self.may_be_placeholder()
+    }
+
+    /// True if it may be such an item, as far as classic `get` tells.
+    pub(crate) fn may_be_placeholder(&self) -> bool {
+        self.flags == 0 && self.value.is_empty()
+    }
+}
+
 /// An error line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {

@@ -23,6 +23,8 @@ pub(crate) struct Wanted {
     pub ttl: bool,
     /// The item's new expiry time.
     pub touch: Option<i32>,
+    /// For how long a missing item is created, and how much time must be left that nobody is told to compute it anew.
+    pub lease: Option<(i32, i32)>,
 }
 
 /// Counting.
@@ -63,6 +65,10 @@ pub(crate) fn get(out: &mut Vec<u8>, key: &[u8], wanted: Wanted, index: Option<u
     }
     if let Some(exptime) = wanted.touch {
         put(out, b" T", exptime);
+    }
+    if let Some((lease, recache)) = wanted.lease {
+        put(out, b" N", lease);
+        put(out, b" R", recache);
     }
     if let Some(index) = index {
         put(out, b" q O", index);
@@ -208,6 +214,11 @@ mod tests {
             cas: true,
             ttl: true,
             touch: Some(60),
+            lease: None,
+        };
+        let lease = Wanted {
+            lease: Some((5, 11)),
+            ..Wanted::default()
         };
         let up = Count {
             down: false,
@@ -227,6 +238,7 @@ mod tests {
                 text(|o| get(o, b"k", Wanted::default(), None)),
                 "mg k v f\r\n",
             ),
+            (text(|o| get(o, b"k", lease, None)), "mg k v f N5 R11\r\n"),
             (
                 text(|o| get(o, b"k", all, Some(12))),
                 "mg k v f c t T60 q O12\r\n",

@@ -54,6 +54,14 @@ impl Nodes {
         self.iter().next()
     }
 
+    /// All but `other`.
+    pub(crate) fn without(&self, other: usize) -> Nodes {
+        let mut rest = Nodes::default();
+        let others = self.iter().filter(|&node| node != other);
+        others.for_each(|node| rest.push(node));
+        rest
+    }
+
     /// The first that is not in `others`.
     pub(crate) fn first_beside(&self, others: &Nodes) -> Option<usize> {
         self.iter().find(|&node| !others.contains(node))
@@ -215,13 +223,19 @@ impl Ring {
     }
 
     /// A probe of `node` was answered.
-    pub(crate) fn probe_answered(&self, node: usize, now: Instant, options: &ClientOptions) {
-        self.members[node].probe_answered(now, options);
+    pub(crate) fn probe_answered(
+        &self,
+        node: usize,
+        now: Instant,
+        options: &ClientOptions,
+    ) -> bool {
+        let back = self.members[node].probe_answered(now, options);
         if self.members.iter().all(|member| member.is_in()) {
             self.members
                 .iter()
                 .for_each(|member| member.sweep(now, options));
         }
+        back
     }
 
     /// Those of `nodes` that settle: they are given what is read elsewhere.

@@ -14,6 +14,12 @@ impl Jitter {
         Jitter(RandomState::new().hash_one(std::process::id()))
     }
 
+    /// One whose numbers can be had again.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Jitter(seed)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

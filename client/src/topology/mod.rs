@@ -21,7 +21,7 @@ mod dns;
 mod endpoint;
 mod file;
 pub(crate) mod follow;
-mod jitter;
+pub(crate) mod jitter;
 #[cfg(feature = "srv")]
 mod srv;
 

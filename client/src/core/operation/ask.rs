@@ -10,6 +10,7 @@ use crate::core::link::Expect;
 use crate::core::reply::{Broken, Reply};
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 
 /// See the module.
 #[derive(Debug)]
@@ -120,5 +121,9 @@ impl Operation for Ask {
         self.context.failed(node, failure, now);
         let error = self.context.node_error(node, failure);
         self.fail(id as usize, error);
+    }
+
+    fn op(&self) -> Op {
+        Op::Ask
     }
 }

@@ -32,6 +32,7 @@ use crate::core::request::{self, Count, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::{CasUnique, exptime_s};
 
 /// What is to be decided.
@@ -412,6 +413,14 @@ impl Operation for Decide<'_> {
             Phase::Recover { read, .. } => read.on_failure(inner, failure, now),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.on_failure(inner, failure, now),
             _ => {}
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.decision {
+            Decision::Store { .. } | Decision::Cas { .. } => Op::Store,
+            Decision::Count(_) => Op::Count,
+            Decision::Touch { .. } => Op::Touch,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | [`Read`] | get, gets, get_multi | one copy after the other, or two at once when hedged; a hit repairs the copies that missed |
 //! | [`Write`] | set, delete, and their batches | all copies at once; done when enough have answered |
 //! | [`Decide`] | what depends on the present value | the first live copy decides, the others follow by a `Write` |
+//! | [`Lease`] | reads that may win the right to load | the node that decides for the key, until it answers |
 //! | [`Ask`] | stats, version, flush_all | every node once |
 //!
 //! An attempt that failed is repeated on the same node, after a pause, until the node is ejected or the attempts are used
@@ -13,11 +14,13 @@
 
 mod ask;
 mod decide;
+mod lease;
 mod read;
 mod write;
 
 pub(crate) use ask::Ask;
 pub(crate) use decide::{Decide, Decision, Verdict};
+pub(crate) use lease::Lease;
 pub(crate) use read::{Hit, Read};
 pub(crate) use write::{Command, Entry, Write};
 
@@ -90,7 +93,11 @@ impl Context {
 
     fn failed(&self, node: usize, failure: Failure, now: Instant) {
         if failure.counts() {
-            self.ring.members[node].failed(now, &self.options, self.ring.random());
+            let member = &self.ring.members[node];
+            let ejected = member.failed(now, &self.options, self.ring.random());
+            if ejected && let Some(metrics) = &self.options.metrics {
+                metrics.ejected(&member.name);
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use crate::core::request::{self, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::{Item, exptime_s};
 
 /// A value that was found.
@@ -68,6 +69,8 @@ struct State {
     settling: Nodes,
     pending: u8,
     attempts: u8,
+    /// It is asked for by `mg`, though it is in a batch.
+    by_meta: bool,
     failure: Option<(u16, Failure)>,
 }
 
@@ -173,7 +176,8 @@ impl<'a> Read<'a> {
                 ..self.wanted
             };
             let bytes = self.keys[key as usize];
-            let plain = batched && wanted == Wanted::default() && !request::is_binary(bytes);
+            let by_meta = !batched || state.by_meta || wanted != Wanted::default();
+            let plain = !by_meta && !request::is_binary(bytes);
             let batch = &mut batches[2 * node + usize::from(plain)];
             let (request, keys) = batch.get_or_insert_with(Default::default);
             if plain {
@@ -308,7 +312,18 @@ impl<'a> Read<'a> {
     }
 
     fn hit(&mut self, key: u32, node: usize, meta: Meta, now: Instant) {
+        if meta.is_placeholder() {
+            return self.miss(key, node);
+        }
         let state = &mut self.states[key as usize];
+        if !meta.key.is_empty() && meta.may_be_placeholder() && !state.by_meta {
+            // Classic `get` does not tell an empty value from what stands for a value: `mg` does.
+            state.by_meta = true;
+            state.pending -= 1;
+            state.tried = state.tried.without(node);
+            self.due.push(key);
+            return;
+        }
         state.pending -= 1;
         if self.results[key as usize].is_some() {
             return;
@@ -519,5 +534,9 @@ impl Operation for Read<'_> {
         for &key in &keys[sent.answered..] {
             self.failed(key, node, failure);
         }
+    }
+
+    fn op(&self) -> Op {
+        Op::Get
     }
 }

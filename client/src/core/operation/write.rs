@@ -24,6 +24,7 @@ use crate::core::request::{self, Count, StoreMode};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
 use crate::value::Value;
 
 /// What is done with each key.
@@ -97,6 +98,8 @@ pub(crate) struct Write<'a> {
     context: Context,
     command: Command,
     entries: Vec<Entry<'a>>,
+    /// Expiry times by entry, for a store whose entries differ in them; empty otherwise.
+    exptimes: Vec<i32>,
     states: Vec<State>,
     unresolved: usize,
     /// Copies to be written in the next step.
@@ -159,7 +162,31 @@ impl<'a> Write<'a> {
             only: None,
             begun: false,
             entries,
+            exptimes: Vec::new(),
             context,
+        }
+    }
+
+    /// Stores `entries`, each with its expiry time.
+    pub(crate) fn each_until(
+        context: Context,
+        entries: Vec<Entry<'a>>,
+        mode: StoreMode,
+        exptimes: Vec<i32>,
+    ) -> Self {
+        let command = Command::Store { mode, exptime: 0 };
+        debug_assert_eq!(entries.len(), exptimes.len());
+        Write {
+            exptimes,
+            ..Write::new(context, entries, command)
+        }
+    }
+
+    /// What is done with this entry.
+    fn command(&self, at: usize) -> Command {
+        match (self.command, self.exptimes.get(at)) {
+            (Command::Store { mode, .. }, Some(&exptime)) => Command::Store { mode, exptime },
+            (command, _) => command,
         }
     }
 
@@ -304,7 +331,7 @@ impl<'a> Write<'a> {
         }
         // A single value that goes to several copies is encoded once.
         if let &[entry] = &self.entries[..] {
-            let own = self.command;
+            let own = self.command(0);
             let encoded = |command: Command| {
                 let mut request = Vec::new();
                 command.encode(&mut request, &entry);
@@ -338,8 +365,9 @@ impl<'a> Write<'a> {
         {
             let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
             let (request, entries) = batch.get_or_insert_with(Default::default);
-            let command = if counts { self.command } else { DELETE };
-            command.encode(request, &self.entries[entry as usize]);
+            let at = entry as usize;
+            let command = if counts { self.command(at) } else { DELETE };
+            command.encode(request, &self.entries[at]);
             entries.push(entry);
         }
         for (at, batch) in batches.into_iter().enumerate() {
@@ -514,6 +542,15 @@ impl Operation for Write<'_> {
             } else {
                 self.failed_before(at as usize, node, failure, now);
             }
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.command {
+            Command::Store { .. } => Op::Store,
+            Command::Delete { .. } => Op::Delete,
+            Command::Touch { .. } => Op::Touch,
+            Command::Count(_) => Op::Count,
         }
     }
 }

@@ -1,0 +1,278 @@
+//! A connection to a node that is copied from: the list of its keys, and their items.
+//!
+//! The client crate has no word for either, as both are for tools only.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use ketch_client::Node;
+
+use super::batch::{Batch, Listed};
+use crate::access::Access;
+
+/// A source that lists its keys may look at many expired ones before the next line.
+const LIST_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest line, in bytes: a key with every byte encoded is below 1000.
+const LINE_LEN_MAX: u64 = 8 * 1024;
+/// The ways through the items. A walk along the LRU may miss what is moved in it meanwhile, but older memcached knows no other.
+const HASH: &str = "hash";
+const ALL: &str = "all";
+/// The largest value, in bytes.
+const VALUE_LEN_MAX: usize = 1 << 30;
+
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+/// See the module. After an error it is of no use any more.
+pub struct Source {
+    stream: BufReader<Box<dyn Stream>>,
+    line: Vec<u8>,
+    way: &'static str,
+}
+
+/// What a source has for a key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Item {
+        value: Vec<u8>,
+        flags: u32,
+        ttl: Option<Duration>,
+    },
+    /// Not any more, or not for another second.
+    Gone,
+    /// Stale, or a placeholder of a lease: what a copy would make of it is a value like any other.
+    Unfinished,
+    /// Its words.
+    Refused(String),
+}
+
+/// The next of a list.
+pub enum Line {
+    Key(Listed),
+    /// Another list is being made: try again later.
+    Busy,
+    End,
+}
+
+impl Source {
+    /// Connects to `node`, and logs in if it is to.
+    pub fn connect(node: &Node, access: &Access, list: bool) -> io::Result<Source> {
+        let mut last = io::Error::other("the name has no address");
+        for addr in (node.host.as_str(), node.port).to_socket_addrs()? {
+            let socket = match TcpStream::connect_timeout(&addr, access.timeout) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            let patience = if list { LIST_PATIENCE } else { access.timeout };
+            socket.set_read_timeout(Some(patience))?;
+            socket.set_write_timeout(Some(access.timeout))?;
+            socket.set_nodelay(true)?;
+            let mut source = Source {
+                stream: BufReader::with_capacity(64 * 1024, with_tls(socket, node, access)?),
+                line: Vec::new(),
+                way: HASH,
+            };
+            source.log_in(access)?;
+            return Ok(source);
+        }
+        Err(last)
+    }
+
+    fn log_in(&mut self, access: &Access) -> io::Result<()> {
+        let Some((user, password)) = &access.login else {
+            return Ok(());
+        };
+        let len = user.len() + 1 + password.len();
+        self.send(format!("set auth 0 0 {len}\r\n{user} {password}\r\n").as_bytes())?;
+        match self.read_line()? {
+            b"STORED" => Ok(()),
+            _ => Err(io::Error::other("the login failed")),
+        }
+    }
+
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(request)?;
+        stream.flush()
+    }
+
+    /// The next line, without its end.
+    fn read_line(&mut self) -> io::Result<&[u8]> {
+        self.line.clear();
+        let mut limited = (&mut self.stream).take(LINE_LEN_MAX);
+        limited.read_until(b'\n', &mut self.line)?;
+        match self.line.strip_suffix(b"\n") {
+            Some(line) => Ok(line.strip_suffix(b"\r").unwrap_or(line)),
+            None if self.line.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            None => Err(garbage(&self.line)),
+        }
+    }
+
+    /// Asks for the list of keys, which [`next`](Self::next) reads.
+    pub fn list(&mut self) -> io::Result<()> {
+        self.send(format!("lru_crawler metadump {}\r\n", self.way).as_bytes())
+    }
+
+    /// The next line of the list.
+    pub fn next(&mut self) -> io::Result<Line> {
+        loop {
+            let way = self.way;
+            let line = self.read_line()?;
+            if line.starts_with(b"key=") {
+                return match Listed::parse(line) {
+                    Some(listed) => Ok(Line::Key(listed)),
+                    None => Err(garbage(line)),
+                };
+            }
+            match line {
+                b"END" => return Ok(Line::End),
+                // Newer memcached begins with it.
+                b"OK" => continue,
+                _ if line.starts_with(b"BUSY") => return Ok(Line::Busy),
+                _ if line.starts_with(b"BADCLASS") && way == HASH => {}
+                _ => return Err(refused(line)),
+            }
+            self.way = ALL;
+            self.list()?;
+        }
+    }
+
+    /// What the source has for each key of `batch`.
+    pub fn fetch(&mut self, batch: &Batch) -> io::Result<Vec<Found>> {
+        self.send(&batch.request)?;
+        (0..batch.keys.len()).map(|at| self.found(at)).collect()
+    }
+
+    /// The next reply, which is for the key with this index.
+    fn found(&mut self, at: usize) -> io::Result<Found> {
+        let line = self.read_line()?;
+        if line == b"EN" {
+            return Ok(Found::Gone);
+        }
+        if line.starts_with(b"SERVER_ERROR") || line.starts_with(b"CLIENT_ERROR") {
+            return Ok(Found::Refused(String::from_utf8_lossy(line).into_owned()));
+        }
+        let Some(head) = Head::parse(line, at) else {
+            return Err(refused(line));
+        };
+        let mut value = vec![0; head.len + 2];
+        self.stream.read_exact(&mut value)?;
+        if !value.ends_with(b"\r\n") {
+            return Err(garbage(&[]));
+        }
+        value.truncate(head.len);
+        Ok(match (head.leased, head.ttl) {
+            (true, _) => Found::Unfinished,
+            // As a time to live, 0 would be for ever.
+            (false, 0) => Found::Gone,
+            (false, ttl) => Found::Item {
+                value,
+                flags: head.flags,
+                ttl: u64::try_from(ttl).ok().map(Duration::from_secs),
+            },
+        })
+    }
+}
+
+/// The line before a value.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    len: usize,
+    flags: u32,
+    /// Seconds; -1 for ever.
+    ttl: i64,
+    /// Stale, or won by somebody.
+    leased: bool,
+}
+
+impl Head {
+    /// `VA len f.. t.. O..`, perhaps `W`, `X`, `Z`; the opaque must be `at`.
+    fn parse(line: &[u8], at: usize) -> Option<Head> {
+        let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        if words.next() != Some("VA") {
+            return None;
+        }
+        let len = words.next()?.parse().ok()?;
+        let mut head = Head {
+            len,
+            flags: 0,
+            ttl: -1,
+            leased: false,
+        };
+        let mut ours = false;
+        for word in words {
+            match word.as_bytes().first()? {
+                b'f' => head.flags = word[1..].parse().ok()?,
+                b't' => head.ttl = word[1..].parse().ok()?,
+                b'O' => ours = word[1..].parse() == Ok(at),
+                b'W' | b'X' | b'Z' => head.leased = true,
+                _ => {}
+            }
+        }
+        (ours && len <= VALUE_LEN_MAX).then_some(head)
+    }
+}
+
+fn garbage(line: &[u8]) -> io::Error {
+    let line = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("not an answer to what was asked: {line:?}"),
+    )
+}
+
+/// An error line, or no answer at all.
+fn refused(line: &[u8]) -> io::Error {
+    let words = ["ERROR", "CLIENT_ERROR", "SERVER_ERROR"];
+    if words.iter().any(|word| line.starts_with(word.as_bytes())) {
+        io::Error::other(format!(
+            "the source says: {}",
+            String::from_utf8_lossy(line)
+        ))
+    } else {
+        garbage(line)
+    }
+}
+
+fn with_tls(socket: TcpStream, node: &Node, access: &Access) -> io::Result<Box<dyn Stream>> {
+    let Some((config, name)) = &access.tls else {
+        return Ok(Box::new(socket));
+    };
+    let name = name.clone().unwrap_or_else(|| node.host.clone());
+    let name = name.try_into().map_err(io::Error::other)?;
+    let session = rustls::ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    Ok(Box::new(rustls::StreamOwned::new(session, socket)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_of_values() {
+        let head = |len, flags, ttl, leased| {
+            Some(Head {
+                len,
+                flags,
+                ttl,
+                leased,
+            })
+        };
+        for (line, expected) in [
+            ("VA 5 f7 t60 O3", head(5, 7, 60, false)),
+            ("VA 0 f0 t-1 O3 W X", head(0, 0, -1, true)),
+            ("VA 0 f0 t29 Z O3", head(0, 0, 29, true)),
+            ("VA 5 f7 t60 O4", None),
+            ("VA 5 f7 t60", None),
+            ("VA 1073741825 f7 t60 O3", None),
+            ("VA -1 O3", None),
+            ("HD O3", None),
+        ] {
+            assert_eq!(Head::parse(line.as_bytes(), 3), expected, "{line}");
+        }
+    }
+}
