@@ -27,9 +27,12 @@ install_packages() {
     fi
     rm -f "$log"
     # Debian starts a daemon that it installs. Nobody asked for one that takes port 11211.
-    if [[ " $* " == *" memcached "* ]] && [ -d /run/systemd/system ]; then
-        as_root systemctl disable --now memcached
-    fi
+    local daemon
+    for daemon in memcached nutcracker; do
+        if [[ " $* " == *" $daemon "* ]] && [ -d /run/systemd/system ]; then
+            as_root systemctl disable --now "$daemon"
+        fi
+    done
 }
 
 # need COMMAND=PACKAGE...: installs the packages whose command is missing. What cannot be installed

@@ -53,6 +53,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`.
 #![forbid(unsafe_code)]
 
 pub mod blocking;

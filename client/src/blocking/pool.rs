@@ -41,6 +41,8 @@ pub(super) struct Pool {
 struct Connections {
     idle: Vec<Connection>,
     open: usize,
+    /// Callers that wait for `freed`. Waking costs a system call, even if nobody sleeps.
+    waiting: usize,
 }
 
 struct Probe {
@@ -59,8 +61,13 @@ struct Place(Arc<Pool>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections().open -= 1;
-        self.0.freed.notify_one();
+        let mut connections = self.0.connections();
+        connections.open -= 1;
+        let waited_for = connections.waiting > 0;
+        drop(connections);
+        if waited_for {
+            self.0.freed.notify_one();
+        }
     }
 }
 
@@ -154,11 +161,14 @@ impl Pool {
 
     /// Waits until a connection may be free.
     pub(super) fn wait(&self, timeout: Duration) {
-        let connections = self.connections();
+        let mut connections = self.connections();
         if connections.idle.is_empty()
             && connections.open >= self.options.pool_connections_max.max(1)
         {
-            drop(self.freed.wait_timeout(connections, timeout));
+            connections.waiting += 1;
+            let woken = self.freed.wait_timeout(connections, timeout);
+            let (mut connections, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            connections.waiting -= 1;
         }
     }
 

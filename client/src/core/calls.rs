@@ -352,9 +352,10 @@ pub type PerNode<T> = Vec<(Arc<str>, Result<T>)>;
 fn ask<T>(
     context: Context,
     request: Bytes,
+    everywhere: bool,
     read: impl Fn(Vec<Bytes>) -> T,
 ) -> Call<Ask, impl FnOnce(Ask) -> PerNode<T>> {
-    call(Ask::new(context, request), move |ask| {
+    call(Ask::new(context, request, everywhere), move |ask| {
         let answers = ask.finish().into_iter();
         answers
             .map(|(name, answer)| (name, answer.map(&read)))
@@ -363,11 +364,14 @@ fn ask<T>(
 }
 
 pub(crate) fn flush_all(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode<()>> {
-    ask(context, Bytes::from_static(b"flush_all\r\n"), |_| ())
+    // What is forgotten must not be found where it was before a change of the nodes.
+    let request = Bytes::from_static(b"flush_all\r\n");
+    ask(context, request, true, |_| ())
 }
 
 pub(crate) fn version(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode<String>> {
-    ask(context, Bytes::from_static(b"version\r\n"), |lines| {
+    let request = Bytes::from_static(b"version\r\n");
+    ask(context, request, false, |lines| {
         let line = lines.first().map_or(&b""[..], |line| line);
         let version = line.strip_prefix(b"VERSION ").unwrap_or(line);
         String::from_utf8_lossy(version).into_owned()
@@ -388,7 +392,7 @@ pub(crate) fn stats(
     } else {
         format!("stats {group}\r\n")
     };
-    ask(context, request.into(), |lines| {
+    ask(context, request.into(), false, |lines| {
         let text = lines.iter().map(|line| String::from_utf8_lossy(line));
         text.map(|line| match line.split_once(' ') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),

@@ -8,7 +8,7 @@
 //!  ClusterEndpoint    config get cluster, asked of a node     every 60 seconds
 //! ```
 //!
-//! A [`Source`] says what the nodes are now, and may wait for files and sockets, with a deadline of its own where the system
+//! [`Client::follow`](crate::Client::follow) keeps a client at what its source says. A [`Source`] says what the nodes are now, and may wait for files and sockets, with a deadline of its own where the system
 //! gives it one. A [`Topology`] keeps the last good answer of one source; it has no thread and no clock: whoever owns it calls
 //! [`Topology::refresh`] when [`Topology::due_at`] has come, away from the requests.
 //!
@@ -20,6 +20,7 @@
 mod dns;
 mod endpoint;
 mod file;
+pub(crate) mod follow;
 pub(crate) mod jitter;
 #[cfg(feature = "srv")]
 mod srv;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 pub use self::dns::{DnsAddresses, Family};
 pub use self::endpoint::{ClusterAnswer, ClusterEndpoint, parse_cluster};
 pub use self::file::{NodeFile, parse_nodes};
+pub use self::follow::FollowOptions;
 #[cfg(feature = "srv")]
 pub use self::srv::DnsServices;
 

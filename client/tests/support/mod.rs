@@ -75,6 +75,7 @@ pub struct Server {
     child: Child,
     program: PathBuf,
     options: Vec<String>,
+    pub kind: Kind,
     pub port: u16,
 }
 
@@ -103,6 +104,7 @@ impl Server {
             child: spawn(&program, port, &options),
             program,
             options,
+            kind,
             port,
         };
         server.answers().then_some(server)

@@ -17,6 +17,7 @@ use crate::metrics::Op;
 pub(crate) struct Ask {
     context: Context,
     request: Bytes,
+    everywhere: bool,
     nodes: Vec<usize>,
     /// By node, as they come.
     answers: Vec<Result<Vec<Bytes>>>,
@@ -25,16 +26,39 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// Asks every node of the ring.
-    pub(crate) fn new(context: Context, request: Bytes) -> Self {
-        let nodes: Vec<usize> = context.ring.current().collect();
+    /// Asks every node of the ring; `everywhere`: also those where keys were before a change that is fresh.
+    pub(crate) fn new(context: Context, request: Bytes, everywhere: bool) -> Self {
         Ask {
             request,
-            answers: nodes.iter().map(|_| Ok(Vec::new())).collect(),
-            open: nodes.len(),
+            everywhere,
+            nodes: Vec::new(),
+            answers: Vec::new(),
+            open: 0,
             begun: false,
-            nodes,
             context,
+        }
+    }
+
+    fn begin(&mut self, now: Instant, todo: &mut Todo) {
+        let ring = &self.context.ring;
+        self.nodes = if self.everywhere {
+            ring.everywhere(now)
+        } else {
+            ring.current().collect()
+        };
+        self.answers = self.nodes.iter().map(|_| Ok(Vec::new())).collect();
+        self.open = self.nodes.len();
+        for (id, &node) in self.nodes.iter().enumerate() {
+            todo.send.push(Exchange {
+                id: id as u32,
+                node,
+                request: self.request.clone(),
+                expect: Expect::End,
+                // Statistics of a busy node may take a while.
+                deadline: self.context.deadline,
+                repeatable: true,
+                must_send: false,
+            });
         }
     }
 
@@ -57,21 +81,10 @@ impl Ask {
 }
 
 impl Operation for Ask {
-    fn step(&mut self, _now: Instant, todo: &mut Todo) {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
         todo.wake_at = Some(self.context.deadline);
         if !std::mem::replace(&mut self.begun, true) {
-            for (id, &node) in self.nodes.iter().enumerate() {
-                todo.send.push(Exchange {
-                    id: id as u32,
-                    node,
-                    request: self.request.clone(),
-                    expect: Expect::End,
-                    // Statistics of a busy node may take a while.
-                    deadline: self.context.deadline,
-                    repeatable: true,
-                    must_send: false,
-                });
-            }
+            self.begin(now, todo);
         }
         todo.done = self.open == 0;
     }

@@ -16,6 +16,9 @@
 //! | incr, decr | the same step, so that concurrent steps add up on each copy; a copy without the counter begins with the outcome |
 //! | touch | the same |
 //!
+//! While a change of the ring is fresh, what makes a key that is missing (add, counters that are created) looks first where
+//! the key was, and a follow-up deletes it there (see [`Write`]).
+//!
 //! E1. One node decides for a key as long as clients agree which nodes live: what it says is what the caller is told.
 //! E2. What must not be done twice is repeated only if the request surely was not carried out; otherwise the caller gets
 //!     the failure, and with copies the key is deleted on that node once it answers, so that the copies agree again.
@@ -26,6 +29,7 @@ use super::{Command, Context, Entry, Read, Write, was_not_done};
 use crate::core::link::Expect;
 use crate::core::reply::{Broken, Meta, Reply, number};
 use crate::core::request::{self, Count, StoreMode, Wanted};
+use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
@@ -83,7 +87,11 @@ enum Phase<'a> {
     /// Ask the decider at this time.
     Ask(Option<Instant>),
     Asked,
-    Recover(Box<Read<'a>>),
+    /// Look for the value elsewhere, and then ask; if `needed`, only if it was found.
+    Recover {
+        read: Box<Read<'a>>,
+        needed: bool,
+    },
     Follow(Box<Write<'a>>, Verdict, u64),
     Undo(Box<Write<'a>>),
 }
@@ -133,6 +141,22 @@ impl<'a> Decide<'a> {
             return;
         };
         self.decider = decider;
+        let creates = matches!(
+            self.decision,
+            Decision::Store {
+                mode: StoreMode::Add,
+                ..
+            } | Decision::Count(Count {
+                create: Some(_),
+                ..
+            })
+        );
+        if creates && !self.recovered {
+            let (readers, own) = ring.readers(self.entry.key, now, options);
+            if readers.len() > own {
+                return self.recover(false);
+            }
+        }
         let mut request = Vec::new();
         let value = (self.entry.value.bytes, self.entry.value.flags);
         let key = self.entry.key;
@@ -182,7 +206,7 @@ impl<'a> Decide<'a> {
             }
         );
         match reply {
-            Reply::Ok(meta) => return self.follow(meta),
+            Reply::Ok(meta) => return self.follow(meta, now),
             Reply::NotStored if is_add => self.result = Some(Ok(Verdict::Exists)),
             Reply::NotStored | Reply::Missing => self.missing(now),
             Reply::Exists => self.result = Some(Ok(Verdict::Conflict)),
@@ -202,17 +226,23 @@ impl<'a> Decide<'a> {
             self.result = Some(Ok(Verdict::Missing));
             return;
         }
+        self.recover(true);
+    }
+
+    /// Looks for the value on all nodes that may have it, so that the decider is given it.
+    fn recover(&mut self, needed: bool) {
         self.recovered = true;
         let wanted = Wanted {
             ttl: true,
             ..Wanted::default()
         };
         let read = Read::new(self.context.clone(), vec![self.entry.key], wanted).await_repairs();
-        self.enter(Phase::Recover(Box::new(read)));
+        let read = Box::new(read);
+        self.enter(Phase::Recover { read, needed });
     }
 
     /// The decider has done it: the other copies follow.
-    fn follow(&mut self, meta: Meta) -> std::result::Result<(), Broken> {
+    fn follow(&mut self, meta: Meta, now: Instant) -> std::result::Result<(), Broken> {
         let (mut verdict, set) = (Verdict::Done(0), StoreMode::Set);
         let command = match self.decision {
             Decision::Store {
@@ -234,7 +264,11 @@ impl<'a> Decide<'a> {
                 Command::Count(Count { create, ..count })
             }
         };
-        if self.context.ring.copies(&self.context.options) == 1 {
+        let Context { ring, options, .. } = &self.context;
+        let mut decider = Nodes::default();
+        decider.push(self.decider);
+        let before = ring.before_only(self.entry.key, &decider, now, options);
+        if ring.copies(options) == 1 && before.len() == 0 {
             self.result = Some(Ok(verdict));
             return Ok(());
         }
@@ -246,9 +280,9 @@ impl<'a> Decide<'a> {
     /// Goes on to the next phase when the present one is done.
     fn advance(&mut self, now: Instant) {
         match std::mem::replace(&mut self.phase, Phase::Asked) {
-            Phase::Recover(read) => match read.finish().next() {
-                Some(Ok(Some(_))) => self.enter(Phase::Ask(Some(now))),
+            Phase::Recover { read, needed } => match read.finish().next() {
                 Some(Err(error)) => self.result = Some(Err(error)),
+                Some(Ok(found)) if found.is_some() || !needed => self.enter(Phase::Ask(Some(now))),
                 _ => self.result = Some(Ok(Verdict::Missing)),
             },
             Phase::Follow(write, verdict, unique) => match write.finish().next() {
@@ -285,7 +319,7 @@ impl<'a> Decide<'a> {
     fn step_inner(&mut self, now: Instant, todo: &mut Todo) -> bool {
         let begin = todo.send.len();
         match &mut self.phase {
-            Phase::Recover(read) => read.step(now, todo),
+            Phase::Recover { read, .. } => read.step(now, todo),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.step(now, todo),
             Phase::Ask(_) | Phase::Asked => return false,
         }
@@ -341,7 +375,7 @@ impl Operation for Decide<'_> {
                 self.context.worked(self.decider);
                 self.decided(reply, now)
             }
-            Phase::Recover(read) => read.on_reply(inner, reply, last, now),
+            Phase::Recover { read, .. } => read.on_reply(inner, reply, last, now),
             Phase::Follow(write, ..) | Phase::Undo(write) => {
                 write.on_reply(inner, reply, last, now)
             }
@@ -376,7 +410,7 @@ impl Operation for Decide<'_> {
                 }
                 self.result = Some(Err(self.context.node_error(decider, failure)));
             }
-            Phase::Recover(read) => read.on_failure(inner, failure, now),
+            Phase::Recover { read, .. } => read.on_failure(inner, failure, now),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.on_failure(inner, failure, now),
             _ => {}
         }

@@ -11,6 +11,8 @@
 //!     miss if the others fail to the end: better that than an error.
 //! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
 //!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
+//! D3. A node that missed has answered its repair before the read is done: a delete by the same caller cannot be overtaken.
+//!     Repairs of nodes that were not asked are sent, but not waited for.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
 //! nodes spend less than on as many `mg`.
@@ -53,7 +55,9 @@ pub(crate) struct Read<'a> {
     sent: Vec<Sent>,
     /// Node and key of values to be given to copies that missed.
     repairs: Vec<(u16, u32)>,
+    /// All repairs are waited for, also of nodes that were not asked.
     await_repairs: bool,
+    /// Repairs that are waited for (D3).
     repairing: usize,
 }
 
@@ -80,7 +84,13 @@ struct Sent {
     /// An error line came, and whose it is cannot be told.
     refused: Option<Error>,
     hedge_at: Option<Instant>,
-    repair: bool,
+    repair: Option<Repair>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repair {
+    Awaited,
+    Unawaited,
 }
 
 impl<'a> Read<'a> {
@@ -102,7 +112,7 @@ impl<'a> Read<'a> {
         }
     }
 
-    /// Repairs are answered before the operation is done.
+    /// All repairs are answered before the read is done.
     pub(crate) fn await_repairs(mut self) -> Self {
         self.await_repairs = true;
         self
@@ -206,7 +216,7 @@ impl<'a> Read<'a> {
                     answered: 0,
                     refused: None,
                     hedge_at,
-                    repair: false,
+                    repair: None,
                 },
             );
         }
@@ -227,7 +237,7 @@ impl<'a> Read<'a> {
             expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: true,
-            must_send: sent.repair,
+            must_send: sent.repair.is_some(),
         });
         self.sent.push(sent);
     }
@@ -241,14 +251,18 @@ impl<'a> Read<'a> {
         for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
             let mut request = Vec::new();
             let mut count = 0;
+            let mut repair = match self.await_repairs {
+                true => Repair::Awaited,
+                false => Repair::Unawaited,
+            };
             for &(_, key) in batch {
                 let Some(Some(Ok(Some(hit)))) = self.results.get(key as usize) else {
                     continue;
                 };
                 let missed = &self.states[key as usize].missed;
-                if let Some(exptime) = self.wanted.touch
-                    && !missed.contains(usize::from(batch[0].0))
-                {
+                if missed.contains(usize::from(batch[0].0)) {
+                    repair = Repair::Awaited;
+                } else if let Some(exptime) = self.wanted.touch {
                     request::touch(&mut request, self.keys[key as usize], exptime);
                     count += 1;
                     continue;
@@ -278,7 +292,7 @@ impl<'a> Read<'a> {
                 count += 1;
             }
             if count > 0 {
-                self.repairing += 1;
+                self.repairing += usize::from(repair == Repair::Awaited);
                 self.send(
                     todo,
                     now,
@@ -290,7 +304,7 @@ impl<'a> Read<'a> {
                         answered: 0,
                         refused: None,
                         hedge_at: None,
-                        repair: true,
+                        repair: Some(repair),
                     },
                 );
             }
@@ -456,8 +470,7 @@ impl Operation for Read<'_> {
         }
         self.send_repairs(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
-        todo.done = self.unresolved == 0
-            && (!self.await_repairs || self.repairing == 0 || now >= self.context.deadline);
+        todo.done = self.unresolved == 0 && (self.repairing == 0 || now >= self.context.deadline);
     }
 
     fn on_reply(
@@ -470,9 +483,9 @@ impl Operation for Read<'_> {
         let id = id as usize;
         let sent = &mut self.sent[id];
         let node = sent.node;
-        if sent.repair {
+        if let Some(repair) = sent.repair {
             if last {
-                self.repairing -= 1;
+                self.repairing -= usize::from(repair == Repair::Awaited);
                 self.context.worked(node);
             }
             return Ok(());
@@ -513,8 +526,8 @@ impl Operation for Read<'_> {
         let node = sent.node;
         sent.hedge_at = None;
         self.context.failed(node, failure, now);
-        if sent.repair {
-            self.repairing -= 1;
+        if let Some(repair) = sent.repair {
+            self.repairing -= usize::from(repair == Repair::Awaited);
             return;
         }
         let keys = std::mem::take(&mut sent.keys);

@@ -8,6 +8,9 @@
 //!
 //! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers.
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
+//! W3. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
+//!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
+//!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it.
 
 use std::time::Instant;
 
@@ -32,6 +35,9 @@ pub(crate) enum Command {
     Touch { exptime: i32 },
     Count(Count),
 }
+
+/// What places before a change of the ring are told (W3).
+const DELETE: Command = Command::Delete { compare: None };
 
 /// A key and, for stores, its value.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +64,10 @@ impl Command {
             Command::Delete { .. } | Command::Touch { .. } => true,
             Command::Count(_) => false,
         }
+    }
+
+    fn is_delete(self) -> bool {
+        matches!(self, Command::Delete { .. })
     }
 
     fn encode(self, out: &mut Vec<u8>, entry: &Entry<'_>) {
@@ -108,7 +118,7 @@ pub(crate) struct Write<'a> {
 struct Target {
     entry: u32,
     node: u16,
-    /// False where the key was before a change of the ring: it is to be deleted there too, but nobody waits for that.
+    /// False where the key was before a change of the ring: there it is to be deleted (W3).
     counts: bool,
 }
 
@@ -121,6 +131,10 @@ struct State {
     /// Copies that may still acknowledge.
     hoped: u8,
     attempts: u8,
+    /// Places before a change that are to answer first.
+    places_before: u8,
+    /// One of them could not be reached.
+    left_behind: bool,
     written: Written,
     error: Option<Error>,
     result: Option<Result<Written>>,
@@ -249,15 +263,18 @@ impl<'a> Write<'a> {
                 // The decider was ejected meanwhile; it has taken the write all the same.
                 state.acknowledged = 1;
             }
-            if matches!(self.command, Command::Delete { .. }) {
-                for node in ring.before(key, now, options).iter() {
-                    if !state.targets.contains(node) && ring.members[node].is_in() {
-                        self.due.push(Target {
-                            entry: at as u32,
-                            node: node as u16,
-                            counts: false,
-                        });
+            if self.only.is_none() {
+                for node in ring.before_only(key, &state.targets, now, options).iter() {
+                    if !ring.members[node].is_in() {
+                        ring.members[node].missed(key, now, options);
+                        continue;
                     }
+                    state.places_before += u8::from(self.command.is_delete());
+                    self.due.push(Target {
+                        entry: at as u32,
+                        node: node as u16,
+                        counts: false,
+                    });
                 }
             }
             self.settle(at);
@@ -268,6 +285,14 @@ impl<'a> Write<'a> {
     fn settle(&mut self, at: usize) {
         let state = &self.states[at];
         if state.acknowledged >= state.wanted && state.wanted > 0 {
+            if state.places_before > 0 {
+                return;
+            }
+            if state.left_behind
+                && let Some(error) = state.error.clone()
+            {
+                return self.resolve(at, Err(error));
+            }
             let written = state.written;
             // Whether a delete found anything is known when one copy had it, or all have answered.
             if written.done || state.hoped == 0 || !self.command_tells() {
@@ -305,11 +330,20 @@ impl<'a> Write<'a> {
             return;
         }
         // A single value that goes to several copies is encoded once.
-        if let [entry] = &self.entries[..] {
-            let mut request = Vec::new();
-            self.command(0).encode(&mut request, entry);
-            let request = Bytes::from(request);
+        if let &[entry] = &self.entries[..] {
+            let own = self.command(0);
+            let encoded = |command: Command| {
+                let mut request = Vec::new();
+                command.encode(&mut request, &entry);
+                Bytes::from(request)
+            };
+            let mut request = None;
             for Target { node, counts, .. } in due {
+                let request = if counts {
+                    request.get_or_insert_with(|| encoded(own)).clone()
+                } else {
+                    encoded(DELETE)
+                };
                 let entries = vec![0];
                 let sent = Sent {
                     node: usize::from(node),
@@ -317,7 +351,7 @@ impl<'a> Write<'a> {
                     entries,
                     answered: 0,
                 };
-                self.send(todo, now, request.clone(), sent);
+                self.send(todo, now, request, sent);
             }
             return;
         }
@@ -332,7 +366,8 @@ impl<'a> Write<'a> {
             let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
             let (request, entries) = batch.get_or_insert_with(Default::default);
             let at = entry as usize;
-            self.command(at).encode(request, &self.entries[at]);
+            let command = if counts { self.command(at) } else { DELETE };
+            command.encode(request, &self.entries[at]);
             entries.push(entry);
         }
         for (at, batch) in batches.into_iter().enumerate() {
@@ -356,10 +391,38 @@ impl<'a> Write<'a> {
             request,
             expect: Expect::Count(sent.entries.len() as u32),
             deadline: self.context.attempt_deadline(now),
-            repeatable: self.command.is_repeatable(),
+            repeatable: !sent.counts || self.command.is_repeatable(),
             must_send: true,
         });
         self.sent.push(sent);
+    }
+
+    /// The delete of a key where it was before a change failed.
+    fn failed_before(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        let state = &mut self.states[at];
+        if !self.command.is_delete() {
+            ring.members[node].missed(self.entries[at].key, now, options);
+            return;
+        }
+        state.attempts = state.attempts.saturating_add(1);
+        let is_in = ring.members[node].is_in();
+        if is_in && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
+            let target = Target {
+                entry: at as u32,
+                node: node as u16,
+                counts: false,
+            };
+            self.later.push(retry, target);
+            return;
+        }
+        ring.members[node].missed(self.entries[at].key, now, options);
+        state.places_before -= 1;
+        if is_in {
+            state.left_behind = true;
+            state.error = Some(self.context.node_error(node, failure));
+        }
+        self.settle(at);
     }
 
     fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
@@ -434,11 +497,12 @@ impl Operation for Write<'_> {
         let state = &mut self.states[at];
         let mut acknowledged = true;
         match reply {
-            Reply::Ok(_) => state.written.done = true,
+            Reply::Ok(_) => state.written.done |= sent.counts || self.command.is_delete(),
             Reply::NotStored => state.written.opposed = true,
             Reply::Missing | Reply::Exists => {}
             Reply::Refused(refusal) => {
                 state.error = Some(self.context.refused(node, refusal));
+                state.left_behind |= !sent.counts;
                 acknowledged = false;
             }
             _ => return Err(Broken),
@@ -447,6 +511,9 @@ impl Operation for Write<'_> {
         if sent.counts {
             state.acknowledged += u8::from(acknowledged);
             state.hoped -= 1;
+            self.settle(at);
+        } else if self.command.is_delete() {
+            state.places_before -= 1;
             self.settle(at);
         }
         if last {
@@ -464,8 +531,7 @@ impl Operation for Write<'_> {
             if counts {
                 self.failed(at as usize, node, failure, now);
             } else {
-                let key = self.entries[at as usize].key;
-                self.context.ring.members[node].missed(key, now, &self.context.options);
+                self.failed_before(at as usize, node, failure, now);
             }
         }
     }
