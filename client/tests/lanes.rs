@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ketch_client::topology::{FollowOptions, NodeFile};
 use ketch_client::{AsyncClient, ClientOptions, Reads};
 use support::{KINDS, PATIENCE, Server};
 use tokio::task::JoinSet;
@@ -172,6 +173,26 @@ async fn a_node_killed_again_and_again_costs_no_request() {
         let slowest = slowest.load(Ordering::Relaxed);
         assert!(slowest < 5000, "{kind:?}: {slowest} ms");
     }
+}
+
+#[tokio::test]
+async fn a_client_follows_a_file_of_nodes() {
+    let servers: Vec<Server> = (0..2).map(|_| Server::start(KINDS[0])).collect();
+    let file = std::env::temp_dir().join(format!("ketch-client-lanes-{}", std::process::id()));
+    let write = |server: &Server| std::fs::write(&file, format!("127.0.0.1:{}\n", server.port));
+    write(&servers[0]).expect("a file");
+    let follow = FollowOptions::default()
+        .refresh_every(Duration::from_millis(10))
+        .dual_read(Duration::ZERO);
+    let client = AsyncClient::follow(NodeFile::new(&file), patient(), follow).expect("a list");
+    client.set("k", "v", None).await.expect("up");
+    assert_eq!(servers[0].holds("k").as_deref(), Some("v"));
+    write(&servers[1]).expect("a file");
+    support::wait_until("the client follows", || {
+        client.nodes() == [servers[1].node()]
+    });
+    assert_eq!(client.get("k").await, Ok(None));
+    std::fs::remove_file(&file).expect("it is ours");
 }
 
 /// Futures of the client go to other threads, as `tokio::spawn` wants it. Nothing is polled.

@@ -31,6 +31,8 @@ use crate::core::request::StoreMode;
 use crate::core::routing::Ring;
 use crate::error::Result;
 use crate::near::Near;
+use crate::topology::follow::{self, Following};
+use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::value::{Cas, CasUnique, Item, Value};
 use pool::Pool;
 
@@ -80,17 +82,50 @@ pub struct AsyncClient {
 struct Shared {
     options: Arc<ClientOptions>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Ends the thread that follows the source of the nodes, if there is one.
+    _following: Option<Following>,
     near: Option<Near>,
 }
 
+impl Shared {
+    fn new(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
+        let options = Arc::new(options);
+        let ring = Ring::new(nodes, &options, RandomState::new().hash_one(0));
+        let snapshot = Snapshot::new(nodes, ring, &options, &[]);
+        Arc::new(Shared {
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            near: options.near_cache.map(Near::new),
+            options,
+            _following: following,
+        })
+    }
+
+    fn set_nodes(&self, nodes: &[Node], dual_read: Duration) {
+        let Shared {
+            options, snapshot, ..
+        } = self;
+        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let now = now();
+        // A window without end, as far as the clock can tell.
+        let until = now.checked_add(dual_read).unwrap_or(now + DUAL_READ_MAX);
+        let ring = snapshot.ring.after(nodes, options, until);
+        *snapshot = Arc::new(Snapshot::new(nodes, ring, options, &snapshot.pools));
+    }
+}
+
+/// The longest dual read: a year.
+const DUAL_READ_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 struct Snapshot {
+    /// As they were given.
+    nodes: Vec<Node>,
     ring: Arc<Ring>,
     /// As the ring's members.
     pools: Vec<Arc<Pool>>,
 }
 
 impl Snapshot {
-    fn new(ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<Pool>]) -> Self {
+    fn new(nodes: &[Node], ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<Pool>]) -> Self {
         let old: HashMap<_, _> = old
             .iter()
             .map(|pool| (Arc::as_ptr(&pool.member), pool))
@@ -100,6 +135,7 @@ impl Snapshot {
             None => Arc::new(Pool::new(Arc::clone(member), options.clone())),
         };
         Snapshot {
+            nodes: nodes.to_vec(),
             pools: ring.members.iter().map(pool).collect(),
             ring: Arc::new(ring),
         }
@@ -110,16 +146,49 @@ impl AsyncClient {
     /// A client of `nodes`. Connections are made when they are needed.
     pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        let options = Arc::new(options);
-        let ring = Ring::new(&nodes, &options, RandomState::new().hash_one(0));
-        let snapshot = Snapshot::new(ring, &options, &[]);
         AsyncClient {
-            shared: Arc::new(Shared {
-                snapshot: RwLock::new(Arc::new(snapshot)),
-                near: options.near_cache.map(Near::new),
-                options,
-            }),
+            shared: Shared::new(&nodes, options, None),
         }
+    }
+
+    /// A client of the nodes that `source` tells, now and from then on: a thread asks again at the source's interval, and
+    /// changes the nodes while operations go on, as [`set_nodes`](Self::set_nodes) does. Whatever the source fails to tell, or
+    /// if it has no nodes to tell, the nodes stay. The thread ends with the last clone of the client.
+    ///
+    /// The first list is waited for here: in a task, by way of `spawn_blocking`, if the source may take long.
+    ///
+    /// ```no_run
+    /// use ketch_client::topology::{FollowOptions, NodeFile};
+    /// use ketch_client::{AsyncClient, ClientOptions};
+    ///
+    /// let nodes = NodeFile::new("/etc/cache-nodes");
+    /// let client = AsyncClient::follow(nodes, ClientOptions::default(), FollowOptions::default())?;
+    /// # Ok::<(), ketch_client::topology::SourceError>(())
+    /// ```
+    pub fn follow(
+        source: impl Source + 'static,
+        options: ClientOptions,
+        follow: FollowOptions,
+    ) -> std::result::Result<Self, SourceError> {
+        let now = now();
+        let mut topology = Topology::new(source, now)?;
+        if let Some(interval) = follow.refresh_every {
+            topology = topology.every(interval, now);
+        }
+        let (guard, gone) = follow::guard();
+        let shared = Shared::new(topology.nodes(), options, Some(guard));
+        let client = Arc::downgrade(&shared);
+        follow::spawn(topology, follow.dual_read, gone, move |nodes, dual_read| {
+            if let Some(client) = client.upgrade() {
+                client.set_nodes(nodes, dual_read);
+            }
+        })?;
+        Ok(AsyncClient { shared })
+    }
+
+    /// The nodes as they were given last.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.snapshot().nodes.clone()
     }
 
     /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
@@ -127,12 +196,12 @@ impl AsyncClient {
     /// and standing.
     pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        let Shared {
-            options, snapshot, ..
-        } = &*self.shared;
-        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        let ring = snapshot.ring.after(&nodes, options, now() + dual_read);
-        *snapshot = Arc::new(Snapshot::new(ring, options, &snapshot.pools));
+        self.shared.set_nodes(&nodes, dual_read);
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let snapshot = self.shared.snapshot.read();
+        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn call<O: Operation, F: FnOnce(O) -> R, R>(
@@ -140,8 +209,7 @@ impl AsyncClient {
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
         let options = &self.shared.options;
-        let snapshot = self.shared.snapshot.read();
-        let snapshot = snapshot.unwrap_or_else(PoisonError::into_inner).clone();
+        let snapshot = self.snapshot();
         let now = now();
         for (node, pool) in snapshot.pools.iter().enumerate() {
             if pool.member.is_unwell() {
