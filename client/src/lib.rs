@@ -68,9 +68,14 @@ pub mod load;
 pub mod metrics;
 pub mod near;
 mod node;
+mod packed;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 pub mod topology;
 mod value;
 
+#[cfg(feature = "tokio")]
+pub use self::tokio::AsyncClient;
 pub use blocking::Client;
 pub use blocking::Typed;
 pub use core::calls::{PerNode, Stat};

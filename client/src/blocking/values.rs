@@ -6,48 +6,20 @@ use super::Client;
 use crate::codec::{self, Codec};
 use crate::core::calls;
 use crate::error::Result;
-use crate::load::NEGATIVE_FLAGS;
 use crate::metrics::Loaded;
 use crate::near::{Epoch, Near};
+use crate::packed::{self, Packed};
 use crate::value::{Item, Value};
 
-/// A value as it goes to the nodes.
-pub(super) struct Packed<'v> {
-    value: Value<'v>,
-    bytes: Option<Vec<u8>>,
-}
-
-impl Packed<'_> {
-    pub(super) fn value(&self) -> Value<'_> {
-        Value {
-            bytes: self.bytes.as_deref().unwrap_or(self.value.bytes),
-            flags: self.value.flags,
-        }
-    }
-}
-
 impl Client {
-    /// The value as it is stored.
+    /// See [`packed::pack`].
     pub(super) fn pack<'v>(&self, value: Value<'v>) -> Packed<'v> {
-        #[cfg(feature = "lz4")]
-        if let Some(compression) = &self.shared.options.compression {
-            let bytes = compression.pack(value);
-            let flag = if bytes.is_some() { compression.flag } else { 0 };
-            let flags = value.flags & !compression.flag | flag;
-            let value = Value { flags, ..value };
-            return Packed { value, bytes };
-        }
-        Packed { value, bytes: None }
+        packed::pack(value, &self.shared.options)
     }
 
-    /// The value that was stored so; `None` for the mark that there is nothing.
+    /// See [`packed::open`].
     pub(super) fn open(&self, item: Option<Item>) -> Result<Option<Item>> {
-        let item = item.filter(|item| item.flags != NEGATIVE_FLAGS || !item.value.is_empty());
-        #[cfg(feature = "lz4")]
-        if let (Some(item), Some(compression)) = (&item, &self.shared.options.compression) {
-            return compression.unpack(item.clone()).map(Some);
-        }
-        Ok(item)
+        packed::open(item, &self.shared.options)
     }
 
     /// `key` was written, or may have been.

@@ -71,9 +71,14 @@ impl Link {
             .back()
             .is_some_and(|&(_, owner)| owner == Owner::Current);
         debug_assert!(!self.broken && !current, "the link is free");
+        self.pipeline(request, expect);
+        self.heard = false;
+    }
+
+    /// Begins an exchange, perhaps behind others whose replies are wanted too: who does so keeps their order.
+    pub(crate) fn pipeline(&mut self, request: Bytes, expect: Expect) {
         self.out.push_back(request);
         self.expected.push_back((expect, Owner::Current));
-        self.heard = false;
     }
 
     /// What is to be written next; empty when all is sent.
@@ -81,12 +86,28 @@ impl Link {
         self.out.front().map_or(b"", |bytes| bytes)
     }
 
-    /// So many bytes of [`unsent`](Self::unsent) were written.
-    pub(crate) fn sent(&mut self, count: usize) {
-        let front = self.out.front_mut().expect("only what is there is sent");
-        let _ = front.split_to(count);
-        if front.is_empty() {
-            self.out.pop_front();
+    /// All that is to be written, in order.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn all_unsent(&self) -> impl Iterator<Item = &[u8]> {
+        self.out.iter().map(|bytes| &bytes[..])
+    }
+
+    /// How many requests at the end were surely not begun to be written.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn untouched(&self) -> usize {
+        self.out.len().saturating_sub(1)
+    }
+
+    /// So many bytes of what is unsent were written.
+    pub(crate) fn sent(&mut self, mut count: usize) {
+        while count > 0 {
+            let front = self.out.front_mut().expect("only what is there is sent");
+            let some = count.min(front.len());
+            let _ = front.split_to(some);
+            count -= some;
+            if front.is_empty() {
+                self.out.pop_front();
+            }
         }
     }
 

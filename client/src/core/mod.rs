@@ -10,7 +10,8 @@
 //! ```
 //!
 //! C1. A front sends every exchange of `Todo::send` to its node, on a connection of which it is the only user until the
-//!     last reply, and reports exactly one end of it: the last reply, or a failure.
+//!     last reply, or on one that hands out replies in the order of the exchanges, and reports exactly one end of it: the last
+//!     reply, or a failure.
 //! C2. A front closes a connection whose exchange failed, and one whose replies it does not want to wait for unless all of
 //!     the request is sent: then [`Link::disown`] lets the connection be used again.
 //! C3. Once an operation says `done` its result is there. What it still has to send (`Exchange::must_send`) is sent, but
@@ -81,6 +82,10 @@ pub(crate) trait Operation {
     fn on_reply(&mut self, id: u32, reply: Reply, last: bool, now: Instant) -> Result<(), Broken>;
     /// An exchange ended without its replies.
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant);
+    /// Nobody waits for the result any more, and nothing more is stepped or told: only what was sent is carried out.
+    fn abandon(&mut self, now: Instant) {
+        let _ = now;
+    }
     /// What it is counted as.
     fn op(&self) -> Op;
 }

@@ -416,6 +416,18 @@ impl Operation for Decide<'_> {
         }
     }
 
+    fn abandon(&mut self, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        match &mut self.phase {
+            // As after a failure: what it decided, the others would not follow (E2).
+            Phase::Asked if self.result.is_none() && ring.copies(options) > 1 => {
+                ring.members[self.decider].missed(self.entry.key, now, options);
+            }
+            Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
+            _ => {}
+        }
+    }
+
     fn op(&self) -> Op {
         match self.decision {
             Decision::Store { .. } | Decision::Cas { .. } => Op::Store,

@@ -479,16 +479,7 @@ impl Operation for Write<'_> {
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0 || now >= self.context.deadline;
         if todo.done {
-            // Repetitions that nobody waits for are left to the node's member.
-            for &(_, Target { entry, node, .. }) in &self.later.0 {
-                let key = self.entries[entry as usize].key;
-                self.context.ring.members[usize::from(node)].missed(
-                    key,
-                    now,
-                    &self.context.options,
-                );
-            }
-            self.later.0.clear();
+            self.abandon(now);
         }
     }
 
@@ -542,6 +533,15 @@ impl Operation for Write<'_> {
             } else {
                 self.failed_before(at as usize, node, failure, now);
             }
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) {
+        // Repetitions that nobody waits for are left to the node's member.
+        for (_, Target { entry, node, .. }) in self.later.0.drain(..) {
+            let key = self.entries[entry as usize].key;
+            let member = &self.context.ring.members[usize::from(node)];
+            member.missed(key, now, &self.context.options);
         }
     }
 

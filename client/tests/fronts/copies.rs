@@ -1,14 +1,14 @@
 //! Copies on several nodes while nodes are killed, restarted and stopped, against stock memcached and ketch.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ketch_client::{Ack, Client, ClientOptions, OnEjection, Reads};
-use support::{KINDS, Kind, Server, wait_until};
+use ketch_client::{Ack, ClientOptions, OnEjection, Reads};
+
+use crate::Client;
+use crate::support::{KINDS, Kind, Server, wait_until};
 
 fn servers(kind: Kind, count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::start(kind)).collect()

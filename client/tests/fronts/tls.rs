@@ -1,16 +1,16 @@
 //! TLS to the nodes: certificates that are trusted, and such that are not. Debian's memcached is built without TLS, so
 //! the peer is ketch.
 
-mod support;
-
 use std::fs;
 use std::sync::Arc;
 
-use ketch_client::{Client, ClientOptions, Error, Failure, Node};
+use ketch_client::{ClientOptions, Error, Failure, Node};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
-use support::{Kind, PATIENCE, Server};
+
+use crate::Client;
+use crate::support::{Kind, PATIENCE, Server};
 
 /// What trusts `cert` alone.
 fn trusting(cert: &CertificateDer<'static>) -> Arc<ClientConfig> {

@@ -1,12 +1,12 @@
-//! Every method of the blocking client, one copy of each key, against stock memcached and ketch.
-
-mod support;
+//! Every method, one copy of each key, against stock memcached and ketch.
 
 use std::thread;
 use std::time::Duration;
 
-use ketch_client::{Cas, Client, ClientOptions, Error, Item, KeyFault};
-use support::{KINDS, Kind, Server, wait_until};
+use ketch_client::{Cas, ClientOptions, Error, Item, KeyFault};
+
+use crate::Client;
+use crate::support::{self, KINDS, Kind, Server, wait_until};
 
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 

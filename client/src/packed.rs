@@ -1,0 +1,48 @@
+//! Values as they are stored: compressed or not, or the mark that there is nothing.
+
+use crate::core::options::ClientOptions;
+use crate::error::Result;
+use crate::load::NEGATIVE_FLAGS;
+use crate::value::{Item, Value};
+
+/// A value as it goes to the nodes.
+pub(crate) struct Packed<'v> {
+    value: Value<'v>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Packed<'_> {
+    pub(crate) fn value(&self) -> Value<'_> {
+        Value {
+            bytes: self.bytes.as_deref().unwrap_or(self.value.bytes),
+            flags: self.value.flags,
+        }
+    }
+}
+
+/// The value as it is stored.
+pub(crate) fn pack<'v>(value: Value<'v>, options: &ClientOptions) -> Packed<'v> {
+    #[cfg(feature = "lz4")]
+    if let Some(compression) = &options.compression {
+        let bytes = compression.pack(value);
+        let flag = if bytes.is_some() { compression.flag } else { 0 };
+        let flags = value.flags & !compression.flag | flag;
+        let value = Value { flags, ..value };
+        return Packed { value, bytes };
+    }
+    #[cfg(not(feature = "lz4"))]
+    let _ = options;
+    Packed { value, bytes: None }
+}
+
+/// The value that was stored so; `None` for the mark that there is nothing.
+pub(crate) fn open(item: Option<Item>, options: &ClientOptions) -> Result<Option<Item>> {
+    let item = item.filter(|item| item.flags != NEGATIVE_FLAGS || !item.value.is_empty());
+    #[cfg(feature = "lz4")]
+    if let (Some(item), Some(compression)) = (&item, &options.compression) {
+        return compression.unpack(item.clone()).map(Some);
+    }
+    #[cfg(not(feature = "lz4"))]
+    let _ = options;
+    Ok(item)
+}

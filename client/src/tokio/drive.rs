@@ -1,0 +1,227 @@
+//! Carries out an operation: many nodes at once, in the task of the caller.
+//!
+//! ```text
+//!  loop:  step -> exchanges -> lanes of their nodes -> mailbox -> replies and failures to the operation
+//! ```
+//!
+//! D1. A flight ends once: with its last reply or a failure.
+//! D2. An exchange that its lane lost is submitted once more, if it surely did not reach the node or may be repeated.
+//! D3. Dropped at any point, nothing is left behind but tickets whose replies nobody wants.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use ::tokio::sync::OwnedSemaphorePermit;
+use ::tokio::time::{Sleep, sleep_until};
+
+use super::mailbox::{Event, Gauge, Mailbox, What};
+use super::now;
+use super::pool::Pool;
+use crate::core::options::ClientOptions;
+use crate::core::reply::Broken;
+use crate::core::{Exchange, Operation, Todo};
+use crate::error::Failure;
+
+/// An exchange under way.
+struct Flight {
+    exchange: Exchange,
+    stage: Stage,
+    begun: Instant,
+    resent: bool,
+}
+
+enum Stage {
+    /// Too many are outstanding: it waits for its turn.
+    Waiting(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
+    Submitted(Arc<Gauge>),
+}
+
+/// An operation and its mailbox, seen to when the result is there, or the caller has gone away.
+struct Driven<'a, O: Operation> {
+    operation: &'a mut O,
+    mailbox: Arc<Mailbox>,
+    done: bool,
+}
+
+impl<O: Operation> Drop for Driven<'_, O> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        if !self.done {
+            self.operation.abandon(now());
+        }
+    }
+}
+
+/// Drives `operation` until it is done, over the pools of its ring.
+pub(super) async fn drive(
+    operation: &mut impl Operation,
+    pools: &[Arc<Pool>],
+    options: &ClientOptions,
+) {
+    let op = operation.op();
+    // Counts how a flight ended. What is abandoned is not counted.
+    let tell = |flight: &Flight, outcome: Result<(), Failure>, at: Instant| {
+        if let Some(metrics) = &options.metrics {
+            let name = &pools[flight.exchange.node].member.name;
+            metrics.request(
+                name,
+                op,
+                outcome,
+                at.saturating_duration_since(flight.begun),
+            );
+        }
+    };
+    let mut driven = Driven {
+        operation,
+        mailbox: Arc::default(),
+        done: false,
+    };
+    let Driven {
+        operation,
+        mailbox,
+        done,
+    } = &mut driven;
+    let mailbox = &*mailbox;
+    let mut todo = Todo::default();
+    let mut flights: Vec<Flight> = Vec::new();
+    let mut events = Vec::new();
+    let mut timer = None;
+    loop {
+        let at = now();
+        if !todo.done {
+            operation.step(at, &mut todo);
+            for exchange in todo.send.drain(..) {
+                flights.push(Flight {
+                    stage: take_off(&exchange, pools, mailbox),
+                    exchange,
+                    begun: at,
+                    resent: false,
+                });
+            }
+        }
+        if todo.done {
+            *done = true;
+            // What lanes have, they send.
+            flights.retain(|flight| {
+                matches!(flight.stage, Stage::Waiting(_))
+                    && flight.exchange.must_send
+                    && at < flight.exchange.deadline
+            });
+            if flights.is_empty() {
+                return;
+            }
+        }
+        let until = until(&flights, &todo);
+        wait(&mut flights, pools, mailbox, &mut events, &mut timer, until).await;
+        let at = now();
+        for Event { id, what } in events.drain(..) {
+            let found = flights.iter().position(|flight| flight.exchange.id == id);
+            let (Some(found), false) = (found, todo.done) else {
+                continue;
+            };
+            let flight = &mut flights[found];
+            let mut on_reply = |reply, last| operation.on_reply(id, reply, last, at);
+            let told = match what {
+                What::Reply(reply) => on_reply(reply, true).map_err(|Broken| Failure::Garbage),
+                What::Replies(replies) => {
+                    let count = replies.len();
+                    let mut replies = replies.into_iter().enumerate();
+                    let told = replies.try_for_each(|(at, reply)| on_reply(reply, at + 1 == count));
+                    told.map_err(|Broken| Failure::Garbage)
+                }
+                What::Lost { sent }
+                    if !flight.resent
+                        && (flight.exchange.repeatable || !sent)
+                        && at < flight.exchange.deadline =>
+                {
+                    flight.resent = true;
+                    flight.stage = take_off(&flight.exchange, pools, mailbox);
+                    continue;
+                }
+                What::Lost { .. } => Err(Failure::Closed),
+                What::Failed(failure) => Err(failure),
+            };
+            let flight = flights.swap_remove(found);
+            tell(&flight, told, at);
+            if let Err(failure) = told {
+                // The lane says what makes no sense.
+                if let (Failure::Garbage, Stage::Submitted(gauge)) = (failure, &flight.stage) {
+                    gauge.condemn();
+                }
+                operation.on_failure(id, failure, at);
+            }
+        }
+        flights.retain(|flight| {
+            let busy = matches!(flight.stage, Stage::Waiting(_)) && at >= flight.exchange.deadline;
+            if busy && !todo.done {
+                tell(flight, Err(Failure::Busy), at);
+                operation.on_failure(flight.exchange.id, Failure::Busy, at);
+            }
+            !busy
+        });
+    }
+}
+
+/// Gives `exchange` to a lane, or has it wait for its turn.
+fn take_off(exchange: &Exchange, pools: &[Arc<Pool>], mailbox: &Arc<Mailbox>) -> Stage {
+    let pool = &pools[exchange.node];
+    match pool.try_permit() {
+        Some(permit) => Stage::Submitted(pool.submit(exchange, permit, mailbox)),
+        None => Stage::Waiting(Box::pin(pool.clone().permit())),
+    }
+}
+
+/// When to look even if nothing happens. Lanes tell of the deadlines of what they have; only what comes before, or is on
+/// no lane, needs a timer.
+fn until(flights: &[Flight], todo: &Todo) -> Option<Instant> {
+    let told = |flight: &Flight| matches!(flight.stage, Stage::Submitted(_));
+    let deadlines = |submitted: bool| {
+        let flights = flights
+            .iter()
+            .filter(move |flight| told(flight) == submitted);
+        flights.map(|flight| flight.exchange.deadline).min()
+    };
+    let wake_at = if todo.done { None } else { todo.wake_at };
+    let wake_at = wake_at.filter(|&at| deadlines(true).is_none_or(|deadline| at < deadline));
+    wake_at.into_iter().chain(deadlines(false)).min()
+}
+
+/// Waits for an event, for the turn of a flight that waits, or until it is time to look.
+async fn wait(
+    flights: &mut [Flight],
+    pools: &[Arc<Pool>],
+    mailbox: &Arc<Mailbox>,
+    events: &mut Vec<Event>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    until: Option<Instant>,
+) {
+    if let Some(until) = until {
+        match timer {
+            Some(timer) => timer.as_mut().reset(until.into()),
+            None => *timer = Some(Box::pin(sleep_until(until.into()))),
+        }
+    }
+    poll_fn(|cx: &mut Context<'_>| {
+        let mut poll = mailbox.poll_take(events, cx);
+        for flight in &mut *flights {
+            if let Stage::Waiting(turn) = &mut flight.stage
+                && let Poll::Ready(permit) = turn.as_mut().poll(cx)
+            {
+                let gauge = pools[flight.exchange.node].submit(&flight.exchange, permit, mailbox);
+                flight.stage = Stage::Submitted(gauge);
+                poll = Poll::Ready(());
+            }
+        }
+        if until.is_some()
+            && let Some(timer) = timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            poll = Poll::Ready(());
+        }
+        poll
+    })
+    .await
+}

@@ -1,0 +1,197 @@
+//! What an operation hears: the replies and failures of its exchanges, in the order they came.
+//!
+//! ```text
+//!  lane: Ticket --reply, failure, lost--> Mailbox (one an operation) --> drive
+//! ```
+//!
+//! M1. A ticket reports once: all its replies, a failure, or, dropped, that it was lost.
+//! M2. A mailbox holds no more than its operation asked for; once that is gone, what comes is dropped.
+
+use std::future::poll_fn;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use ::tokio::sync::OwnedSemaphorePermit;
+
+use crate::core::reply::Reply;
+use crate::error::Failure;
+
+/// Something that befell an exchange.
+pub(super) struct Event {
+    pub(super) id: u32,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// The only reply.
+    Reply(Reply),
+    /// All replies.
+    Replies(Vec<Reply>),
+    Failed(Failure),
+    /// Its connection ended, by no fault of its own, before its last reply.
+    Lost {
+        /// It may have reached the node.
+        sent: bool,
+    },
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Mailbox(Mutex<Letters>);
+
+#[derive(Default)]
+struct Letters {
+    events: Vec<Event>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Mailbox {
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, event: Event) {
+        let mut letters = self.letters();
+        if letters.closed {
+            return;
+        }
+        letters.events.push(event);
+        let waker = letters.waker.take();
+        drop(letters);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Exchanges the empty `events` for what has come.
+    pub(super) fn poll_take(&self, events: &mut Vec<Event>, cx: &Context<'_>) -> Poll<()> {
+        let mut letters = self.letters();
+        if letters.events.is_empty() {
+            letters.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        mem::swap(&mut letters.events, events);
+        Poll::Ready(())
+    }
+
+    /// What comes next.
+    pub(super) async fn take(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        poll_fn(|cx| self.poll_take(&mut events, cx)).await;
+        events
+    }
+
+    /// Nobody reads any more.
+    pub(super) fn close(&self) {
+        let mut letters = self.letters();
+        letters.closed = true;
+        letters.events = Vec::new();
+        letters.waker = None;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.letters().closed
+    }
+}
+
+/// What a lane and those who use it both know of it.
+#[derive(Default)]
+pub(super) struct Gauge {
+    /// Weights of the exchanges that are on it.
+    pub(super) load: AtomicUsize,
+    condemned: AtomicBool,
+}
+
+impl Gauge {
+    /// A reply made no sense to its operation: the lane is not to be used again.
+    pub(super) fn condemn(&self) {
+        self.condemned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Relaxed)
+    }
+}
+
+/// An exchange's place in its lane, and where to report.
+pub(super) struct Ticket {
+    mailbox: Arc<Mailbox>,
+    gauge: Arc<Gauge>,
+    /// One of the exchanges that the node may have outstanding.
+    _permit: OwnedSemaphorePermit,
+    id: u32,
+    weight: usize,
+    pub(super) deadline: Instant,
+    /// Replies before the last.
+    early: Vec<Reply>,
+    ended: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        mailbox: Arc<Mailbox>,
+        gauge: Arc<Gauge>,
+        permit: OwnedSemaphorePermit,
+        (id, weight, deadline): (u32, usize, Instant),
+    ) -> Self {
+        gauge.load.fetch_add(weight, Ordering::Relaxed);
+        Ticket {
+            mailbox,
+            gauge,
+            _permit: permit,
+            id,
+            weight,
+            deadline,
+            early: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// True if nobody waits for it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.ended || self.mailbox.is_closed()
+    }
+
+    fn report(&mut self, what: What) {
+        if !self.ended {
+            self.ended = true;
+            self.mailbox.post(Event { id: self.id, what });
+        }
+    }
+
+    pub(super) fn reply(&mut self, reply: Reply, last: bool) {
+        if !last || !self.early.is_empty() {
+            // Most batches are not small.
+            if self.early.is_empty() {
+                self.early.reserve(32);
+            }
+            self.early.push(reply);
+            if last {
+                let replies = mem::take(&mut self.early);
+                self.report(What::Replies(replies));
+            }
+        } else {
+            self.report(What::Reply(reply));
+        }
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.report(What::Failed(failure));
+    }
+
+    /// Its lane ends.
+    pub(super) fn lose(&mut self, sent: bool) {
+        self.report(What::Lost { sent });
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.gauge.load.fetch_sub(self.weight, Ordering::Relaxed);
+        self.lose(true);
+    }
+}

@@ -1,0 +1,219 @@
+//! The lanes to one node, and how many exchanges may be outstanding on them.
+//!
+//! ```text
+//!  submit: the lane with the least to do, if that is little; else a new lane; else, at the bound, the least busy after all
+//! ```
+//!
+//! A lane is shared by all tasks: few lanes mean few system calls, since what is ready at the same time goes in one write. More of
+//! them keep small exchanges from waiting behind large ones.
+//!
+//! P1. An exchange holds a permit from its submission to its last reply: what is queued or in flight is bounded.
+//! P2. A lane that the node has closed retires all lanes made before: they finish what they have and take no more.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use ::tokio::time::timeout_at;
+use bytes::Bytes;
+
+use super::lane::{Connect, Job, Line};
+use super::mailbox::{Event, Gauge, Mailbox, Ticket, What};
+use super::resolve::Resolver;
+use super::stream::Stream;
+use crate::core::Exchange;
+use crate::core::health::Member;
+use crate::core::link::Expect;
+use crate::core::options::ClientOptions;
+use crate::core::request;
+use crate::core::routing::Ring;
+use crate::error::Failure;
+
+/// Weight on a lane above which another is made: exchanges, and kilobytes of requests.
+const LANE_LOAD: usize = 32;
+/// Exchanges that may be outstanding, for each lane that may be open.
+const OUTSTANDING_A_LANE: usize = 64;
+
+/// See the module.
+pub(super) struct Pool {
+    pub(super) member: Arc<Member>,
+    options: Arc<ClientOptions>,
+    resolver: Arc<Resolver>,
+    permits: Arc<Semaphore>,
+    lanes: Arc<Mutex<Vec<Lane>>>,
+}
+
+/// The callers' half of a lane.
+struct Lane {
+    jobs: mpsc::UnboundedSender<Job>,
+    gauge: Arc<Gauge>,
+}
+
+fn lock(lanes: &Mutex<Vec<Lane>>) -> MutexGuard<'_, Vec<Lane>> {
+    lanes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    pub(super) fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
+        let outstanding = options.pool_connections_max.max(1) * OUTSTANDING_A_LANE;
+        Pool {
+            resolver: Arc::new(Resolver::new(&member.node.host, member.node.port)),
+            permits: Arc::new(Semaphore::new(outstanding.min(Semaphore::MAX_PERMITS))),
+            lanes: Arc::default(),
+            member,
+            options,
+        }
+    }
+
+    /// One of the exchanges that may be outstanding, if there is one left.
+    pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits for one.
+    pub(super) async fn permit(self: Arc<Self>) -> OwnedSemaphorePermit {
+        let permit = self.permits.clone().acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// Sends `exchange`, whose events go to `mailbox`.
+    pub(super) fn submit(
+        &self,
+        exchange: &Exchange,
+        permit: OwnedSemaphorePermit,
+        mailbox: &Arc<Mailbox>,
+    ) -> Arc<Gauge> {
+        let mut lanes = lock(&self.lanes);
+        lanes.retain(|lane| !lane.jobs.is_closed() && !lane.gauge.is_condemned());
+        let load = |lane: &Lane| lane.gauge.load.load(Ordering::Relaxed);
+        let least = (0..lanes.len()).min_by_key(|&at| load(&lanes[at]));
+        let at = match least {
+            Some(at) if load(&lanes[at]) < LANE_LOAD => at,
+            Some(at) if lanes.len() >= self.options.pool_connections_max.max(1) => at,
+            _ => {
+                lanes.push(self.open());
+                lanes.len() - 1
+            }
+        };
+        lanes[at].send(exchange, permit, mailbox)
+    }
+
+    /// A new lane. What it is given waits until it is connected.
+    fn open(&self) -> Lane {
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let gauge = Arc::new(Gauge::default());
+        let login = self.options.login.as_ref();
+        let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
+        let line = Line::new(jobs, gauge.clone(), self.connect(), login);
+        let lanes = Arc::downgrade(&self.lanes);
+        ::tokio::spawn(line.run(move || {
+            if let Some(lanes) = lanes.upgrade() {
+                lock(&lanes).clear();
+            }
+        }));
+        Lane {
+            jobs: sender,
+            gauge,
+        }
+    }
+
+    fn connect(&self) -> Connect {
+        let (resolver, options) = (self.resolver.clone(), self.options.clone());
+        let member = self.member.clone();
+        Box::pin(async move {
+            let now = super::now();
+            let connect = async {
+                let addr = resolver.next(now).await.ok_or(Failure::Connect)?;
+                let stream = Stream::connect(addr, &member.node.host, &options).await;
+                stream.map_err(|error| {
+                    log::debug!("{}: {error}", member.name);
+                    Failure::Connect
+                })
+            };
+            let connected = timeout_at((now + options.connect_timeout).into(), connect).await;
+            connected.unwrap_or(Err(Failure::Connect))
+        })
+    }
+
+    /// Begins a probe that is due, in a task of its own and on a lane of its own.
+    pub(super) fn probe(&self, ring: &Arc<Ring>, node: usize, now: Instant) {
+        let Some(request) = self.member.probe_due(now) else {
+            return;
+        };
+        let probe = Probe {
+            ring: ring.clone(),
+            node,
+            options: self.options.clone(),
+            answered: false,
+        };
+        let exchange = Exchange {
+            id: 0,
+            node,
+            request,
+            expect: Expect::Noop,
+            deadline: now + self.options.connect_timeout + self.options.attempt_timeout,
+            repeatable: true,
+            must_send: true,
+        };
+        let mailbox = Arc::new(Mailbox::default());
+        // A probe's lane comes on top of the others, and so does its permit.
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let permit = permit.expect("it has one");
+        self.open().send(&exchange, permit, &mailbox);
+        ::tokio::spawn(async move {
+            // All of it, not a field.
+            let mut probe = probe;
+            let events = mailbox.take().await;
+            let what = events.into_iter().next().map(|Event { what, .. }| what);
+            probe.answered = matches!(what, Some(What::Reply(_) | What::Replies(_)));
+        });
+    }
+}
+
+impl Lane {
+    fn send(
+        &self,
+        exchange: &Exchange,
+        permit: OwnedSemaphorePermit,
+        mailbox: &Arc<Mailbox>,
+    ) -> Arc<Gauge> {
+        let weight = 1 + exchange.request.len() / 256;
+        let facts = (exchange.id, weight, exchange.deadline);
+        let job = Job {
+            request: exchange.request.clone(),
+            expect: exchange.expect,
+            must_send: exchange.must_send,
+            repeatable: exchange.repeatable,
+            ticket: Ticket::new(mailbox.clone(), self.gauge.clone(), permit, facts),
+        };
+        // A lane that has just ended: nothing was sent.
+        if let Err(mpsc::error::SendError(mut job)) = self.jobs.send(job) {
+            job.ticket.lose(false);
+        }
+        self.gauge.clone()
+    }
+}
+
+/// A probe under way. Dropped, with its runtime perhaps, it tells how it went.
+struct Probe {
+    ring: Arc<Ring>,
+    node: usize,
+    options: Arc<ClientOptions>,
+    answered: bool,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let now = super::now();
+        if self.answered {
+            let back = self.ring.probe_answered(self.node, now, &self.options);
+            if back && let Some(metrics) = &self.options.metrics {
+                metrics.returned(&self.ring.members[self.node].name);
+            }
+        } else {
+            let member = &self.ring.members[self.node];
+            member.probe_failed(now, &self.options, self.ring.random());
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The blocking client: what is tested of both fronts.
+
+mod support;
+
+#[path = "fronts/copies.rs"]
+mod copies;
+#[path = "fronts/one_copy.rs"]
+mod one_copy;
+#[path = "fronts/tls.rs"]
+mod tls;
+
+use ketch_client::Client;

@@ -1,0 +1,163 @@
+//! The async client in the shape of the blocking one, so that the same tests run over both.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ketch_client::{
+    AsyncClient, Cas, CasUnique, ClientOptions, Item, Node, PerNode, Result, Stat, Value,
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// The runtime of all tests of a program.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = Builder::new_multi_thread();
+        let builder = builder.worker_threads(2).enable_all();
+        builder.build().expect("a runtime")
+    })
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(future)
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Client(AsyncClient);
+
+impl Client {
+    pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
+        Client(AsyncClient::new(nodes, options))
+    }
+
+    pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
+        self.0.set_nodes(nodes, dual_read);
+    }
+
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
+        wait(self.0.get(key))
+    }
+
+    pub fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
+        wait(self.0.gets(key))
+    }
+
+    pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
+        wait(self.0.get_multi(keys))
+    }
+
+    pub fn get_and_touch(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Option<Item>> {
+        wait(self.0.get_and_touch(key, ttl))
+    }
+
+    pub fn set<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()> {
+        wait(self.0.set(key, value, ttl))
+    }
+
+    pub fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Vec<Result<()>> {
+        wait(self.0.set_multi(entries, ttl))
+    }
+
+    pub fn add<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        wait(self.0.add(key, value, ttl))
+    }
+
+    pub fn replace<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool> {
+        wait(self.0.replace(key, value, ttl))
+    }
+
+    pub fn append<'v>(&self, key: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Result<bool> {
+        wait(self.0.append(key, value))
+    }
+
+    pub fn prepend<'v>(&self, key: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Result<bool> {
+        wait(self.0.prepend(key, value))
+    }
+
+    pub fn cas<'v>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value<'v>>,
+        unique: CasUnique,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Cas> {
+        wait(self.0.cas(key, value, unique, ttl))
+    }
+
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        wait(self.0.delete(key))
+    }
+
+    pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
+        wait(self.0.delete_multi(keys))
+    }
+
+    pub fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        wait(self.0.incr(key, delta))
+    }
+
+    pub fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>> {
+        wait(self.0.decr(key, delta))
+    }
+
+    pub fn incr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        wait(self.0.incr_or_create(key, delta, initial, ttl))
+    }
+
+    pub fn decr_or_create(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: u64,
+        initial: u64,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<u64> {
+        wait(self.0.decr_or_create(key, delta, initial, ttl))
+    }
+
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
+        wait(self.0.touch(key, ttl))
+    }
+
+    pub fn flush_all(&self) -> PerNode<()> {
+        wait(self.0.flush_all())
+    }
+
+    pub fn version(&self) -> PerNode<String> {
+        wait(self.0.version())
+    }
+
+    pub fn stats(&self, group: &str) -> PerNode<Vec<Stat>> {
+        wait(self.0.stats(group))
+    }
+}

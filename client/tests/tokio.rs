@@ -1,0 +1,14 @@
+//! The async client: what is tested of both fronts.
+
+mod support;
+#[path = "support/waiting.rs"]
+mod waiting;
+
+#[path = "fronts/copies.rs"]
+mod copies;
+#[path = "fronts/one_copy.rs"]
+mod one_copy;
+#[path = "fronts/tls.rs"]
+mod tls;
+
+use waiting::Client;
