@@ -331,8 +331,8 @@ impl ClassLru {
                 .step(oldest.len() as u64, self.segments.count(), stores);
             for handle in oldest {
                 items.set_uses(handle, 0);
-                let segment = Segment::of(items.state(handle));
-                self.segments.shift(items, handle, segment);
+                // Where all policies keep what has shown that it is asked for, or everything.
+                self.segments.shift(items, handle, Segment::Cold);
             }
         }
         earns

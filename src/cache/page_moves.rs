@@ -26,6 +26,8 @@ use crate::clock::RelTime;
 const TAILS: usize = 24;
 /// A donor's oldest items that are asked whether they were read: a page's worth, and so many at least.
 const ASKED_MIN: usize = 16;
+/// The most of them, where a page holds many: about a tenth of a millisecond.
+const TAILS_MAX: usize = 1024;
 /// Chained items evicted so that a better one's end can leave its page: their ends may be of another class.
 const TAILS_FOR_END: usize = 2;
 /// Bytes of pages looked at before a move is given up: each page may hold a chunk that is in hands.
@@ -425,9 +427,9 @@ impl Cache {
         let bits = items.state(head);
         let oldest = self.tail_age(lru, now).unwrap_or_default();
         let worth_it = lru.is_worth_moving(bits) || self.age(head, now).is_below_half_of(oldest);
-        // A tail that makes no room lies in the same page, and would have to leave it anyway.
+        // A tail that makes no room lies in the same page, and would have to leave it anyway; so may all of that page.
         let tails = if class == head_class {
-            TAILS
+            (self.items.slabs().page_bytes() / slabs.chunk_bytes(class)).clamp(TAILS, TAILS_MAX)
         } else {
             TAILS_FOR_END
         };
