@@ -14,7 +14,7 @@
 //! The crate quick_cache evicts, by its variant of Clock-PRO. It brings two crates along where moka brings a dozen.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -79,7 +79,8 @@ pub(crate) struct Near {
     options: NearCache,
     cache: Cache<Box<[u8]>, Entry, ByBytes>,
     hasher: RandomState,
-    epochs: Box<[AtomicU64]>,
+    /// An entry is put in and taken out under its group's lock, so that none is ever in view that is older than a write.
+    epochs: Box<[Mutex<u64>]>,
 }
 
 /// What is to be had before the node is asked, for [`Near::keep`].
@@ -93,12 +94,13 @@ impl Near {
             cache: Cache::with_weighter(items, options.bytes_max, ByBytes),
             options,
             hasher: RandomState::new(),
-            epochs: (0..EPOCHS).map(|_| AtomicU64::new(0)).collect(),
+            epochs: (0..EPOCHS).map(|_| Mutex::new(0)).collect(),
         }
     }
 
-    fn group(&self, key: &[u8]) -> &AtomicU64 {
-        &self.epochs[self.hasher.hash_one(key) as usize % EPOCHS]
+    fn group(&self, key: &[u8]) -> MutexGuard<'_, u64> {
+        let group = &self.epochs[self.hasher.hash_one(key) as usize % EPOCHS];
+        group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn get(&self, key: &[u8], now: Instant) -> Option<Item> {
@@ -112,7 +114,7 @@ impl Near {
 
     /// To be called before the node is asked.
     pub(crate) fn epoch(&self, key: &[u8]) -> Epoch {
-        Epoch(self.group(key).load(Ordering::SeqCst))
+        Epoch(*self.group(key))
     }
 
     /// Keeps what the node said, unless the key was written since `epoch`. `left` is its time to live as the node tells it,
@@ -134,26 +136,23 @@ impl Near {
             item: Item { value, ..*item },
             until: now + left,
         };
-        if self.epoch(key).0 != epoch.0 {
-            return;
-        }
-        self.cache.insert(key.into(), entry);
-        // A write between the look and the insertion has removed nothing: then this does.
-        if self.epoch(key).0 != epoch.0 {
-            self.cache.remove(key);
+        let now = self.group(key);
+        if *now == epoch.0 {
+            self.cache.insert(key.into(), entry);
         }
     }
 
     /// To be called when `key` was written.
     pub(crate) fn forget(&self, key: &[u8]) {
-        self.group(key).fetch_add(1, Ordering::SeqCst);
+        let mut epoch = self.group(key);
+        *epoch += 1;
         self.cache.remove(key);
     }
 
     /// To be called when everything was written.
     pub(crate) fn clear(&self) {
         for epoch in &self.epochs {
-            epoch.fetch_add(1, Ordering::SeqCst);
+            *epoch.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         }
         self.cache.clear();
     }
