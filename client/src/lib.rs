@@ -69,6 +69,7 @@ pub mod metrics;
 pub mod near;
 mod node;
 mod packed;
+mod snapshot;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 pub mod topology;

@@ -24,6 +24,7 @@ use crate::core::options::ClientOptions;
 use crate::core::request;
 use crate::core::routing::Ring;
 use crate::error::Failure;
+use crate::snapshot::NodePool;
 
 /// A connection that was idle for longer is looked at before it is used: the node may have closed it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -71,8 +72,8 @@ impl Drop for Place {
     }
 }
 
-impl Pool {
-    pub(super) fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
+impl NodePool for Pool {
+    fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
         Pool {
             resolver: Resolver::new(&member.node.host, member.node.port),
             member,
@@ -83,6 +84,12 @@ impl Pool {
         }
     }
 
+    fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+}
+
+impl Pool {
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections
             .lock()

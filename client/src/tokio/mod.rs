@@ -17,8 +17,6 @@ mod resolve;
 mod stream;
 mod values;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,9 +26,9 @@ use crate::core::calls::{self, Call, PerNode, Stat};
 use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
-use crate::core::routing::Ring;
 use crate::error::Result;
 use crate::near::Near;
+use crate::snapshot::Snapshot;
 use crate::topology::follow::{self, Following};
 use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::value::{Cas, CasUnique, Item, Value};
@@ -81,7 +79,7 @@ pub struct AsyncClient {
 
 struct Shared {
     options: Arc<ClientOptions>,
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: RwLock<Arc<Snapshot<Pool>>>,
     /// Ends the thread that follows the source of the nodes, if there is one.
     _following: Option<Following>,
     near: Option<Near>,
@@ -90,8 +88,7 @@ struct Shared {
 impl Shared {
     fn new(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
         let options = Arc::new(options);
-        let ring = Ring::new(nodes, &options, RandomState::new().hash_one(0));
-        let snapshot = Snapshot::new(nodes, ring, &options, &[]);
+        let snapshot = Snapshot::new(nodes, &options);
         Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
             near: options.near_cache.map(Near::new),
@@ -105,40 +102,7 @@ impl Shared {
             options, snapshot, ..
         } = self;
         let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        let now = now();
-        // A window without end, as far as the clock can tell.
-        let until = now.checked_add(dual_read).unwrap_or(now + DUAL_READ_MAX);
-        let ring = snapshot.ring.after(nodes, options, until);
-        *snapshot = Arc::new(Snapshot::new(nodes, ring, options, &snapshot.pools));
-    }
-}
-
-/// The longest dual read: a year.
-const DUAL_READ_MAX: Duration = Duration::from_secs(365 * 86_400);
-
-struct Snapshot {
-    /// As they were given.
-    nodes: Vec<Node>,
-    ring: Arc<Ring>,
-    /// As the ring's members.
-    pools: Vec<Arc<Pool>>,
-}
-
-impl Snapshot {
-    fn new(nodes: &[Node], ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<Pool>]) -> Self {
-        let old: HashMap<_, _> = old
-            .iter()
-            .map(|pool| (Arc::as_ptr(&pool.member), pool))
-            .collect();
-        let pool = |member: &Arc<_>| match old.get(&Arc::as_ptr(member)) {
-            Some(pool) => Arc::clone(pool),
-            None => Arc::new(Pool::new(Arc::clone(member), options.clone())),
-        };
-        Snapshot {
-            nodes: nodes.to_vec(),
-            pools: ring.members.iter().map(pool).collect(),
-            ring: Arc::new(ring),
-        }
+        *snapshot = Arc::new(snapshot.after(nodes, options, dual_read, now()));
     }
 }
 
@@ -199,7 +163,7 @@ impl AsyncClient {
         self.shared.set_nodes(&nodes, dual_read);
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    fn snapshot(&self) -> Arc<Snapshot<Pool>> {
         let snapshot = self.shared.snapshot.read();
         snapshot.unwrap_or_else(PoisonError::into_inner).clone()
     }

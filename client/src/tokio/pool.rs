@@ -29,6 +29,7 @@ use crate::core::options::ClientOptions;
 use crate::core::request;
 use crate::core::routing::Ring;
 use crate::error::Failure;
+use crate::snapshot::NodePool;
 
 /// Weight on a lane above which another is made: exchanges, and kilobytes of requests.
 const LANE_LOAD: usize = 32;
@@ -54,8 +55,8 @@ fn lock(lanes: &Mutex<Vec<Lane>>) -> MutexGuard<'_, Vec<Lane>> {
     lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Pool {
-    pub(super) fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
+impl NodePool for Pool {
+    fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
         let outstanding = options.pool_connections_max.max(1) * OUTSTANDING_A_LANE;
         Pool {
             resolver: Arc::new(Resolver::new(&member.node.host, member.node.port)),
@@ -66,6 +67,12 @@ impl Pool {
         }
     }
 
+    fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+}
+
+impl Pool {
     /// One of the exchanges that may be outstanding, if there is one left.
     pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.permits.clone().try_acquire_owned().ok()

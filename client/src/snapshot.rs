@@ -1,0 +1,72 @@
+//! The nodes as a front sees them at one moment: the ring and, node by node, what holds the connections.
+//!
+//! ```text
+//!  set_nodes: snapshot --after--> snapshot      of nodes that stay, health and pool stay too; swapped as a whole
+//! ```
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::Node;
+use crate::core::health::Member;
+use crate::core::options::ClientOptions;
+use crate::core::routing::Ring;
+
+/// The longest dual read: a year.
+const DUAL_READ_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// The connections of one node.
+pub(crate) trait NodePool {
+    /// None yet; they are made when they are needed.
+    fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self;
+
+    /// Whose they are.
+    fn member(&self) -> &Arc<Member>;
+}
+
+pub(crate) struct Snapshot<P> {
+    /// As they were given.
+    pub nodes: Vec<Node>,
+    pub ring: Arc<Ring>,
+    /// As the ring's members.
+    pub pools: Vec<Arc<P>>,
+}
+
+impl<P: NodePool> Snapshot<P> {
+    pub(crate) fn new(nodes: &[Node], options: &Arc<ClientOptions>) -> Self {
+        let ring = Ring::new(nodes, options, RandomState::new().hash_one(0));
+        Snapshot::of(nodes, ring, options, &[])
+    }
+
+    /// What comes after it with these nodes; for `dual_read` from `now` on, the old place of a key is asked as well.
+    pub(crate) fn after(
+        &self,
+        nodes: &[Node],
+        options: &Arc<ClientOptions>,
+        dual_read: Duration,
+        now: Instant,
+    ) -> Self {
+        // A window without end, as far as the clock can tell.
+        let until = now.checked_add(dual_read).unwrap_or(now + DUAL_READ_MAX);
+        let ring = self.ring.after(nodes, options, until);
+        Snapshot::of(nodes, ring, options, &self.pools)
+    }
+
+    fn of(nodes: &[Node], ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<P>]) -> Self {
+        let old: HashMap<_, _> = old
+            .iter()
+            .map(|pool| (Arc::as_ptr(pool.member()), pool))
+            .collect();
+        let pool = |member: &Arc<Member>| match old.get(&Arc::as_ptr(member)) {
+            Some(pool) => Arc::clone(pool),
+            None => Arc::new(P::new(Arc::clone(member), options.clone())),
+        };
+        Snapshot {
+            nodes: nodes.to_vec(),
+            pools: ring.members.iter().map(pool).collect(),
+            ring: Arc::new(ring),
+        }
+    }
+}
