@@ -89,14 +89,17 @@ fn killed_under_load(kind: Kind, reads: Reads) {
             let (client, stop) = (client.clone(), &stop);
             move || {
                 let mut acknowledged: HashMap<String, String> = HashMap::new();
-                let mut last_error = None;
+                let (mut last_error, mut slowest) = (None, Duration::ZERO);
                 for i in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     let key = format!("{thread}:{}", i % 500);
                     let value = format!("{key}={i}");
-                    match client.set(&key, &value, None) {
+                    let begun = Instant::now();
+                    let stored = client.set(&key, &value, None);
+                    slowest = slowest.max(begun.elapsed());
+                    match stored {
                         Ok(()) => drop(acknowledged.insert(key, value)),
                         Err(_) => {
                             acknowledged.remove(&key);
@@ -104,7 +107,10 @@ fn killed_under_load(kind: Kind, reads: Reads) {
                         }
                     }
                     let asked = format!("{thread}:{}", (i * 7) % 500);
-                    match client.get(&asked) {
+                    let begun = Instant::now();
+                    let found = client.get(&asked);
+                    slowest = slowest.max(begun.elapsed());
+                    match found {
                         Ok(found) => {
                             let found = found
                                 .map(|item| String::from_utf8(item.value.to_vec()).expect("text"));
@@ -115,6 +121,11 @@ fn killed_under_load(kind: Kind, reads: Reads) {
                         Err(_) => last_error = Some(Instant::now()),
                     }
                 }
+                // A killed node's connections end at once: not even an attempt's timeout is waited for.
+                assert!(
+                    slowest < Duration::from_secs(4),
+                    "{kind:?} {reads:?}: {slowest:?}"
+                );
                 (last_error, acknowledged)
             }
         };
@@ -135,7 +146,7 @@ fn killed_under_load(kind: Kind, reads: Reads) {
         let mut last_error = None;
         let mut acknowledged = HashMap::new();
         for thread in threads {
-            let (error, keys) = thread.join().expect("no acknowledged key is lost");
+            let (error, keys) = thread.join().expect("no key is lost, and nothing hangs");
             last_error = last_error.max(error);
             acknowledged.extend(keys);
         }

@@ -11,7 +11,8 @@
 //!     miss if the others fail to the end: better that than an error.
 //! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
 //!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
-//! D3. A node that missed has answered its repair before the read is done: a delete by the same caller cannot be overtaken.
+//! D3. A key waits for a pause or an answer only while a node is left whose answer would matter (D1).
+//! D4. A node that missed has answered its repair before the read is done: a delete by the same caller cannot be overtaken.
 //!     Repairs of nodes that were not asked are sent, but not waited for.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
@@ -57,7 +58,7 @@ pub(crate) struct Read<'a> {
     repairs: Vec<(u16, u32)>,
     /// All repairs are waited for, also of nodes that were not asked.
     await_repairs: bool,
-    /// Repairs that are waited for (D3).
+    /// Repairs that are waited for (D4).
     repairing: usize,
 }
 
@@ -219,6 +220,9 @@ impl<'a> Read<'a> {
                     repair: None,
                 },
             );
+            if let Some(at) = hedge_at {
+                todo.wake(at);
+            }
         }
     }
 
@@ -380,9 +384,13 @@ impl<'a> Read<'a> {
             && let Some(at) = self.context.retry_at(u32::from(state.attempts), now)
         {
             state.tried = state.missed;
-            self.later.push(at, key);
-            return;
+            // The one that failed may be ejected by now, and all others have missed: then there is nobody to wait for.
+            if self.next_reader(key, now).is_some() {
+                self.later.push(at, key);
+                return;
+            }
         }
+        let state = &self.states[key as usize];
         let result = match state.failure {
             _ if state.missed.len() > 0 => Ok(None),
             Some((node, failure)) => Err(self.context.node_error(usize::from(node), failure)),
@@ -463,9 +471,6 @@ impl Operation for Read<'_> {
             }
             if !self.due.is_empty() {
                 self.send_due(now, todo);
-                if let Reads::Hedged(delay) = self.context.options.reads {
-                    todo.wake(now + delay);
-                }
             }
         }
         self.send_repairs(now, todo);

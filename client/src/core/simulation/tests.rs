@@ -197,6 +197,100 @@ fn batches_find_their_way_around_failures() {
     }
 }
 
+/// Whatever fails, and whoever notices it first: no operation waits for what cannot come. Where nodes refuse at once instead
+/// of saying nothing, all ends long before the deadline.
+#[test]
+fn nothing_waits_without_a_cause() {
+    for seed in 1..1500 {
+        let mut cluster = Simulation::new(seed, 4, ClientOptions::default());
+        let reads = [
+            Reads::First,
+            Reads::Spread,
+            Reads::Hedged(Duration::from_millis(cluster.chance(20))),
+        ][cluster.chance(3) as usize];
+        let on_ejection = [OnEjection::Rehash, OnEjection::FailFast][cluster.chance(2) as usize];
+        let options = ClientOptions::default()
+            .copies(1 + cluster.chance(3) as usize)
+            .ack([Ack::One, Ack::Quorum, Ack::All][cluster.chance(3) as usize])
+            .reads(reads)
+            .read_repair(cluster.chance(4) != 0)
+            .on_ejection(on_ejection)
+            .retries(cluster.chance(4) as u32)
+            .eject_after(1 + cluster.chance(4) as u32)
+            .settle(Duration::from_millis(500));
+        let quick = cluster.chance(2) == 0;
+        let mut cluster = Simulation::new(seed, 4, options);
+        (cluster.crowded, cluster.spoilt) = (seed % 2 == 0, 20);
+        if cluster.chance(3) == 0 {
+            cluster.grow("new", 2_000);
+        }
+        for step in 0..40 {
+            let modes = [Mode::Up, Mode::Up, Mode::Crashed, Mode::CutOff, Mode::Hung];
+            let mode = modes[cluster.chance(modes.len() as u64 - u64::from(quick)) as usize];
+            let (at, node) = (cluster.chance(20_000), cluster.chance(4) as usize);
+            cluster.changes.push((cluster.now_us + at, node, mode));
+            let key = format!("k{}", cluster.chance(4));
+            let key = key.as_bytes();
+            match cluster.chance(8) {
+                0 => drop(cluster.run(|context| calls::set(context, key, "1".into(), None))),
+                1 => drop(cluster.run(|context| calls::delete(context, key))),
+                2 => drop(cluster.run(|context| calls::touch(context, key, None))),
+                3 => {
+                    drop(cluster.run(|context| {
+                        calls::store(context, key, "1".into(), StoreMode::Add, None)
+                    }))
+                }
+                4 => drop(
+                    cluster.run(|context| calls::count(context, key, false, 1, Some((1, None)))),
+                ),
+                5 => drop(
+                    cluster
+                        .run(|context| calls::get_multi(context, vec![b"k0", b"k1", b"k2", b"k3"])),
+                ),
+                _ => drop(cluster.run(|context| calls::get(context, key))),
+            }
+            assert!(
+                !quick || cluster.took < Duration::from_millis(400),
+                "seed {seed} step {step}: {:?}",
+                cluster.took
+            );
+            let pause = cluster.chance(30_000);
+            cluster.pass(cluster.now_us + pause);
+        }
+    }
+}
+
+/// The node that failed is ejected, and all others miss: that is the answer, and it comes at once.
+#[test]
+fn a_miss_beside_a_node_that_was_ejected_meanwhile_does_not_wait_for_it() {
+    for read_repair in [true, false] {
+        let options = ClientOptions::default()
+            .copies(2)
+            .eject_after(1)
+            .read_repair(read_repair);
+        let mut cluster = Simulation::new(1, 4, options);
+        let first = cluster.homes("none")[0];
+        cluster.nodes[first].set_mode(Mode::CutOff, EPOCH_S);
+        assert_eq!(cluster.get("none"), Ok(None));
+        assert!(
+            cluster.took < Duration::from_millis(20),
+            "{:?}",
+            cluster.took
+        );
+    }
+    let options = ClientOptions::default()
+        .eject_after(1)
+        .on_ejection(OnEjection::FailFast);
+    let mut cluster = Simulation::new(1, 1, options);
+    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    assert!(matches!(cluster.get("none"), Err(Error::Node { .. })));
+    assert!(
+        cluster.took < Duration::from_millis(20),
+        "{:?}",
+        cluster.took
+    );
+}
+
 #[test]
 fn a_hedged_read_waits_no_longer_than_the_delay_for_a_hung_node() {
     let options = ClientOptions::default()
