@@ -9,6 +9,7 @@ use rustix::event::PollFlags;
 use super::stream::Stream;
 use crate::core::link::{Expect, Link};
 use crate::core::reply::{Broken, Reply};
+use crate::core::watch::Watch;
 use crate::error::Failure;
 
 pub(super) struct Connection {
@@ -76,8 +77,13 @@ impl Connection {
     }
 
     /// See [`Link::disown`].
-    pub(super) fn disown(&mut self) {
-        self.link.disown();
+    pub(super) fn disown(&mut self, watch: Option<Watch>) {
+        self.link.disown(watch);
+    }
+
+    /// See [`Link::is_watched`].
+    pub(super) fn is_watched(&self) -> bool {
+        self.link.is_watched()
     }
 
     /// Writes as much as the socket takes; called when it may take something.

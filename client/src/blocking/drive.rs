@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::pool::{Lease, Pool};
 use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
+use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::Failure;
 use crate::metrics::{Metrics, Op};
@@ -31,6 +32,8 @@ struct Flight {
     connect_by: Instant,
     /// What its socket is ready for.
     ready: PollFlags,
+    /// Goes with it when the operation is done.
+    watch: Option<Watch>,
 }
 
 /// How a flight goes on.
@@ -46,6 +49,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
     let op = operation.op();
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
+    let mut abandoned = false;
     loop {
         let now = Instant::now();
         if !todo.done {
@@ -59,6 +63,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                     begun: now,
                     connect_by: now + options.connect_timeout,
                     ready: PollFlags::empty(),
+                    watch: None,
                 };
                 match flight.take_off(pools, now) {
                     Ok(()) => flights.push(flight),
@@ -74,6 +79,12 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
             }
         }
         if todo.done {
+            if !std::mem::replace(&mut abandoned, true) {
+                for (id, watch) in operation.abandon(now) {
+                    let flight = flights.iter_mut().find(|flight| flight.exchange.id == id);
+                    flight.expect("what is watched is under way").watch = Some(watch);
+                }
+            }
             flights.retain_mut(|flight| !flight.abandon(now));
             if flights.is_empty() {
                 return;
@@ -102,6 +113,9 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                 Progress::Landed => {
                     let flight = flights.swap_remove(at);
                     flight.tell(metrics, pools, op, Ok(()), now);
+                    if let Some(watch) = flight.watch {
+                        watch.answered();
+                    }
                     if let Some(lease) = flight.lease {
                         Pool::give_back(lease, now);
                     }
@@ -109,6 +123,9 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                 Progress::Failed(failure) => {
                     let flight = flights.swap_remove(at);
                     flight.tell(metrics, pools, op, Err(failure), now);
+                    if let Some(watch) = flight.watch {
+                        watch.failed(failure);
+                    }
                     if !done {
                         operation.on_failure(id, failure, now);
                     }
@@ -207,13 +224,20 @@ impl Flight {
     fn abandon(&mut self, now: Instant) -> bool {
         match self.lease.take() {
             Some(mut lease) if lease.connection.is_sent() => {
-                lease.connection.disown();
+                lease.connection.disown(self.watch.take());
                 Pool::give_back(lease, now);
                 true
             }
             lease => {
                 self.lease = lease;
-                !self.exchange.must_send || now >= self.exchange.deadline
+                let over = !self.exchange.must_send || now >= self.exchange.deadline;
+                if over
+                    && self.lease.is_none()
+                    && let Some(watch) = self.watch.take()
+                {
+                    watch.failed(Failure::Busy);
+                }
+                over
             }
         }
     }

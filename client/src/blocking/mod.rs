@@ -154,6 +154,9 @@ impl Client {
         let snapshot = self.snapshot();
         let now = Instant::now();
         for (node, pool) in snapshot.pools.iter().enumerate() {
+            if pool.is_overdue(now) {
+                pool.look(now);
+            }
             if pool.member.is_unwell() {
                 pool.probe(&snapshot.ring, node, now);
             }

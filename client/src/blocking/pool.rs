@@ -8,7 +8,10 @@
 //! B1. `open` counts idle and lent connections, and never exceeds the bound. A probe's connection comes on top.
 //! B2. A connection is lent to one operation. It comes back only when nobody's replies but those that were given up are
 //!     outstanding, and everything is sent; otherwise it is closed.
+//! B3. A reply that is watched (see [`Watch`](crate::core::watch::Watch)) is looked for when an attempt would be over, by
+//!     whatever operation is begun next, and its connection closed if it has not come.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,7 +39,12 @@ pub(super) struct Pool {
     connections: Mutex<Connections>,
     freed: Condvar,
     probe: Mutex<Option<Probe>>,
+    begun: Instant,
+    /// When the earliest watched reply is looked for, in milliseconds since `begun`; [`NEVER`] if there is none.
+    look_at_ms: AtomicU64,
 }
+
+const NEVER: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Connections {
@@ -81,6 +89,8 @@ impl NodePool for Pool {
             connections: Mutex::default(),
             freed: Condvar::new(),
             probe: Mutex::default(),
+            begun: Instant::now(),
+            look_at_ms: AtomicU64::new(NEVER),
         }
     }
 
@@ -152,7 +162,12 @@ impl Pool {
         } = lease;
         if connection.reusable() {
             connection.idle_since = now;
-            let mut connections = _place.0.connections();
+            let pool = &_place.0;
+            let mut connections = pool.connections();
+            if connection.is_watched() {
+                let look_at_ms = pool.ms(now + pool.options.attempt_timeout);
+                pool.look_at_ms.fetch_min(look_at_ms, Ordering::Relaxed);
+            }
             // The place goes on with the connection.
             connections.open += 1;
             connections.idle.push(connection);
@@ -164,6 +179,37 @@ impl Pool {
         let mut connections = self.connections();
         connections.open -= connections.idle.len();
         connections.idle.clear();
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.begun).as_millis() as u64
+    }
+
+    /// True if a watched reply is to be looked for.
+    #[inline]
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        let look_at_ms = self.look_at_ms.load(Ordering::Relaxed);
+        look_at_ms != NEVER && self.ms(now) > look_at_ms
+    }
+
+    /// Looks for the watched replies that should have come, and closes the connections on which they have not (B3).
+    pub(super) fn look(&self, now: Instant) {
+        let mut connections = self.connections();
+        let mut look_at_ms = NEVER;
+        let overdue = |connection: &mut Connection| {
+            let by = connection.idle_since + self.options.attempt_timeout;
+            if !connection.is_watched() {
+                return false;
+            }
+            if now < by {
+                look_at_ms = look_at_ms.min(self.ms(by));
+                return false;
+            }
+            !connection.read_leftovers() || connection.is_watched()
+        };
+        let late: Vec<Connection> = connections.idle.extract_if(.., overdue).collect();
+        connections.open -= late.len();
+        self.look_at_ms.store(look_at_ms, Ordering::Relaxed);
     }
 
     /// Waits until a connection may be free.
@@ -196,6 +242,7 @@ impl Pool {
 
     /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
     pub(super) fn probe(&self, ring: &Ring, node: usize, now: Instant) {
+        ring.tend(node, now, &self.options);
         // Somebody else looks after it.
         let Ok(mut slot) = self.probe.try_lock() else {
             return;

@@ -13,7 +13,9 @@
 //!     the node could not be reached; only when none is left the node is back. A live node that missed a write is probed
 //!     as well, for the deletes.
 //! H2. What was written to a stand-in is deleted there once all nodes are back: it would be old at the next ejection.
-//! H3. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
+//! H3. A write that nobody waited for, and that failed, is told to the member when that is noticed (see [`Watch`]): it counts
+//!     as any failure, and its keys are deleted as any that were missed.
+//! H4. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -24,6 +26,8 @@ use bytes::Bytes;
 
 use super::options::ClientOptions;
 use super::request;
+#[cfg(doc)]
+use super::watch::Watch;
 use crate::Node;
 
 /// Deletes in one probe.
@@ -66,6 +70,8 @@ struct State {
     missed: HashSet<Box<[u8]>>,
     /// Keys that were written here because their own node was ejected.
     strays: HashSet<Box<[u8]>>,
+    /// Failures that nobody waited for, and that are still to be counted.
+    overlooked: u32,
     forgot: bool,
 }
 
@@ -119,8 +125,8 @@ impl Member {
         if self.unwell.load(Ordering::Relaxed) {
             let mut state = self.state();
             state.failures = 0;
-            self.unwell
-                .store(state.probe_at.is_some(), Ordering::Relaxed);
+            let unwell = state.probe_at.is_some() || !state.missed.is_empty();
+            self.unwell.store(unwell, Ordering::Relaxed);
         }
     }
 
@@ -149,7 +155,23 @@ impl Member {
 
     /// `key` was written or deleted without this node.
     pub(crate) fn missed(&self, key: &[u8], now: Instant, options: &ClientOptions) {
+        self.remember_missed(&mut self.state(), key, now, options);
+    }
+
+    /// Whether this node has written or deleted `key`, nobody knows: perhaps it is about to.
+    pub(crate) fn unsure(&self, key: &[u8], now: Instant, options: &ClientOptions) {
         let state = &mut *self.state();
+        state.distrust_probe(key);
+        self.remember_missed(state, key, now, options);
+    }
+
+    fn remember_missed(
+        &self,
+        state: &mut State,
+        key: &[u8],
+        now: Instant,
+        options: &ClientOptions,
+    ) {
         if remember(&mut state.missed, key, options) {
             if state.probe_at.is_none() {
                 state.pause = options.probe_after;
@@ -157,11 +179,45 @@ impl Member {
             }
             self.unwell.store(true, Ordering::Relaxed);
         } else if !std::mem::replace(&mut state.forgot, true) {
-            log::warn!(
-                "{} missed too many writes to remember: old values may come back",
-                self.name
-            );
+            self.warn_of_missed();
         }
+    }
+
+    /// Writes of `keys` that nobody waited for were not answered, by the node's fault if that `counts`. Who learns of that has no
+    /// clock: [`tend`](Self::tend) does the rest.
+    pub(crate) fn overlooked(&self, keys: &[Box<[u8]>], counts: bool, options: &ClientOptions) {
+        let state = &mut *self.state();
+        state.overlooked += u32::from(counts);
+        for key in keys {
+            state.distrust_probe(key);
+            if !remember(&mut state.missed, key, options)
+                && !std::mem::replace(&mut state.forgot, true)
+            {
+                self.warn_of_missed();
+            }
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts the failures that nobody waited for, and has their keys deleted; true if that ejects the node. To be called
+    /// before [`probe_due`](Self::probe_due).
+    pub(crate) fn tend(&self, now: Instant, options: &ClientOptions, chance: u64) -> bool {
+        let overlooked = std::mem::take(&mut self.state().overlooked);
+        let failures = (0..overlooked).map(|_| self.failed(now, options, chance));
+        let ejected = failures.fold(false, |ejected, now_ejected| ejected | now_ejected);
+        let state = &mut *self.state();
+        if state.probe_at.is_none() && !state.missed.is_empty() {
+            state.pause = options.probe_after;
+            state.probe_at = Some(now + options.probe_after);
+        }
+        ejected
+    }
+
+    fn warn_of_missed(&self) {
+        log::warn!(
+            "{} missed too many writes to remember: old values may come back",
+            self.name
+        );
     }
 
     /// `key` was written here in the place of a node that is ejected.
@@ -222,7 +278,7 @@ impl Member {
         state.probe_at = None;
         state.failures = 0;
         state.forgot = false;
-        self.unwell.store(false, Ordering::Relaxed);
+        self.unwell.store(state.overlooked > 0, Ordering::Relaxed);
         let back = !self.is_in();
         if back {
             log::info!("{} is back", self.name);
@@ -239,6 +295,15 @@ impl Member {
         state.probing = None;
         state.pause = (state.pause * 2).min(options.probe_after_max);
         state.probe_at = Some(now + spread(state.pause, chance));
+    }
+}
+
+impl State {
+    /// A probe under way may delete `key` too early.
+    fn distrust_probe(&mut self, key: &[u8]) {
+        if let Some(probing) = &mut self.probing {
+            probing.retain(|other| **other != *key);
+        }
     }
 }
 
@@ -266,6 +331,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::watch::Watch;
     use super::*;
 
     fn member() -> Member {
@@ -337,7 +403,34 @@ mod tests {
             member.probe_due(now).as_deref(),
             Some(&b"md l\r\nmn\r\n"[..])
         );
+        // Perhaps written on the node behind the probe's back. Without the node it may be written as often as it likes.
+        member.unsure(b"l", now, &options);
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Ejected);
+        assert!(member.probe_due(now).is_some());
+        member.missed(b"l", now, &options);
         member.probe_answered(now, &options);
         assert_eq!(member.standing(now), Standing::Settling);
+    }
+
+    #[test]
+    fn failures_that_nobody_waited_for_count_when_they_are_noticed() {
+        let options = ClientOptions::default().eject_after(2);
+        let (member, now) = (member(), Instant::now());
+        let keys = || vec![b"k"[..].into()];
+        let member = Arc::new(member);
+        let watch = || Watch::new(member.clone(), Arc::new(options.clone()), keys());
+        watch().answered();
+        assert!(!member.is_unwell());
+        drop(watch());
+        assert!(member.is_unwell() && !member.tend(now, &options, 0));
+        let now = now + options.probe_after;
+        let probe = member.probe_due(now);
+        assert_eq!(probe.as_deref(), Some(&b"md k\r\nmn\r\n"[..]));
+        member.probe_answered(now, &options);
+        assert!(!member.is_unwell());
+        drop((watch(), watch()));
+        member.worked();
+        assert!(member.tend(now, &options, 0) && !member.is_in());
     }
 }

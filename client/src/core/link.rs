@@ -3,6 +3,7 @@
 //! ```text
 //!  exchanges:  [login] [disowned] [disowned] [the current one]     in the order they were sent
 //!  replies go to the current one only when all before it have had theirs
+//!  a disowned one may have a watch, which is told of the last reply, and dropped with the link
 //! ```
 //!
 //! L1. Replies belong to exchanges in the order of sending; a reply without an exchange breaks the link.
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::reply::{Inbox, Refusal, Reply};
+use super::watch::Watch;
 use crate::error::Failure;
 
 /// Which replies an exchange has.
@@ -26,12 +28,12 @@ pub(crate) enum Expect {
     End,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Owner {
     /// The login, whose reply must be `STORED`.
     Login,
-    /// Nobody any more.
-    Nobody,
+    /// Nobody any more, but perhaps a watch.
+    Nobody(Option<Watch>),
     /// The operation that has the connection.
     Current,
 }
@@ -66,10 +68,8 @@ impl Link {
 
     /// Begins an exchange.
     pub(crate) fn send(&mut self, request: Bytes, expect: Expect) {
-        let current = self
-            .expected
-            .back()
-            .is_some_and(|&(_, owner)| owner == Owner::Current);
+        let current = self.expected.back();
+        let current = current.is_some_and(|(_, owner)| matches!(owner, Owner::Current));
         debug_assert!(!self.broken && !current, "the link is free");
         self.pipeline(request, expect);
         self.heard = false;
@@ -121,13 +121,19 @@ impl Link {
         self.inbox.filled(count);
     }
 
-    /// Nobody waits for the current exchange any more.
-    pub(crate) fn disown(&mut self) {
+    /// Nobody waits for the current exchange any more, but perhaps a watch.
+    pub(crate) fn disown(&mut self, mut watch: Option<Watch>) {
         for (_, owner) in &mut self.expected {
-            if *owner == Owner::Current {
-                *owner = Owner::Nobody;
+            if matches!(owner, Owner::Current) {
+                *owner = Owner::Nobody(watch.take());
             }
         }
+    }
+
+    /// True if an outstanding exchange has a watch.
+    pub(crate) fn is_watched(&self) -> bool {
+        let mut owners = self.expected.iter().map(|(_, owner)| owner);
+        owners.any(|owner| matches!(owner, Owner::Nobody(Some(_))))
     }
 
     /// True if another exchange may be begun, perhaps behind replies that nobody waits for.
@@ -137,7 +143,7 @@ impl Link {
             && !self
                 .expected
                 .iter()
-                .any(|&(_, owner)| owner == Owner::Current)
+                .any(|(_, owner)| matches!(owner, Owner::Current))
     }
 
     /// True if no reply is outstanding.
@@ -180,23 +186,22 @@ impl Link {
                 Expect::Noop => reply == Reply::Noop,
                 Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Ok(_)),
             };
-            let owner = *owner;
-            if last {
-                self.expected.pop_front();
+            let (login, current) = (
+                matches!(owner, Owner::Login),
+                matches!(owner, Owner::Current),
+            );
+            if last && let Some((_, Owner::Nobody(Some(watch)))) = self.expected.pop_front() {
+                watch.answered();
             }
             // What follows a misunderstanding is not to be trusted (L2).
             self.broken = matches!(reply, Reply::Refused(Refusal::Client(_)));
-            match owner {
-                Owner::Login if matches!(&reply, Reply::Line(line) if line == "STORED") => {}
-                Owner::Login => {
-                    self.broken = true;
-                    return Err(Failure::SignIn);
-                }
-                Owner::Nobody => {}
-                Owner::Current => {
-                    self.heard = true;
-                    return Ok(Some((reply, last)));
-                }
+            if current {
+                self.heard = true;
+                return Ok(Some((reply, last)));
+            }
+            if login && !matches!(&reply, Reply::Line(line) if line == "STORED") {
+                self.broken = true;
+                return Err(Failure::SignIn);
             }
         }
     }
@@ -253,7 +258,7 @@ mod tests {
         );
         assert!(!link.reusable());
         drain(&mut link);
-        link.disown();
+        link.disown(None);
         assert!(link.reusable() && !link.settled());
         link.send(Bytes::from_static(GET), Expect::Count(1));
         drain(&mut link);

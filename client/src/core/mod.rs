@@ -15,7 +15,7 @@
 //! C2. A front closes a connection whose exchange failed, and one whose replies it does not want to wait for unless all of
 //!     the request is sent: then [`Link::disown`] lets the connection be used again.
 //! C3. Once an operation says `done` its result is there. What it still has to send (`Exchange::must_send`) is sent, but
-//!     not waited for.
+//!     not waited for. Its [`Watch`], if it has one, goes with it, and is told of the last reply or dropped.
 //! C4. Operations hold one snapshot of the ring from their start to their end.
 
 pub(crate) mod calls;
@@ -28,6 +28,7 @@ pub(crate) mod request;
 pub(crate) mod routing;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod watch;
 
 use std::time::Instant;
 
@@ -37,6 +38,7 @@ use crate::error::Failure;
 use crate::metrics::Op;
 use link::Expect;
 use reply::{Broken, Reply};
+use watch::Watch;
 
 /// A request to one node, and the replies it will have.
 #[derive(Debug, Clone)]
@@ -82,9 +84,11 @@ pub(crate) trait Operation {
     fn on_reply(&mut self, id: u32, reply: Reply, last: bool, now: Instant) -> Result<(), Broken>;
     /// An exchange ended without its replies.
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant);
-    /// Nobody waits for the result any more, and nothing more is stepped or told: only what was sent is carried out.
-    fn abandon(&mut self, now: Instant) {
+    /// It is done, or nobody waits for the result any more: nothing more is stepped or told, only what was sent is carried
+    /// out. Gives, by exchange, what watches over those whose failure matters.
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Watch)> {
         let _ = now;
+        Vec::new()
     }
     /// What it is counted as.
     fn op(&self) -> Op;

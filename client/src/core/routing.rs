@@ -222,6 +222,15 @@ impl Ring {
         }
     }
 
+    /// Counts the failures of `node` that nobody waited for; see [`Member::tend`].
+    pub(crate) fn tend(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let member = &self.members[node];
+        let ejected = member.tend(now, options, self.random());
+        if ejected && let Some(metrics) = &options.metrics {
+            metrics.ejected(&member.name);
+        }
+    }
+
     /// A probe of `node` was answered.
     pub(crate) fn probe_answered(
         &self,

@@ -6,7 +6,7 @@
 //!
 //! D1. A flight ends once: with its last reply or a failure.
 //! D2. An exchange that its lane lost is submitted once more, if it surely did not reach the node or may be repeated.
-//! D3. Dropped at any point, nothing is left behind but tickets whose replies nobody wants.
+//! D3. Dropped at any point, nothing is left behind but tickets whose replies nobody wants, and watches over writes.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -42,15 +42,23 @@ enum Stage {
 /// An operation and its mailbox, seen to when the result is there, or the caller has gone away.
 struct Driven<'a, O: Operation> {
     operation: &'a mut O,
+    flights: Vec<Flight>,
     mailbox: Arc<Mailbox>,
     done: bool,
 }
 
 impl<O: Operation> Drop for Driven<'_, O> {
     fn drop(&mut self) {
-        self.mailbox.close();
         if !self.done {
-            self.operation.abandon(now());
+            self.mailbox.close(self.operation.abandon(now()));
+        }
+        // What still waits for its turn is not sent.
+        for flight in &self.flights {
+            if let Stage::Waiting(_) = flight.stage {
+                let id = flight.exchange.id;
+                let what = What::Failed(Failure::Busy);
+                self.mailbox.post(Event { id, what });
+            }
         }
     }
 }
@@ -76,17 +84,18 @@ pub(super) async fn drive(
     };
     let mut driven = Driven {
         operation,
+        flights: Vec::new(),
         mailbox: Arc::default(),
         done: false,
     };
     let Driven {
         operation,
+        flights,
         mailbox,
         done,
     } = &mut driven;
     let mailbox = &*mailbox;
     let mut todo = Todo::default();
-    let mut flights: Vec<Flight> = Vec::new();
     let mut events = Vec::new();
     let mut timer = None;
     loop {
@@ -103,7 +112,9 @@ pub(super) async fn drive(
             }
         }
         if todo.done {
-            *done = true;
+            if !std::mem::replace(done, true) {
+                mailbox.close(operation.abandon(at));
+            }
             // What lanes have, they send.
             flights.retain(|flight| {
                 matches!(flight.stage, Stage::Waiting(_))
@@ -114,8 +125,8 @@ pub(super) async fn drive(
                 return;
             }
         }
-        let until = until(&flights, &todo);
-        wait(&mut flights, pools, mailbox, &mut events, &mut timer, until).await;
+        let until = until(flights, &todo);
+        wait(flights, pools, mailbox, &mut events, &mut timer, until).await;
         let at = now();
         for Event { id, what } in events.drain(..) {
             let found = flights.iter().position(|flight| flight.exchange.id == id);
@@ -156,9 +167,13 @@ pub(super) async fn drive(
         }
         flights.retain(|flight| {
             let busy = matches!(flight.stage, Stage::Waiting(_)) && at >= flight.exchange.deadline;
+            let id = flight.exchange.id;
             if busy && !todo.done {
                 tell(flight, Err(Failure::Busy), at);
-                operation.on_failure(flight.exchange.id, Failure::Busy, at);
+                operation.on_failure(id, Failure::Busy, at);
+            } else if busy {
+                let what = What::Failed(Failure::Busy);
+                mailbox.post(Event { id, what });
             }
             !busy
         });

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! M1. A ticket reports once: all its replies, a failure, or, dropped, that it was lost.
-//! M2. A mailbox holds no more than its operation asked for; once that is gone, what comes is dropped.
+//! M2. A mailbox holds no more than its operation asked for; once that is gone, what comes is told to its watches at most.
 
 use std::future::poll_fn;
 use std::mem;
@@ -17,6 +17,7 @@ use std::time::Instant;
 use ::tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::reply::Reply;
+use crate::core::watch::Watch;
 use crate::error::Failure;
 
 /// Something that befell an exchange.
@@ -47,6 +48,15 @@ struct Letters {
     events: Vec<Event>,
     waker: Option<Waker>,
     closed: bool,
+    /// What is told of exchanges that nobody waits for, by their ids.
+    watches: Vec<(u32, Watch)>,
+}
+
+impl Letters {
+    fn take_watch(&mut self, id: u32) -> Option<Watch> {
+        let at = self.watches.iter().position(|(other, _)| *other == id)?;
+        Some(self.watches.swap_remove(at).1)
+    }
 }
 
 impl Mailbox {
@@ -54,9 +64,18 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn post(&self, event: Event) {
+    pub(super) fn post(&self, event: Event) {
         let mut letters = self.letters();
         if letters.closed {
+            let watch = letters.take_watch(event.id);
+            drop(letters);
+            if let Some(watch) = watch {
+                match event.what {
+                    What::Reply(_) | What::Replies(_) => watch.answered(),
+                    What::Failed(failure) => watch.failed(failure),
+                    What::Lost { .. } => watch.failed(Failure::Closed),
+                }
+            }
             return;
         }
         letters.events.push(event);
@@ -85,12 +104,17 @@ impl Mailbox {
         events
     }
 
-    /// Nobody reads any more.
-    pub(super) fn close(&self) {
+    /// Nobody reads any more, but these watch.
+    pub(super) fn close(&self, watches: Vec<(u32, Watch)>) {
         let mut letters = self.letters();
         letters.closed = true;
-        letters.events = Vec::new();
+        letters.watches = watches;
+        let unread = mem::take(&mut letters.events);
         letters.waker = None;
+        drop(letters);
+        for event in unread {
+            self.post(event);
+        }
     }
 
     fn is_closed(&self) -> bool {

@@ -145,6 +145,7 @@ impl Pool {
 
     /// Begins a probe that is due, in a task of its own and on a lane of its own.
     pub(super) fn probe(&self, ring: &Arc<Ring>, node: usize, now: Instant) {
+        ring.tend(node, now, &self.options);
         let Some(request) = self.member.probe_due(now) else {
             return;
         };

@@ -1,11 +1,14 @@
 //! Copies on several nodes while nodes are killed, restarted and stopped, against stock memcached and ketch.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ketch_client::{Ack, ClientOptions, OnEjection, Reads};
+use ketch_client::{Ack, ClientOptions, Node, OnEjection, Reads};
 
 use crate::Client;
 use crate::support::{KINDS, Kind, Server, wait_until};
@@ -231,6 +234,76 @@ fn a_stopped_node_costs_readers_a_hedge_and_no_errors() {
         for key in &keys {
             assert_eq!(text(&client, key).as_deref(), Some("new"), "{kind:?}");
         }
+    }
+}
+
+/// A way to a server on which what is sent can be lost.
+struct Relay {
+    port: u16,
+    loses: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn to(server: &Server) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        let port = listener.local_addr().expect("it is bound").port();
+        let loses = Arc::new(AtomicBool::new(false));
+        let (loses_too, to) = (loses.clone(), server.port);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.expect("a connection");
+                let mut server = TcpStream::connect(("127.0.0.1", to)).expect("the server is up");
+                let mut back = (server.try_clone(), client.try_clone());
+                thread::spawn(move || {
+                    if let (Ok(from), Ok(to)) = (&mut back.0, &mut back.1) {
+                        let _ = std::io::copy(from, to);
+                    }
+                });
+                let loses = loses_too.clone();
+                thread::spawn(move || {
+                    let (mut bytes, mut lost) = ([0; 4096], false);
+                    while let Ok(count @ 1..) = client.read(&mut bytes) {
+                        // A connection that has lost something gets nothing more through.
+                        lost |= loses.load(Ordering::Relaxed);
+                        if !lost {
+                            let _ = server.write_all(&bytes[..count]);
+                        }
+                    }
+                    let _ = server.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Relay { port, loses }
+    }
+}
+
+#[test]
+fn what_is_lost_on_the_way_unawaited_leaves_nothing_old() {
+    for kind in KINDS {
+        let servers = servers(kind, 3);
+        let relay = Relay::to(&servers[1]);
+        let mut nodes: Vec<Node> = servers.iter().map(Server::node).collect();
+        nodes[1].port = relay.port;
+        let options = ClientOptions::default().copies(3).ack(Ack::One);
+        let client = Client::new(nodes, options);
+        client.set("k", "old", None).expect("up");
+        wait_until("three copies", || holders(&servers, "k").len() == 3);
+        relay.loses.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        client.set("k", "new", None).expect("two copies take it");
+        let took = begun.elapsed();
+        wait_until("two have the new value", || {
+            [0, 2].map(|at| servers[at].holds("k")) == [Some("new".into()), Some("new".into())]
+        });
+        assert_eq!(servers[1].holds("k").as_deref(), Some("old"));
+        relay.loses.store(false, Ordering::Relaxed);
+        // Whatever is done next carries it on, be it that the node itself is not asked.
+        wait_until("the old value is gone", || {
+            client.delete("other").expect("up");
+            servers[1].holds("k").as_deref() != Some("old")
+        });
+        assert_eq!(text(&client, "k").as_deref(), Some("new"), "{kind:?}");
+        assert!(took < Duration::from_secs(5), "{kind:?}: {took:?}");
     }
 }
 

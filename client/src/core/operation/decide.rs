@@ -30,6 +30,7 @@ use crate::core::link::Expect;
 use crate::core::reply::{Broken, Meta, Reply, number};
 use crate::core::request::{self, Count, StoreMode, Wanted};
 use crate::core::routing::Nodes;
+use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
@@ -79,6 +80,8 @@ pub(crate) struct Decide<'a> {
     decider: usize,
     attempts: u32,
     recovered: bool,
+    /// Over exchanges of a phase that is over.
+    watches: Vec<(u32, Watch)>,
     result: Option<Result<Verdict>>,
 }
 
@@ -111,6 +114,7 @@ impl<'a> Decide<'a> {
             decider: 0,
             attempts: 0,
             recovered: false,
+            watches: Vec::new(),
             result: None,
         }
     }
@@ -277,8 +281,35 @@ impl<'a> Decide<'a> {
         Ok(())
     }
 
+    /// Nobody waits for the decider's answer any more. As after a failure: what it decided, the others would not follow (E2).
+    fn leave_undecided(&self, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        if matches!(self.phase, Phase::Asked) && self.result.is_none() && ring.copies(options) > 1 {
+            ring.members[self.decider].unsure(self.entry.key, now, options);
+        }
+    }
+
+    /// What watches over the exchanges of the present phase that are under way.
+    fn abandon_phase(&mut self, now: Instant) -> impl Iterator<Item = (u32, Watch)> + use<> {
+        let first_id = self.first_id;
+        let watches = match &mut self.phase {
+            Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
+            _ => Vec::new(),
+        };
+        watches
+            .into_iter()
+            .map(move |(id, watch)| (first_id + id, watch))
+    }
+
+    fn take_watch(&mut self, id: u32) -> Option<Watch> {
+        let at = self.watches.iter().position(|(other, _)| *other == id)?;
+        Some(self.watches.swap_remove(at).1)
+    }
+
     /// Goes on to the next phase when the present one is done.
     fn advance(&mut self, now: Instant) {
+        let watches = self.abandon_phase(now);
+        self.watches.extend(watches);
         match std::mem::replace(&mut self.phase, Phase::Asked) {
             Phase::Recover { read, needed } => match read.finish().next() {
                 Some(Err(error)) => self.result = Some(Err(error)),
@@ -336,6 +367,7 @@ impl Operation for Decide<'_> {
         loop {
             todo.wake_at = None;
             if self.result.is_none() && now >= self.context.deadline {
+                self.leave_undecided(now);
                 self.result = Some(Err(Error::Timeout));
             }
             if self.result.is_some() {
@@ -368,6 +400,9 @@ impl Operation for Decide<'_> {
     ) -> std::result::Result<(), Broken> {
         let Some(inner) = id.checked_sub(self.first_id) else {
             // A copy that a phase before did not wait for.
+            if last && let Some(watch) = self.take_watch(id) {
+                watch.answered();
+            }
             return Ok(());
         };
         match &mut self.phase {
@@ -385,6 +420,7 @@ impl Operation for Decide<'_> {
 
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
         let Some(inner) = id.checked_sub(self.first_id) else {
+            drop(self.take_watch(id));
             return;
         };
         match &mut self.phase {
@@ -406,7 +442,7 @@ impl Operation for Decide<'_> {
                         return;
                     }
                 } else if ring.copies(options) > 1 {
-                    member.missed(self.entry.key, now, options);
+                    member.unsure(self.entry.key, now, options);
                 }
                 self.result = Some(Err(self.context.node_error(decider, failure)));
             }
@@ -416,16 +452,11 @@ impl Operation for Decide<'_> {
         }
     }
 
-    fn abandon(&mut self, now: Instant) {
-        let Context { ring, options, .. } = &self.context;
-        match &mut self.phase {
-            // As after a failure: what it decided, the others would not follow (E2).
-            Phase::Asked if self.result.is_none() && ring.copies(options) > 1 => {
-                ring.members[self.decider].missed(self.entry.key, now, options);
-            }
-            Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
-            _ => {}
-        }
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Watch)> {
+        self.leave_undecided(now);
+        let mut watches = std::mem::take(&mut self.watches);
+        watches.extend(self.abandon_phase(now));
+        watches
     }
 
     fn op(&self) -> Op {

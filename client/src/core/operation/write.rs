@@ -6,7 +6,8 @@
 //!                             '-- failed: pause, the same node again, until it is ejected: then its stand-in
 //! ```
 //!
-//! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers.
+//! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
+//!     that are still under way when enough have acknowledged are watched (see [`Watch`]), and not repeated.
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
 //! W3. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
@@ -22,6 +23,7 @@ use crate::core::options::OnEjection;
 use crate::core::reply::{Broken, Reply};
 use crate::core::request::{self, Count, StoreMode};
 use crate::core::routing::Nodes;
+use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
@@ -324,8 +326,33 @@ impl<'a> Write<'a> {
         )
     }
 
+    /// What is due, but for nodes that were ejected meanwhile: those have failed.
+    fn take_due(&mut self, now: Instant) -> Vec<Target> {
+        let mut live = std::mem::take(&mut self.due);
+        let is_in = |context: &Context, node: u16| context.ring.members[usize::from(node)].is_in();
+        if live.iter().all(|target| is_in(&self.context, target.node)) {
+            return live;
+        }
+        let mut due = std::mem::take(&mut live);
+        while !due.is_empty() {
+            for target in due {
+                let (at, node) = (target.entry as usize, usize::from(target.node));
+                if is_in(&self.context, target.node) {
+                    live.push(target);
+                } else if target.counts {
+                    self.do_without(at, node, now);
+                } else {
+                    self.leave_before(at, node, now);
+                }
+            }
+            // Stand-ins.
+            due = std::mem::take(&mut self.due);
+        }
+        live
+    }
+
     fn send_due(&mut self, now: Instant, todo: &mut Todo) {
-        let due = std::mem::take(&mut self.due);
+        let due = self.take_due(now);
         if due.is_empty() {
             return;
         }
@@ -399,12 +426,11 @@ impl<'a> Write<'a> {
 
     /// The delete of a key where it was before a change failed.
     fn failed_before(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
-        let Context { ring, options, .. } = &self.context;
-        let state = &mut self.states[at];
         if !self.command.is_delete() {
-            ring.members[node].missed(self.entries[at].key, now, options);
-            return;
+            return self.leave_before(at, node, now);
         }
+        let ring = &self.context.ring;
+        let state = &mut self.states[at];
         state.attempts = state.attempts.saturating_add(1);
         let is_in = ring.members[node].is_in();
         if is_in && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
@@ -416,18 +442,25 @@ impl<'a> Write<'a> {
             self.later.push(retry, target);
             return;
         }
-        ring.members[node].missed(self.entries[at].key, now, options);
-        state.places_before -= 1;
         if is_in {
             state.left_behind = true;
             state.error = Some(self.context.node_error(node, failure));
         }
-        self.settle(at);
+        self.leave_before(at, node, now);
+    }
+
+    /// A key is not deleted where it was before a change: its node is to do so later.
+    fn leave_before(&mut self, at: usize, node: usize, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        ring.members[node].unsure(self.entries[at].key, now, options);
+        if self.command.is_delete() {
+            self.states[at].places_before -= 1;
+            self.settle(at);
+        }
     }
 
     fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
-        let Context { ring, options, .. } = &self.context;
-        let key = self.entries[at].key;
+        let ring = &self.context.ring;
         let state = &mut self.states[at];
         state.attempts = state.attempts.saturating_add(1);
         state.error = Some(self.context.node_error(node, failure));
@@ -444,7 +477,15 @@ impl<'a> Write<'a> {
             self.later.push(retry, target);
             return;
         }
-        ring.members[node].missed(key, now, options);
+        self.do_without(at, node, now);
+    }
+
+    /// A copy is not written: a stand-in is, if there is to be one.
+    fn do_without(&mut self, at: usize, node: usize, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        let key = self.entries[at].key;
+        let state = &mut self.states[at];
+        ring.members[node].unsure(key, now, options);
         state.hoped -= 1;
         if self.only.is_none()
             && !ring.members[node].is_in()
@@ -478,9 +519,6 @@ impl Operation for Write<'_> {
         self.send_due(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.done = self.unresolved == 0 || now >= self.context.deadline;
-        if todo.done {
-            self.abandon(now);
-        }
     }
 
     fn on_reply(
@@ -536,13 +574,26 @@ impl Operation for Write<'_> {
         }
     }
 
-    fn abandon(&mut self, now: Instant) {
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Watch)> {
+        let Context { ring, options, .. } = &self.context;
         // Repetitions that nobody waits for are left to the node's member.
         for (_, Target { entry, node, .. }) in self.later.0.drain(..) {
             let key = self.entries[entry as usize].key;
-            let member = &self.context.ring.members[usize::from(node)];
-            member.missed(key, now, &self.context.options);
+            ring.members[usize::from(node)].unsure(key, now, options);
         }
+        let mut watches = Vec::new();
+        for (id, sent) in self.sent.iter().enumerate() {
+            let entries = &sent.entries[sent.answered.min(sent.entries.len())..];
+            if !entries.is_empty() {
+                let keys = entries
+                    .iter()
+                    .map(|&at| self.entries[at as usize].key.into());
+                let member = ring.members[sent.node].clone();
+                let watch = Watch::new(member, options.clone(), keys.collect());
+                watches.push((id as u32, watch));
+            }
+        }
+        watches
     }
 
     fn op(&self) -> Op {

@@ -7,7 +7,7 @@
 mod node;
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::link::Link;
 use super::operation::Context;
 use super::options::ClientOptions;
 use super::routing::Ring;
+use super::watch::Watch;
 use super::{Exchange, Operation, Todo};
 use crate::Node;
 use crate::error::{Error, Failure};
@@ -40,6 +41,8 @@ struct Simulation {
     options: Arc<ClientOptions>,
     /// Nodes that change their mode at a time.
     changes: Vec<(u64, usize, Mode)>,
+    /// Watches whose exchanges get no answer, and when that is noticed.
+    unanswered: Vec<(u64, Watch)>,
     /// In thousand exchanges, how many are spoilt.
     spoilt: u64,
     /// Other callers use the nodes too: that a node is down may be known, and it ejected, in the midst of an operation.
@@ -61,6 +64,7 @@ impl Simulation {
             ring: Arc::new(Ring::new(&names, &options, seed)),
             options: Arc::new(options),
             changes: Vec::new(),
+            unanswered: Vec::new(),
             spoilt: 0,
             crowded: false,
             took: Duration::ZERO,
@@ -103,6 +107,7 @@ impl Simulation {
             let (_, node, mode) = self.changes.remove(0);
             self.nodes[node].set_mode(mode, now_s);
         }
+        self.unanswered.retain(|&(at, _)| at > now_us);
         for node in 0..self.nodes.len() {
             if self.crowded && self.nodes[node].mode != Mode::Up && self.chance(4) == 0 {
                 let now = self.at(self.now_us);
@@ -124,6 +129,7 @@ impl Simulation {
         let (now, now_s) = (self.at(self.now_us), self.now_s());
         for (at, member) in self.ring.members.iter().enumerate() {
             let node = &mut self.nodes[at];
+            self.ring.tend(at, now, &self.options);
             while member.is_unwell()
                 && let Some(request) = member.probe_due(now)
             {
@@ -276,15 +282,43 @@ impl Simulation {
                 }
             }
         }
-        // What must be sent is sent.
-        for (_, (flight, event)) in queue {
-            let (exchange, ..) = &flights[flight];
-            let node = &mut self.nodes[exchange.node];
-            if matches!(event, Event::Arrives) && exchange.must_send && node.mode == Mode::Up {
-                let now_s = EPOCH_S + self.now_us / 1_000_000;
-                node.execute(&exchange.request, now_s);
+        // What must be sent is sent, and watched.
+        let mut watches: HashMap<u32, Watch> = operation
+            .abandon(self.at(self.now_us))
+            .into_iter()
+            .collect();
+        for ((at, _), (flight, event)) in queue {
+            let spoilt = self.chance(1000) < self.spoilt;
+            let (exchange, link, ended) = &mut flights[flight];
+            let watch = watches.remove(&exchange.id);
+            let mode = self.nodes[exchange.node].mode;
+            match event {
+                _ if *ended => continue,
+                Event::Arrives if mode == Mode::Hung && exchange.must_send => {
+                    let request = exchange.request.clone();
+                    self.nodes[exchange.node].waiting.push(request);
+                    // Its deadline comes.
+                    watches.extend(watch.map(|watch| (exchange.id, watch)));
+                    continue;
+                }
+                Event::Arrives if mode == Mode::Up && exchange.must_send && !spoilt => {
+                    let now_s = EPOCH_S + self.now_us / 1_000_000;
+                    self.nodes[exchange.node].execute(&exchange.request, now_s);
+                    watch.into_iter().for_each(Watch::answered);
+                }
+                Event::Answered(bytes) if watch.is_some() || link.is_watched() => {
+                    link.disown(watch);
+                    link.space()[..bytes.len()].copy_from_slice(&bytes);
+                    link.filled(bytes.len());
+                    assert_eq!(link.next(), Ok(None), "nobody is told");
+                    *ended = link.settled();
+                    continue;
+                }
+                _ => self.unanswered.extend(watch.map(|watch| (at, watch))),
             }
+            *ended = true;
         }
+        assert!(watches.is_empty(), "what is watched is under way");
         self.took = Duration::from_micros(self.now_us - begun);
         let took = self.took;
         assert!(took <= self.options.request_timeout, "took {took:?}");

@@ -197,6 +197,63 @@ fn batches_find_their_way_around_failures() {
     }
 }
 
+/// A copy that nobody waited for, and that was not written, does not keep what it held before: once all nodes are back it
+/// has the last value or none, whatever was done to the key.
+#[test]
+fn what_nobody_waited_for_leaves_nothing_old() {
+    let mut whole = 0;
+    for seed in 1..300 {
+        let ack = [Ack::One, Ack::Quorum][seed as usize % 2];
+        let options = ClientOptions::default()
+            .copies(3)
+            .ack(ack)
+            .settle(Duration::from_secs(10));
+        let mut cluster = Simulation::new(seed, 5, options);
+        let keys = ["a", "b", "c", "d"];
+        for round in 0..6 {
+            cluster.spoilt = 100;
+            let bad = cluster.chance(5) as usize;
+            let mode = [Mode::CutOff, Mode::Hung][cluster.chance(2) as usize];
+            let from = cluster.now_us + cluster.chance(30_000);
+            let until = from + 100_000 + cluster.chance(1_000_000);
+            cluster.changes = vec![(from, bad, mode), (until, bad, Mode::Up)];
+            let key = keys[cluster.chance(4) as usize];
+            for _ in 0..30 {
+                match cluster.chance(4) {
+                    0 => drop(cluster.run(|context| calls::delete(context, key.as_bytes()))),
+                    1 => drop(cluster.run(|context| {
+                        calls::count(context, key.as_bytes(), false, 1, Some((5000, None)))
+                    })),
+                    _ => drop(cluster.set(key, &round.to_string())),
+                }
+                let pause = cluster.chance(100_000);
+                cluster.pass(cluster.now_us + pause);
+            }
+            cluster.spoilt = 300;
+            let last = format!("{round}00000");
+            while cluster.set(key, &last).is_err() {}
+            cluster.spoilt = 0;
+            cluster.rest(until.saturating_sub(cluster.now_us) / 1000 + 1_000);
+            while !cluster.ring.members.iter().all(|member| member.is_in()) {
+                cluster.rest(10);
+            }
+            cluster.rest(1_000);
+            for home in 0..5 {
+                if let Some(item) = cluster.nodes[home].items.get(key.as_bytes()) {
+                    assert_eq!(
+                        String::from_utf8_lossy(&item.value),
+                        last,
+                        "seed {seed} round {round}: {key} on {home}"
+                    );
+                }
+            }
+            whole += usize::from(cluster.get(key) == Ok(Some(last)));
+            cluster.rest(10_000);
+        }
+    }
+    assert!(whole > 1500, "{whole} of 1794 were found at all");
+}
+
 /// Whatever fails, and whoever notices it first: no operation waits for what cannot come. Where nodes refuse at once instead
 /// of saying nothing, all ends long before the deadline.
 #[test]

@@ -1,0 +1,70 @@
+//! What becomes of a write that nobody waits for any more.
+//!
+//! ```text
+//!  done (ack one, quorum)  -->  Watch -- goes with the exchange --> answered: all is well
+//!                                                              '-> dropped: the node's member is told
+//! ```
+//!
+//! O1. Where an exchange ends without its last reply, be it that a connection is closed, a deadline passes or a process forgets
+//!     it, its watch is dropped. So nothing has to be told in each of these places, and none can be forgotten.
+
+use std::sync::Arc;
+
+use super::health::Member;
+use super::options::ClientOptions;
+use crate::error::Failure;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Watch(Option<Box<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    member: Arc<Member>,
+    options: Arc<ClientOptions>,
+    keys: Vec<Box<[u8]>>,
+}
+
+impl Watch {
+    /// Over an exchange with `member` that writes `keys`.
+    pub(crate) fn new(
+        member: Arc<Member>,
+        options: Arc<ClientOptions>,
+        keys: Vec<Box<[u8]>>,
+    ) -> Self {
+        Watch(Some(Box::new(Watched {
+            member,
+            options,
+            keys,
+        })))
+    }
+
+    /// It ended without its last reply.
+    pub(crate) fn failed(mut self, failure: Failure) {
+        self.tell(failure.counts());
+    }
+
+    fn tell(&mut self, counts: bool) {
+        if let Some(watched) = self.0.take() {
+            let Watched {
+                member,
+                options,
+                keys,
+            } = &*watched;
+            member.overlooked(keys, counts, options);
+        }
+    }
+
+    /// The last reply has come.
+    pub(crate) fn answered(mut self) {
+        if let Some(watched) = self.0.take() {
+            watched.member.worked();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.tell(true);
+    }
+}
