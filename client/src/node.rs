@@ -7,9 +7,13 @@ use std::str::FromStr;
 /// memcached's port, where none is named.
 pub const DEFAULT_PORT: u16 = 11211;
 
+/// The longest path of a unix socket, in bytes: `sun_path` without the byte that ends it.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
 /// One server of the cluster.
 ///
-/// Written `host[:port[:weight]][@zone]`; an IPv6 address stands in brackets where a port or weight follows it.
+/// Written `host[:port[:weight]][@zone]`; an IPv6 address stands in brackets where a port or weight follows it. A unix
+/// socket is written `unix:/path[:weight][@zone]`, or without `unix:` as for libmemcached.
 ///
 /// ```
 /// use ketch_client::Node;
@@ -19,14 +23,15 @@ pub const DEFAULT_PORT: u16 = 11211;
 /// assert_eq!(node.zone.as_deref(), Some("rack-2"));
 /// assert_eq!("cache-a".parse::<Node>()?, Node::new("cache-a", 11211));
 /// assert_eq!("[::1]:11212".parse::<Node>()?.host, "::1");
+/// assert_eq!("unix:/run/memcached.sock:2".parse::<Node>()?, Node::unix("/run/memcached.sock").with_weight(2));
 /// # Ok::<(), ketch_client::NodeError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     /// The host as the user wrote it, an IPv6 address without its brackets: placement uses this text, neither resolved
-    /// nor lower-cased.
+    /// nor lower-cased. A path, which begins with `/`, is a unix socket.
     pub host: String,
-    /// TCP port.
+    /// TCP port; 0 of a unix socket, which is also what libmemcached's Ketama labels have for it (`/path:0`).
     pub port: u16,
     /// Share of the keys relative to the other nodes; 1 unless said otherwise, and 0 counts as 1 (libmemcached's rule).
     pub weight: u32,
@@ -54,6 +59,9 @@ pub enum NodeError {
     WeightTooLarge,
     /// `@` without a zone, or white space in it.
     Zone,
+    /// A byte that no path of a unix socket is written with: white space, a control character, one of `, | @`. Or the path has more than
+    /// the 107 bytes that systems take.
+    Path,
 }
 
 impl fmt::Display for NodeError {
@@ -69,6 +77,7 @@ impl fmt::Display for NodeError {
             NodeError::Weight => "the weight is a number",
             NodeError::WeightTooLarge => "the weight is at most 4294967295",
             NodeError::Zone => "the zone behind @ is a word",
+            NodeError::Path => "not the path of a unix socket",
         })
     }
 }
@@ -86,6 +95,16 @@ impl Node {
         }
     }
 
+    /// A server on a unix socket of this machine. `path` begins with `/`.
+    pub fn unix(path: impl Into<String>) -> Self {
+        Node::new(path, 0)
+    }
+
+    /// The path, if it is a unix socket.
+    pub fn socket_path(&self) -> Option<&str> {
+        self.host.starts_with('/').then_some(&self.host)
+    }
+
     /// The same node with this weight.
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
@@ -98,9 +117,12 @@ impl Node {
         self
     }
 
-    /// `host:port`, an IPv6 address in brackets: what names the node wherever it is talked of, and what is connected to.
+    /// `host:port`, an IPv6 address in brackets, or `unix:/path`: what names the node wherever it is talked of, and what is
+    /// connected to.
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
+        if let Some(path) = self.socket_path() {
+            format!("unix:{path}")
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
@@ -121,7 +143,11 @@ impl Node {
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address())?;
-        if self.weight != 1 {
+        // The `:1` of a path would be read as a weight.
+        let ends_so = |path: &str| split_weight(path).1.is_some();
+        if self.socket_path().is_some_and(ends_so) {
+            write!(f, ":0:{}", self.weight)?;
+        } else if self.weight != 1 {
             write!(f, ":{}", self.weight)?;
         }
         match &self.zone {
@@ -139,6 +165,14 @@ impl FromStr for Node {
             Some((address, zone)) => (address, Some(parse_zone(zone)?)),
             None => (text, None),
         };
+        let path = address.strip_prefix("unix:").unwrap_or(address);
+        if path.starts_with('/') {
+            let node = parse_socket(path)?;
+            if zone.as_ref().is_some_and(|zone| zone.contains('/')) {
+                return Err(NodeError::Path);
+            }
+            return Ok(Node { zone, ..node });
+        }
         // `numbers` is what stands behind the host, its first colon included.
         let (host, numbers) = if let Some(rest) = address.strip_prefix('[') {
             let (host, numbers) = rest.split_once(']').ok_or(NodeError::Brackets)?;
@@ -177,6 +211,33 @@ impl FromStr for Node {
         }
         Ok(node)
     }
+}
+
+/// `path:weight`, if that is a number.
+fn split_weight(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((path, weight)) if !weight.is_empty() && digits(weight).is_some() => {
+            (path, Some(weight))
+        }
+        _ => (text, None),
+    }
+}
+
+/// `/path[[:0]:weight]`, where 0 is the port; what else stands behind a colon belongs to the path.
+fn parse_socket(text: &str) -> Result<Node, NodeError> {
+    let (path, weight) = split_weight(text);
+    let (path, weight) = match weight {
+        Some(weight) => (
+            path.strip_suffix(":0").unwrap_or(path),
+            parse_weight(weight)?,
+        ),
+        None => (path, 1),
+    };
+    let bad = |c: char| c.is_whitespace() || c.is_control() || ",|".contains(c);
+    if path.len() > SOCKET_PATH_LEN_MAX || path.ends_with('/') || path.contains(bad) {
+        return Err(NodeError::Path);
+    }
+    Ok(Node::unix(path).with_weight(weight))
 }
 
 /// A number without a sign.
@@ -228,6 +289,18 @@ mod tests {
                 Node::new("a", 1).with_weight(2).with_zone("eu-1a"),
             ),
             ("[::1]", Node::new("::1", 11211)),
+            ("/run/m.sock", Node::unix("/run/m.sock")),
+            ("unix:/m:9", Node::unix("/m").with_weight(9)),
+            ("unix:/a:b", Node::unix("/a:b")),
+            ("/a:@z", Node::unix("/a:").with_zone("z")),
+            (
+                "unix:/a:1:2@z",
+                Node::unix("/a:1").with_weight(2).with_zone("z"),
+            ),
+            ("/a:1:1", Node::unix("/a:1")),
+            ("/a:0:3", Node::unix("/a").with_weight(3)),
+            ("/a:0:0:3", Node::unix("/a:0").with_weight(3)),
+            ("unix:1", Node::new("unix", 1)),
             ("[fe80::1%eth0]:7", Node::new("fe80::1%eth0", 7)),
             (
                 "[2001:db8::2]:11211:4@b",
@@ -253,7 +326,13 @@ mod tests {
             ("[]:1", NodeError::Host),
             ("@z", NodeError::Host),
             ("a b", NodeError::HostByte),
-            ("/run/memcached.sock", NodeError::HostByte),
+            ("a/b", NodeError::HostByte),
+            ("unix:", NodeError::Port),
+            ("unix:a", NodeError::Port),
+            ("unix:/a b", NodeError::Path),
+            ("/run/", NodeError::Path),
+            ("/a@b/c", NodeError::Path),
+            ("/a:4294967296", NodeError::WeightTooLarge),
             ("a,b", NodeError::HostByte),
             ("a|10.0.0.1|11211", NodeError::HostByte),
             ("[::1", NodeError::Brackets),
@@ -281,10 +360,11 @@ mod tests {
     #[test]
     fn lists() {
         assert_eq!(
-            Node::list("a, b:1,,c:2:3,"),
+            Node::list("a, b:1,, unix:/s,c:2:3,"),
             Ok(vec![
                 Node::new("a", 11211),
                 Node::new("b", 1),
+                Node::unix("/s"),
                 Node::new("c", 2).with_weight(3)
             ])
         );
@@ -296,5 +376,6 @@ mod tests {
     fn addresses() {
         assert_eq!(Node::new("a", 1).with_weight(9).address(), "a:1");
         assert_eq!(Node::new("::1", 1).address(), "[::1]:1");
+        assert_eq!(Node::unix("/a").with_zone("z").address(), "unix:/a");
     }
 }

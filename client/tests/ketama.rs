@@ -136,7 +136,7 @@ fn plausible(sampled: f64, exact: f64) -> bool {
 fn every_key_of_every_list_in_every_mode() {
     let mut all = lists(&directory());
     all.extend(lists(&directory().with_file_name("ketama-more")));
-    assert_eq!(all.len(), 9 + 4);
+    assert_eq!(all.len(), 9 + 5);
     if let Some(more) = std::env::var_os("KETAMA_VECTORS") {
         all.extend(lists(Path::new(&more)));
     }

@@ -36,7 +36,12 @@ pub fn options(options: &mut Options) {
 
 /// An option that lists nodes.
 pub fn nodes_option(options: &mut Options, short: &str, long: &str, about: &str) {
-    options.optmulti(short, long, about, "HOST[:PORT[:WEIGHT]],..");
+    options.optmulti(
+        short,
+        long,
+        &format!("{about}; /PATH[:WEIGHT] is a unix socket"),
+        "HOST[:PORT[:WEIGHT]],..",
+    );
 }
 
 /// How keys are spread.

@@ -312,3 +312,21 @@ fn each_copy_on_a_node_of_its_own() {
     stdout(&words, "");
     held_twice();
 }
+
+#[test]
+fn from_and_to_unix_sockets() {
+    for kind in KINDS {
+        let servers = [Server::start_unix(kind), Server::start_unix(kind)];
+        let source = client(&servers[..1]);
+        fill(&source, 1000);
+        let (from, to) = (list(&servers[..1]), servers[1].node().host);
+        let (status, summary, error) = told(&["copy", "--from", &from, "--to", &to]);
+        assert_eq!((status, error.as_str()), (0, ""), "{kind:?}: {summary}");
+        assert_eq!(count_of(&summary, " items,"), 1000, "{kind:?}: {summary}");
+        let target = client(&servers[1..]);
+        let found = target.get(key(7)).expect("up").expect("copied");
+        assert_eq!((&found.value[..], found.flags), (&value(7)[..], 7));
+        let (status, told, _) = told(&["ping", "-s", &to, "-c", "1"]);
+        assert!(status == 0 && told.contains("unix:/"), "{told}");
+    }
+}

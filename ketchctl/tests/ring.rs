@@ -38,9 +38,10 @@ fn every_list_in_every_mode() {
                 continue;
             }
             seen += 1;
-            let address = |s: &Vec<String>| match s[2].contains(':') {
-                true => format!("[{}]:{}", s[2], s[3]),
-                false => format!("{}:{}", s[2], s[3]),
+            let address = |s: &Vec<String>| match (s[2].starts_with('/'), s[2].contains(':')) {
+                (true, _) => format!("unix:{}", s[2]),
+                (false, true) => format!("[{}]:{}", s[2], s[3]),
+                (false, false) => format!("{}:{}", s[2], s[3]),
             };
             let addresses: Vec<String> = servers.iter().map(address).collect();
             let weighted = addresses
@@ -85,7 +86,7 @@ fn every_list_in_every_mode() {
             }
         }
     }
-    assert_eq!(seen, 13);
+    assert_eq!(seen, 14);
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod drive;
 mod load;
 mod pool;
 mod resolve;
-mod stream;
+pub(crate) mod stream;
 mod values;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -96,11 +96,12 @@ impl Client {
     /// # Ok::<(), ketch_client::topology::SourceError>(())
     /// ```
     pub fn follow(
-        source: impl Source + 'static,
+        mut source: impl Source + 'static,
         options: ClientOptions,
         follow: FollowOptions,
     ) -> std::result::Result<Self, SourceError> {
         let now = Instant::now();
+        source.adopt(&options);
         let mut topology = Topology::new(source, now)?;
         if let Some(interval) = follow.refresh_every {
             topology = topology.every(interval, now);
@@ -398,7 +399,13 @@ impl Client {
 
     /// Empties every node.
     pub fn flush_all(&self) -> PerNode<()> {
-        let flushed = self.call(calls::flush_all);
+        self.flush_all_after(Duration::ZERO)
+    }
+
+    /// Tells every node to forget, when `delay` is over, what it has by then; another flush meanwhile takes the place of this
+    /// one. Nodes count whole seconds. Where a placement before a change is still asked, its nodes are told too.
+    pub fn flush_all_after(&self, delay: Duration) -> PerNode<()> {
+        let flushed = self.call(|context| calls::flush_all(context, delay));
         if let Some(near) = &self.shared.near {
             near.clear();
         }

@@ -226,11 +226,14 @@ impl Pool {
     }
 
     fn open(&self, now: Instant, resolve_by: Instant) -> Result<Connection, Failure> {
-        let addr = self
-            .resolver
-            .next(now, resolve_by)
-            .ok_or(Failure::Connect)?;
-        let stream = Stream::open(addr, &self.member.node.host, &self.options);
+        let node = &self.member.node;
+        let stream = match node.socket_path() {
+            Some(path) => Stream::open_unix(path),
+            None => {
+                let addr = self.resolver.next(now, resolve_by);
+                Stream::open(addr.ok_or(Failure::Connect)?, &node.host, &self.options)
+            }
+        };
         let stream = stream.map_err(|error| {
             log::debug!("{}: {error}", self.member.name);
             Failure::Connect

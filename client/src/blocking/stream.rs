@@ -2,13 +2,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 
 use crate::core::options::ClientOptions;
 
 pub(super) struct Stream {
+    /// Of either family: std only sends, receives and peeks on it.
     socket: TcpStream,
     #[cfg(feature = "tls")]
     tls: Option<Box<rustls::ClientConnection>>,
@@ -25,13 +29,7 @@ impl Stream {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,
         };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        match connect(&socket, &addr) {
-            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let socket = TcpStream::from(socket);
+        let socket = TcpStream::from(begin_to_connect(family, &addr)?);
         socket.set_nodelay(true)?;
         #[cfg(not(feature = "tls"))]
         let _ = (host, options);
@@ -39,6 +37,15 @@ impl Stream {
             socket,
             #[cfg(feature = "tls")]
             tls: begin_tls(host, options)?,
+        })
+    }
+
+    /// Begins to connect to a unix socket, on which there is no TLS.
+    pub(super) fn open_unix(path: &str) -> io::Result<Stream> {
+        Ok(Stream {
+            socket: connect_unix(path)?.into(),
+            #[cfg(feature = "tls")]
+            tls: None,
         })
     }
 
@@ -113,6 +120,20 @@ impl Stream {
             }
         }
         self.socket.read(room)
+    }
+}
+
+/// A unix socket that does not block. It is connected: where the server has too many to accept, that is an error.
+pub(crate) fn connect_unix(path: &str) -> io::Result<OwnedFd> {
+    begin_to_connect(AddressFamily::UNIX, &SocketAddrUnix::new(path)?)
+}
+
+fn begin_to_connect(family: AddressFamily, addr: &impl SocketAddrArg) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, addr) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -363,9 +363,15 @@ fn ask<T>(
     })
 }
 
-pub(crate) fn flush_all(context: Context) -> Call<Ask, impl FnOnce(Ask) -> PerNode<()>> {
+pub(crate) fn flush_all(
+    context: Context,
+    delay: Duration,
+) -> Call<Ask, impl FnOnce(Ask) -> PerNode<()>> {
     // What is forgotten must not be found where it was before a change of the nodes.
-    let request = Bytes::from_static(b"flush_all\r\n");
+    let request = match exptime(Some(delay), context.unix_s) {
+        0 => Bytes::from_static(b"flush_all\r\n"),
+        delay => format!("flush_all {delay}\r\n").into(),
+    };
     ask(context, request, true, |_| ())
 }
 

@@ -130,11 +130,12 @@ impl AsyncClient {
     /// # Ok::<(), ketch_client::topology::SourceError>(())
     /// ```
     pub fn follow(
-        source: impl Source + 'static,
+        mut source: impl Source + 'static,
         options: ClientOptions,
         follow: FollowOptions,
     ) -> std::result::Result<Self, SourceError> {
         let now = now();
+        source.adopt(&options);
         let mut topology = Topology::new(source, now)?;
         if let Some(interval) = follow.refresh_every {
             topology = topology.every(interval, now);
@@ -438,8 +439,14 @@ impl AsyncClient {
 
     /// Empties every node.
     pub async fn flush_all(&self) -> PerNode<()> {
+        self.flush_all_after(Duration::ZERO).await
+    }
+
+    /// Tells every node to forget, when `delay` is over, what it has by then; another flush meanwhile takes the place of this
+    /// one. Nodes count whole seconds. Where a placement before a change is still asked, its nodes are told too.
+    pub async fn flush_all_after(&self, delay: Duration) -> PerNode<()> {
         let _forget = OnDrop(|| self.flushed());
-        self.call(calls::flush_all).await
+        self.call(|context| calls::flush_all(context, delay)).await
     }
 
     /// The version of every node.

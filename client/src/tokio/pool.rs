@@ -131,8 +131,13 @@ impl Pool {
         Box::pin(async move {
             let now = super::now();
             let connect = async {
-                let addr = resolver.next(now).await.ok_or(Failure::Connect)?;
-                let stream = Stream::connect(addr, &member.node.host, &options).await;
+                let stream = match member.node.socket_path() {
+                    Some(path) => Stream::connect_unix(path).await,
+                    None => {
+                        let addr = resolver.next(now).await.ok_or(Failure::Connect)?;
+                        Stream::connect(addr, &member.node.host, &options).await
+                    }
+                };
                 stream.map_err(|error| {
                     log::debug!("{}: {error}", member.name);
                     Failure::Connect

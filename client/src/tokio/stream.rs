@@ -4,16 +4,18 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use ::tokio::net::TcpStream;
+use ::tokio::net::{TcpStream, UnixStream};
 use rustix::net::{RecvFlags, recv};
 
 use crate::core::options::ClientOptions;
 
 pub(super) struct Stream {
+    /// Of either family: tokio only sends and receives on it.
     socket: TcpStream,
     #[cfg(feature = "tls")]
     tls: Option<Box<rustls::ClientConnection>>,
@@ -34,6 +36,17 @@ impl Stream {
             socket,
             #[cfg(feature = "tls")]
             tls: tls::begin(host, options)?,
+        })
+    }
+
+    /// Connects to a unix socket, on which there is no TLS.
+    pub(super) async fn connect_unix(path: &str) -> io::Result<Stream> {
+        let socket = UnixStream::connect(path).await?.into_std()?;
+        let socket = std::net::TcpStream::from(OwnedFd::from(socket));
+        Ok(Stream {
+            socket: TcpStream::from_std(socket)?,
+            #[cfg(feature = "tls")]
+            tls: None,
         })
     }
 

@@ -11,10 +11,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{Source, SourceError};
-use crate::{Node, NodeError};
+use crate::blocking::stream::connect_unix;
+use crate::core::options::Login;
+#[cfg(feature = "tls")]
+use crate::core::options::Tls;
+use crate::core::request;
+use crate::{ClientOptions, Node, NodeError};
 
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -73,6 +79,7 @@ pub fn parse_cluster(answer: &[u8]) -> Result<Option<ClusterAnswer>, SourceError
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let len = match words[..] {
         ["CONFIG", "cluster", _, len] | ["VALUE", "AmazonElastiCache:cluster", _, len] => len,
+        ["CLIENT_ERROR", "unauthenticated"] => return Err(SourceError::SignIn),
         ["END" | "ERROR"] => return Err(SourceError::NotServed),
         _ => return Err(SourceError::Malformed),
     };
@@ -132,12 +139,26 @@ fn parse_value(value: &str) -> Result<ClusterAnswer, SourceError> {
 ///
 /// They are asked in their order until one answers. An answer with a lower version than the last one is from a server that was
 /// not told yet, and the next one is asked; if none knows better, it is believed: the numbers have begun anew.
+///
+/// With [`Client::follow`](crate::Client::follow) they are spoken to as the client speaks to its nodes, with its login and TLS, unless
+/// this is given others here.
 #[derive(Debug, Clone)]
 pub struct ClusterEndpoint {
     servers: Vec<Node>,
     by_address: bool,
     timeout: Duration,
     version: u64,
+    manner: Manner,
+    /// The manner is the user's own.
+    told: bool,
+}
+
+/// How a server is spoken to.
+#[derive(Debug, Clone, Default)]
+struct Manner {
+    login: Option<Login>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
 }
 
 impl ClusterEndpoint {
@@ -148,7 +169,38 @@ impl ClusterEndpoint {
             by_address: false,
             timeout: TIMEOUT,
             version: 0,
+            manner: Manner::default(),
+            told: false,
         }
+    }
+
+    /// Without login and TLS (but for those that follow), whatever the client does.
+    pub fn plain(mut self) -> Self {
+        (self.manner, self.told) = (Manner::default(), true);
+        self
+    }
+
+    /// Logs in.
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.manner.login = Some(Login { user, password });
+        self.told = true;
+        self
+    }
+
+    /// Speaks TLS; as [`ClientOptions::tls`].
+    #[cfg(feature = "tls")]
+    pub fn tls(
+        mut self,
+        config: std::sync::Arc<rustls::ClientConfig>,
+        server_name: Option<String>,
+    ) -> Self {
+        self.manner.tls = Some(Tls {
+            config,
+            server_name,
+        });
+        self.told = true;
+        self
     }
 
     /// Nodes go by their addresses and not by their names, as in clients that were told to use the private addresses. Names and
@@ -169,7 +221,7 @@ impl Source for ClusterEndpoint {
     fn nodes(&mut self) -> Result<Vec<Node>, SourceError> {
         let mut best: Result<ClusterAnswer, SourceError> = Err(SourceError::Empty);
         for server in &self.servers {
-            match ask(server, Instant::now() + self.timeout) {
+            match ask(server, &self.manner, Instant::now() + self.timeout) {
                 Ok(answer) => {
                     let known = best.as_ref().map_or(0, |best| best.version);
                     let enough = answer.version >= self.version;
@@ -192,19 +244,124 @@ impl Source for ClusterEndpoint {
     fn interval(&self) -> Option<Duration> {
         Some(INTERVAL)
     }
+
+    fn adopt(&mut self, options: &ClientOptions) {
+        if !self.told {
+            self.manner.login = options.login.clone();
+            #[cfg(feature = "tls")]
+            self.manner.tls.clone_from(&options.tls);
+        }
+    }
 }
 
 /// Asks one server.
-fn ask(server: &Node, deadline: Instant) -> Result<ClusterAnswer, SourceError> {
-    let mut stream = connect(server, deadline)?;
-    match converse(&mut stream, ASK, deadline) {
-        Err(SourceError::NotServed) => converse(&mut stream, ASK_OLD, deadline),
+fn ask(server: &Node, manner: &Manner, deadline: Instant) -> Result<ClusterAnswer, SourceError> {
+    let mut stream = connect(server, manner, deadline)?;
+    if let Some(Login { user, password }) = &manner.login {
+        stream.write_all(&request::login(user, password))?;
+        const GOOD: &[u8] = b"STORED\r\n";
+        converse(&mut *stream, |answer| match answer {
+            GOOD => Ok(Some(())),
+            _ if GOOD.starts_with(answer) => Ok(None),
+            _ => Err(SourceError::SignIn),
+        })?;
+    }
+    stream.write_all(ASK)?;
+    match converse(&mut *stream, parse_cluster) {
+        Err(SourceError::NotServed) => {
+            stream.write_all(ASK_OLD)?;
+            converse(&mut *stream, parse_cluster)
+        }
         answer => answer,
     }
 }
 
+/// Something to write to and to read from, no longer than up to a deadline.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// A socket whose every wait ends with the deadline.
+struct Timed {
+    socket: Socket,
+    deadline: Instant,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Timed {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let left = Some(left(self.deadline)?);
+        let read = match &mut self.socket {
+            Socket::Tcp(socket) => {
+                socket.set_read_timeout(left)?;
+                socket.read(room)
+            }
+            Socket::Unix(socket) => {
+                socket.set_read_timeout(left)?;
+                socket.read(room)
+            }
+        };
+        read.map_err(timed_out)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = Some(left(self.deadline)?);
+        let written = match &mut self.socket {
+            Socket::Tcp(socket) => {
+                socket.set_write_timeout(left)?;
+                socket.write(bytes)
+            }
+            Socket::Unix(socket) => {
+                socket.set_write_timeout(left)?;
+                socket.write(bytes)
+            }
+        };
+        written.map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a timeout is called depends on the system.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+/// Connects, with TLS if it is to be and if the server is not on a unix socket.
+fn connect(server: &Node, manner: &Manner, deadline: Instant) -> io::Result<Box<dyn Stream>> {
+    if let Some(path) = server.socket_path() {
+        let socket = UnixStream::from(connect_unix(path)?);
+        socket.set_nonblocking(false)?;
+        let socket = Socket::Unix(socket);
+        return Ok(Box::new(Timed { socket, deadline }));
+    }
+    let socket = Socket::Tcp(connect_tcp(server, deadline)?);
+    let timed = Timed { socket, deadline };
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &manner.tls {
+        let name = tls.server_name.as_deref().unwrap_or(&server.host);
+        let name = name.to_owned().try_into().map_err(io::Error::other)?;
+        let session =
+            rustls::ClientConnection::new(tls.config.clone(), name).map_err(io::Error::other)?;
+        return Ok(Box::new(rustls::StreamOwned::new(session, timed)));
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = manner;
+    Ok(Box::new(timed))
+}
+
 /// Tries each address of the server.
-fn connect(server: &Node, deadline: Instant) -> io::Result<TcpStream> {
+fn connect_tcp(server: &Node, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let addresses: Vec<SocketAddr> = (server.host.as_str(), server.port)
         .to_socket_addrs()?
@@ -218,30 +375,22 @@ fn connect(server: &Node, deadline: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Sends the question and reads the answer.
-fn converse(
-    stream: &mut TcpStream,
-    question: &[u8],
-    deadline: Instant,
-) -> Result<ClusterAnswer, SourceError> {
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.write_all(question)?;
+/// Reads until `parse` finds an answer.
+fn converse<T>(
+    stream: &mut dyn Stream,
+    parse: impl Fn(&[u8]) -> Result<Option<T>, SourceError>,
+) -> Result<T, SourceError> {
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
     loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
         let n = match stream.read(&mut piece) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // What a timeout is called depends on the system.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            }
             Err(error) => return Err(error.into()),
         };
         answer.extend_from_slice(&piece[..n]);
-        if let Some(answer) = parse_cluster(&answer)? {
+        if let Some(answer) = parse(&answer)? {
             return Ok(answer);
         }
     }

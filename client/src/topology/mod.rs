@@ -38,7 +38,7 @@ pub use self::follow::FollowOptions;
 pub use self::srv::DnsServices;
 
 use self::jitter::Jitter;
-use crate::{Node, NodeError};
+use crate::{ClientOptions, Node, NodeError};
 
 /// Something that knows the nodes.
 pub trait Source: Send {
@@ -47,6 +47,11 @@ pub trait Source: Send {
 
     /// How long an answer is good for unless the user says otherwise; `None` for ever.
     fn interval(&self) -> Option<Duration>;
+
+    /// What the client that is to follow it speaks with: a source that asks nodes may do as the client does. Called once, first.
+    fn adopt(&mut self, options: &ClientOptions) {
+        let _ = options;
+    }
 }
 
 /// A list that does not change.
@@ -81,6 +86,8 @@ pub enum SourceError {
     Malformed,
     /// The server asked has no list: none was set, or it does not know the command.
     NotServed,
+    /// The server asked wants a login, or another one.
+    SignIn,
     /// The name server says so: its response code (3: no such name).
     Dns(u16),
 }
@@ -94,6 +101,7 @@ impl fmt::Display for SourceError {
             SourceError::TooLarge => f.write_str("too large for a list of nodes"),
             SourceError::Malformed => f.write_str("not a list of nodes"),
             SourceError::NotServed => f.write_str("the server has no list of nodes"),
+            SourceError::SignIn => f.write_str("the server does not let us in"),
             SourceError::Dns(code) => write!(f, "the name server answers code {code}"),
         }
     }

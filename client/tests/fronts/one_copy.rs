@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use ketch_client::{Cas, ClientOptions, Error, Item, KeyFault};
+use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
+use ketch_client::{Cas, ClientOptions, Error, Failure, Item, KeyFault, Node};
 
 use crate::Client;
 use crate::support::{self, KINDS, Kind, Server, wait_until};
@@ -326,6 +327,65 @@ fn questions_to_every_node() {
 }
 
 #[test]
+fn what_is_there_when_the_delay_is_over_is_flushed() {
+    for (kind, _servers, client) in setups(2, &[]) {
+        let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+        let stored = client.set_multi(keys.iter().map(|key| (key, key)), None);
+        assert!(stored.iter().all(Result::is_ok));
+        let flushed = client.flush_all_after(Duration::from_millis(1500));
+        assert_eq!(flushed.len(), 2);
+        assert!(flushed.into_iter().all(|(_, flushed)| flushed == Ok(())));
+        let left = |client: &Client| {
+            let found = client.get_multi(&keys);
+            found.iter().filter(|found| found != &&Ok(None)).count()
+        };
+        // Two seconds, as nodes count them: the first may be over at once.
+        assert_eq!(left(&client), 20, "{kind:?}");
+        wait_until("all is forgotten", || left(&client) == 0);
+        // What is stored in that very second is forgotten too.
+        wait_until("values stay again", || {
+            assert_eq!(client.set("k", "v", None), Ok(()));
+            text(client.get("k").expect("up")).as_deref() == Some("v")
+        });
+    }
+}
+
+#[test]
+fn values_go_through_unix_sockets() {
+    for kind in KINDS {
+        let servers: Vec<Server> = (0..2).map(|_| Server::start_unix(kind)).collect();
+        let list: Vec<String> = servers
+            .iter()
+            .map(|server| server.node().to_string())
+            .collect();
+        let nodes = Node::list(&list.join(",")).expect("nodes");
+        let client = Client::new(nodes, patient());
+        let keys: Vec<String> = (0..50).map(|i| format!("k{i}")).collect();
+        // More than a socket buffer holds.
+        let large = "x".repeat(300_000);
+        let stored = client.set_multi(keys.iter().map(|key| (key, &large)), None);
+        assert!(stored.iter().all(Result::is_ok), "{kind:?}: {stored:?}");
+        let found = client.get_multi(&keys).into_iter();
+        let found = found.filter(|found| matches!(found, Ok(Some(item)) if item.value == large));
+        assert_eq!(found.count(), 50, "{kind:?}");
+        for (name, stats) in client.stats("") {
+            assert!(name.starts_with("unix:/"), "{name}");
+            let stats = stats.expect("up");
+            let items = stats.iter().find(|(key, _)| key == "curr_items");
+            assert_ne!(items.expect("it counts them").1, "0", "{name}");
+        }
+        let gone = Client::new([Node::unix("/nonexistent/socket")], patient());
+        assert!(matches!(
+            gone.get("k"),
+            Err(Error::Node {
+                failure: Failure::Connect,
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
 fn many_threads_share_few_connections() {
     for (kind, servers, _) in setups(2, &[]) {
         let client = Client::new(
@@ -403,5 +463,21 @@ fn a_login_is_shown_on_each_connection() {
             Err(Error::Node { .. } | Error::NoNode)
         ));
     }
+    // So it is where the list of the nodes is asked for.
+    let config = std::env::temp_dir().join(format!("ketch-client-list-{}", std::process::id()));
+    std::fs::write(&config, "3\na.example||11211\n").expect("a file");
+    let cluster_config = format!("cluster_config={}", config.to_str().expect("a plain name"));
+    let server = Server::start_with(Kind::Ketch, &["-Y", path, "-o", &cluster_config]);
+    let mut source = ClusterEndpoint::new([server.node()]);
+    assert!(matches!(source.nodes(), Err(SourceError::SignIn)));
+    let mut own = source.clone().login("ann", "wrong");
+    source.adopt(&patient().login("ann", "secret"));
+    assert_eq!(
+        source.nodes().expect("a list"),
+        [Node::new("a.example", 11211)]
+    );
+    own.adopt(&patient().login("ann", "secret"));
+    assert!(matches!(own.nodes(), Err(SourceError::SignIn)));
     std::fs::remove_file(&file).expect("it is ours");
+    std::fs::remove_file(&config).expect("it is ours");
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
 use ketch_client::{ClientOptions, Error, Failure, Node};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -50,6 +51,18 @@ fn values_go_through_tls_and_strangers_are_refused() {
             .tls(config, name.map(str::to_owned));
         Client::new([Node::new("127.0.0.1", server.port)], options)
     };
+
+    // Its list of nodes is asked for in the same way.
+    let options = ClientOptions::default().tls(trusting(cert.der()), Some("cache.test".to_owned()));
+    let mut source = ClusterEndpoint::new([server.node()]);
+    let error = source.nodes().expect_err("it speaks TLS only");
+    assert!(matches!(error, SourceError::Io(_)), "{error}");
+    source.adopt(&options);
+    let error = source.nodes().expect_err("there is none");
+    assert!(matches!(error, SourceError::NotServed), "{error}");
+    let mut plain = source.clone().plain();
+    plain.adopt(&options);
+    assert!(matches!(plain.nodes(), Err(SourceError::Io(_))));
 
     let good = client(trusting(cert.der()), Some("cache.test"));
     assert_eq!(good.set("k", "v", None), Ok(()));

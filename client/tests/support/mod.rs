@@ -3,9 +3,11 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ketch_client::Node;
@@ -94,6 +96,27 @@ impl Server {
         panic!("{kind:?} does not start");
     }
 
+    /// A server on a unix socket, without a port.
+    pub fn start_unix(kind: Kind) -> Server {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ketch-client-{}-{number}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let path = path.to_str().expect("text").to_owned();
+        let options = vec!["-s".to_owned(), path.clone(), "-u".into(), "root".into()];
+        let program = kind.program();
+        let child = Command::new(&program).args(&options).spawn();
+        let server = Server {
+            child: child.expect("it starts"),
+            program,
+            options,
+            kind,
+            port: 0,
+        };
+        wait_until("the socket is there", || UnixStream::connect(&path).is_ok());
+        server
+    }
+
     fn try_start(kind: Kind, options: &[&str]) -> Option<Server> {
         let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let port = socket.local_addr().expect("it is bound").port();
@@ -155,6 +178,9 @@ impl Server {
     }
 
     pub fn node(&self) -> Node {
+        if self.port == 0 {
+            return Node::unix(&self.options[1]);
+        }
         Node {
             host: "127.0.0.1".to_owned(),
             port: self.port,
@@ -213,6 +239,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.port == 0 {
+            let _ = std::fs::remove_file(&self.options[1]);
+        }
     }
 }
 

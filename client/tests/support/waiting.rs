@@ -153,6 +153,10 @@ impl Client {
         wait(self.0.flush_all())
     }
 
+    pub fn flush_all_after(&self, delay: Duration) -> PerNode<()> {
+        wait(self.0.flush_all_after(delay))
+    }
+
     pub fn version(&self) -> PerNode<String> {
         wait(self.0.version())
     }

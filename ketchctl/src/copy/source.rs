@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ketch_client::Node;
@@ -58,6 +59,14 @@ pub enum Line {
 impl Source {
     /// Connects to `node`, and logs in if it is to.
     pub fn connect(node: &Node, access: &Access, list: bool) -> io::Result<Source> {
+        let patience = if list { LIST_PATIENCE } else { access.timeout };
+        if let Some(path) = node.socket_path() {
+            let socket = UnixStream::connect(path)?;
+            socket.set_read_timeout(Some(patience))?;
+            socket.set_write_timeout(Some(access.timeout))?;
+            // On a unix socket there is no TLS.
+            return Source::on(Box::new(socket), access);
+        }
         let mut last = io::Error::other("the name has no address");
         for addr in (node.host.as_str(), node.port).to_socket_addrs()? {
             let socket = match TcpStream::connect_timeout(&addr, access.timeout) {
@@ -67,19 +76,22 @@ impl Source {
                     continue;
                 }
             };
-            let patience = if list { LIST_PATIENCE } else { access.timeout };
             socket.set_read_timeout(Some(patience))?;
             socket.set_write_timeout(Some(access.timeout))?;
             socket.set_nodelay(true)?;
-            let mut source = Source {
-                stream: BufReader::with_capacity(64 * 1024, with_tls(socket, node, access)?),
-                line: Vec::new(),
-                way: HASH,
-            };
-            source.log_in(access)?;
-            return Ok(source);
+            return Source::on(with_tls(socket, node, access)?, access);
         }
         Err(last)
+    }
+
+    fn on(stream: Box<dyn Stream>, access: &Access) -> io::Result<Source> {
+        let mut source = Source {
+            stream: BufReader::with_capacity(64 * 1024, stream),
+            line: Vec::new(),
+            way: HASH,
+        };
+        source.log_in(access)?;
+        Ok(source)
     }
 
     fn log_in(&mut self, access: &Access) -> io::Result<()> {
