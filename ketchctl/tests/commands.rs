@@ -5,8 +5,9 @@ mod support;
 
 mod run;
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use run::{ketchctl, stdout, told};
 use support::{KINDS, Server};
@@ -192,38 +193,98 @@ fn top_without_a_terminal() {
     );
 }
 
+/// A shell on a terminal, which runs `command` and then tells how the terminal is set.
+struct Terminal {
+    child: Child,
+    shown: Vec<u8>,
+}
+
+impl Terminal {
+    fn start(command: &str) -> Terminal {
+        // `script` gives its status to who asks for it by -e.
+        let command = format!("stty rows 24 cols 120; {command}; echo status $?; stty -a");
+        let child = Command::new("timeout")
+            .args(["60", "script", "-qec", &command, "/dev/null"])
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Terminal {
+            child: child.expect("script, of bsdutils, starts"),
+            shown: Vec::new(),
+        }
+    }
+
+    /// Waits until `text` is shown.
+    fn wait_for(&mut self, text: &str) {
+        let out = self.child.stdout.as_mut().expect("it is piped");
+        let mut room = [0; 4096];
+        while !String::from_utf8_lossy(&self.shown).contains(text) {
+            let count = out.read(&mut room).expect("a pipe");
+            assert!(
+                count > 0,
+                "it ended: {}",
+                String::from_utf8_lossy(&self.shown)
+            );
+            self.shown.extend_from_slice(&room[..count]);
+        }
+    }
+
+    /// All that was shown, behind the end. The terminal must be as it was.
+    fn end(mut self) -> String {
+        let mut out = self.child.stdout.take().expect("it is piped");
+        out.read_to_end(&mut self.shown).expect("a pipe");
+        assert!(self.child.wait().expect("it ends").success());
+        let shown = String::from_utf8_lossy(&self.shown).into_owned();
+        assert!(shown.contains("\x1b[?1049h"), "{shown}");
+        let (_, behind) = shown.rsplit_once("\x1b[?1049l").expect("it is left");
+        assert!(
+            behind.contains(" icanon") && behind.contains(" echo "),
+            "{shown}"
+        );
+        shown
+    }
+}
+
 /// On a terminal it goes on until `q`, and gives the terminal back.
 #[test]
 fn top_on_a_terminal() {
     let server = Server::start(KINDS[1]);
     let program = env!("CARGO_BIN_EXE_ketchctl");
     let command = format!("{program} top -i 50ms -s {}", server.node().address());
-    let command = format!("stty rows 24 cols 120; {command}");
-    let mut child = Command::new("timeout")
-        .args(["60", "script", "-qec", &command, "/dev/null"])
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script, of bsdutils, starts");
-    let mut shown = Vec::new();
-    let mut out = child.stdout.take().expect("it is piped");
-    let mut room = [0; 4096];
-    while !String::from_utf8_lossy(&shown).contains("evict/s") {
-        let count = std::io::Read::read(&mut out, &mut room).expect("a pipe");
-        assert!(count > 0, "it ended: {}", String::from_utf8_lossy(&shown));
-        shown.extend_from_slice(&room[..count]);
-    }
-    let mut stdin = child.stdin.take().expect("it is piped");
-    std::io::Write::write_all(&mut stdin, b"q").expect("it reads");
-    std::io::Read::read_to_end(&mut out, &mut shown).expect("a pipe");
-    assert!(child.wait().expect("it ends").success());
-    let shown = String::from_utf8_lossy(&shown);
+    let mut terminal = Terminal::start(&command);
+    terminal.wait_for("evict/s");
+    let mut stdin = terminal.child.stdin.take().expect("it is piped");
+    stdin.write_all(b"q").expect("it reads");
+    let shown = terminal.end();
     assert!(shown.contains("1 nodes, 0 down"), "{shown}");
-    assert!(
-        shown.contains("\x1b[?1049h") && shown.contains("\x1b[?1049l"),
-        "{shown}"
-    );
+    assert!(shown.contains("status 0"), "{shown}");
+}
+
+/// A signal ends it as it would have, but the terminal is given back first.
+#[test]
+fn top_that_is_ended_by_a_signal() {
+    let server = Server::start(KINDS[1]);
+    let program = env!("CARGO_BIN_EXE_ketchctl");
+    for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
+        let command = format!(
+            "sh -c 'ulimit -c 0; echo pid $$.; exec {program} top -i 50ms -s {}'",
+            server.node().address()
+        );
+        let mut terminal = Terminal::start(&command);
+        terminal.wait_for("evict/s");
+        let shown = String::from_utf8_lossy(&terminal.shown).into_owned();
+        let pid = shown.split("pid ").nth(1).expect("it is told");
+        let pid = pid.split('.').next().expect("a number").to_owned();
+        let kill = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(kill.expect("kill starts").success());
+        let shown = terminal.end();
+        assert!(
+            shown.contains(&format!("status {status}")),
+            "{signal}: {shown}"
+        );
+    }
 }
 
 #[test]

@@ -216,6 +216,15 @@ fn what_is_not_to_be_copied() {
         assert_eq!(target.holds("a"), None);
         stdout(&[&words[..], &["--overwrite"]].concat(), "");
         assert_eq!(target.holds("b:2").as_deref(), Some("B2"));
+        // What is stale is so still, and the right to compute it anew is not taken.
+        let told = source.ask("mg b:stale v t\r\nmg b:lease v\r\nmn\r\n", "MN\r\n");
+        let lines: Vec<&str> = told.split("\r\n").collect();
+        assert!(
+            lines[0].ends_with(" X W") || lines[0].ends_with(" W X"),
+            "{kind:?}: {told}"
+        );
+        assert!(lines[0].starts_with("VA 1 t") && lines[1] == "S", "{told}");
+        assert_eq!(lines[2], "VA 0 Z", "{told}");
     }
 }
 

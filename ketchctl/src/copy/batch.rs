@@ -77,22 +77,28 @@ impl Batch {
         if full && !self.keys.is_empty() {
             return Err(listed);
         }
-        let out = &mut self.request;
-        out.extend_from_slice(b"mg ");
-        let binary = Key::plain(&listed.key).needs_base64();
-        if binary {
-            base64::encode(&listed.key, out);
-        } else {
-            out.extend_from_slice(&listed.key);
-        }
-        // Value, client flags, time to live; `u`: the LRU of the source is for its clients.
-        out.extend_from_slice(b" v f t u O");
-        out.extend_from_slice(self.keys.len().to_string().as_bytes());
-        out.extend_from_slice(if binary { b" b\r\n" } else { b"\r\n" });
+        // Value, client flags, time to live, CAS unique; `u`: the LRU of the source is for its clients.
+        let flags = format!("v f t c u O{}", self.keys.len());
+        put_command(&mut self.request, "mg", &listed.key, &flags);
         self.bytes += listed.size;
         self.keys.push(listed.key);
         Ok(())
     }
+}
+
+/// A meta command for `key`.
+pub fn put_command(out: &mut Vec<u8>, verb: &str, key: &[u8], flags: &str) {
+    out.extend_from_slice(verb.as_bytes());
+    out.push(b' ');
+    let binary = Key::plain(key).needs_base64();
+    if binary {
+        base64::encode(key, out);
+    } else {
+        out.extend_from_slice(key);
+    }
+    out.push(b' ');
+    out.extend_from_slice(flags.as_bytes());
+    out.extend_from_slice(if binary { b" b\r\n" } else { b"\r\n" });
 }
 
 #[cfg(test)]
@@ -148,7 +154,7 @@ mod tests {
         batch.push(listed(b"c", 0), limit).unwrap_err();
         assert_eq!(
             batch.request,
-            b"mg a v f t u O0\r\nmg YiBi v f t u O1 b\r\n"
+            b"mg a v f t c u O0\r\nmg YiBi v f t c u O1 b\r\n"
         );
         assert_eq!(batch.bytes, 100);
         let mut batch = Batch::default();

@@ -1,6 +1,10 @@
 //! A connection to a node that is copied from: the list of its keys, and their items.
 //!
 //! The client crate has no word for either, as both are for tools only.
+//!
+//! Whoever reads a stale item with `mg` first is told to compute it anew, and everybody after it that this is being done. No
+//! flag keeps a reader from winning so, and classic `get` does not tell that an item is stale. So what was won by reading is
+//! given back: `md` with `I` makes the item as stale as it was, and the next reader wins.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -9,7 +13,7 @@ use std::time::Duration;
 
 use ketch_client::Node;
 
-use super::batch::{Batch, Listed};
+use super::batch::{Batch, Listed, put_command};
 use crate::access::Access;
 
 /// A source that lists its keys may look at many expired ones before the next line.
@@ -156,17 +160,39 @@ impl Source {
     /// What the source has for each key of `batch`.
     pub fn fetch(&mut self, batch: &Batch) -> io::Result<Vec<Found>> {
         self.send(&batch.request)?;
-        (0..batch.keys.len()).map(|at| self.found(at)).collect()
+        let mut won = Vec::new();
+        let mut count = 0;
+        let found = batch.keys.iter().enumerate().map(|(at, key)| {
+            let (found, cas) = self.found(at)?;
+            if let Some(cas) = cas {
+                // Not if it has changed since: then it is not stale any more.
+                put_command(&mut won, "md", key, &format!("I C{cas}"));
+                count += 1;
+            }
+            Ok(found)
+        });
+        let found = found.collect::<io::Result<_>>()?;
+        if count > 0 {
+            self.send(&won)?;
+            for _ in 0..count {
+                let line = self.read_line()?;
+                if !matches!(line, b"HD" | b"EX" | b"NF") {
+                    return Err(refused(line));
+                }
+            }
+        }
+        Ok(found)
     }
 
-    /// The next reply, which is for the key with this index.
-    fn found(&mut self, at: usize) -> io::Result<Found> {
+    /// The next reply, which is for the key with this index; and the CAS unique of what was won by asking.
+    fn found(&mut self, at: usize) -> io::Result<(Found, Option<u64>)> {
         let line = self.read_line()?;
         if line == b"EN" {
-            return Ok(Found::Gone);
+            return Ok((Found::Gone, None));
         }
         if line.starts_with(b"SERVER_ERROR") || line.starts_with(b"CLIENT_ERROR") {
-            return Ok(Found::Refused(String::from_utf8_lossy(line).into_owned()));
+            let words = String::from_utf8_lossy(line).into_owned();
+            return Ok((Found::Refused(words), None));
         }
         let Some(head) = Head::parse(line, at) else {
             return Err(refused(line));
@@ -177,7 +203,8 @@ impl Source {
             return Err(garbage(&[]));
         }
         value.truncate(head.len);
-        Ok(match (head.leased, head.ttl) {
+        let won = head.won.then_some(head.cas);
+        let found = match (head.leased, head.ttl) {
             (true, _) => Found::Unfinished,
             // As a time to live, 0 would be for ever.
             (false, 0) => Found::Gone,
@@ -186,7 +213,8 @@ impl Source {
                 flags: head.flags,
                 ttl: u64::try_from(ttl).ok().map(Duration::from_secs),
             },
-        })
+        };
+        Ok((found, won))
     }
 }
 
@@ -197,12 +225,15 @@ struct Head {
     flags: u32,
     /// Seconds; -1 for ever.
     ttl: i64,
+    cas: u64,
     /// Stale, or won by somebody.
     leased: bool,
+    /// Won by us.
+    won: bool,
 }
 
 impl Head {
-    /// `VA len f.. t.. O..`, perhaps `W`, `X`, `Z`; the opaque must be `at`.
+    /// `VA len f.. t.. c.. O..`, perhaps `W`, `X`, `Z`; the opaque must be `at`.
     fn parse(line: &[u8], at: usize) -> Option<Head> {
         let mut words = std::str::from_utf8(line).ok()?.split(' ');
         if words.next() != Some("VA") {
@@ -213,7 +244,9 @@ impl Head {
             len,
             flags: 0,
             ttl: -1,
+            cas: 0,
             leased: false,
+            won: false,
         };
         let mut ours = false;
         for word in words {
@@ -221,7 +254,9 @@ impl Head {
                 b'f' => head.flags = word[1..].parse().ok()?,
                 b't' => head.ttl = word[1..].parse().ok()?,
                 b'O' => ours = word[1..].parse() == Ok(at),
-                b'W' | b'X' | b'Z' => head.leased = true,
+                b'c' => head.cas = word[1..].parse().ok()?,
+                b'W' => (head.leased, head.won) = (true, true),
+                b'X' | b'Z' => head.leased = true,
                 _ => {}
             }
         }
@@ -266,18 +301,20 @@ mod tests {
 
     #[test]
     fn heads_of_values() {
-        let head = |len, flags, ttl, leased| {
+        let head = |len, flags, ttl, cas, (leased, won)| {
             Some(Head {
                 len,
                 flags,
                 ttl,
+                cas,
                 leased,
+                won,
             })
         };
         for (line, expected) in [
-            ("VA 5 f7 t60 O3", head(5, 7, 60, false)),
-            ("VA 0 f0 t-1 O3 W X", head(0, 0, -1, true)),
-            ("VA 0 f0 t29 Z O3", head(0, 0, 29, true)),
+            ("VA 5 f7 t60 c8 O3", head(5, 7, 60, 8, (false, false))),
+            ("VA 0 f0 t-1 c9 O3 W X", head(0, 0, -1, 9, (true, true))),
+            ("VA 0 f0 t29 Z O3", head(0, 0, 29, 0, (true, false))),
             ("VA 5 f7 t60 O4", None),
             ("VA 5 f7 t60", None),
             ("VA 1073741825 f7 t60 O3", None),

@@ -1,6 +1,15 @@
 //! The live view: the terminal is taken over, and given back however the command ends.
+//!
+//! ```text
+//!  q, an error            the drop of Screen
+//!  SIGTERM and the like   a thread that gives back, and then ends the process as the signal would have
+//!  a panic                a hook that gives back before the message is written, as no drop may follow
+//! ```
 
 use std::io::{self, Write};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -8,6 +17,9 @@ use crossterm::style::{Attribute, SetAttribute};
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
 use ketch_client::Client;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::{Sample, view};
 use crate::failure::Failure;
@@ -15,11 +27,45 @@ use crate::failure::Failure;
 /// The terminal as long as it is ours.
 struct Screen;
 
+/// The terminal is ours.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives the terminal back, once, whoever comes first. Where it is gone there is nobody to tell.
+fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// From now on signals and panics give back first.
+fn guard() -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                // Nothing is shown from here on: the lock is kept to the end.
+                let _out = io::stdout().lock();
+                give_back();
+                let _ = emulate_default_handler(signal);
+            }
+        })?;
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        give_back();
+        before(info);
+    }));
+    Ok(())
+}
+
 impl Screen {
     fn take() -> io::Result<Screen> {
-        terminal::enable_raw_mode()?;
+        guard()?;
+        TAKEN.store(true, Ordering::SeqCst);
         // From here on the drop gives back.
         let screen = Screen;
+        terminal::enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
         Ok(screen)
     }
@@ -59,8 +105,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
-        let _ = terminal::disable_raw_mode();
+        give_back();
     }
 }
 
