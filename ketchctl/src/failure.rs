@@ -50,7 +50,10 @@ impl From<io::Error> for Failure {
 
 impl From<ketch_client::Error> for Failure {
     fn from(error: ketch_client::Error) -> Self {
-        Failure::Failed(error.to_string())
+        match error {
+            ketch_client::Error::Key(_) => Failure::Usage(error.to_string()),
+            error => Failure::Failed(error.to_string()),
+        }
     }
 }
 

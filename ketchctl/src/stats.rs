@@ -89,8 +89,11 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
     let nodes = cluster::nodes(&matches, "servers")?;
     let client = access::from(&matches)?.client(&cluster::Cluster::of(nodes));
     let answers = client.stats(&group);
+    let told = answers.iter().any(|(_, answer)| answer.is_ok());
     words::print(if matches.opt_present("json") {
         format!("{}\n", as_json(&answers))
+    } else if !told {
+        String::new()
     } else if group.is_empty() && !matches.opt_present("all") {
         overview(&answers).to_string()
     } else {

@@ -6,8 +6,9 @@ mod support;
 mod run;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use run::{ketchctl, stdout, told};
 use support::{KINDS, Server};
@@ -164,7 +165,7 @@ fn ping_tells_who_is_down() {
     );
     // One that takes connections and says nothing.
     servers[0].freeze(true);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let (status, table, _) = told(&["ping", "-s", &nodes, "-c", "1", "-t", "300ms"]);
     assert_eq!(status, 1);
     assert_eq!(table.matches("2 of 2").count(), 2, "{table}");
@@ -386,4 +387,64 @@ fn wrong_words() {
         assert!(stdout(&[command, "--help"], "").contains("--servers") || command == "copy");
     }
     assert!(help.contains("Exit status"), "{help}");
+}
+
+/// A listener that treats each connection so.
+fn peer(treat: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || treat(stream));
+        }
+    });
+    address
+}
+
+/// Each command says which peer it is, and what is wrong, and ends soon.
+#[test]
+fn peers_that_are_no_servers() {
+    let good = Server::start(KINDS[0]);
+    let good = good.node().address();
+    stdout(&["set", "-s", &good, "k", "v"], "");
+    let silent = peer(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let other = peer(|mut stream| {
+        let _ = stream.read(&mut [0; 1000]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let closing = peer(drop);
+    for (peer, wrong) in [
+        (silent, "no answer in time"),
+        (other, "not an answer to what was asked"),
+        (closing, "the connection was closed"),
+        (nobody(), "cannot connect"),
+        ("/nonexistent/socket".to_owned(), ""),
+    ] {
+        let name = match peer.starts_with('/') {
+            true => format!("unix:{peer}"),
+            false => peer.clone(),
+        };
+        let begun = Instant::now();
+        for words in [
+            &["get", "-s", &peer, "k"][..],
+            &["set", "-s", &peer, "k", "v"],
+            &["delete", "-s", &peer, "k"],
+            &["incr", "-s", &peer, "k"],
+            &["touch", "-s", &peer, "k", "--ttl", "1"],
+            &["stats", "-s", &peer],
+            &["ping", "-s", &peer, "-c", "1"],
+            &["copy", "--from", &peer, "--to", &good],
+            &["copy", "--from", &good, "--to", &peer],
+        ] {
+            let (status, _, error) = told(&[words, &["-t", "400ms"]].concat());
+            assert_eq!(status, 1, "{words:?}: {error}");
+            assert!(
+                error.contains(&name) && error.contains(wrong),
+                "{words:?}: {error}"
+            );
+        }
+        assert!(begun.elapsed() < support::PATIENCE, "{peer}");
+    }
+    let long = "k".repeat(251);
+    assert_eq!(told(&["get", "-s", &good, &long]).0, 2);
 }

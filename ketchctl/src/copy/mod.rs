@@ -36,9 +36,11 @@ use transfer::Transfer;
 const USAGE: &str = "usage: ketchctl copy --from LIST --to LIST [options]\n\n\
     Copies the items of the nodes --from to the cluster --to, each to the nodes that own it there, with its client flags and\n\
     the time to live that is left. What a target has already stays: it is newer. The sources need lru_crawler metadump and\n\
-    meta commands (ketch, memcached 1.6); their statistics count the reads, their LRU does not. Not copied: what is stale or\n\
-    being computed anew by a lease. Who reads what is stale first is asked to compute it anew: copy gives that back at once\n\
-    (by md with I; the item has another CAS unique then), others see somebody at it for one round trip. What is written on a source meanwhile may be missed, and what is deleted there may come along.\n\
+    meta commands (ketch, memcached 1.6); their statistics count the reads, their LRU does not. What is written on a source\n\
+    meanwhile may be missed, and what is deleted there may come along.\n\
+    Not copied: what is stale or being computed anew by a lease. The first to read what is stale is asked to compute it anew.\n\
+    Where that is us, it is given back at once (by md with I, so the item has another CAS unique): for a round trip, others are\n\
+    told that somebody is at it.\n\
     A source may be among the targets, as when a cluster grows: what stays where it is is not read.\n\
     Exit status 1 if something could not be copied; running it again does no harm.";
 

@@ -63,13 +63,17 @@ pub enum Line {
 impl Source {
     /// Connects to `node`, and logs in if it is to.
     pub fn connect(node: &Node, access: &Access, list: bool) -> io::Result<Source> {
-        let patience = if list { LIST_PATIENCE } else { access.timeout };
         if let Some(path) = node.socket_path() {
             let socket = UnixStream::connect(path)?;
-            socket.set_read_timeout(Some(patience))?;
+            socket.set_read_timeout(Some(access.timeout))?;
             socket.set_write_timeout(Some(access.timeout))?;
+            let handle = socket.try_clone()?;
             // On a unix socket there is no TLS.
-            return Source::on(Box::new(socket), access);
+            let source = Source::on(Box::new(socket), access)?;
+            if list {
+                handle.set_read_timeout(Some(LIST_PATIENCE))?;
+            }
+            return Ok(source);
         }
         let mut last = io::Error::other("the name has no address");
         for addr in (node.host.as_str(), node.port).to_socket_addrs()? {
@@ -80,10 +84,15 @@ impl Source {
                     continue;
                 }
             };
-            socket.set_read_timeout(Some(patience))?;
+            socket.set_read_timeout(Some(access.timeout))?;
             socket.set_write_timeout(Some(access.timeout))?;
             socket.set_nodelay(true)?;
-            return Source::on(with_tls(socket, node, access)?, access);
+            let handle = socket.try_clone()?;
+            let source = Source::on(with_tls(socket, node, access)?, access)?;
+            if list {
+                handle.set_read_timeout(Some(LIST_PATIENCE))?;
+            }
+            return Ok(source);
         }
         Err(last)
     }
@@ -95,7 +104,12 @@ impl Source {
             way: HASH,
         };
         source.log_in(access)?;
-        Ok(source)
+        // Whether anybody is there, and speaks meta, is known soon; a list may take its time.
+        source.send(b"mn\r\n")?;
+        match source.read_line()? {
+            b"MN" => Ok(source),
+            line => Err(refused(line)),
+        }
     }
 
     fn log_in(&mut self, access: &Access) -> io::Result<()> {

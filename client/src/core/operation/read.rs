@@ -75,6 +75,17 @@ struct State {
     failure: Option<(u16, Failure)>,
 }
 
+impl State {
+    /// The result where no hit came (D1); `otherwise` if nothing happened at all.
+    fn in_the_end(&self, context: &Context, otherwise: Error) -> Result<Option<Hit>> {
+        match self.failure {
+            _ if self.missed.len() > 0 => Ok(None),
+            Some((node, failure)) => Err(context.node_error(usize::from(node), failure)),
+            None => Err(otherwise),
+        }
+    }
+}
+
 /// An exchange under way.
 #[derive(Debug)]
 struct Sent {
@@ -127,9 +138,16 @@ impl<'a> Read<'a> {
 
     /// The results, in the order of the keys.
     pub(crate) fn finish(self) -> impl Iterator<Item = Result<Option<Hit>>> {
-        self.results
-            .into_iter()
-            .map(|result| result.unwrap_or(Err(Error::Timeout)))
+        let Read {
+            context,
+            states,
+            results,
+            ..
+        } = self;
+        let all = results.into_iter().zip(states);
+        all.map(move |(result, state)| {
+            result.unwrap_or_else(|| state.in_the_end(&context, Error::Timeout))
+        })
     }
 
     fn resolve(&mut self, key: u32, result: Result<Option<Hit>>) {
@@ -391,11 +409,7 @@ impl<'a> Read<'a> {
             }
         }
         let state = &self.states[key as usize];
-        let result = match state.failure {
-            _ if state.missed.len() > 0 => Ok(None),
-            Some((node, failure)) => Err(self.context.node_error(usize::from(node), failure)),
-            None => Err(Error::NoNode),
-        };
+        let result = state.in_the_end(&self.context, Error::NoNode);
         self.resolve(key, result);
     }
 

@@ -218,9 +218,9 @@ impl<'a> Write<'a> {
 
     /// The results, in the order of the entries.
     pub(crate) fn finish(self) -> impl Iterator<Item = Result<Written>> {
-        self.states
-            .into_iter()
-            .map(|state| state.result.unwrap_or(Err(Error::Timeout)))
+        self.states.into_iter().map(|State { result, error, .. }| {
+            result.unwrap_or_else(|| Err(error.unwrap_or(Error::Timeout)))
+        })
     }
 
     fn resolve(&mut self, entry: usize, result: Result<Written>) {

@@ -9,7 +9,7 @@ use crate::core::calls;
 use crate::core::operation::Entry;
 use crate::core::options::{Ack, ClientOptions, OnEjection, Reads};
 use crate::core::request::StoreMode;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::value::{Cas, Value};
 
 /// What a key may hold: one value that is known, or several after a write whose result is not.
@@ -315,6 +315,21 @@ fn nothing_waits_without_a_cause() {
             cluster.pass(cluster.now_us + pause);
         }
     }
+}
+
+/// At the deadline, what is known is told: a miss where a copy has missed, else the node that failed.
+#[test]
+fn the_deadline_brings_what_is_known() {
+    let options = ClientOptions::default().attempt_timeout(Duration::from_secs(2));
+    let mut cluster = Simulation::new(1, 1, options.clone());
+    cluster.nodes[0].set_mode(Mode::Hung, EPOCH_S);
+    let failure = Failure::Timeout;
+    assert!(matches!(cluster.get("k"), Err(Error::Node { failure: f, .. }) if f == failure));
+    assert!(matches!(cluster.set("k", "v"), Err(Error::Node { failure: f, .. }) if f == failure));
+    let mut cluster = Simulation::new(1, 4, options.copies(2));
+    let second = cluster.homes("none")[1];
+    cluster.nodes[second].set_mode(Mode::Hung, EPOCH_S);
+    assert_eq!(cluster.get("none"), Ok(None));
 }
 
 /// The node that failed is ejected, and all others miss: that is the answer, and it comes at once.
