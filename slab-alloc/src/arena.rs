@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::HEADER_BYTES;
 use crate::page::PageId;
-use crate::reserved::Zeroable;
+use crate::reserved::Atomics;
 
 /// The name of a chunk: its offset in the arena, counted in granules. 0 is no chunk, so a link
 /// field that holds a raw 0 says "none".
@@ -290,14 +290,15 @@ impl Arena {
         unsafe { self.mapping.start().add(self.offset(chunk)) }
     }
 
-    /// A word of a chunk's header.
+    /// A part of a chunk's header.
     #[inline]
-    pub(crate) fn header_word<A: Zeroable>(&self, chunk: ChunkHandle, offset: usize) -> &A {
-        assert!(offset + size_of::<A>() <= HEADER_BYTES && offset.is_multiple_of(align_of::<A>()));
-        // SAFETY: inside the mapping for as long as `self` lives (A1, A3), aligned (A2). `Zeroable`
-        // holds of nothing but atomics, for which any bytes are a value; whoever makes plain
+    pub(crate) fn header<T: Atomics>(&self, chunk: ChunkHandle, offset: usize) -> &T {
+        const { assert!(align_of::<T>() <= GRANULE_MIN) };
+        assert!(offset + size_of::<T>() <= HEADER_BYTES && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the mapping for as long as `self` lives (A1, A3), aligned (A2). For
+        // `Atomics` any bytes are a value; whoever makes plain
         // references into a chunk has promised that no header word is used under them (S4).
-        unsafe { self.ptr(chunk).add(offset).cast::<A>().as_ref() }
+        unsafe { self.ptr(chunk).add(offset).cast::<T>().as_ref() }
     }
 
     /// Fetches a chunk's first cache line. Any handle will do.

@@ -22,12 +22,12 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 use super::output::Output;
 use super::retrieval;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, ItemView, KeyHash};
+use crate::cache::{Entry, ItemSpec, ItemView, Probe};
 use crate::clock::RelTime;
 
 /// `mg`.
 #[inline]
-pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &mut Output<'c>) {
+pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &mut Output<'c>) {
     let mut room: KeyBuf;
     let key = if request.key.base64 {
         room = [0; KEY_LEN_MAX];
@@ -35,7 +35,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     } else {
         request.key.text
     };
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let created = entry.item().is_none() && vivify(ctx, request, key, &mut entry);
     count(ctx, request, &entry, key, created);
     let Some(item) = entry.item() else {
@@ -83,8 +83,10 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     }
     line.end();
 
-    if request.want_value {
-        retrieval::write_value(&entry, out);
+    if let Some(item) = entry.item()
+        && request.want_value
+    {
+        retrieval::write_value(&entry, &item, out);
         out.bytes(CRLF);
     }
     // Only now, so that `h` and `l` tell of the accesses before this one.
@@ -192,10 +194,10 @@ fn seconds_left(ctx: Ctx<'_>, item: &ItemView<'_>) -> i64 {
 }
 
 /// `me`: what the server knows of an item, without touching it.
-pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, hash: KeyHash, out: &mut Output<'_>) {
+pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'_>) {
     ctx.stats.general.cmd_meta.inc();
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
-    let entry = ctx.cache.entry(key.bytes(&mut room), hash, ctx.now);
+    let entry = ctx.cache.entry(key.bytes(&mut room), probe, ctx.now);
     let Some(item) = entry.item() else {
         return out.bytes(b"EN\r\n");
     };

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! D1. Replies leave in the order of the requests, one for each that wants one, however the input was cut.
-//! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent: no connection
-//!     keeps a worker.
+//! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent, which a batch may
+//!     overrun: no connection keeps a worker.
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
@@ -30,7 +30,7 @@ use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::Ticket;
-use crate::cache::KeyHash;
+use crate::cache::Probe;
 use crate::settings::WireProtocol;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
@@ -115,7 +115,7 @@ impl Default for Session<'_> {
 #[derive(Clone, Copy, Default)]
 struct Plan<'b> {
     /// Of its key, if it has exactly one.
-    hash: Option<KeyHash>,
+    probe: Option<Probe>,
     /// A store's data block, if it is all there.
     block: &'b [u8],
     /// Where the next request begins.
@@ -210,7 +210,8 @@ impl<'c> Session<'c> {
         matches!(self.state, State::Dump(_)) || self.verification().is_some()
     }
 
-    /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
+    /// Executes what `input` holds. `budget` is the number of commands that may run, at least 1; it is counted down, to
+    /// 0 also by a batch that was longer.
     pub fn drive(
         &mut self,
         ctx: Ctx<'c>,
@@ -329,11 +330,12 @@ impl<'c> Session<'c> {
         if matches!(parsed, Parsed::Incomplete) {
             return 0;
         }
-        *budget -= 1;
         let Some((request, first)) = plan(ctx, &parsed, input, 0) else {
+            *budget -= 1;
             return self.parsed(ctx, parsed, input, out);
         };
-        if first.end == input.len() || *budget == 0 {
+        if first.end == input.len() || *budget == 1 {
+            *budget -= 1;
             return self.planned(ctx, request, &first, input, out);
         }
         self.batch(ctx, (parsed, first), input, budget, out)
@@ -354,7 +356,7 @@ impl<'c> Session<'c> {
         let mut end = first.1.end;
         (parsed[0], plans[0]) = first;
         let mut count = 1;
-        while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
+        while count < COMMANDS_AHEAD && end < input.len() {
             parsed[count] = self.wire.parse(&input[end..]);
             let Some((_, plan)) = plan(ctx, &parsed[count], input, end) else {
                 break;
@@ -362,28 +364,28 @@ impl<'c> Session<'c> {
             end = plan.end;
             plans[count] = plan;
             count += 1;
-            *budget -= 1;
         }
-        let plans = &plans[..count];
+        let plans = &mut plans[..count];
         if count > 1 {
-            for hash in plans.iter().filter_map(|plan| plan.hash) {
-                ctx.cache.prefetch_bucket(hash);
+            for probe in plans.iter().filter_map(|plan| plan.probe.as_ref()) {
+                ctx.cache.prefetch_bucket(probe);
             }
-            for hash in plans.iter().filter_map(|plan| plan.hash) {
-                ctx.cache.prefetch_item(hash);
+            for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
+                ctx.cache.prefetch_item(probe);
             }
         }
-        for (done, (parsed, plan)) in parsed.iter().zip(plans).enumerate() {
+        for (done, (parsed, plan)) in parsed.iter().zip(&*plans).enumerate() {
             let Parsed::Complete { request, .. } = parsed else {
                 unreachable!("only whole requests have a plan");
             };
             let at = self.planned(ctx, request, plan, input, out);
             let interrupted = !matches!(self.state, State::Command);
             if interrupted || (out.is_full() && done + 1 < count) {
-                *budget += (count - done - 1) as u32;
+                *budget = budget.saturating_sub(done as u32 + 1);
                 return at;
             }
         }
+        *budget = budget.saturating_sub(count as u32);
         end
     }
 
@@ -399,27 +401,27 @@ impl<'c> Session<'c> {
     ) -> usize {
         match request {
             Request::Get(get) => {
-                if let Some(hash) = plan.hash {
-                    retrieval::get_one(ctx, get.verb, get.keys.0, hash, out);
+                if let Some(probe) = plan.probe {
+                    retrieval::get_one(ctx, get.verb, get.keys.0, probe, out);
                     out.bytes(protocol::reply::END);
                     return plan.end;
                 }
                 self.get(ctx, get, input, plan.end, out)
             }
             Request::Store(store) => {
-                let hash = plan
-                    .hash
-                    .unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
+                let probe = plan
+                    .probe
+                    .unwrap_or_else(|| retrieval::probe_of(ctx, store.key));
                 let (value, end) = plan.block.split_at(store.value_len as usize);
                 if end == store.block_end() {
-                    storage::execute(ctx, store, hash, Data::Bytes(value), out);
+                    storage::execute(ctx, store, probe, Data::Bytes(value), out);
                 } else {
                     body::bad_chunk(store, out);
                 }
                 plan.end
             }
             request => {
-                self.request(ctx, request, plan.hash, out);
+                self.request(ctx, request, plan.probe, out);
                 plan.end
             }
         }
@@ -485,8 +487,8 @@ impl<'c> Session<'c> {
 
     /// A store whose block is not all there.
     fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, out: &mut Output<'c>) {
-        let hash = retrieval::hash_of(ctx, store.key);
-        self.state = match Body::begin(ctx, store, hash, out) {
+        let probe = retrieval::probe_of(ctx, store.key);
+        self.state = match Body::begin(ctx, store, probe, out) {
             Some(body) => State::Body(body),
             None => State::Swallow(store.block_len()),
         };
@@ -538,18 +540,18 @@ impl<'c> Session<'c> {
         &mut self,
         ctx: Ctx<'c>,
         request: &Request<'_>,
-        hash: Option<KeyHash>,
+        probe: Option<Probe>,
         out: &mut Output<'c>,
     ) {
-        let hash_of = |key: Key<'_>| hash.unwrap_or_else(|| retrieval::hash_of(ctx, key));
+        let probe_of = |key: Key<'_>| probe.unwrap_or_else(|| retrieval::probe_of(ctx, key));
         match request {
-            Request::Delete(delete) => delete::execute(ctx, delete, hash_of(delete.key), out),
-            Request::Arith(arith) => arithmetic::execute(ctx, arith, hash_of(arith.key), out),
-            Request::Touch(touch) => retrieval::touch(ctx, touch, hash_of(touch.key), out),
-            Request::MetaGet(get) => meta::get(ctx, get, hash_of(get.key), out),
-            Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
+            Request::Delete(delete) => delete::execute(ctx, delete, probe_of(delete.key), out),
+            Request::Arith(arith) => arithmetic::execute(ctx, arith, probe_of(arith.key), out),
+            Request::Touch(touch) => retrieval::touch(ctx, touch, probe_of(touch.key), out),
+            Request::MetaGet(get) => meta::get(ctx, get, probe_of(get.key), out),
+            Request::MetaDebug(key) => meta::debug(ctx, *key, probe_of(*key), out),
             Request::MetaNoop => out.bytes(protocol::reply::MN),
-            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, hash_of(get.key), out),
+            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, probe_of(get.key), out),
             Request::Admin(request) if self.datagram && admin::needs_stream(request) => {
                 if !request.noreply {
                     out.error(ErrorLine::NotOverUdp);
@@ -645,6 +647,6 @@ fn plan<'p, 'b>(
             return None;
         }
     };
-    let hash = key.map(|key| retrieval::hash_of(ctx, key));
-    Some((request, Plan { hash, block, end }))
+    let probe = key.map(|key| retrieval::probe_of(ctx, key));
+    Some((request, Plan { probe, block, end }))
 }
