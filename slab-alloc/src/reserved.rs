@@ -65,7 +65,7 @@ impl<T: Atomics> Reserved<T> {
             .filter(|&bytes| bytes <= isize::MAX as usize)
             .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            mapping: Mapping::reserve(bytes)?,
+            mapping: Mapping::reserve(bytes, 0)?,
             capacity,
             elements: PhantomData,
         })

@@ -456,7 +456,7 @@ impl Cache {
         self.items.slabs().limit_bytes()
     }
 
-    /// Asks for huge pages behind the arena (`-L`).
+    /// Asks for huge pages behind arena and table: a lookup in millions of items then seldom waits for an address.
     pub fn advise_huge(&self) -> io::Result<()> {
         self.table.advise_huge()?;
         self.items.slabs().advise_huge()
