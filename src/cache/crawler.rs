@@ -121,7 +121,7 @@ impl Cache {
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             let _lru = self.lru(class);
             !self.is_linked(handle, class)
-                || self.life(handle, now) != Lookup::Found
+                || self.life(self.items.header(handle), now) != Lookup::Found
                 || show(ItemView::new(&self.items, handle))
         });
         walked == Walk::Done
@@ -138,7 +138,7 @@ impl Cache {
         let mut checked = [0u64; CLASSES_MAX];
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             checked[class.index()] += 1;
-            if self.life(handle, now) != Lookup::Found {
+            if self.life(self.items.header(handle), now) != Lookup::Found {
                 self.unlink_if_dead(handle, class, now);
             }
             true

@@ -382,7 +382,7 @@ impl Cache {
         if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
             return;
         }
-        if self.life(chunk, now) != Lookup::Found {
+        if self.life(self.items.header(chunk), now) != Lookup::Found {
             if self.unlink_from_tail(lru, chunk) {
                 lru.segments.counters.reclaimed += 1;
             }
@@ -477,7 +477,7 @@ impl Cache {
         {
             return;
         }
-        if self.life(head, now) != Lookup::Found {
+        if self.life(self.items.header(head), now) != Lookup::Found {
             if self.unlink_from_tail(lru, head) {
                 lru.segments.counters.reclaimed += 1;
             }

@@ -134,7 +134,7 @@ impl Cache {
 
     pub(super) fn evict_tail_of(&self, lru: &mut ClassLru, class: ClassId, now: RelTime) -> bool {
         let items = &self.items;
-        let is_dead = |handle| self.life(handle, now) != Lookup::Found;
+        let is_dead = |handle| self.life(self.items.header(handle), now) != Lookup::Found;
         let hash = |handle| self.table.hash(items.key(handle));
         let sight = Sight {
             items,
@@ -224,7 +224,7 @@ impl Cache {
         let lru = &mut self.lru(class);
         let bits = self.items.header(handle).state();
         let dead = self.is_linked(handle, class)
-            && self.life(handle, now) != Lookup::Found
+            && self.life(self.items.header(handle), now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
@@ -243,7 +243,9 @@ impl Cache {
                     break;
                 };
                 let unfetched = self.items.header(tail).state() & state::FETCHED == 0;
-                if self.life(tail, now) == Lookup::Found || !self.unlink_from_tail(lru, tail) {
+                if self.life(self.items.header(tail), now) == Lookup::Found
+                    || !self.unlink_from_tail(lru, tail)
+                {
                     break;
                 }
                 lru.segments.counters.reclaimed += 1;

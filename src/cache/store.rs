@@ -232,30 +232,41 @@ impl Cache {
         let is_it = |handle| self.items.key(handle) == key;
         let found = guard.find_seen(&probe, is_it);
         let found = found.or_else(|| guard.find(hash, is_it));
-        let mut entry = Entry {
+        let found = found.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
+        let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
+        let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
+        Entry {
             cache: self,
-            guard,
+            guard: if is_dead {
+                self.bury(guard, hash, found)
+            } else {
+                guard
+            },
             hash,
             now,
-            found: found.map(|(slot, handle)| Found {
-                slot: Some(slot),
-                handle,
-            }),
-            lookup: Lookup::Missing,
-        };
-        if let Some(found) = entry.found {
-            entry.lookup = self.life(found.handle, now);
-            if entry.lookup != Lookup::Found {
-                entry.remove();
-            }
+            found: found.filter(|_| !is_dead),
+            lookup,
         }
-        entry
+    }
+
+    /// Unlinks a dead item that was found.
+    #[cold]
+    fn bury<'c>(
+        &'c self,
+        mut guard: StripeGuard<'c>,
+        hash: KeyHash,
+        found: Option<Found<'c>>,
+    ) -> StripeGuard<'c> {
+        if let Some((slot, handle)) = found.and_then(|found| Some((found.slot?, found.handle))) {
+            guard.remove(hash, slot);
+            self.unlink_from_lru(handle);
+        }
+        guard
     }
 
     /// Whether an item is alive, and if not, why; the caller holds its stripe or LRU lock.
     #[inline]
-    pub(super) fn life(&self, handle: ChunkHandle, now: RelTime) -> Lookup {
-        let header = self.items.header(handle);
+    pub(super) fn life(&self, header: &Header, now: RelTime) -> Lookup {
         let expires_at = header.expires_at();
         if expires_at != RelTime::NEVER && expires_at <= now {
             Lookup::Expired
@@ -474,10 +485,23 @@ impl Cache {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Found {
+struct Found<'c> {
     /// None after an insert: the split that may follow moves slots.
     slot: Option<Slot>,
     handle: ChunkHandle,
+    header: &'c Header,
+}
+
+impl<'c> Found<'c> {
+    #[inline]
+    fn new(items: &'c Items, slot: Option<Slot>, handle: ChunkHandle) -> Self {
+        let header = items.header(handle);
+        Found {
+            slot,
+            handle,
+            header,
+        }
+    }
 }
 
 /// One key, its stripe locked.
@@ -487,7 +511,7 @@ pub struct Entry<'c> {
     guard: StripeGuard<'c>,
     hash: KeyHash,
     now: RelTime,
-    found: Option<Found>,
+    found: Option<Found<'c>>,
     lookup: Lookup,
 }
 
@@ -502,7 +526,11 @@ impl<'c> Entry<'c> {
     #[inline]
     pub fn item(&self) -> Option<ItemView<'_>> {
         let items = &self.cache.items;
-        self.found.map(|found| ItemView::new(items, found.handle))
+        self.found.map(|found| ItemView {
+            items,
+            handle: found.handle,
+            header: found.header,
+        })
     }
 
     #[inline]
@@ -514,7 +542,8 @@ impl<'c> Entry<'c> {
 
     #[inline]
     fn header(&self) -> &'c Header {
-        self.cache.items.header(self.handle())
+        let found = self.found.as_ref();
+        found.expect("only called on an entry with an item").header
     }
 
     /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
@@ -588,16 +617,13 @@ impl<'c> Entry<'c> {
         let created = self.guard.unlocked(|| cache.create(spec, now));
         let is_it = |handle| cache.items.key(handle) == spec.key;
         let found = self.guard.find(self.hash, is_it);
-        self.found = found.map(|(slot, handle)| Found {
-            slot: Some(slot),
-            handle,
-        });
+        self.found = found.map(|(slot, handle)| Found::new(&cache.items, Some(slot), handle));
         let same = match (before, self.found) {
             (None, None) => true,
             // A page move gives an item another handle and keeps its CAS unique, which without CAS is always 0.
             (Some((cas, handle)), Some(found)) => {
                 let unique = cas != 0 && cas == cache.items.cas(found.handle);
-                (unique || handle == found.handle) && cache.life(found.handle, now) == Lookup::Found
+                (unique || handle == found.handle) && cache.life(found.header, now) == Lookup::Found
             }
             _ => false,
         };
@@ -617,20 +643,18 @@ impl<'c> Entry<'c> {
         items.set_cas(handle, cas);
         items.header(handle).set_bits(cache.flush.generation_bits());
         let old = self.found;
-        self.found = Some(match old {
+        let slot = match old {
             Some(found) => {
                 let slot = self.slot(found);
                 self.guard.replace(slot, handle);
-                Found {
-                    slot: Some(slot),
-                    handle,
-                }
+                Some(slot)
             }
             None => {
                 self.guard.insert(self.hash, handle);
-                Found { slot: None, handle }
+                None
             }
-        });
+        };
+        self.found = Some(Found::new(items, slot, handle));
         let class = cache.class_of(handle);
         let old = old.map(|found| found.handle);
         let newcomer = Newcomer {
@@ -671,7 +695,7 @@ impl<'c> Entry<'c> {
         }
     }
 
-    fn slot(&self, found: Found) -> Slot {
+    fn slot(&self, found: Found<'c>) -> Slot {
         let find = || self.guard.find(self.hash, |at| at == found.handle);
         found
             .slot

@@ -537,8 +537,10 @@ impl<'t> StripeGuard<'t> {
     ) -> Option<(Slot, ChunkHandle)> {
         let (slot, handle) = probe.seen?;
         debug_assert!(self.covers(probe.hash));
-        // A bucket belongs to one stripe for ever, so what its slot holds now, under the lock, is an item of this stripe.
-        let Place { block, slot: at } = self.place(slot);
+        // It was seen in a bucket, not in a piece, and a bucket belongs to one stripe for ever. So what its slot holds now,
+        // under the lock, is an item of this stripe.
+        let block = Block(self.table.buckets.get(slot.block as usize));
+        let at = usize::from(slot.slot);
         let same = block.handle(at) == Some(handle) && block.tag(at) == probe.hash.tag();
         (same && is_it(handle)).then_some((slot, handle))
     }

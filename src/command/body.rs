@@ -304,6 +304,7 @@ impl OwnedStore {
                 ReplyMode::Meta(MetaTokens {
                     text: b"",
                     quiet: tokens.quiet,
+                    bare: tokens.bare,
                 }),
                 tokens.text,
             ),
@@ -335,6 +336,7 @@ impl OwnedStore {
             ReplyMode::Meta(tokens) => ReplyMode::Meta(MetaTokens {
                 text: &self.tokens,
                 quiet: tokens.quiet,
+                bare: tokens.bare,
             }),
             other => other,
         };

@@ -44,32 +44,20 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
         }
         return;
     };
-    let value_len = item.value_len() as u32;
-    let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
-
     let code = if request.want_value {
-        MetaCode::VA(value_len)
+        MetaCode::VA(item.value_len() as u32)
     } else {
         MetaCode::HD
     };
+    let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
     let mut line = MetaLine::new(&mut out.buf, code);
     let mut won = created || (stale && !win_sent);
-    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
-    for (flag, token) in request.tokens.iter() {
-        match flag {
-            b'T' => entry.touch(moment(request.touch)),
-            b'N' if created => entry.touch(moment(request.vivify)),
-            b'R' if !created && !win_sent => {
-                let expires_at = entry
-                    .item()
-                    .map_or(RelTime::NEVER, |item| item.expires_at());
-                won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
-            }
-            _ => {
-                let item = entry.item();
-                echo_one(ctx, &mut line, (flag, token), request.key, item.as_ref());
-            }
+    if request.tokens.bare {
+        for &letter in request.tokens.text.iter().step_by(2) {
+            echo_one(ctx, &mut line, (letter, b""), request.key, Some(&item));
         }
+    } else {
+        won |= act(ctx, request, &mut entry, created, &mut line);
     }
     if win_sent {
         line.mark(b'Z');
@@ -93,6 +81,32 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     if !request.no_bump {
         entry.bump();
     }
+}
+
+/// Goes through the tokens: each acts on the item, or shows it. True if one of them wins the lease.
+#[inline(never)]
+fn act(
+    ctx: Ctx<'_>,
+    request: &MetaGet<'_>,
+    entry: &mut Entry<'_>,
+    created: bool,
+    line: &mut MetaLine<'_>,
+) -> bool {
+    let mut won = false;
+    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
+    for (flag, token) in request.tokens.iter() {
+        let item = entry.item();
+        match flag {
+            b'T' => entry.touch(moment(request.touch)),
+            b'N' if created => entry.touch(moment(request.vivify)),
+            b'R' if !created && item.is_some_and(|item| !item.is_win_sent()) => {
+                let expires_at = item.map_or(RelTime::NEVER, |item| item.expires_at());
+                won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
+            }
+            _ => echo_one(ctx, line, (flag, token), request.key, item.as_ref()),
+        }
+    }
+    won
 }
 
 /// `N`: an empty item in the place of a missing one. Without memory for it, the miss stays a miss.

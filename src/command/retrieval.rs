@@ -79,7 +79,7 @@ pub(super) fn get_one<'c>(
 }
 
 /// Counts a read, which with an expiry is a touch and changes the item's.
-#[inline]
+#[inline(always)]
 fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exptime>) {
     let Some(exptime) = touch else {
         return count_lookup(ctx, entry, key);
@@ -94,7 +94,7 @@ fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exp
 }
 
 /// Adds the value of the entry's item: a small one copied, a large one by reference.
-#[inline]
+#[inline(always)]
 pub(super) fn write_value<'c>(entry: &Entry<'c>, item: &ItemView<'_>, out: &mut Output<'c>) {
     if item.is_large() {
         out.value(entry.pin());
@@ -136,7 +136,7 @@ pub(super) fn get_binary<'c>(
 }
 
 /// Counts a lookup that is a read.
-#[inline]
+#[inline(always)]
 pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
     let general = &ctx.stats.general;
     general.cmd_get.inc();
@@ -159,7 +159,7 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
 }
 
 /// Counts a hit where it happened: by class and by segment.
-#[inline]
+#[inline(always)]
 pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemView<'_>) {
     let class = &ctx.stats.classes[item.class().index()];
     class.get_hits.inc();
@@ -205,7 +205,7 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut O
 }
 
 /// Begins to look for a key, whatever its form.
-#[inline]
+#[inline(always)]
 pub(super) fn probe_of(ctx: Ctx<'_>, key: Key<'_>) -> Probe {
     if key.base64 {
         let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];

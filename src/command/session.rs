@@ -87,12 +87,13 @@ pub(super) enum Wire {
 }
 
 impl Wire {
+    /// Parses straight to where the answer is kept: it is large.
     #[inline]
-    fn parse(self, input: &[u8]) -> Parsed<'_> {
-        match self {
+    fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
+        *parsed = match self {
             Wire::Text => text::parse(input),
             Wire::Binary => binary::parse(input),
-        }
+        };
     }
 }
 
@@ -113,13 +114,58 @@ impl Default for Session<'_> {
 
 /// What is known of a request before it is executed.
 #[derive(Clone, Copy, Default)]
-struct Plan<'b> {
+struct Plan {
     /// Of its key, if it has exactly one.
     probe: Option<Probe>,
-    /// A store's data block, if it is all there.
-    block: &'b [u8],
+    /// Where a store's data block begins.
+    block: usize,
     /// Where the next request begins.
     end: usize,
+}
+
+impl Plan {
+    /// Plans what was parsed at `start`; false if it is not about keys, or not all there.
+    #[inline(always)]
+    fn make(&mut self, ctx: Ctx<'_>, parsed: &Parsed<'_>, input: &[u8], start: usize) -> bool {
+        let Parsed::Complete { request, consumed } = parsed else {
+            return false;
+        };
+        self.block = start + *consumed;
+        self.end = self.block;
+        let key = match request {
+            Request::Get(get) if !get.last => return false,
+            Request::Get(get) if get.single => Key::plain(get.keys.0),
+            Request::Store(store) => {
+                let end = usize::try_from(store.block_len()).ok();
+                match end.and_then(|len| self.block.checked_add(len)) {
+                    Some(end) if end <= input.len() => self.end = end,
+                    _ => return false,
+                }
+                store.key
+            }
+            Request::Delete(delete) => delete.key,
+            Request::Arith(arith) => arith.key,
+            Request::Touch(touch) => touch.key,
+            Request::MetaGet(get) => get.key,
+            Request::MetaDebug(key) => *key,
+            Request::BinaryGet(get) => get.key,
+            Request::Get(_)
+            | Request::MetaNoop
+            | Request::BinaryAdmin(BinaryAdmin {
+                verb: BinaryVerb::Noop,
+                ..
+            }) => {
+                self.probe = None;
+                return true;
+            }
+            Request::Admin(_)
+            | Request::BinaryAdmin(_)
+            | Request::Sasl(_)
+            | Request::ConfigSet(_) => return false,
+        };
+        self.probe = Some(retrieval::probe_of(ctx, key));
+        true
+    }
 }
 
 impl<'c> Session<'c> {
@@ -326,26 +372,32 @@ impl<'c> Session<'c> {
         budget: &mut u32,
         out: &mut Output<'c>,
     ) -> usize {
-        let parsed = self.wire.parse(input);
+        let (mut parsed, mut plan) = (Parsed::Incomplete, Plan::default());
+        self.wire.parse(input, &mut parsed);
         if matches!(parsed, Parsed::Incomplete) {
             return 0;
         }
-        let Some((request, first)) = plan(ctx, &parsed, input, 0) else {
-            *budget -= 1;
-            return self.parsed(ctx, parsed, input, out);
-        };
-        if first.end == input.len() || *budget == 1 {
-            *budget -= 1;
-            return self.planned(ctx, request, &first, input, out);
+        let planned = plan.make(ctx, &parsed, input, 0);
+        match &parsed {
+            Parsed::Complete { request, .. } if planned => {
+                if plan.end < input.len() && *budget > 1 {
+                    return self.batch(ctx, (parsed, plan), input, budget, out);
+                }
+                *budget -= 1;
+                self.planned(ctx, request, &plan, input, out)
+            }
+            _ => {
+                *budget -= 1;
+                self.parsed(ctx, parsed, input, out)
+            }
         }
-        self.batch(ctx, (parsed, first), input, budget, out)
     }
 
     /// Parses ahead, prefetches, executes.
     fn batch(
         &mut self,
         ctx: Ctx<'c>,
-        first: (Parsed<'_>, Plan<'_>),
+        first: (Parsed<'_>, Plan),
         input: &[u8],
         budget: &mut u32,
         out: &mut Output<'c>,
@@ -357,12 +409,12 @@ impl<'c> Session<'c> {
         (parsed[0], plans[0]) = first;
         let mut count = 1;
         while count < COMMANDS_AHEAD && end < input.len() {
-            parsed[count] = self.wire.parse(&input[end..]);
-            let Some((_, plan)) = plan(ctx, &parsed[count], input, end) else {
+            let (parsed, plan) = (&mut parsed[count], &mut plans[count]);
+            self.wire.parse(&input[end..], parsed);
+            if !plan.make(ctx, parsed, input, end) {
                 break;
-            };
+            }
             end = plan.end;
-            plans[count] = plan;
             count += 1;
         }
         let plans = &mut plans[..count];
@@ -395,7 +447,7 @@ impl<'c> Session<'c> {
         &mut self,
         ctx: Ctx<'c>,
         request: &Request<'_>,
-        plan: &Plan<'_>,
+        plan: &Plan,
         input: &[u8],
         out: &mut Output<'c>,
     ) -> usize {
@@ -412,12 +464,19 @@ impl<'c> Session<'c> {
                 let probe = plan
                     .probe
                     .unwrap_or_else(|| retrieval::probe_of(ctx, store.key));
-                let (value, end) = plan.block.split_at(store.value_len as usize);
+                let (value, end) = input[plan.block..plan.end].split_at(store.value_len as usize);
                 if end == store.block_end() {
                     storage::execute(ctx, store, probe, Data::Bytes(value), out);
                 } else {
                     body::bad_chunk(store, out);
                 }
+                plan.end
+            }
+            Request::MetaGet(get) => {
+                let probe = plan
+                    .probe
+                    .unwrap_or_else(|| retrieval::probe_of(ctx, get.key));
+                meta::get(ctx, get, probe, out);
                 plan.end
             }
             request => {
@@ -603,50 +662,4 @@ fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
     if let Some(head) = binary::head(data) {
         binary::error(&mut out.buf, head, status);
     }
-}
-
-/// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
-#[inline]
-fn plan<'p, 'b>(
-    ctx: Ctx<'_>,
-    parsed: &'p Parsed<'b>,
-    input: &'b [u8],
-    start: usize,
-) -> Option<(&'p Request<'b>, Plan<'b>)> {
-    let Parsed::Complete { request, consumed } = parsed else {
-        return None;
-    };
-    let mut end = start + *consumed;
-    let mut block: &[u8] = &[];
-    let key = match request {
-        Request::Get(get) => {
-            if !get.last {
-                return None;
-            }
-            let keys = get.keys.0;
-            get.keys.is_single().then(|| Key::plain(keys))
-        }
-        Request::Store(store) => {
-            let block_end = end.checked_add(usize::try_from(store.block_len()).ok()?)?;
-            block = input.get(end..block_end)?;
-            end = block_end;
-            Some(store.key)
-        }
-        Request::Delete(delete) => Some(delete.key),
-        Request::Arith(arith) => Some(arith.key),
-        Request::Touch(touch) => Some(touch.key),
-        Request::MetaGet(get) => Some(get.key),
-        Request::MetaDebug(key) => Some(*key),
-        Request::BinaryGet(get) => Some(get.key),
-        Request::MetaNoop
-        | Request::BinaryAdmin(BinaryAdmin {
-            verb: BinaryVerb::Noop,
-            ..
-        }) => None,
-        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) | Request::ConfigSet(_) => {
-            return None;
-        }
-    };
-    let probe = key.map(|key| retrieval::probe_of(ctx, key));
-    Some((request, Plan { probe, block, end }))
 }

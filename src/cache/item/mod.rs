@@ -220,7 +220,7 @@ impl Items {
     }
 
     /// The part of the value that lies in the head chunk: all of it unless the item is chained. The caller keeps I3.
-    #[inline]
+    #[inline(always)]
     pub fn head_value(&self, handle: ChunkHandle) -> &[u8] {
         let header = self.header(handle);
         let (bits, mut len) = (header.state(), header.value_len());
