@@ -277,8 +277,12 @@ impl Items {
 
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
+        let bytes = self.bytes_in_one_chunk(handle);
+        if self.header(handle).state() & state::LARGE == 0 {
+            return bytes;
+        }
         let chained = self.value_pieces_chunks(handle).count() - 1;
-        self.bytes_in_one_chunk(handle) + chained * HEADER_BYTES
+        bytes + chained * HEADER_BYTES
     }
 
     /// The bytes it would take to keep all of the item in one chunk.
