@@ -1,10 +1,13 @@
 //! Cache-aside with tokio: many tasks read through one cache before a slow store.
 //!
-//! `cargo run -p ketch-client --features tokio --example cache_aside_async -- 127.0.0.1:11211,127.0.0.1:11212`
+//! `cargo run -p ketch-client --features tokio --example cache_aside_async [host:port,..]` (without nodes it starts one).
+
+mod servers;
 
 use std::time::Duration;
 
 use ketch_client::{AsyncClient, ClientOptions, Node};
+use servers::Server;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -33,8 +36,13 @@ async fn user(cache: &AsyncClient, user: u32) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let nodes = std::env::args().nth(1);
-    let nodes = Node::list(nodes.as_deref().unwrap_or("127.0.0.1:11211"))?;
+    let (nodes, _server) = match std::env::args().nth(1) {
+        Some(list) => (Node::list(&list)?, None),
+        None => {
+            let server = Server::start();
+            (vec![server.node.clone()], Some(server))
+        }
+    };
     // A clone is the same client: connections are shared by all tasks.
     let cache = AsyncClient::new(nodes, ClientOptions::default());
     for round in ["first", "second"] {

@@ -57,6 +57,11 @@
 //! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`.
 #![forbid(unsafe_code)]
 
+/// The examples of README.md, which are compiled as those of the crate are.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod blocking;
 pub mod codec;
 #[cfg(feature = "lz4")]
