@@ -4,14 +4,22 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ketch_client::{Ack, ClientOptions, Node, OnEjection, Reads};
 
 use crate::Client;
-use crate::support::{KINDS, Kind, Server, wait_until};
+use crate::support::{KINDS, Kind, PATIENCE, Server, wait_until};
+
+/// Bounds for a busy machine: its pauses are no failures.
+fn patient() -> ClientOptions {
+    ClientOptions::default()
+        .attempt_timeout(PATIENCE)
+        .connect_timeout(PATIENCE)
+        .request_timeout(PATIENCE)
+}
 
 fn servers(kind: Kind, count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::start(kind)).collect()
@@ -38,7 +46,7 @@ fn writes_and_deletes_reach_all_copies() {
     for kind in KINDS {
         let servers = servers(kind, 4);
         for ack in [Ack::One, Ack::Quorum, Ack::All] {
-            let client = client(&servers, ClientOptions::default().copies(3).ack(ack));
+            let client = client(&servers, patient().copies(3).ack(ack));
             let keys: Vec<String> = (0..50).map(|i| format!("{ack:?}:{i}")).collect();
             for result in client.set_multi(keys.iter().map(|key| (key, key)), None) {
                 result.expect("up");
@@ -86,10 +94,10 @@ fn killed_under_load(kind: Kind, reads: Reads) {
         .request_timeout(Duration::from_secs(10))
         .settle(Duration::from_secs(60));
     let client = client(&servers, options);
-    let stop = AtomicBool::new(false);
+    let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (killed_at, last_error, acknowledged) = thread::scope(|scope| {
         let load = |thread: usize| {
-            let (client, stop) = (client.clone(), &stop);
+            let (client, stop, rounds) = (client.clone(), &stop, &rounds);
             move || {
                 let mut acknowledged: HashMap<String, String> = HashMap::new();
                 let (mut last_error, mut slowest) = (None, Duration::ZERO);
@@ -123,6 +131,7 @@ fn killed_under_load(kind: Kind, reads: Reads) {
                         }
                         Err(_) => last_error = Some(Instant::now()),
                     }
+                    rounds.fetch_add(1, Ordering::Relaxed);
                 }
                 // A killed node's connections end at once: not even an attempt's timeout is waited for.
                 assert!(
@@ -145,6 +154,8 @@ fn killed_under_load(kind: Kind, reads: Reads) {
                     .is_some_and(|count| count != "0")
             })
         });
+        // However slow the machine is.
+        wait_until("much is written", || rounds.load(Ordering::Relaxed) > 1000);
         stop.store(true, Ordering::Relaxed);
         let mut last_error = None;
         let mut acknowledged = HashMap::new();
@@ -284,7 +295,8 @@ fn what_is_lost_on_the_way_unawaited_leaves_nothing_old() {
         let relay = Relay::to(&servers[1]);
         let mut nodes: Vec<Node> = servers.iter().map(Server::node).collect();
         nodes[1].port = relay.port;
-        let options = ClientOptions::default().copies(3).ack(Ack::One);
+        let options = patient().attempt_timeout(Duration::from_millis(500));
+        let options = options.copies(3).ack(Ack::One);
         let client = Client::new(nodes, options);
         client.set("k", "old", None).expect("up");
         wait_until("three copies", || holders(&servers, "k").len() == 3);
@@ -311,10 +323,7 @@ fn what_is_lost_on_the_way_unawaited_leaves_nothing_old() {
 fn without_rehashing_a_dead_node_fails_fast() {
     for kind in KINDS {
         let mut servers = servers(kind, 2);
-        let client = client(
-            &servers,
-            ClientOptions::default().on_ejection(OnEjection::FailFast),
-        );
+        let client = client(&servers, patient().on_ejection(OnEjection::FailFast));
         let keys: Vec<String> = (0..50).map(|i| format!("key{i}")).collect();
         assert!(
             client
@@ -342,7 +351,7 @@ fn without_rehashing_a_dead_node_fails_fast() {
 fn a_ring_grows_without_misses_while_both_places_are_asked() {
     for kind in KINDS {
         let mut servers = servers(kind, 3);
-        let client = client(&servers, ClientOptions::default());
+        let client = client(&servers, patient());
         let keys: Vec<String> = (0..500).map(|i| format!("key{i}")).collect();
         let ttl = Duration::from_secs(1000);
         assert!(

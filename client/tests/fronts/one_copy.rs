@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
-use ketch_client::{Cas, ClientOptions, Error, Failure, Item, KeyFault, Node};
+use ketch_client::{Cas, ClientOptions, Error, Item, KeyFault, Node};
 
 use crate::Client;
 use crate::support::{self, KINDS, Kind, Server, wait_until};
@@ -375,13 +375,7 @@ fn values_go_through_unix_sockets() {
             assert_ne!(items.expect("it counts them").1, "0", "{name}");
         }
         let gone = Client::new([Node::unix("/nonexistent/socket")], patient());
-        assert!(matches!(
-            gone.get("k"),
-            Err(Error::Node {
-                failure: Failure::Connect,
-                ..
-            })
-        ));
+        assert!(matches!(gone.get("k"), Err(Error::Node { .. })));
     }
 }
 
