@@ -26,7 +26,7 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::front::{self as both, done};
+use crate::front::{Front, call, done};
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 pub use crate::typed::Typed;
@@ -90,7 +90,7 @@ impl Client {
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
-        done(both::call(self, begin))
+        done(call(self, begin))
     }
 
     /// The value of `key`; `None` is a miss.
@@ -101,15 +101,11 @@ impl Client {
     /// The value of `key` and its version, for [`cas`](Self::cas).
     pub fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
         let found = self.call(|context| calls::gets(context, key.as_ref()))?;
-        self.shared.values.tell_lookup(found.is_some());
+        self.values().tell_lookup(found.is_some());
         let Some((item, unique)) = found else {
             return Ok(None);
         };
-        Ok(self
-            .shared
-            .values
-            .open(Some(item))?
-            .map(|item| (item, unique)))
+        Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
@@ -124,8 +120,8 @@ impl Client {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<Item>> {
         let found = self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))?;
-        self.shared.values.tell_lookup(found.is_some());
-        self.shared.values.open(found)
+        self.values().tell_lookup(found.is_some());
+        self.values().open(found)
     }
 
     /// Stores `value` in any case.
@@ -135,9 +131,9 @@ impl Client {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let (key, value) = (key.as_ref(), self.shared.values.pack(value.into()));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
         let stored = self.call(|context| calls::set(context, key, value.value(), ttl.into()));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -150,7 +146,7 @@ impl Client {
     ) -> Vec<Result<()>> {
         let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, self.shared.values.pack(value.into())))
+            .map(|(key, value)| (key, self.values().pack(value.into())))
             .collect();
         let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
@@ -160,7 +156,7 @@ impl Client {
         let stored = self.call(|context| calls::set_multi(context, entries, ttl.into()));
         packed
             .iter()
-            .for_each(|(key, _)| self.shared.values.wrote(key.as_ref()));
+            .for_each(|(key, _)| self.values().wrote(key.as_ref()));
         stored
     }
 
@@ -175,7 +171,7 @@ impl Client {
             .into_iter()
             .map(|(key, value, ttl)| (key, value.into(), ttl))
             .collect();
-        let entries = entries.iter().map(|(key, value, ttl)| {
+        let filled = entries.iter().map(|(key, value, ttl)| {
             let key = key.as_ref();
             (Entry { key, value: *value }, *ttl)
         });
@@ -184,8 +180,11 @@ impl Client {
         } else {
             StoreMode::Add
         };
-        let entries = entries.collect();
-        self.call(|context| calls::fill_multi(context, entries, mode))
+        let filled = filled.collect();
+        let filled = self.call(|context| calls::fill_multi(context, filled, mode));
+        let keys = entries.iter().map(|(key, ..)| key.as_ref());
+        keys.for_each(|key| self.values().wrote(key));
+        filled
     }
 
     /// Stores `value` if the key is not there; false if it is.
@@ -228,11 +227,11 @@ impl Client {
         // A piece of a value is not compressed.
         let packed = match mode {
             StoreMode::Append | StoreMode::Prepend => None,
-            _ => Some(self.shared.values.pack(value)),
+            _ => Some(self.values().pack(value)),
         };
         let value = packed.as_ref().map_or(value, |packed| packed.value());
         let stored = self.call(|context| calls::store(context, key, value, mode, ttl));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -244,10 +243,10 @@ impl Client {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let (key, value) = (key.as_ref(), self.shared.values.pack(value.into()));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
         let stored =
             self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -255,7 +254,7 @@ impl Client {
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         let deleted = self.call(|context| calls::delete(context, key));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         deleted
     }
 
@@ -263,8 +262,7 @@ impl Client {
     pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let deleted = self.call(|context| calls::delete_multi(context, keys.clone()));
-        keys.into_iter()
-            .for_each(|key| self.shared.values.wrote(key));
+        keys.into_iter().for_each(|key| self.values().wrote(key));
         deleted
     }
 
@@ -312,7 +310,7 @@ impl Client {
         create: Option<(u64, Option<Duration>)>,
     ) -> Result<Option<u64>> {
         let number = self.call(|context| calls::count(context, key, down, delta, create));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         number
     }
 
@@ -320,14 +318,14 @@ impl Client {
     pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
         let key = key.as_ref();
         let touched = self.call(|context| calls::touch(context, key, ttl.into()));
-        self.shared.values.wrote(key);
+        self.values().wrote(key);
         touched
     }
 
     /// Empties every node.
     pub fn flush_all(&self) -> PerNode<()> {
         let flushed = self.call(calls::flush_all);
-        self.shared.values.flushed();
+        self.values().flushed();
         flushed
     }
 

@@ -122,6 +122,11 @@ impl Flights {
         self.count(&flights);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0.flights).is_empty()
+    }
+
     fn count(&self, flights: &HashMap<Arc<[u8]>, Arc<Flight>>) {
         self.0.count.store(flights.len(), Ordering::Relaxed);
     }

@@ -40,6 +40,8 @@ mod find;
 pub(crate) mod flights;
 mod loader;
 mod rules;
+#[cfg(test)]
+mod simulation;
 mod wins;
 
 use std::fmt;

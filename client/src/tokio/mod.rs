@@ -29,7 +29,7 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::front as both;
+use crate::front::{Front, call};
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 use crate::value::{Cas, CasUnique, Item, Value};
@@ -128,7 +128,7 @@ impl AsyncClient {
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
-        both::call(self, begin).await
+        call(self, begin).await
     }
 
     /// The value of `key`; `None` is a miss.
@@ -141,15 +141,11 @@ impl AsyncClient {
         let found = self
             .call(|context| calls::gets(context, key.as_ref()))
             .await?;
-        self.shared.values.tell_lookup(found.is_some());
+        self.values().tell_lookup(found.is_some());
         let Some((item, unique)) = found else {
             return Ok(None);
         };
-        Ok(self
-            .shared
-            .values
-            .open(Some(item))?
-            .map(|item| (item, unique)))
+        Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
@@ -166,8 +162,8 @@ impl AsyncClient {
         let found = self
             .call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
             .await?;
-        self.shared.values.tell_lookup(found.is_some());
-        self.shared.values.open(found)
+        self.values().tell_lookup(found.is_some());
+        self.values().open(found)
     }
 
     /// Stores `value` in any case.
@@ -177,8 +173,8 @@ impl AsyncClient {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let (key, value) = (key.as_ref(), self.shared.values.pack(value.into()));
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::set(context, key, value.value(), ttl.into()))
             .await
     }
@@ -192,7 +188,7 @@ impl AsyncClient {
     ) -> Vec<Result<()>> {
         let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, self.shared.values.pack(value.into())))
+            .map(|(key, value)| (key, self.values().pack(value.into())))
             .collect();
         let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
@@ -200,7 +196,7 @@ impl AsyncClient {
         });
         let entries: Vec<Entry<'_>> = entries.collect();
         let keys: Vec<&[u8]> = entries.iter().map(|entry| entry.key).collect();
-        let _forget = OnDrop(|| keys.iter().for_each(|key| self.shared.values.wrote(key)));
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
         self.call(|context| calls::set_multi(context, entries, ttl.into()))
             .await
     }
@@ -216,7 +212,7 @@ impl AsyncClient {
             .into_iter()
             .map(|(key, value, ttl)| (key, value.into(), ttl))
             .collect();
-        let entries = entries.iter().map(|(key, value, ttl)| {
+        let filled = entries.iter().map(|(key, value, ttl)| {
             let key = key.as_ref();
             (Entry { key, value: *value }, *ttl)
         });
@@ -225,8 +221,10 @@ impl AsyncClient {
         } else {
             StoreMode::Add
         };
-        let entries = entries.collect();
-        self.call(|context| calls::fill_multi(context, entries, mode))
+        let filled = filled.collect();
+        let keys: Vec<&[u8]> = entries.iter().map(|(key, ..)| key.as_ref()).collect();
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
+        self.call(|context| calls::fill_multi(context, filled, mode))
             .await
     }
 
@@ -282,10 +280,10 @@ impl AsyncClient {
         // A piece of a value is not compressed.
         let packed = match mode {
             StoreMode::Append | StoreMode::Prepend => None,
-            _ => Some(self.shared.values.pack(value)),
+            _ => Some(self.values().pack(value)),
         };
         let value = packed.as_ref().map_or(value, |packed| packed.value());
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::store(context, key, value, mode, ttl))
             .await
     }
@@ -298,8 +296,8 @@ impl AsyncClient {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let (key, value) = (key.as_ref(), self.shared.values.pack(value.into()));
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()))
             .await
     }
@@ -307,7 +305,7 @@ impl AsyncClient {
     /// Deletes `key`; false if it was not there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::delete(context, key)).await
     }
 
@@ -315,7 +313,7 @@ impl AsyncClient {
     pub async fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let asked = keys.clone();
-        let _forget = OnDrop(|| keys.iter().for_each(|key| self.shared.values.wrote(key)));
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
         self.call(|context| calls::delete_multi(context, asked))
             .await
     }
@@ -363,7 +361,7 @@ impl AsyncClient {
         delta: u64,
         create: Option<(u64, Option<Duration>)>,
     ) -> Result<Option<u64>> {
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::count(context, key, down, delta, create))
             .await
     }
@@ -375,14 +373,14 @@ impl AsyncClient {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<bool> {
         let key = key.as_ref();
-        let _forget = OnDrop(|| self.shared.values.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::touch(context, key, ttl.into()))
             .await
     }
 
     /// Empties every node.
     pub async fn flush_all(&self) -> PerNode<()> {
-        let _forget = OnDrop(|| self.shared.values.flushed());
+        let _forget = OnDrop(|| self.values().flushed());
         self.call(calls::flush_all).await
     }
 
