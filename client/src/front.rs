@@ -43,9 +43,9 @@ pub(crate) trait Front: Clone + Send + Sync + 'static {
     /// Carries out an operation, over the nodes as they were when it began.
     fn drive<O: Operation + Send>(
         &self,
-        operation: O,
-        snapshot: Arc<Snapshot<Self::Pool>>,
-    ) -> impl Future<Output = O> + Send;
+        operation: &mut O,
+        snapshot: &Snapshot<Self::Pool>,
+    ) -> impl Future<Output = ()> + Send;
 
     /// Waits for what other callers do, until `at` at most.
     fn until<T: Send>(
@@ -89,8 +89,12 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let unix_s = unix.unwrap_or_default().as_secs();
     let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
-    let Call { operation, finish } = begin(context);
-    finish(front.drive(operation, snapshot).await)
+    let Call {
+        mut operation,
+        finish,
+    } = begin(context);
+    front.drive(&mut operation, &snapshot).await;
+    finish(operation)
 }
 
 /// The result of a future that does not wait.

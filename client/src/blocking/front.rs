@@ -35,11 +35,11 @@ impl Front for Client {
 
     fn drive<O: Operation + Send>(
         &self,
-        mut operation: O,
-        snapshot: Arc<Snapshot<Pool>>,
-    ) -> impl Future<Output = O> + Send {
-        drive::drive(&mut operation, &snapshot.pools, &self.shared.options);
-        ready(operation)
+        operation: &mut O,
+        snapshot: &Snapshot<Pool>,
+    ) -> impl Future<Output = ()> + Send {
+        drive::drive(operation, &snapshot.pools, &self.shared.options);
+        ready(())
     }
 
     fn until<T: Send>(

@@ -23,7 +23,7 @@ use crate::core::Operation;
 use crate::core::health::Member;
 use crate::core::options::ClientOptions;
 use crate::core::routing::Ring;
-use crate::core::simulation::node::Item as Stored;
+use crate::core::simulation::node::{Item as Stored, Mode};
 use crate::core::simulation::{EPOCH_S, Simulation};
 use crate::front::Front;
 use crate::shared::Shared;
@@ -39,9 +39,8 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct World {
     state: Mutex<State>,
     chance: Mutex<Jitter>,
-    /// Loaders that run now, and all that ever began.
-    loading: AtomicU32,
-    loaded: AtomicU32,
+    /// Operations of all processes.
+    asked: AtomicU32,
 }
 
 struct State {
@@ -87,8 +86,7 @@ impl World {
                 behind: Vec::new(),
             }),
             chance: Mutex::new(Jitter::seeded(seed)),
-            loading: AtomicU32::new(0),
-            loaded: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
         })
     }
 
@@ -196,6 +194,8 @@ impl NodePool for NoPool {
 struct Process {
     world: Arc<World>,
     shared: Arc<Shared<NoPool>>,
+    /// Loaders that run now, in this process and those that it must not interfere with.
+    loading: Arc<AtomicU32>,
 }
 
 impl Process {
@@ -203,7 +203,18 @@ impl Process {
         Process {
             world: world.clone(),
             shared: Shared::new(&[Node::new("node0", 11211)], options()),
+            loading: Arc::default(),
         }
+    }
+
+    /// Processes that have one loader at a time among them.
+    fn several(world: &Arc<World>, count: usize) -> Vec<Self> {
+        let loading: Arc<AtomicU32> = Arc::default();
+        let process = || Process {
+            loading: loading.clone(),
+            ..Process::new(world)
+        };
+        (0..count).map(|_| process()).collect()
     }
 }
 
@@ -223,11 +234,11 @@ impl Front for Process {
 
     fn probe(_: &NoPool, _: &Arc<Ring>, _: usize, _: Instant) {}
 
-    async fn drive<O: Operation + Send>(&self, mut operation: O, _: Arc<Snapshot<NoPool>>) -> O {
+    async fn drive<O: Operation + Send>(&self, operation: &mut O, _: &Snapshot<NoPool>) {
         pause().await;
-        self.world.with(|state| state.cluster.drive(&mut operation));
+        self.world.asked.fetch_add(1, Ordering::Relaxed);
+        self.world.with(|state| state.cluster.drive(operation));
         pause().await;
-        operation
     }
 
     async fn until<T: Send>(
@@ -302,20 +313,19 @@ fn load_options() -> LoadOptions {
 }
 
 /// Takes 20 ms, and is the only one. Of `luck` loaders, one fails.
-async fn loader(world: Arc<World>, luck: u64) -> Result<Option<Item>, &'static str> {
-    struct Running(Arc<World>);
+async fn loader(process: Process, luck: u64) -> Result<Option<Item>, &'static str> {
+    struct Running(Arc<AtomicU32>);
     impl Drop for Running {
         fn drop(&mut self) {
-            self.0.loading.fetch_sub(1, Ordering::Relaxed);
+            self.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
-    let before = world.loading.fetch_add(1, Ordering::Relaxed);
-    let running = Running(world.clone());
+    let before = process.loading.fetch_add(1, Ordering::Relaxed);
+    let running = Running(process.loading.clone());
     assert_eq!(before, 0, "one loader at a time");
-    world.loaded.fetch_add(1, Ordering::Relaxed);
-    world.sleep_us(20 * MS).await;
+    process.world.sleep_us(20 * MS).await;
     drop(running);
-    match world.chance(luck) {
+    match process.world.chance(luck) {
         0 if luck > 1 => Err("no luck"),
         _ => Ok(Some("new".into())),
     }
@@ -324,7 +334,7 @@ async fn loader(world: Arc<World>, luck: u64) -> Result<Option<Item>, &'static s
 /// Loads until it has what loaders bring. Others' failures are for others to try again.
 async fn insist(process: Process, options: LoadOptions, luck: u64) {
     loop {
-        let loader = loader(process.world.clone(), luck);
+        let loader = loader(process.clone(), luck);
         match get_or_load(&process, b"k", options.clone(), loader).await {
             Ok(Some(item)) if item.value == "new" => return,
             Ok(Some(item)) => assert_eq!(item.value, "old"),
@@ -337,35 +347,85 @@ async fn insist(process: Process, options: LoadOptions, luck: u64) {
     }
 }
 
+/// Callers of each process, of whom one is not dropped.
+fn callers<W: Future<Output = ()> + Send + 'static>(
+    processes: &[Process],
+    mut call: impl FnMut(Process, usize) -> W,
+) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for process in processes {
+        for caller in 0..6 {
+            let world = process.world.clone();
+            let polls = match caller {
+                0 => u32::MAX,
+                _ => world.chance(24) as u32,
+            };
+            let (begins, work) = (world.chance(60 * MS), call(process.clone(), caller));
+            let work = async move {
+                world.sleep_us(begins).await;
+                work.await;
+            };
+            tasks.push(Task::new(work, polls));
+        }
+    }
+    tasks
+}
+
+fn check_end(world: &World, processes: &[Process], seed: u64) {
+    let took_ms = world.now_us() / MS;
+    assert!(took_ms < 10_000, "seed {seed}: {took_ms} ms");
+    for process in processes {
+        let loads = &process.shared.values.loads;
+        assert!(loads.flights.is_empty(), "seed {seed}");
+        assert_eq!(loads.refreshes.load(Ordering::Relaxed), 0, "seed {seed}");
+    }
+}
+
 /// One caller after another is dropped; one of each process stays.
 #[test]
 fn whoever_is_dropped_the_others_have_their_value() {
     for seed in 0..2000 {
         let world = World::new(seed);
-        let mut tasks = Vec::new();
-        let processes: Vec<Process> = (0..3).map(|_| Process::new(&world)).collect();
-        for process in &processes {
-            for caller in 0..6 {
-                let (process, begins) = (process.clone(), world.chance(60 * MS));
-                let polls = match caller {
-                    0 => u32::MAX,
-                    _ => world.chance(24) as u32,
-                };
-                let work = async move {
-                    process.world.sleep_us(begins).await;
-                    insist(process, load_options(), 8).await;
-                };
-                tasks.push(Task::new(work, polls));
-            }
-        }
-        world.run(tasks);
+        let processes = Process::several(&world, 3);
+        world.run(callers(&processes, |process, _| {
+            insist(process, load_options(), 8)
+        }));
         assert_eq!(world.stored("k").as_deref(), Some("new"), "seed {seed}");
-        let took_ms = world.now_us() / MS;
-        assert!(took_ms < 10_000, "seed {seed}: {took_ms} ms");
-        for process in &processes {
-            assert!(process.shared.values.loads.flights.is_empty());
-        }
+        check_end(&world, &processes, seed);
     }
+}
+
+/// Without a node that answers, each process has one loader at a time.
+#[test]
+fn whoever_is_dropped_without_a_node() {
+    for seed in 0..500 {
+        let world = World::new(seed);
+        world.with(|state| state.cluster.nodes[0].mode = Mode::Crashed);
+        let processes = [Process::new(&world), Process::new(&world)];
+        world.run(callers(&processes, |process, _| {
+            insist(process, load_options(), 8)
+        }));
+        check_end(&world, &processes, seed);
+    }
+}
+
+/// Who comes while a caller of its own process loads waits for that, and asks nothing.
+#[test]
+fn those_that_wait_for_their_own_process_ask_no_node() {
+    let world = World::new(1);
+    let process = Process::new(&world);
+    let tasks = (0..100).map(|caller| {
+        let process = process.clone();
+        let work = async move {
+            process.world.sleep_us(caller * MS / 10).await;
+            insist(process, load_options(), 1).await;
+        };
+        Task::new(work, u32::MAX)
+    });
+    world.run(tasks.collect());
+    // Those of the first moments, before it is known who loads, and one that stores.
+    let asked = world.asked.load(Ordering::Relaxed);
+    assert!(asked < 60, "{asked}");
 }
 
 /// The same with an old value, which one refreshes. (A refresh that failed would not be tried again before the lease is over.)
@@ -383,36 +443,20 @@ fn whoever_is_dropped_the_old_value_is_refreshed() {
         world.with(|state| state.cluster.nodes[0].items.insert(b"k".to_vec(), old));
         // What has 50 seconds left is stale since 50 seconds.
         let stale = load_options().stale(Duration::from_secs(100));
-        let mut tasks = Vec::new();
-        let processes: Vec<Process> = (0..2).map(|_| Process::new(&world)).collect();
-        for process in &processes {
-            for caller in 0..6 {
-                let (process, options) = (process.clone(), stale.clone());
-                let begins = world.chance(60 * MS);
-                let polls = match caller {
-                    0 => u32::MAX,
-                    _ => world.chance(24) as u32,
-                };
-                let work = async move {
-                    process.world.sleep_us(begins).await;
-                    if caller % 2 == 0 {
-                        return insist(process, options, 1).await;
-                    }
-                    let loader = loader(process.world.clone(), 1);
-                    let value = get_or_load_detached(&process, b"k", options, loader).await;
-                    assert!(matches!(value, Ok(Some(_))), "{value:?}");
-                };
-                tasks.push(Task::new(work, polls));
+        let processes = Process::several(&world, 2);
+        world.run(callers(&processes, |process, caller| {
+            let options = stale.clone();
+            async move {
+                if caller % 2 == 0 {
+                    return insist(process, options, 1).await;
+                }
+                let loader = loader(process.clone(), 1);
+                let value = get_or_load_detached(&process, b"k", options, loader).await;
+                assert!(matches!(value, Ok(Some(_))), "{value:?}");
             }
-        }
-        world.run(tasks);
+        }));
         assert_eq!(world.stored("k").as_deref(), Some("new"), "seed {seed}");
-        let took_ms = world.now_us() / MS;
-        assert!(took_ms < 10_000, "seed {seed}: {took_ms} ms");
-        for process in &processes {
-            let loads = &process.shared.values.loads;
-            assert_eq!(loads.refreshes.load(Ordering::Relaxed), 0);
-        }
+        check_end(&world, &processes, seed);
     }
 }
 

@@ -33,13 +33,12 @@ impl Front for AsyncClient {
         pool.probe(ring, node, now);
     }
 
-    async fn drive<O: Operation + Send>(
+    fn drive<O: Operation + Send>(
         &self,
-        mut operation: O,
-        snapshot: Arc<Snapshot<Pool>>,
-    ) -> O {
-        drive::drive(&mut operation, &snapshot.pools, &self.shared.options).await;
-        operation
+        operation: &mut O,
+        snapshot: &Snapshot<Pool>,
+    ) -> impl Future<Output = ()> + Send {
+        drive::drive(operation, &snapshot.pools, &self.shared.options)
     }
 
     async fn until<T: Send>(
