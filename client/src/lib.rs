@@ -54,7 +54,10 @@
 //! # }
 //! ```
 //!
-//! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`.
+//! All of it is there for tokio too, as `AsyncClient` (feature `tokio`).
+//!
+//! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`; `cache_aside_async` and
+//! `read_through_async` for tokio.
 #![forbid(unsafe_code)]
 
 pub mod blocking;

@@ -17,8 +17,8 @@ impl AsyncClient {
     /// value is used, and the next attempt is made when the lease is over.
     ///
     /// Dropped while its loader runs, that ends too, and another caller of this process loads in its place: at once if one
-    /// waits, else the next to come, under the same lease; other processes wait for the rest of it. To have
-    /// a load go on, spawn it in the loader. What a loader has brought is stored in any case.
+    /// waits, else the next to come, under the same lease; other processes wait for the rest of it. What a loader has
+    /// brought is stored in any case. A load that shall go on without its caller is spawned as a task of its own.
     ///
     /// ```no_run
     /// # use std::time::Duration;
