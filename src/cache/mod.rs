@@ -32,7 +32,7 @@ pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use page_moves::{MoveError, MoveStats};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
-pub use table::{KeyHash, TableShape};
+pub use table::{KeyHash, Probe, TableShape};
 
 #[cfg(test)]
 pub(crate) mod testing;
