@@ -37,8 +37,8 @@ pub(crate) trait Front: Clone + Send + Sync + 'static {
     /// The time, by the clock that `until` goes by.
     fn now(&self) -> Instant;
 
-    /// Begins a probe of a node of the ring that is due.
-    fn probe(pool: &Self::Pool, ring: &Arc<Ring>, node: usize, now: Instant);
+    /// Does what is due at a node of the ring beside the callers' operations: a probe, if it is ejected.
+    fn tend(pool: &Self::Pool, ring: &Arc<Ring>, node: usize, now: Instant);
 
     /// Carries out an operation, over the nodes as they were when it began.
     fn drive<O: Operation + Send>(
@@ -82,9 +82,7 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     let snapshot = front.shared().snapshot();
     let now = front.now();
     for (node, pool) in snapshot.pools.iter().enumerate() {
-        if pool.member().is_unwell() {
-            F::probe(pool, &snapshot.ring, node, now);
-        }
+        F::tend(pool, &snapshot.ring, node, now);
     }
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let unix_s = unix.unwrap_or_default().as_secs();

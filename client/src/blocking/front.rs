@@ -29,8 +29,10 @@ impl Front for Client {
         Instant::now()
     }
 
-    fn probe(pool: &Pool, ring: &Arc<Ring>, node: usize, now: Instant) {
-        pool.probe(ring, node, now);
+    fn tend(pool: &Pool, ring: &Arc<Ring>, node: usize, now: Instant) {
+        if pool.member.is_unwell() {
+            pool.probe(ring, node, now);
+        }
     }
 
     fn drive<O: Operation + Send>(

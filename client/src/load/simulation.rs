@@ -232,7 +232,7 @@ impl Front for Process {
             .with(|state| state.cluster.at(state.cluster.now_us))
     }
 
-    fn probe(_: &NoPool, _: &Arc<Ring>, _: usize, _: Instant) {}
+    fn tend(_: &NoPool, _: &Arc<Ring>, _: usize, _: Instant) {}
 
     async fn drive<O: Operation + Send>(&self, operation: &mut O, _: &Snapshot<NoPool>) {
         pause().await;

@@ -7,7 +7,7 @@
 //!                                         "another" loads this very version: that other was this process
 //! ```
 //!
-//! W1. A win is had by one caller, or left, or neither: once it is spent, or another key took its place.
+//! W1. A win is had by one caller, or left, or neither: once it is spent, or a newer one of its key was left.
 //! W2. Left wins are bounded by `LEFT_MAX`. What is lost costs others the rest of the lease, no more.
 
 use std::collections::HashMap;
