@@ -11,7 +11,7 @@
 //!     and gives up, or is dropped, leaves nobody waiting for it.
 //! G3. There are at most as many flights as riders: the last one takes it away.
 //!
-//! Lock order: the map, then a flight.
+//! Lock order: the map, then a flight. Wakers are woken and dropped outside: what they belong to may be a rider.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
@@ -135,30 +135,34 @@ impl Flights {
 impl Rider {
     /// Waits for the landing or the seat.
     pub(crate) fn board(&self) -> impl Future<Output = Role> {
-        poll_fn(|cx| match self.poll_landing(cx) {
-            Poll::Ready(landing) => Poll::Ready(Role::Passenger(landing)),
-            Poll::Pending if lock(&self.flight).pilot == Some(self.id) => Poll::Ready(Role::Pilot),
-            Poll::Pending => Poll::Pending,
-        })
+        poll_fn(|cx| self.poll(true, cx))
     }
 
     /// Waits for the landing alone, which another than the one in the seat may bring.
     pub(crate) fn landed(&self) -> impl Future<Output = Landing> {
-        poll_fn(|cx| self.poll_landing(cx))
+        poll_fn(|cx| match self.poll(false, cx) {
+            Poll::Ready(Role::Passenger(landing)) => Poll::Ready(landing),
+            _ => Poll::Pending,
+        })
     }
 
-    /// The landing. Until it is there, a free seat is taken: this rider may be the one that was woken for it.
-    fn poll_landing(&self, cx: &Context<'_>) -> Poll<Landing> {
+    /// A free seat is taken in any case: this rider may be the one that was woken for it. Whether it `boards`, and goes on
+    /// with that, is another question.
+    fn poll(&self, boards: bool, cx: &Context<'_>) -> Poll<Role> {
         let mut state = lock(&self.flight);
-        if let Some(landing) = &state.landing {
-            return Poll::Ready(landing.clone());
-        }
-        state.pilot.get_or_insert(self.id);
-        match state.waiting.get_mut(&self.id) {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => drop(state.waiting.insert(self.id, cx.waker().clone())),
-        }
-        Poll::Pending
+        let sits = *state.pilot.get_or_insert(self.id) == self.id;
+        let role = match &state.landing {
+            Some(landing) => Poll::Ready(Role::Passenger(landing.clone())),
+            None if boards && sits => Poll::Ready(Role::Pilot),
+            None => Poll::Pending,
+        };
+        let old = match role {
+            Poll::Ready(_) => state.waiting.remove(&self.id),
+            Poll::Pending => state.waiting.insert(self.id, cx.waker().clone()),
+        };
+        drop(state);
+        drop(old);
+        role
     }
 
     /// Takes the seat, from whoever has it: to load, while that one but asks.
@@ -191,7 +195,7 @@ impl Rider {
 impl Drop for Rider {
     fn drop(&mut self) {
         let mut state = lock(&self.flight);
-        state.waiting.remove(&self.id);
+        let own = state.waiting.remove(&self.id);
         state.riders -= 1;
         if state.pilot == Some(self.id) {
             state.pilot = None;
@@ -203,6 +207,7 @@ impl Drop for Rider {
         };
         let last = state.riders == 0 && state.landing.is_none();
         drop(state);
+        drop(own);
         if let Some((_, waker)) = heir {
             waker.wake();
         }
