@@ -3,7 +3,7 @@
 //! ```text
 //!  Cache::entry(key) --> Entry: the key's stripe is locked; look, replace, remove, touch
 //!    |                     table.rs   hash -> handle, in stripes of buckets
-//!    |                     item.rs    handle -> header, key, value
+//!    |                     item/      handle -> header, key, value
 //!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
 //!                          lru.rs     the items' order, by class     eviction/  the policies that make it
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items

@@ -205,14 +205,16 @@ pub struct TableShape {
     pub buckets: usize,
     /// Pieces in use: half lines behind buckets that are full.
     pub pieces: usize,
+    /// Pieces ever in use, whose memory stays with the table.
+    pub pieces_touched: usize,
     /// Items.
     pub items: usize,
 }
 
 impl TableShape {
-    /// Bytes of memory in use.
+    /// Bytes of memory taken.
     pub fn bytes(&self) -> usize {
-        self.buckets * size_of::<Bucket>() + self.pieces * size_of::<Piece>()
+        self.buckets * size_of::<Bucket>() + self.pieces_touched * size_of::<Piece>()
     }
 }
 
@@ -370,7 +372,9 @@ impl Table {
             shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
             shape.items += guard.state().items as usize;
         }
-        shape.pieces = self.pieces_list().in_use as usize;
+        let pieces = self.pieces_list();
+        shape.pieces = pieces.in_use as usize;
+        shape.pieces_touched = pieces.used_mark as usize - 1;
         shape
     }
 
@@ -813,6 +817,35 @@ mod tests {
     #[test]
     fn behaves_like_a_map_with_long_chains() {
         model(9, 2000, 0x0ff0_0000, false, MEMORY);
+    }
+
+    #[test]
+    fn what_was_seen_ahead_is_believed_only_while_it_is_there() {
+        let table = Table::new(4, 1, true, MEMORY).unwrap();
+        let hash = KeyHash(0x7007_0006);
+        let any = |_| true;
+        table.lock(hash).insert(hash, handle(1));
+        let mut probe = Probe::new(hash);
+        assert!(table.lock(hash).find_seen(&probe, any).is_none());
+        assert_eq!(table.look(&mut probe), Some(handle(1)));
+        let mut guard = table.lock(hash);
+        let (slot, seen) = guard.find_seen(&probe, any).unwrap();
+        assert_eq!(seen, handle(1));
+        assert!(guard.find_seen(&probe, |at| at != handle(1)).is_none());
+        guard.replace(slot, handle(2));
+        assert!(guard.find_seen(&probe, any).is_none(), "another item");
+        guard.replace(slot, handle(1));
+        assert!(guard.find_seen(&probe, any).is_some());
+        guard.remove(hash, slot);
+        assert!(guard.find_seen(&probe, any).is_none(), "no item");
+        // The same bucket and slot, but another key's.
+        let other = KeyHash(hash.0 ^ 0x4000_0000);
+        assert_eq!(
+            table.racy_bucket_index(other),
+            table.racy_bucket_index(hash)
+        );
+        guard.insert(other, handle(1));
+        assert!(guard.find_seen(&probe, any).is_none(), "another tag");
     }
 
     #[test]

@@ -25,7 +25,7 @@
 //!     zeroes it in a chunk it hands out for the first time. So a walk over a page sees only real items.
 //! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`]) keeps the arena mapped.
 //!
-//! This is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
+//! This module is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
 //! writes bytes names the invariant its caller keeps.
 #![allow(unsafe_code)]
 

@@ -1,5 +1,4 @@
 //! An item on its way into the cache.
-#![allow(unsafe_code)]
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
