@@ -751,7 +751,7 @@ impl<'e> ItemView<'e> {
     #[inline]
     pub fn value(&self) -> &'e [u8] {
         debug_assert!(!self.is_large());
-        self.items.head_value(self.handle)
+        self.items.chunk_value(self.handle)
     }
 
     /// The value's pieces in order.

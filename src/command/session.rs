@@ -393,7 +393,8 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Parses ahead, prefetches, executes.
+    /// Parses ahead, prefetches, executes. By itself, so that one request does without its room.
+    #[inline(never)]
     fn batch(
         &mut self,
         ctx: Ctx<'c>,

@@ -34,6 +34,7 @@ mod new_item;
 mod pinned;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -219,17 +220,29 @@ impl Items {
         }
     }
 
-    /// The part of the value that lies in the head chunk: all of it unless the item is chained. The caller keeps I3.
+    /// Where in a chunk of an item its part of the value lies: in the head chunk all of it, unless the item is chained.
     #[inline(always)]
-    pub fn head_value(&self, handle: ChunkHandle) -> &[u8] {
-        let header = self.header(handle);
-        let (bits, mut len) = (header.state(), header.value_len());
-        let offset = key_offset(bits) + header.key_len();
-        if bits & state::LARGE != 0 {
-            len = len.min(self.slabs.chunk_bytes(self.slabs.class_of(handle)) - offset);
+    fn value_range(&self, chunk: ChunkHandle) -> Range<usize> {
+        let header = self.header(chunk);
+        let (bits, len) = (header.state(), header.value_len());
+        if bits & (state::LARGE | state::CONTINUATION) == 0 {
+            let start = key_offset(bits) + header.key_len();
+            return start..start + len;
         }
-        // SAFETY: as for the key; `len` was cut to what the head chunk holds.
-        unsafe { self.slabs.bytes(handle, offset, len) }
+        if bits & state::CONTINUATION != 0 {
+            return HEADER_BYTES..HEADER_BYTES + len;
+        }
+        let start = key_offset(bits) + header.key_len();
+        let room = self.slabs.chunk_bytes(self.slabs.class_of(chunk)) - start;
+        start..start + len.min(room)
+    }
+
+    /// The part of the value that lies in a chunk of an item. The caller keeps I3.
+    #[inline(always)]
+    pub fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
+        let range = self.value_range(chunk);
+        // SAFETY: as for the key; the range is the value's part of the chunk.
+        unsafe { self.slabs.bytes(chunk, range.start, range.len()) }
     }
 
     /// The value's pieces in order; the caller keeps I3.
@@ -251,18 +264,6 @@ impl Items {
         }
     }
 
-    /// The value bytes in one chunk of an item.
-    fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
-        if self.header(chunk).state() & state::CONTINUATION == 0 {
-            return self.head_value(chunk);
-        }
-        // SAFETY: a continuation's bytes follow the same rules as its head's (I3).
-        unsafe {
-            self.slabs
-                .bytes(chunk, HEADER_BYTES, self.header(chunk).value_len())
-        }
-    }
-
     /// Overwrites the value of a linked item that is not LARGE with one of the same length; the caller holds its stripe
     /// lock.
     pub fn overwrite_value(&self, handle: ChunkHandle, value: &[u8]) {
@@ -270,9 +271,9 @@ impl Items {
             value.len() == self.header(handle).value_len()
                 && self.header(handle).state() & state::LARGE == 0
         );
-        let offset = key_offset(self.header(handle).state()) + self.header(handle).key_len();
+        let start = self.value_range(handle).start;
         // SAFETY: the stripe lock excludes readers (I3), and the value lies inside the chunk.
-        unsafe { self.slabs.bytes_mut(handle, offset, value.len()) }.copy_from_slice(value);
+        unsafe { self.slabs.bytes_mut(handle, start, value.len()) }.copy_from_slice(value);
     }
 
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).

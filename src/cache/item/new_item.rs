@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId};
 
-use super::header::{HEADER_BYTES, state};
-use super::{AllocError, Items, key_offset};
+use super::{AllocError, HEADER_BYTES, Items};
 
 /// The end of a chained item may waste this part of its value: less would cost more chunks for each.
 const END_WASTE_PART: usize = 32;
@@ -32,7 +31,7 @@ impl<'c> NewItem<'c> {
             chunk: handle,
             filled: 0,
             last: handle,
-            missing: items.header(handle).value_len() - items.head_value(handle).len(),
+            missing: items.header(handle).value_len() - items.value_range(handle).len(),
         }
     }
 }
@@ -102,24 +101,20 @@ impl NewItem<'_> {
     /// next chunk is yet to be added.
     pub fn spare(&mut self) -> &mut [u8] {
         loop {
-            let len = self.items.chunk_value(self.chunk).len();
-            if self.filled == len
+            let value = self.items.value_range(self.chunk);
+            if self.filled == value.len()
                 && let Some(next) = self.items.chunk_after(self.chunk)
             {
                 (self.chunk, self.filled) = (next, 0);
                 continue;
             }
-            let bits = self.items.header(self.chunk).state();
-            let start = if bits & state::CONTINUATION != 0 {
-                HEADER_BYTES
-            } else {
-                key_offset(bits) + self.items.header(self.chunk).key_len()
-            };
             // SAFETY: nobody but the owner knows the item (I1); the range is the value part of the chunk.
             return unsafe {
-                self.items
-                    .slabs
-                    .bytes_mut(self.chunk, start + self.filled, len - self.filled)
+                self.items.slabs.bytes_mut(
+                    self.chunk,
+                    value.start + self.filled,
+                    value.len() - self.filled,
+                )
             };
         }
     }
@@ -127,7 +122,7 @@ impl NewItem<'_> {
     /// Notes that the first `n` bytes of [`NewItem::spare`] are written.
     pub fn advance(&mut self, n: usize) {
         self.filled += n;
-        assert!(self.filled <= self.items.chunk_value(self.chunk).len());
+        assert!(self.filled <= self.items.value_range(self.chunk).len());
     }
 
     /// Writes the next bytes of the value; gives how many fitted.
