@@ -155,7 +155,8 @@ impl Flight {
     fn take_off(&mut self, pools: &[Arc<Pool>], now: Instant) -> Result<(), Failure> {
         let pool = &pools[self.exchange.node];
         loop {
-            let Some(mut lease) = pool.checkout(now, !self.exchange.repeatable)? else {
+            let (careful, in_order) = (!self.exchange.repeatable, self.exchange.must_send);
+            let Some(mut lease) = pool.checkout(now, careful, in_order)? else {
                 return Ok(());
             };
             let begun = lease

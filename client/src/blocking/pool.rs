@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  checkout: the connection used last, if no reply is outstanding on it; else a new one; else, at the bound, one with
-//!            replies outstanding that nobody waits for; else busy: the caller waits for `freed`
+//!            replies outstanding that nobody waits for; else busy: the caller waits for `freed`. A write goes behind a write
+//!            that nobody waits for, so that a caller's writes keep their order
 //! ```
 //!
 //! B1. `open` counts idle and lent connections, and never exceeds the bound. A probe's connection comes on top.
@@ -106,16 +107,17 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection, which may still be connecting. `careful` looks at an idle one before it is lent. `Ok(None)` if all
-    /// are busy.
+    /// A connection, which may still be connecting. `careful` looks at an idle one before it is lent. `in_order` takes one on
+    /// which a write is under way, if there is such, and comes behind that. `Ok(None)` if all are busy.
     pub(super) fn checkout(
         self: &Arc<Self>,
         now: Instant,
         careful: bool,
+        in_order: bool,
     ) -> Result<Option<Lease>, Failure> {
         let mut connections = self.connections();
         let mut at = connections.idle.len();
-        let mut settled = None;
+        let mut chosen = None;
         while at > 0 {
             at -= 1;
             let connection = &mut connections.idle[at];
@@ -128,13 +130,13 @@ impl Pool {
             if !good {
                 connections.idle.remove(at);
                 connections.open -= 1;
-            } else if connection.settled() {
-                settled = Some(at);
+            } else if connection.settled() || (in_order && connection.is_watched()) {
+                chosen = Some(at);
                 break;
             }
         }
         let full = connections.open >= self.options.pool_connections_max.max(1);
-        let idle = match settled {
+        let idle = match chosen {
             Some(at) => Some(connections.idle.remove(at)),
             None if full => connections.idle.pop(),
             None => None,

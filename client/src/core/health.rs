@@ -17,7 +17,7 @@
 //!     as any failure, and its keys are deleted as any that were missed.
 //! H4. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,7 +53,16 @@ pub(crate) struct Member {
     standing: AtomicU8,
     /// Something is to be looked at: failures to forget, a probe that falls due, a settling time that ends.
     unwell: AtomicBool,
+    /// There are keys under way.
+    busy: AtomicBool,
     state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    writes: u32,
+    /// A delete may have come before them.
+    overtaken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +81,8 @@ struct State {
     strays: HashSet<Box<[u8]>>,
     /// Failures that nobody waited for, and that are still to be counted.
     overlooked: u32,
+    /// Keys of writes that are watched, and not answered yet.
+    under_way: HashMap<Box<[u8]>, UnderWay>,
     forgot: bool,
 }
 
@@ -84,6 +95,7 @@ impl Member {
             node,
             standing: AtomicU8::new(Standing::Live as u8),
             unwell: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -199,6 +211,46 @@ impl Member {
         self.unwell.store(true, Ordering::Relaxed);
     }
 
+    /// Writes of `keys` are under way that nobody waits for.
+    pub(super) fn under_way(&self, keys: &[Box<[u8]>]) {
+        let state = &mut *self.state();
+        for key in keys {
+            state.under_way.entry(key.clone()).or_default().writes += 1;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// A delete of `key` is sent, which may overtake what is under way.
+    #[inline]
+    pub(crate) fn overtakes(&self, key: &[u8]) {
+        if self.busy.load(Ordering::Relaxed)
+            && let Some(under_way) = self.state().under_way.get_mut(key)
+        {
+            under_way.overtaken = true;
+        }
+    }
+
+    /// Writes of `keys` are not under way any more. Gives those that may have been overtaken.
+    pub(super) fn arrived(&self, keys: &[Box<[u8]>]) -> Vec<Box<[u8]>> {
+        let state = &mut *self.state();
+        let mut overtaken = Vec::new();
+        for key in keys {
+            let Some(under_way) = state.under_way.get_mut(key) else {
+                continue;
+            };
+            under_way.writes -= 1;
+            if under_way.writes == 0 {
+                if under_way.overtaken {
+                    overtaken.push(key.clone());
+                }
+                state.under_way.remove(key);
+            }
+        }
+        let busy = !state.under_way.is_empty();
+        self.busy.store(busy, Ordering::Relaxed);
+        overtaken
+    }
+
     /// Counts the failures that nobody waited for, and has their keys deleted; true if that ejects the node. To be called
     /// before [`probe_due`](Self::probe_due).
     pub(crate) fn tend(&self, now: Instant, options: &ClientOptions, chance: u64) -> bool {
@@ -259,6 +311,9 @@ impl Member {
         let mut out = Vec::new();
         for key in &keys {
             request::delete(&mut out, key, None);
+            if let Some(under_way) = state.under_way.get_mut(key) {
+                under_way.overtaken = true;
+            }
         }
         request::noop(&mut out);
         state.probing = Some(keys);
@@ -432,5 +487,31 @@ mod tests {
         drop((watch(), watch()));
         member.worked();
         assert!(member.tend(now, &options, 0) && !member.is_in());
+    }
+
+    #[test]
+    fn a_write_that_a_delete_overtook_is_undone_when_it_is_answered() {
+        let options = ClientOptions::default();
+        let (member, now) = (Arc::new(member()), Instant::now());
+        let watch = || {
+            let keys = vec![b"k"[..].into()];
+            Watch::new(member.clone(), Arc::new(options.clone()), keys)
+        };
+        let later = now + options.probe_after;
+        let (first, second) = (watch(), watch());
+        member.overtakes(b"l");
+        first.answered();
+        assert!(!member.is_unwell());
+        member.overtakes(b"k");
+        assert!(!member.is_unwell());
+        second.answered();
+        assert!(!member.tend(now, &options, 0));
+        assert_eq!(
+            member.probe_due(later).as_deref(),
+            Some(&b"md k\r\nmn\r\n"[..])
+        );
+        member.probe_answered(later, &options);
+        member.overtakes(b"k");
+        assert!(!member.is_unwell());
     }
 }

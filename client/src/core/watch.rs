@@ -5,6 +5,9 @@
 //!                                                              '-> dropped: the node's member is told
 //! ```
 //!
+//! While it is under way, a delete of the same key may overtake it, on another connection, and what was deleted would be there
+//! again. So the key is deleted once more when it is answered.
+//!
 //! O1. Where an exchange ends without its last reply, be it that a connection is closed, a deadline passes or a process forgets
 //!     it, its watch is dropped. So nothing has to be told in each of these places, and none can be forgotten.
 
@@ -32,6 +35,7 @@ impl Watch {
         options: Arc<ClientOptions>,
         keys: Vec<Box<[u8]>>,
     ) -> Self {
+        member.under_way(&keys);
         Watch(Some(Box::new(Watched {
             member,
             options,
@@ -51,6 +55,7 @@ impl Watch {
                 options,
                 keys,
             } = &*watched;
+            member.arrived(keys);
             member.overlooked(keys, counts, options);
         }
     }
@@ -58,7 +63,16 @@ impl Watch {
     /// The last reply has come.
     pub(crate) fn answered(mut self) {
         if let Some(watched) = self.0.take() {
-            watched.member.worked();
+            let Watched {
+                member,
+                options,
+                keys,
+            } = &*watched;
+            member.worked();
+            let overtaken = member.arrived(keys);
+            if !overtaken.is_empty() {
+                member.overlooked(&overtaken, false, options);
+            }
         }
     }
 }

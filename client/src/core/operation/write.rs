@@ -412,6 +412,12 @@ impl<'a> Write<'a> {
     }
 
     fn send(&mut self, todo: &mut Todo, now: Instant, request: Bytes, sent: Sent) {
+        if self.command.is_delete() || !sent.counts {
+            let member = &self.context.ring.members[sent.node];
+            for &at in &sent.entries {
+                member.overtakes(self.entries[at as usize].key);
+            }
+        }
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node: sent.node,

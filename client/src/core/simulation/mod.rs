@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use self::node::{Mode, SimulatedNode};
 use super::calls::{self, Call};
 use super::link::Link;
@@ -41,6 +43,10 @@ pub(crate) struct Simulation {
     options: Arc<ClientOptions>,
     /// Nodes that change their mode at a time.
     changes: Vec<(u64, usize, Mode)>,
+    /// What nobody waits for arrives in its own time, perhaps behind later writes; otherwise at once.
+    unordered: bool,
+    /// Requests that nobody waits for: when each arrives, its node, and what watches over it.
+    late: Vec<(u64, usize, Bytes, Option<Watch>)>,
     /// Watches whose exchanges get no answer, and when that is noticed.
     unanswered: Vec<(u64, Watch)>,
     /// In thousand exchanges, how many are spoilt.
@@ -65,6 +71,8 @@ impl Simulation {
             options: Arc::new(options),
             changes: Vec::new(),
             unanswered: Vec::new(),
+            unordered: false,
+            late: Vec::new(),
             spoilt: 0,
             crowded: false,
             took: Duration::ZERO,
@@ -106,6 +114,23 @@ impl Simulation {
         {
             let (_, node, mode) = self.changes.remove(0);
             self.nodes[node].set_mode(mode, now_s);
+        }
+        let late = self.late.extract_if(.., |late| late.0 <= now_us);
+        let mut late: Vec<_> = late.collect();
+        late.sort_by_key(|late| late.0);
+        for (at, node, request, watch) in late {
+            let node = &mut self.nodes[node];
+            match node.mode {
+                Mode::Up => {
+                    node.execute(&request, now_s);
+                    watch.into_iter().for_each(Watch::answered);
+                    continue;
+                }
+                Mode::Hung => node.waiting.push(request),
+                Mode::Crashed | Mode::CutOff => {}
+            }
+            let noticed = at + self.options.attempt_timeout.as_micros() as u64;
+            self.unanswered.extend(watch.map(|watch| (noticed, watch)));
         }
         self.unanswered.retain(|&(at, _)| at > now_us);
         for node in 0..self.nodes.len() {
@@ -289,6 +314,7 @@ impl Simulation {
             }
         }
         // What must be sent is sent, and watched.
+        let mut late = Vec::new();
         let mut watches: HashMap<u32, Watch> = operation
             .abandon(self.at(self.now_us))
             .into_iter()
@@ -297,20 +323,12 @@ impl Simulation {
             let spoilt = self.chance(1000) < self.spoilt;
             let (exchange, link, ended) = &mut flights[flight];
             let watch = watches.remove(&exchange.id);
-            let mode = self.nodes[exchange.node].mode;
             match event {
                 _ if *ended => continue,
-                Event::Arrives if mode == Mode::Hung && exchange.must_send => {
+                Event::Arrives if exchange.must_send && !spoilt => {
                     let request = exchange.request.clone();
-                    self.nodes[exchange.node].waiting.push(request);
-                    // Its deadline comes.
-                    watches.extend(watch.map(|watch| (exchange.id, watch)));
-                    continue;
-                }
-                Event::Arrives if mode == Mode::Up && exchange.must_send && !spoilt => {
-                    let now_s = EPOCH_S + self.now_us / 1_000_000;
-                    self.nodes[exchange.node].execute(&exchange.request, now_s);
-                    watch.into_iter().for_each(Watch::answered);
+                    let at = if self.unordered { at } else { self.now_us };
+                    late.push((at, exchange.node, request, watch));
                 }
                 Event::Answered(bytes) if watch.is_some() || link.is_watched() => {
                     link.disown(watch);
@@ -325,6 +343,8 @@ impl Simulation {
             *ended = true;
         }
         assert!(watches.is_empty(), "what is watched is under way");
+        self.late.append(&mut late);
+        self.pass(self.now_us);
         self.took = Duration::from_micros(self.now_us - begun);
         let took = self.took;
         assert!(took <= self.options.request_timeout, "took {took:?}");
