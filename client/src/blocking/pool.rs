@@ -198,19 +198,19 @@ impl Pool {
     pub(super) fn look(&self, now: Instant) {
         let mut connections = self.connections();
         let mut look_at_ms = NEVER;
-        let overdue = |connection: &mut Connection| {
+        let idle = connections.idle.len();
+        connections.idle.retain_mut(|connection| {
             let by = connection.idle_since + self.options.attempt_timeout;
             if !connection.is_watched() {
-                return false;
+                return true;
             }
             if now < by {
                 look_at_ms = look_at_ms.min(self.ms(by));
-                return false;
+                return true;
             }
-            !connection.read_leftovers() || connection.is_watched()
-        };
-        let late: Vec<Connection> = connections.idle.extract_if(.., overdue).collect();
-        connections.open -= late.len();
+            connection.read_leftovers() && !connection.is_watched()
+        });
+        connections.open -= idle - connections.idle.len();
         self.look_at_ms.store(look_at_ms, Ordering::Relaxed);
     }
 

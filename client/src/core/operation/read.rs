@@ -238,9 +238,6 @@ impl<'a> Read<'a> {
                     repair: None,
                 },
             );
-            if let Some(at) = hedge_at {
-                todo.wake(at);
-            }
         }
     }
 
@@ -252,6 +249,9 @@ impl<'a> Read<'a> {
         expect: Expect,
         sent: Sent,
     ) {
+        if let Some(at) = sent.hedge_at {
+            todo.wake(at);
+        }
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node: sent.node,
