@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_memcached::AsciiProtocol;
+use cpu_time::ProcessTime;
 use ketch_client::{AsyncClient, ClientOptions, Node};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -230,11 +230,6 @@ fn memcache(data: Arc<Data>, node: &str) -> Run {
     })
 }
 
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().collect();
     let [_, client, nodes] = &arguments[..] else {
@@ -262,7 +257,7 @@ fn main() -> io::Result<()> {
             .collect::<Vec<usize>>()
             .try_into()
             .expect("batch, tasks, milliseconds");
-        let (begun, used) = (Instant::now(), cpu());
+        let (begun, used) = (Instant::now(), ProcessTime::now());
         let done = run(Round {
             deed: match *deed {
                 "get" => Deed::Get,
@@ -273,7 +268,7 @@ fn main() -> io::Result<()> {
             tasks,
             until: begun + Duration::from_millis(ms as u64),
         });
-        let (took, used) = (begun.elapsed(), cpu() - used);
+        let (took, used) = (begun.elapsed(), used.elapsed());
         let mut out = io::stdout().lock();
         writeln!(out, "{done} {} {}", took.as_nanos(), used.as_nanos())?;
         out.flush()?;

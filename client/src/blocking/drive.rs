@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::connection::Ready;
 use super::pool::{Lease, Pool};
+use super::stream::PATIENCE;
 use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
 use crate::core::{Exchange, Operation, Todo};
@@ -29,8 +31,7 @@ struct Flight {
     lease: Option<Lease>,
     begun: Instant,
     connect_by: Instant,
-    /// What its socket is ready for.
-    ready: PollFlags,
+    ready: Ready,
 }
 
 /// How a flight goes on.
@@ -58,7 +59,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                     lease: None,
                     begun: now,
                     connect_by: now + options.connect_timeout,
-                    ready: PollFlags::empty(),
+                    ready: Ready::Now(PollFlags::empty()),
                 };
                 match flight.take_off(pools, now) {
                     Ok(()) => flights.push(flight),
@@ -132,6 +133,12 @@ impl Flight {
             let name = &pools[self.exchange.node].member.name;
             metrics.request(name, op, outcome, now.saturating_duration_since(self.begun));
         }
+    }
+
+    /// True if the kernel has all of its request.
+    fn is_sent(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.connection.is_sent())
     }
 
     /// Takes a connection, if one is to be had, and sends what it takes.
@@ -224,35 +231,36 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
     let mut until = if todo.done { None } else { todo.wake_at };
     let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
     let mut busy = None;
-    let mut fds = Vec::with_capacity(flights.len());
     for flight in flights.iter() {
         sooner(flight.exchange.deadline);
         match &flight.lease {
-            Some(lease) => {
-                if lease.connection.is_connecting() {
-                    sooner(flight.connect_by);
-                }
-                fds.push(PollFd::new(
-                    &lease.connection.stream,
-                    lease.connection.interest(),
-                ));
-            }
+            Some(lease) if lease.connection.is_connecting() => sooner(flight.connect_by),
+            Some(_) => {}
             None => busy = Some(&pools[flight.exchange.node]),
         }
     }
-    let timeout = until.map_or(BUSY_PAUSE, |until| until.saturating_duration_since(now));
-    match busy {
-        Some(pool) if fds.is_empty() => return pool.wait(timeout),
-        _ => {}
+    let mut timeout = until.map_or(BUSY_PAUSE, |until| until.saturating_duration_since(now));
+    if let Some(pool) = busy {
+        if flights.iter().all(|flight| flight.lease.is_none()) {
+            return pool.wait(timeout);
+        }
+        timeout = timeout.min(BUSY_PAUSE);
     }
-    let timeout = if busy.is_some() {
-        timeout.min(BUSY_PAUSE)
-    } else {
-        timeout
-    };
-    if fds.is_empty() {
-        return std::thread::sleep(timeout);
+    match flights {
+        [] => std::thread::sleep(timeout),
+        // Nothing else can happen before its reply: no need to ask the kernel first whether there is one.
+        [only] if only.is_sent() && timeout >= PATIENCE => only.ready = Ready::Soon,
+        _ => poll_all(flights, timeout),
     }
+}
+
+/// Asks the kernel which flights can go on.
+fn poll_all(flights: &mut [Flight], timeout: Duration) {
+    let leases = flights.iter().filter_map(|flight| flight.lease.as_ref());
+    let connections = leases.map(|lease| &lease.connection);
+    let mut fds: Vec<_> = connections
+        .map(|connection| PollFd::new(&connection.stream, connection.interest()))
+        .collect();
     let timeout = Timespec {
         tv_sec: timeout.as_secs() as i64,
         tv_nsec: timeout.subsec_nanos().into(),
@@ -263,5 +271,5 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
     let leased = flights.iter_mut().filter(|flight| flight.lease.is_some());
     leased
         .zip(ready)
-        .for_each(|(flight, ready)| flight.ready = ready);
+        .for_each(|(flight, ready)| flight.ready = Ready::Now(ready));
 }

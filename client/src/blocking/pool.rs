@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connection::Connection;
+use super::connection::{Connection, Ready};
 use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::core::health::Member;
@@ -246,5 +246,5 @@ fn advance(connection: &mut Connection) -> Result<bool, Failure> {
         Ok(1..) => fds[0].revents(),
         _ => PollFlags::empty(),
     };
-    connection.advance(ready, |_, _| Ok(()))
+    connection.advance(Ready::Now(ready), |_, _| Ok(()))
 }
