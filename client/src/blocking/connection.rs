@@ -30,6 +30,11 @@ pub(super) enum Ready {
     Soon,
 }
 
+impl Ready {
+    /// For nothing.
+    pub(super) const NOT: Ready = Ready::Now(PollFlags::empty());
+}
+
 impl Connection {
     pub(super) fn new(stream: Stream, login: Option<Bytes>, now: Instant) -> Self {
         Connection {
@@ -42,13 +47,19 @@ impl Connection {
     }
 
     /// Begins an exchange, and writes as much of it as the socket takes.
-    pub(super) fn begin(&mut self, request: Bytes, expect: Expect) -> Result<(), Failure> {
-        self.link.send(request, expect);
-        if self.connecting {
-            Ok(())
-        } else {
-            self.write()
+    pub(super) fn begin(&mut self, request: &Bytes, expect: Expect) -> Result<(), Failure> {
+        // Most are written as a whole, and need not be kept.
+        let mut written = 0;
+        while written < request.len() && self.is_sent() {
+            match self.stream.write(&request[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(&error)),
+            }
         }
+        self.link.send(request.slice(written..), expect);
+        Ok(())
     }
 
     pub(super) fn is_connecting(&self) -> bool {

@@ -42,13 +42,17 @@ enum Progress {
 }
 
 /// Drives `operation` until it is done, over the pools of its ring.
-pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
+pub(super) fn drive(
+    operation: &mut impl Operation,
+    pools: &[Arc<Pool>],
+    options: &ClientOptions,
+    mut now: Instant,
+) {
     let metrics = options.metrics.as_deref();
     let op = operation.op();
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
     loop {
-        let now = Instant::now();
         if !todo.done {
             operation.step(now, &mut todo);
             let mut failed = false;
@@ -59,7 +63,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                     lease: None,
                     begun: now,
                     connect_by: now + options.connect_timeout,
-                    ready: Ready::Now(PollFlags::empty()),
+                    ready: Ready::NOT,
                 };
                 match flight.take_off(pools, now) {
                     Ok(()) => flights.push(flight),
@@ -81,7 +85,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
             }
         }
         wait(&mut flights, &todo, pools, now);
-        let now = Instant::now();
+        now = Instant::now();
         let mut at = 0;
         while at < flights.len() {
             let flight = &mut flights[at];
@@ -150,7 +154,7 @@ impl Flight {
             };
             let begun = lease
                 .connection
-                .begin(self.exchange.request.clone(), self.exchange.expect);
+                .begin(&self.exchange.request, self.exchange.expect);
             match begun {
                 Ok(()) => {
                     self.lease = Some(lease);
@@ -246,10 +250,19 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
         }
         timeout = timeout.min(BUSY_PAUSE);
     }
+    // Where nothing else can happen before a reply, or nothing that matters, there is no need to ask the kernel first
+    // whether it is there. The kernel may be late by a tick: no deadline may come that soon.
+    let others = todo.done || !todo.all_needed;
     match flights {
         [] => std::thread::sleep(timeout),
-        // Nothing else can happen before its reply: no need to ask the kernel first whether there is one.
-        [only] if only.is_sent() && timeout >= PATIENCE => only.ready = Ready::Soon,
+        [first, rest @ ..]
+            if first.is_sent()
+                && timeout >= 2 * PATIENCE
+                && (rest.is_empty() || (!others && now < first.begun + PATIENCE)) =>
+        {
+            first.ready = Ready::Soon;
+            rest.iter_mut().for_each(|flight| flight.ready = Ready::NOT);
+        }
         _ => poll_all(flights, timeout),
     }
 }

@@ -40,20 +40,21 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Connections {
-    idle: Vec<Connection>,
+    #[expect(clippy::vec_box, reason = "they move in and out with every operation")]
+    idle: Vec<Box<Connection>>,
     open: usize,
     /// Callers that wait for `freed`. Waking costs a system call, even if nobody sleeps.
     waiting: usize,
 }
 
 struct Probe {
-    connection: Connection,
+    connection: Box<Connection>,
     until: Instant,
 }
 
 /// A connection on loan; dropped, it is closed.
 pub(super) struct Lease {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     _place: Place,
 }
 
@@ -179,7 +180,7 @@ impl Pool {
         }
     }
 
-    fn open(&self, now: Instant, resolve_by: Instant) -> Result<Connection, Failure> {
+    fn open(&self, now: Instant, resolve_by: Instant) -> Result<Box<Connection>, Failure> {
         let addr = self
             .resolver
             .next(now, resolve_by)
@@ -191,7 +192,7 @@ impl Pool {
         })?;
         let login = self.options.login.as_ref();
         let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
-        Ok(Connection::new(stream, login, now))
+        Ok(Box::new(Connection::new(stream, login, now)))
     }
 
     /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
@@ -205,7 +206,7 @@ impl Pool {
                 return;
             };
             let opened = self.open(now, now).and_then(|mut connection| {
-                connection.begin(request, Expect::Noop)?;
+                connection.begin(&request, Expect::Noop)?;
                 Ok(connection)
             });
             match opened {

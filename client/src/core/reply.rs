@@ -253,6 +253,10 @@ impl Inbox {
         if len == 0 {
             return Bytes::new();
         }
+        // The last there is, or the only one, needs to share nothing.
+        if self.shared.is_none() && at + len + b"\r\n".len() == self.end {
+            return Bytes::copy_from_slice(&self.buf[at..at + len]);
+        }
         let (origin, shared) = self
             .shared
             .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));

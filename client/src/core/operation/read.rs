@@ -157,6 +157,10 @@ impl<'a> Read<'a> {
     fn send_due(&mut self, now: Instant, todo: &mut Todo) {
         let due = std::mem::take(&mut self.due);
         let batched = due.len() > 1;
+        // What comes on one node if the keys are spread evenly and alike.
+        let share = due.len() / self.context.ring.members.len().max(1) + 1;
+        let key_len = due.first().map_or(0, |&key| self.keys[key as usize].len());
+        let room = 32 + share * (key_len + 1);
         let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
         // By node, those that go by classic `get` behind the others.
         batches.resize_with(2 * self.context.ring.members.len(), || None);
@@ -179,7 +183,8 @@ impl<'a> Read<'a> {
             let by_meta = !batched || state.by_meta || wanted != Wanted::default();
             let plain = !by_meta && !request::is_binary(bytes);
             let batch = &mut batches[2 * node + usize::from(plain)];
-            let (request, keys) = batch.get_or_insert_with(Default::default);
+            let (request, keys) =
+                batch.get_or_insert_with(|| (Vec::with_capacity(room), Vec::with_capacity(share)));
             if plain {
                 request::get_plain(request, bytes);
             } else {
@@ -470,6 +475,7 @@ impl Operation for Read<'_> {
         }
         self.send_repairs(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
+        todo.all_needed = !matches!(self.context.options.reads, Reads::Hedged(_));
         todo.done = self.unresolved == 0 && (self.repairing == 0 || now >= self.context.deadline);
     }
 
