@@ -28,7 +28,7 @@ class Worker:
         if not answer:
             sys.exit("a client has ended")
         done, took, used = map(int, answer.split())
-        return done / took * 1e9, used / done
+        return done / took * 1e9, used / max(done, 1)
 
     def end(self):
         self.process.stdin.close()
