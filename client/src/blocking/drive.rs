@@ -42,20 +42,17 @@ enum Progress {
 }
 
 /// Drives `operation` until it is done, over the pools of its ring.
-pub(super) fn drive(
-    operation: &mut impl Operation,
-    pools: &[Arc<Pool>],
-    options: &ClientOptions,
-    mut now: Instant,
-) {
+pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
     let metrics = options.metrics.as_deref();
     let op = operation.op();
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
+    let mut now = Instant::now();
     loop {
         if !todo.done {
             operation.step(now, &mut todo);
             let mut failed = false;
+            flights.reserve_exact(todo.send.len());
             for exchange in todo.send.drain(..) {
                 let id = exchange.id;
                 let mut flight = Flight {

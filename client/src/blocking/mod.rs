@@ -165,7 +165,7 @@ impl Client {
             mut operation,
             finish,
         } = begin(context);
-        drive::drive(&mut operation, &snapshot.pools, options, now);
+        drive::drive(&mut operation, &snapshot.pools, options);
         finish(operation)
     }
 

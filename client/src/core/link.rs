@@ -179,8 +179,8 @@ impl Link {
                     *left -= 1;
                     *left == 0
                 }
-                Expect::Noop => reply == Reply::Noop,
-                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Ok(_)),
+                Expect::Noop => matches!(reply, Reply::Noop),
+                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Value(_)),
             };
             let owner = *owner;
             if last {
