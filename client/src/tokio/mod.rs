@@ -14,6 +14,7 @@ mod lane;
 mod mailbox;
 mod pool;
 mod resolve;
+mod solo;
 mod stream;
 mod values;
 
