@@ -95,11 +95,12 @@ def main():
             title = "Blocking, one thread, nodes: %d" % count
             table(title, ["ketch", "pylibmc-text", "pylibmc-binary"], cases, nodes[:count], args)
     if "async" in args.what:
+        # Limited: with `tokio::time::timeout` around each operation, since it keeps no time itself.
         deeds = [("get", 1), ("set", 1), ("get", 100)]
         cases = [
             ("%s, %d keys, %d tasks" % (*deed, tasks), [*deed, tasks]) for deed in deeds for tasks in numbers(args.tasks)
         ]
-        table("Async, nodes: 1", ["ketch-async", "async-memcached", "memcache"], cases, nodes[:1], args)
+        table("Async, nodes: 1", ["ketch-async", "async-memcached", "async-memcached-limited", "memcache"], cases, nodes[:1], args)
 
 
 main()

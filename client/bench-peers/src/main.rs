@@ -2,7 +2,7 @@
 //! `worker.py` for those of Python, and has them take turns.
 //!
 //! ```text
-//!  bench-peers CLIENT NODES     CLIENT is ketch, ketch-async, async-memcached or memcache; NODES host:port,host:port
+//!  bench-peers CLIENT NODES     CLIENT as in `main`, NODES host:port,host:port
 //!  "get 10 1 50\n"        ->    reads for 50 ms, ten keys at a time, in one task
 //!  "81230 50000813 33512002\n"  keys, nanoseconds, nanoseconds of CPU time of this process
 //! ```
@@ -22,6 +22,7 @@ use cpu_time::ProcessTime;
 use ketch_client::{AsyncClient, ClientOptions, Node};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 #[derive(Clone, Copy)]
 enum Deed {
@@ -133,8 +134,20 @@ fn ketch_async(data: Arc<Data>, nodes: &str) -> Run {
     })
 }
 
-/// A connection a task.
-fn async_memcached(data: Arc<Data>, node: &str) -> Run {
+/// As long as an attempt of ketch-client may take.
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// The outcome of `deed`; with `limited`, within a time limit.
+async fn within<T>(limited: bool, deed: impl Future<Output = T>) -> T {
+    if limited {
+        timeout(LIMIT, deed).await.expect("in time")
+    } else {
+        deed.await
+    }
+}
+
+/// A connection a task. It has no time limits of its own; with `limited`, its caller sets them.
+fn async_memcached(data: Arc<Data>, node: &str, limited: bool) -> Run {
     let dsn = format!("tcp://{node}");
     let runtime = runtime();
     let mut idle = Vec::new();
@@ -152,21 +165,23 @@ fn async_memcached(data: Arc<Data>, node: &str) -> Run {
                     while round.goes_on() {
                         match (round.deed, data.next(round, task, done)) {
                             (Deed::Get, [key]) => {
-                                assert!(client.get(key).await.expect("up").is_some())
+                                let found = within(limited, client.get(key)).await;
+                                assert!(found.expect("up").is_some());
                             }
                             (Deed::Get, keys) => {
-                                let found = client.get_multi(keys).await.expect("up");
+                                let found = within(limited, client.get_multi(keys)).await;
+                                let found = found.expect("up");
                                 assert_eq!(black_box(found).len(), keys.len());
                             }
                             (Deed::Set, [key]) => {
                                 let set = client.set(key, &data.value[..], None, None);
-                                set.await.expect("up");
+                                within(limited, set).await.expect("up");
                             }
                             (Deed::Set, keys) => {
                                 let entries = keys.iter().map(|key| (key, &data.value[..]));
                                 let entries: Vec<_> = entries.collect();
                                 let set = client.set_multi(&entries, None, None);
-                                set.await.expect("up");
+                                within(limited, set).await.expect("up");
                             }
                         }
                         done += round.batch;
@@ -242,7 +257,8 @@ fn main() -> io::Result<()> {
     let mut run = match &client[..] {
         "ketch" => ketch(data, nodes),
         "ketch-async" => ketch_async(data, nodes),
-        "async-memcached" => async_memcached(data, nodes),
+        "async-memcached" => async_memcached(data, nodes, false),
+        "async-memcached-limited" => async_memcached(data, nodes, true),
         "memcache" => memcache(data, nodes),
         _ => panic!("no such client: {client}"),
     };
