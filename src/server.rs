@@ -187,8 +187,9 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
         threads: settings.threads,
     };
     let cache = Cache::new(&config)?;
-    if settings.huge_pages
+    if settings.huge_pages != Some(false)
         && let Err(error) = cache.advise_huge()
+        && settings.huge_pages == Some(true)
     {
         log::warn!("-L: no huge pages: {error}");
     }

@@ -3,8 +3,8 @@
 //! S1. A [`ThreadStats`] has one writer, so counting is a plain load and store, no locked instruction.
 //! S2. `stats reset` changes no counter: it remembers the sums, and they are subtracted from then on.
 
+use parking_lot::Mutex;
 use std::ops::{AddAssign, Sub};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
@@ -189,7 +189,7 @@ impl Stats {
     /// The sums since the start or the last reset.
     pub fn read(&self) -> Sums {
         let mut sums = self.raw();
-        let base = self.base.lock().expect("no holder of the base panics");
+        let base = self.base.lock();
         sums.general = sums.general - base.general;
         for (sum, base) in sums.classes.iter_mut().zip(&base.classes) {
             *sum = *sum - *base;
@@ -200,7 +200,7 @@ impl Stats {
     /// Starts counting from 0 again (`stats reset`).
     pub fn reset(&self) {
         let raw = self.raw();
-        *self.base.lock().expect("no holder of the base panics") = raw;
+        *self.base.lock() = raw;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What only the operating system can do: background, privileges, limits, signals, pid and port files.
 //!
-//! One of the three rooms where unsafe code is allowed (the others are `slab-alloc` and `cache/item.rs`): these are calls
+//! One of the three rooms where unsafe code is allowed (the others are `slab-alloc` and `cache/item`): these are calls
 //! into libc with plain numbers and buffers of our own; no pointer outlives its call.
 //!
 //! ```text

@@ -488,3 +488,21 @@ fn idle_clients_can_be_sent_away() {
     busy.expect_nothing();
     assert_eq!(busy.stat("idle_kicks"), 1);
 }
+
+/// Short commands that come together are answered together: what `-R` cuts off costs a write. But nobody keeps a worker.
+#[test]
+fn a_pipeline_of_short_commands_is_not_cut() {
+    if !is_ketch() {
+        return;
+    }
+    let yields = |args: &[&str], gets: usize| {
+        let server = Server::start(args);
+        let mut conn = server.connect();
+        conn.send("get k\r\n".repeat(gets));
+        conn.expect("END\r\n".repeat(gets));
+        conn.stat("conn_yields")
+    };
+    assert_eq!(yields(&["-t", "1"], 500), 0);
+    assert!(yields(&["-t", "1"], 4000) > 0);
+    assert!(yields(&["-t", "1", "-R", "1"], 500) > 0);
+}

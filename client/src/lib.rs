@@ -54,7 +54,10 @@
 //! # }
 //! ```
 //!
-//! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`.
+//! All of it is there for tokio too, as `AsyncClient` (feature `tokio`).
+//!
+//! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`; `cache_aside_async` and
+//! `read_through_async` for tokio.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
@@ -64,23 +67,27 @@ pub mod compression;
 pub mod continuum;
 mod core;
 mod error;
+mod front;
 pub mod load;
 pub mod metrics;
 pub mod near;
 mod node;
 mod packed;
+mod shared;
 mod snapshot;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 pub mod topology;
+mod typed;
 mod value;
+mod values;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::AsyncClient;
 pub use blocking::Client;
-pub use blocking::Typed;
 pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result};
 pub use node::{Node, NodeError};
+pub use typed::Typed;
 pub use value::{Cas, CasUnique, Item, Value};

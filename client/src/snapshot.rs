@@ -18,7 +18,7 @@ use crate::core::routing::Ring;
 const DUAL_READ_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// The connections of one node.
-pub(crate) trait NodePool {
+pub(crate) trait NodePool: Send + Sync + 'static {
     /// None yet; they are made when they are needed.
     fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self;
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ketch_client::codec::Raw;
 use ketch_client::topology::{FollowOptions, NodeFile};
-use ketch_client::{AsyncClient, ClientOptions, Reads};
+use ketch_client::{AsyncClient, ClientOptions, Error, Reads};
 use support::{KINDS, PATIENCE, Server};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -322,4 +323,11 @@ fn futures_can_be_sent() {
     sent(client.delete_multi(&keys));
     sent(client.incr("k", 1));
     sent(client.stats(""));
+    let ttl = Duration::from_secs(1);
+    let load = async || Ok::<_, std::io::Error>(Some("v"));
+    sent(client.get_or_load("k", ttl, load));
+    sent(client.get_or_load_detached("k", ttl, load));
+    let texts = client.typed(Raw);
+    sent(texts.get::<String>("k"));
+    sent(texts.get_or_load("k", ttl, async || Ok::<_, Error>(Some("v".to_owned()))));
 }

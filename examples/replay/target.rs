@@ -60,8 +60,8 @@ impl Target for Store {
             self.maintainer.step(&self.cache, now);
         }
         self.requests += 1;
-        let hash = self.cache.hash(key.as_bytes());
-        let mut entry = self.cache.entry(key.as_bytes(), hash, now);
+        let probe = self.cache.probe(key.as_bytes());
+        let entry = self.cache.entry(key.as_bytes(), probe, now);
         let found = entry.lookup() == Lookup::Found;
         if found {
             entry.bump();
@@ -85,9 +85,9 @@ impl Target for Store {
             let len = new.spare().len();
             new.advance(len);
         }
-        let hash = cache.hash(key.as_bytes());
+        let probe = cache.probe(key.as_bytes());
         let cas = cache.next_cas();
-        cache.entry(key.as_bytes(), hash, now).put(new, cas);
+        cache.entry(key.as_bytes(), probe, now).put(new, cas);
     }
 
     fn report(&mut self) {

@@ -198,6 +198,8 @@ pub struct MetaTokens<'b> {
     pub text: &'b [u8],
     /// Flag `q`: the nominal reply is left out.
     pub quiet: bool,
+    /// True if they are letters alone, one space between them, of which none acts in its turn: every other byte is one.
+    pub bare: bool,
 }
 
 impl<'b> MetaTokens<'b> {
@@ -228,6 +230,8 @@ pub struct Get<'b> {
     pub verb: GetVerb,
     /// The keys of this piece, which may be none unless it is the only one.
     pub keys: Keys<'b>,
+    /// The whole list is one key, with nothing around it; never true of a piece.
+    pub single: bool,
     /// True if the line ends behind these keys.
     pub last: bool,
 }
@@ -239,7 +243,7 @@ pub struct Keys<'b>(pub &'b [u8]);
 impl<'b> Keys<'b> {
     /// True if there is exactly one key, and nothing around it.
     #[inline]
-    pub fn is_single(&self) -> bool {
+    pub(crate) fn is_single(&self) -> bool {
         !self.0.is_empty() && memchr::memchr(b' ', self.0).is_none()
     }
 

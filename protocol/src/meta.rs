@@ -63,6 +63,7 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
             tokens: MetaTokens {
                 text,
                 quiet: letters & bit(b'q') != 0,
+                bare: true,
             },
         }));
     }
@@ -79,6 +80,7 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         tokens: MetaTokens {
             text,
             quiet: flags.quiet,
+            bare: false,
         },
     }))
 }
@@ -131,6 +133,7 @@ fn stored<'b>(key: &'b [u8], value_len: u32, text: &'b [u8]) -> Result<Request<'
         reply: ReplyMode::Meta(MetaTokens {
             text,
             quiet: flags.quiet,
+            bare: false,
         }),
     }))
 }
@@ -152,6 +155,7 @@ pub(crate) fn delete(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         reply: ReplyMode::Meta(MetaTokens {
             text,
             quiet: flags.quiet,
+            bare: false,
         }),
     }))
 }
@@ -184,6 +188,7 @@ pub(crate) fn arith(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         reply: ReplyMode::Meta(MetaTokens {
             text,
             quiet: flags.quiet,
+            bare: false,
         }),
     }))
 }
@@ -223,7 +228,13 @@ fn preparse<'b>(
     let mut flags = Flags::default();
     let mut fault = None;
     let mut seen = 0u64;
-    for (flag, token) in (MetaTokens { text, quiet: false }).iter() {
+    for (flag, token) in (MetaTokens {
+        text,
+        quiet: false,
+        bare: false,
+    })
+    .iter()
+    {
         let bit = match flag {
             127.. => return Err(ErrorLine::DuplicateFlag),
             64.. => bit(flag),

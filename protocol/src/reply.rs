@@ -39,23 +39,57 @@ pub fn value_head(
     value_len: u32,
     cas_unique: Option<u64>,
 ) {
-    // The words and the longest numbers: one check of the capacity instead of eight.
-    out.reserve(key.len() + 6 + 3 + 10 + 10 + 20 + 2);
+    // What stands behind the key is put together beside, and added as one piece of a fixed length.
+    let mut tail = [b' '; TAIL_MAX];
+    let mut at = 1;
+    at += digits(&mut tail, at, client_flags.into()) + 1;
+    at += digits(&mut tail, at, value_len.into());
+    if let Some(cas_unique) = cas_unique {
+        at += 1;
+        at += digits(&mut tail, at, cas_unique);
+    }
+    tail[at..at + 2].copy_from_slice(CRLF);
+    out.reserve(6 + key.len() + TAIL_MAX);
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
-    out.push(b' ');
-    // Nearly always one digit.
-    match client_flags {
-        0..10 => out.push(b'0' + client_flags as u8),
-        _ => number(out, client_flags),
+    let end = out.len() + at + 2;
+    out.extend_from_slice(&tail);
+    out.truncate(end);
+}
+
+/// Room for what stands behind the key in a value's head: spaces, the longest numbers, a line end.
+const TAIL_MAX: usize = 48;
+const _: () = assert!(1 + 10 + 1 + 10 + 1 + 20 + CRLF.len() <= TAIL_MAX);
+
+/// The numbers of up to three digits: how many they have, and these with spaces behind them.
+static SHORT_NUMBERS: [[u8; 4]; 1000] = {
+    let mut numbers = [[0; 4]; 1000];
+    let mut number = 0;
+    while number < 1000 {
+        let [a, b, c] = [number / 100, number / 10 % 10, number % 10];
+        let [a, b, c] = [b'0' + a as u8, b'0' + b as u8, b'0' + c as u8];
+        numbers[number] = match number {
+            0..10 => [1, c, b' ', b' '],
+            10..100 => [2, b, c, b' '],
+            _ => [3, a, b, c],
+        };
+        number += 1;
     }
-    out.push(b' ');
-    number(out, value_len);
-    if let Some(cas_unique) = cas_unique {
-        out.push(b' ');
-        number(out, cas_unique);
+    numbers
+};
+
+/// Writes a number in decimal at `at`; gives how many digits it has.
+#[inline(always)]
+fn digits<const N: usize>(line: &mut [u8; N], at: usize, number: u64) -> usize {
+    if let Some(&[len, ref text @ ..]) = SHORT_NUMBERS.get(number as usize) {
+        line[at..at + 3].copy_from_slice(text);
+        usize::from(len)
+    } else {
+        let mut buffer = itoa::Buffer::new();
+        let text = buffer.format(number).as_bytes();
+        line[at..at + text.len()].copy_from_slice(text);
+        text.len()
     }
-    out.extend_from_slice(CRLF);
 }
 
 /// `CONFIG name flags len`, what `config get` answers before the value.
@@ -117,8 +151,10 @@ impl<'o> MetaLine<'o> {
         match code {
             MetaCode::HD => out.extend_from_slice(b"HD"),
             MetaCode::VA(value_len) => {
-                out.extend_from_slice(b"VA ");
-                number(out, value_len);
+                let mut code = *b"VA ..........";
+                let end = out.len() + 3 + digits(&mut code, 3, value_len.into());
+                out.extend_from_slice(&code);
+                out.truncate(end);
             }
             MetaCode::EN => out.extend_from_slice(b"EN"),
             MetaCode::NF => out.extend_from_slice(b"NF"),

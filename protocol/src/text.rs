@@ -23,7 +23,7 @@
 //! in any case, but how many values come before it depends on the cuts: none, if the whole line was in the buffer. The
 //! read buffer must hold more than [`LINE_LEN_MAX`] bytes, or a piece is never seen.
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2, memrchr};
 
 use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
 use crate::{
@@ -67,6 +67,17 @@ const GETS: GetVerb = GetVerb {
 /// Parses the command at the start of `buf`.
 #[inline]
 pub fn parse(buf: &[u8]) -> Parsed<'_> {
+    if let Some((key, consumed)) = plain_get(buf) {
+        return Parsed::Complete {
+            request: Request::Get(Get {
+                verb: GET,
+                keys: Keys(key),
+                single: true,
+                last: true,
+            }),
+            consumed,
+        };
+    }
     let Some(end) = memchr(b'\n', buf) else {
         return unfinished(buf);
     };
@@ -86,6 +97,19 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     }
 }
 
+/// What most requests are, read in one go: `get` and one key, with one space between; the key, and the length of the line.
+/// `None` if it is anything else, or wrong.
+#[inline]
+fn plain_get(buf: &[u8]) -> Option<(&[u8], usize)> {
+    const NAME: &[u8] = b"get ";
+    let rest = buf.strip_prefix(NAME)?;
+    let end = memchr2(b' ', b'\n', rest)?;
+    let (key, behind) = rest.split_at(end);
+    let key = without_cr(key);
+    let plain = behind[0] == b'\n' && (1..=KEY_LEN_MAX).contains(&key.len());
+    plain.then_some((key, NAME.len() + end + 1))
+}
+
 /// Parses on in a key list whose earlier piece came with `last == false`.
 pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
     let Some(end) = memchr(b'\n', buf) else {
@@ -103,6 +127,7 @@ pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
             request: Request::Get(Get {
                 verb,
                 keys,
+                single: false,
                 last: true,
             }),
             consumed,
@@ -159,6 +184,7 @@ fn piece(verb: GetVerb, buf: &[u8], start: usize) -> Parsed<'_> {
         let request = Request::Get(Get {
             verb,
             keys,
+            single: false,
             last: false,
         });
         Parsed::Complete {
@@ -193,6 +219,13 @@ fn keys_fit(list: &[u8]) -> bool {
 fn command(line: &[u8]) -> Result<Request<'_>, Refusal> {
     if line.len() < 2 {
         return Err(ErrorLine::BadFormat.into());
+    }
+    // The most frequent ones, without looking for the end of the name.
+    match line {
+        [b'm', b'g', b' ', rest @ ..] => return meta::get(rest),
+        [b'm', b's', b' ', rest @ ..] => return meta::set(rest),
+        [b's', b'e', b't', b' ', rest @ ..] => return store(StoreMode::Set, false, rest),
+        _ => {}
     }
     let name_len = line.iter().position(|&b| b == b' ').unwrap_or(line.len());
     let (name, rest) = line.split_at(name_len);
@@ -244,9 +277,11 @@ fn get(verb: GetVerb, rest: &[u8]) -> Result<Request<'_>, Refusal> {
     if list.is_empty() || !keys_fit(list) {
         return Err(ErrorLine::BadFormat.into());
     }
+    let keys = Keys(list);
     Ok(Request::Get(Get {
         verb,
-        keys: Keys(list),
+        keys,
+        single: keys.is_single(),
         last: true,
     }))
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::HEADER_BYTES;
 use crate::page::PageId;
-use crate::reserved::Zeroable;
+use crate::reserved::Atomics;
 
 /// The name of a chunk: its offset in the arena, counted in granules. 0 is no chunk, so a link
 /// field that holds a raw 0 says "none".
@@ -49,6 +49,11 @@ impl ChunkHandle {
     }
 }
 
+/// What the kernel keeps in one piece where it can (on x86-64, and on ARM with pages of 4 KB).
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// A multiple of the system's page size, wherever this may run.
+const SYSTEM_PAGE_BYTES: usize = 64 << 10;
+
 /// Anonymous memory of a fixed length and address: zeros until written, given back on drop.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -62,15 +67,19 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Reserves `len` bytes (rounded up to 1) without asking for memory yet.
-    pub(crate) fn reserve(len: usize) -> io::Result<Self> {
-        let len = len.max(1);
+    /// Reserves `len` bytes, rounded up to system pages but at least one, without asking for memory yet. The byte at `aligned`
+    /// begins a huge page, so that no huge page is shared with what lies before it.
+    pub(crate) fn reserve(len: usize, aligned: usize) -> io::Result<Self> {
+        let len = len.max(1).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let reserved = len
+            .checked_add(HUGE_PAGE_BYTES)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: an anonymous mapping, at an address of the kernel's choice, touches nothing that
         // exists.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                len,
+                reserved,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
@@ -80,7 +89,19 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let start = NonNull::new(start.cast()).expect("the kernel does not map address 0 unasked");
+        let start = start.cast::<u8>();
+        let lead =
+            (start.addr() + aligned).next_multiple_of(HUGE_PAGE_BYTES) - (start.addr() + aligned);
+        for surplus in [0..lead, lead + len..reserved] {
+            if !surplus.is_empty() {
+                let from = start.wrapping_add(surplus.start).cast();
+                // SAFETY: a part of what was just mapped, outside of what is kept. Should it fail,
+                // address space is lost and nothing else.
+                unsafe { libc::munmap(from, surplus.len()) };
+            }
+        }
+        let start = NonNull::new(start.wrapping_add(lead))
+            .expect("the kernel does not map address 0 unasked");
         Ok(Self { start, len })
     }
 
@@ -221,7 +242,7 @@ impl Arena {
             .min(reserve_pages_max)
             .max(least);
         let mapping = loop {
-            match Mapping::reserve(pages * page_bytes) {
+            match Mapping::reserve(pages * page_bytes, page_bytes) {
                 Ok(mapping) => break mapping,
                 Err(error) if pages == least => return Err(error),
                 Err(_) => pages = (pages / 2).max(least),
@@ -290,14 +311,15 @@ impl Arena {
         unsafe { self.mapping.start().add(self.offset(chunk)) }
     }
 
-    /// A word of a chunk's header.
+    /// A part of a chunk's header.
     #[inline]
-    pub(crate) fn header_word<A: Zeroable>(&self, chunk: ChunkHandle, offset: usize) -> &A {
-        assert!(offset + size_of::<A>() <= HEADER_BYTES && offset.is_multiple_of(align_of::<A>()));
-        // SAFETY: inside the mapping for as long as `self` lives (A1, A3), aligned (A2). `Zeroable`
-        // holds of nothing but atomics, for which any bytes are a value; whoever makes plain
+    pub(crate) fn header<T: Atomics>(&self, chunk: ChunkHandle, offset: usize) -> &T {
+        const { assert!(align_of::<T>() <= GRANULE_MIN) };
+        assert!(offset + size_of::<T>() <= HEADER_BYTES && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the mapping for as long as `self` lives (A1, A3), aligned (A2). For
+        // `Atomics` any bytes are a value; whoever makes plain
         // references into a chunk has promised that no header word is used under them (S4).
-        unsafe { self.ptr(chunk).add(offset).cast::<A>().as_ref() }
+        unsafe { self.ptr(chunk).add(offset).cast::<T>().as_ref() }
     }
 
     /// Fetches a chunk's first cache line. Any handle will do.

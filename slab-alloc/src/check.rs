@@ -1,7 +1,7 @@
 //! The facts the compiler cannot hold, checked by tests after each step.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::SlabAllocator;
 use crate::arena::ChunkHandle;
@@ -98,7 +98,8 @@ impl SlabAllocator {
                 "P2: {chunk:?}"
             );
             assert!(seen.insert(chunk), "a free list that bites its tail");
-            head = ChunkHandle::from_raw(self.atomic_u32(chunk, 0).load(Ordering::Relaxed));
+            head =
+                ChunkHandle::from_raw(self.header::<AtomicU32>(chunk, 0).load(Ordering::Relaxed));
         }
         seen.len()
     }

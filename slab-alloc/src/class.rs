@@ -21,9 +21,9 @@
 //! Costs: a lookup is two loads below 8 KB; above, a step more for each class that begins within the
 //! same KB, which the usual growth factors keep at one or two.
 
+use parking_lot::Mutex;
 use std::io;
 use std::num::NonZeroU8;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::{HEADER_BYTES, PAGE_BYTES_MAX};
@@ -309,7 +309,7 @@ impl ClassTable {
 
     /// Opens or closes a class; the largest stays open.
     pub(crate) fn set_open(&self, class: ClassId, is_open: bool) {
-        let mut open = self.open.lock().expect("nobody panics with this lock");
+        let mut open = self.open.lock();
         open[class.index()] = is_open || class == self.largest();
         let mut serving = 0;
         for class in (1..open.len()).rev() {

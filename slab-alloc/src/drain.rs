@@ -112,7 +112,10 @@ impl SlabAllocator {
     }
 
     /// Takes a drained page off its class, whose lock it returns.
-    fn detach_drained(&self, page: PageId) -> Option<std::sync::MutexGuard<'_, crate::ClassState>> {
+    fn detach_drained(
+        &self,
+        page: PageId,
+    ) -> Option<parking_lot::MutexGuard<'_, crate::ClassState>> {
         let meta = &self.pages[page.index()];
         let class = meta.class()?;
         let mut state = self.class(class).lock();

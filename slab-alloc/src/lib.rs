@@ -42,10 +42,10 @@ mod reserved;
 #[cfg(test)]
 mod tests;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arena::Arena;
 use class::ClassTable;
@@ -55,7 +55,7 @@ use pool::Pool;
 pub use arena::ChunkHandle;
 pub use class::{CLASSES_MAX, ClassId, Sizes};
 pub use page::PageId;
-pub use reserved::{Reserved, Zeroable};
+pub use reserved::{Atomics, Reserved};
 
 /// The largest page: what a class gets at a time, and the largest a chunk can be.
 pub const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -130,9 +130,7 @@ struct ClassState {
 impl Class {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, ClassState> {
-        self.state
-            .lock()
-            .expect("nobody panics while holding a slab class")
+        self.state.lock()
     }
 }
 
@@ -290,13 +288,13 @@ impl SlabAllocator {
 
     #[inline]
     fn link(&self, chunk: ChunkHandle) -> &AtomicU32 {
-        self.arena.header_word(chunk, 0)
+        self.arena.header(chunk, 0)
     }
 
     fn zero_header(&self, chunk: ChunkHandle) {
         for offset in (0..HEADER_ZEROED).step_by(8) {
             self.arena
-                .header_word::<AtomicU64>(chunk, offset)
+                .header::<AtomicU64>(chunk, offset)
                 .store(0, Ordering::Relaxed);
         }
     }
@@ -351,30 +349,12 @@ impl SlabAllocator {
         unsafe { std::slice::from_raw_parts_mut(self.ptr(chunk).add(offset).as_ptr(), len) }
     }
 
-    /// A byte of a chunk's header. As for all header words: safe with any handle inside the arena,
-    /// but telling only of a chunk that somebody holds; panics unless the word is aligned and lies
-    /// within the first [`HEADER_BYTES`].
+    /// A part of a chunk's header, made of atomics: safe with any handle inside the arena, but
+    /// telling only of a chunk that somebody holds. Panics unless it is aligned and lies within the
+    /// first [`HEADER_BYTES`].
     #[inline]
-    pub fn atomic_u8(&self, chunk: ChunkHandle, offset: usize) -> &AtomicU8 {
-        self.arena.header_word(chunk, offset)
-    }
-
-    /// Two bytes of a chunk's header; see [`Self::atomic_u8`].
-    #[inline]
-    pub fn atomic_u16(&self, chunk: ChunkHandle, offset: usize) -> &AtomicU16 {
-        self.arena.header_word(chunk, offset)
-    }
-
-    /// Four bytes of a chunk's header; see [`Self::atomic_u8`].
-    #[inline]
-    pub fn atomic_u32(&self, chunk: ChunkHandle, offset: usize) -> &AtomicU32 {
-        self.arena.header_word(chunk, offset)
-    }
-
-    /// Eight bytes of a chunk's header; see [`Self::atomic_u8`].
-    #[inline]
-    pub fn atomic_u64(&self, chunk: ChunkHandle, offset: usize) -> &AtomicU64 {
-        self.arena.header_word(chunk, offset)
+    pub fn header<T: Atomics>(&self, chunk: ChunkHandle, offset: usize) -> &T {
+        self.arena.header(chunk, offset)
     }
 
     /// Asks the processor to fetch a chunk's first cache line. Any handle will do.

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ChunkHandle;
 use crate::class::ClassId;
-use crate::reserved::{Reserved, Zeroable};
+use crate::reserved::{Atomics, Reserved};
 
 /// The number of a page in the arena, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,7 +81,7 @@ pub(crate) struct PageMeta {
 const _: () = assert!(size_of::<PageMeta>() == 32);
 
 // SAFETY: made of `AtomicU32` alone.
-unsafe impl Zeroable for PageMeta {}
+unsafe impl Atomics for PageMeta {}
 
 impl PageMeta {
     #[inline]

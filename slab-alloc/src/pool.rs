@@ -15,7 +15,7 @@
 //! Idle pages stay resident: a class that gives its only page back and takes it again, once for
 //! every item set and deleted, pays two short locks and no system call.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::page::{PageId, PageList, Pages};
@@ -47,10 +47,8 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
-        self.lists
-            .lock()
-            .expect("nobody panics while holding the page pool")
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Lists> {
+        self.lists.lock()
     }
 
     pub(crate) fn limit(&self) -> usize {

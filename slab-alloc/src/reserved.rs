@@ -7,33 +7,30 @@
 //! The address space is reserved in one mapping, so that elements never move while the used part
 //! grows: a reference to an element lives as long as the array, and growing needs no lock.
 //!
-//! R1. The mapping holds `capacity` elements, all of them valid: zeros are a value of `T`, and
-//!     nothing but a `T` is ever written.
+//! R1. The mapping holds `capacity` elements, all of them valid: any bytes are a value of `T`.
 
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Index;
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
-};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::arena::{Mapping, prefetch};
 
-/// Types made of atomics alone, for which all bytes zero is a value.
+/// Types made of atomic numbers alone, for which any bytes are a value.
 ///
 /// # Safety
-/// All-zero bytes must be a valid value of the type; it must have no drop glue, need no alignment
-/// above 4096, be `Sync`, and allow every change of its bytes through a shared reference.
-pub unsafe trait Zeroable: Sync {}
+/// Any bytes must be a valid value of the type, zeros among them; it must have no padding and no
+/// drop glue, need no alignment above 4096, be `Sync`, and allow every change of its bytes through
+/// a shared reference.
+pub unsafe trait Atomics: Sync {}
 
-macro_rules! zeroable {
+macro_rules! atomics {
     ($($atomic:ty),*) => {$(
-        // SAFETY: a plain atomic number; 0 (or false) is one of its values.
-        unsafe impl Zeroable for $atomic {}
+        // SAFETY: a plain atomic number: any bytes are one.
+        unsafe impl Atomics for $atomic {}
     )*};
 }
-zeroable!(
-    AtomicBool,
+atomics!(
     AtomicU8,
     AtomicU16,
     AtomicU32,
@@ -42,8 +39,8 @@ zeroable!(
     AtomicUsize
 );
 
-// SAFETY: an array of zeros is made of elements of zeros, each of them valid.
-unsafe impl<T: Zeroable, const N: usize> Zeroable for [T; N] {}
+// SAFETY: any bytes of an array are elements of any bytes, each of them valid.
+unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
 
 /// A fixed-address array of zeros, touched page by page as it is used.
 pub struct Reserved<T> {
@@ -58,7 +55,7 @@ impl<T> std::fmt::Debug for Reserved<T> {
     }
 }
 
-impl<T: Zeroable> Reserved<T> {
+impl<T: Atomics> Reserved<T> {
     /// Reserves address space for `capacity` elements, all of them zero.
     pub fn new(capacity: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>() > 0 && align_of::<T>() <= 4096) };
@@ -68,7 +65,7 @@ impl<T: Zeroable> Reserved<T> {
             .filter(|&bytes| bytes <= isize::MAX as usize)
             .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            mapping: Mapping::reserve(bytes)?,
+            mapping: Mapping::reserve(bytes, 0)?,
             capacity,
             elements: PhantomData,
         })
@@ -111,7 +108,7 @@ impl<T: Zeroable> Reserved<T> {
     }
 }
 
-impl<T: Zeroable> Index<usize> for Reserved<T> {
+impl<T: Atomics> Index<usize> for Reserved<T> {
     type Output = T;
 
     #[inline]

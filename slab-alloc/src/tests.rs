@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
@@ -64,7 +64,7 @@ fn class(number: u8) -> ClassId {
 /// Marks both ends of a chunk, the header through atomics.
 fn mark(slabs: &SlabAllocator, chunk: ChunkHandle, value: u64) {
     let chunk_bytes = slabs.chunk_bytes(slabs.class_of(chunk));
-    slabs.atomic_u64(chunk, 8).store(value, Relaxed);
+    slabs.header::<AtomicU64>(chunk, 8).store(value, Relaxed);
     // SAFETY: the tests own what they mark, and the part is behind the header.
     unsafe { slabs.bytes_mut(chunk, chunk_bytes - 8, 8) }.copy_from_slice(&value.to_le_bytes());
 }
@@ -72,7 +72,7 @@ fn mark(slabs: &SlabAllocator, chunk: ChunkHandle, value: u64) {
 fn assert_marked(slabs: &SlabAllocator, chunk: ChunkHandle, value: u64) {
     let chunk_bytes = slabs.chunk_bytes(slabs.class_of(chunk));
     assert_eq!(
-        slabs.atomic_u64(chunk, 8).load(Relaxed),
+        slabs.header::<AtomicU64>(chunk, 8).load(Relaxed),
         value,
         "start of {chunk:?}"
     );
@@ -200,9 +200,11 @@ impl Model {
         if before.free_chunks == 0 {
             let header = (0..HEADER_ZEROED).step_by(8);
             assert!(
-                header
-                    .into_iter()
-                    .all(|at| self.slabs.atomic_u64(chunk, at).load(Relaxed) == 0)
+                header.into_iter().all(|at| self
+                    .slabs
+                    .header::<AtomicU64>(chunk, at)
+                    .load(Relaxed)
+                    == 0)
             );
         }
         let value = self.random.next();
@@ -420,7 +422,10 @@ fn churn(slabs: &SlabAllocator, seed: u64, steps: usize) {
     let mut held: Vec<(ChunkHandle, u8)> = Vec::new();
     let release = |(chunk, value): (ChunkHandle, u8)| {
         let rest = slabs.chunk_bytes(slabs.class_of(chunk)) - HEADER_BYTES;
-        assert_eq!(slabs.atomic_u32(chunk, 16).load(Relaxed), u32::from(value));
+        assert_eq!(
+            slabs.header::<AtomicU32>(chunk, 16).load(Relaxed),
+            u32::from(value)
+        );
         // SAFETY: this thread took the chunk and is about to give it back; others look at most at
         // the header.
         let bytes = unsafe { slabs.bytes(chunk, HEADER_BYTES, rest) };
@@ -428,7 +433,7 @@ fn churn(slabs: &SlabAllocator, seed: u64, steps: usize) {
             bytes.iter().all(|&byte| byte == value),
             "someone else wrote into {chunk:?}"
         );
-        slabs.atomic_u16(chunk, 22).store(0, Relaxed);
+        slabs.header::<AtomicU16>(chunk, 22).store(0, Relaxed);
         // SAFETY: as above; it is out of `held` already.
         unsafe { slabs.free(chunk) };
     };
@@ -440,13 +445,15 @@ fn churn(slabs: &SlabAllocator, seed: u64, steps: usize) {
         {
             assert_eq!(slabs.class_of(chunk), class);
             assert_eq!(
-                slabs.atomic_u16(chunk, 22).load(Relaxed),
+                slabs.header::<AtomicU16>(chunk, 22).load(Relaxed),
                 0,
                 "free or in hands"
             );
             let value = random.next() as u8;
-            slabs.atomic_u32(chunk, 16).store(u32::from(value), Relaxed);
-            slabs.atomic_u16(chunk, 22).store(1, Relaxed);
+            slabs
+                .header::<AtomicU32>(chunk, 16)
+                .store(u32::from(value), Relaxed);
+            slabs.header::<AtomicU16>(chunk, 22).store(1, Relaxed);
             let rest = slabs.chunk_bytes(class) - HEADER_BYTES;
             // SAFETY: this thread has just taken the chunk.
             unsafe { slabs.bytes_mut(chunk, HEADER_BYTES, rest) }.fill(value);
@@ -479,7 +486,8 @@ fn threads_do_not_get_into_each_others_chunks() {
                     continue;
                 };
                 // Looks at every header, as someone who empties the page would.
-                let used = |&chunk: &ChunkHandle| slabs.atomic_u16(chunk, 22).load(Relaxed) != 0;
+                let used =
+                    |&chunk: &ChunkHandle| slabs.header::<AtomicU16>(chunk, 22).load(Relaxed) != 0;
                 let _ = slabs.page_chunks(page).filter(used).count();
                 let finished = (0..100).any(|_| {
                     std::thread::yield_now();
@@ -543,7 +551,7 @@ fn a_fresh_chunk_of_a_recycled_page_has_a_zero_header() {
     unsafe { slabs.free(chunk) };
     let mut handed_out = 0;
     while let Some(chunk) = slabs.alloc(class(1)) {
-        assert!((0..4).all(|word| slabs.atomic_u64(chunk, 8 * word).load(Relaxed) == 0));
+        assert!((0..4).all(|word| slabs.header::<AtomicU64>(chunk, 8 * word).load(Relaxed) == 0));
         handed_out += 1;
     }
     assert_eq!(handed_out, PAGE_BYTES_MAX / 96);
@@ -602,7 +610,7 @@ fn lowering_the_limit_releases_idle_pages_at_once_and_others_when_emptied() {
     );
     assert_eq!(slabs.arena_bytes_touched(), 4 * PAGE_BYTES_MAX);
     // Nobody's chunk any more, but its header can be looked at: the memory is new.
-    assert_eq!(slabs.atomic_u64(chunks[0], 8).load(Relaxed), 0);
+    assert_eq!(slabs.header::<AtomicU64>(chunks[0], 8).load(Relaxed), 0);
     assert_marked(&slabs, chunks[4], 77);
 
     assert!(slabs.begin_drain_page(slabs.page_of(chunks[4])));
@@ -680,7 +688,7 @@ fn handles_reach_from_the_second_page_to_the_last_header() {
             let last = arena.chunk_at(page, PAGE_BYTES_MAX - HEADER_BYTES.max(arena.granule()));
             assert_eq!(
                 arena
-                    .header_word::<AtomicU64>(last, HEADER_BYTES - 8)
+                    .header::<AtomicU64>(last, HEADER_BYTES - 8)
                     .load(Relaxed),
                 0
             );
@@ -692,7 +700,7 @@ fn handles_reach_from_the_second_page_to_the_last_header() {
 #[should_panic(expected = "handle outside of the arena")]
 fn a_header_that_would_end_outside_of_the_arena_panics() {
     let arena = Arena::reserve(PAGE_BYTES_MAX, 1, usize::MAX).unwrap();
-    arena.header_word::<AtomicU8>(ChunkHandle::from_raw(u32::MAX).unwrap(), 0);
+    arena.header::<AtomicU8>(ChunkHandle::from_raw(u32::MAX).unwrap(), 0);
 }
 
 #[test]
@@ -700,7 +708,7 @@ fn a_header_that_would_end_outside_of_the_arena_panics() {
 fn a_word_behind_the_header_is_not_reached_by_atomics() {
     let slabs = allocator(1, &[96]);
     let chunk = slabs.alloc(class(1)).unwrap();
-    slabs.atomic_u32(chunk, HEADER_BYTES - 2);
+    slabs.header::<AtomicU32>(chunk, HEADER_BYTES - 2);
 }
 
 #[test]
@@ -729,7 +737,7 @@ fn locked_and_huge_memory_can_be_released_too() {
     assert_eq!((slabs.pages_total(), slabs.pool_pages()), (1, 1));
     let released = chunks
         .iter()
-        .filter(|&&c| slabs.atomic_u64(c, 8).load(Relaxed) == 0)
+        .filter(|&&c| slabs.header::<AtomicU64>(c, 8).load(Relaxed) == 0)
         .count();
     assert_eq!(released, 3, "the kernel took the memory back");
     slabs.check_invariants();

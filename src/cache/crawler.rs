@@ -7,7 +7,7 @@
 //!     class meanwhile holds no linked item of the old one).
 //! W2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
 
-use std::sync::MutexGuard;
+use parking_lot::MutexGuard;
 
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId};
 
@@ -91,7 +91,7 @@ impl Cache {
                     }
                     budget -= 1;
                     cursor.chunk += 1;
-                    let bits = self.items.state(chunk);
+                    let bits = self.items.header(chunk).state();
                     let linked = bits & (state::LINKED | state::CONTINUATION) == state::LINKED;
                     if linked && !visit(chunk, class) {
                         return Walk::More;
@@ -121,11 +121,8 @@ impl Cache {
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             let _lru = self.lru(class);
             !self.is_linked(handle, class)
-                || self.life(handle, now) != Lookup::Found
-                || show(ItemView {
-                    items: &self.items,
-                    handle,
-                })
+                || self.life(self.items.header(handle), now) != Lookup::Found
+                || show(ItemView::new(&self.items, handle))
         });
         walked == Walk::Done
     }
@@ -141,7 +138,7 @@ impl Cache {
         let mut checked = [0u64; CLASSES_MAX];
         let walked = self.walk_slice(cursor, mask, budget, |handle, class| {
             checked[class.index()] += 1;
-            if self.life(handle, now) != Lookup::Found {
+            if self.life(self.items.header(handle), now) != Lookup::Found {
                 self.unlink_if_dead(handle, class, now);
             }
             true
@@ -162,7 +159,7 @@ impl Cache {
     }
 
     fn crawl_wanted(&self) -> MutexGuard<'_, ClassMask> {
-        self.crawl_wanted.lock().expect("nobody panics with it")
+        self.crawl_wanted.lock()
     }
 
     /// Takes the request.

@@ -4,7 +4,7 @@
 //!     of an older generation: so a store later in the same second lives.
 //! F2. A delayed flush ends, once its second has come, the items last accessed before it.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::item::state;
@@ -48,10 +48,7 @@ impl FlushMark {
     /// unlink all items itself.
     #[must_use]
     pub fn flush_now(&self, now: RelTime) -> bool {
-        let mut in_a_row = self
-            .in_a_row
-            .lock()
-            .expect("no holder of the flush count panics");
+        let mut in_a_row = self.in_a_row.lock();
         let mark = self.mark.load(Relaxed);
         *in_a_row = if (mark >> 8) as u32 == now.0 {
             *in_a_row + 1
@@ -66,10 +63,7 @@ impl FlushMark {
 
     /// Flushes at `when` what is older by then; a later call replaces one that has not come due.
     pub fn flush_at(&self, when: RelTime, now: RelTime) {
-        let _alone = self
-            .in_a_row
-            .lock()
-            .expect("no holder of the flush count panics");
+        let _alone = self.in_a_row.lock();
         let due = self.due.load(Relaxed);
         if due != 0 && now.0 >= due {
             // What has come due stays so: the mark takes it over, in the present generation.

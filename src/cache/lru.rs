@@ -135,46 +135,49 @@ impl Segments {
 
     fn push(&mut self, items: &Items, handle: ChunkHandle, segment: Segment) {
         let list = &mut self.lists[segment as usize];
-        items.set_prev(handle, None);
-        items.set_next(handle, list.head);
+        items.header(handle).set_prev(None);
+        items.header(handle).set_next(list.head);
         match list.head {
-            Some(head) => items.set_prev(head, Some(handle)),
+            Some(head) => items.header(head).set_prev(Some(handle)),
             None => list.tail = Some(handle),
         }
         list.head = Some(handle);
         list.count += 1;
-        items.set_field(handle, state::SEGMENT, state::SEGMENT_SHIFT, segment as u16);
+        items
+            .header(handle)
+            .set_field(state::SEGMENT, state::SEGMENT_SHIFT, segment as u16);
     }
 
     fn take(&mut self, items: &Items, handle: ChunkHandle) {
-        let list = &mut self.lists[Segment::of(items.state(handle)) as usize];
-        let (prev, next) = (items.prev(handle), items.next(handle));
+        let list = &mut self.lists[Segment::of(items.header(handle).state()) as usize];
+        let (prev, next) = (items.header(handle).prev(), items.header(handle).next());
         match prev {
-            Some(prev) => items.set_next(prev, next),
+            Some(prev) => items.header(prev).set_next(next),
             None => list.head = next,
         }
         match next {
-            Some(next) => items.set_prev(next, prev),
+            Some(next) => items.header(next).set_prev(prev),
             None => list.tail = prev,
         }
         list.count -= 1;
     }
 
     fn replace(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
-        let list = &mut self.lists[Segment::of(items.state(new)) as usize];
-        match items.prev(new) {
-            Some(prev) => items.set_next(prev, Some(new)),
+        let list = &mut self.lists[Segment::of(items.header(new).state()) as usize];
+        match items.header(new).prev() {
+            Some(prev) => items.header(prev).set_next(Some(new)),
             None => list.head = Some(new),
         }
-        match items.next(new) {
-            Some(next) => items.set_prev(next, Some(new)),
+        match items.header(new).next() {
+            Some(next) => items.header(next).set_prev(Some(new)),
             None => list.tail = Some(new),
         }
         debug_assert_ne!(list.head, Some(old));
     }
 
     fn handles(&self, items: &Items) -> impl Iterator<Item = ChunkHandle> {
-        let walk = |list: &List| std::iter::successors(list.head, |&handle| items.next(handle));
+        let walk =
+            |list: &List| std::iter::successors(list.head, |&handle| items.header(handle).next());
         self.lists.iter().flat_map(walk)
     }
 }
@@ -248,7 +251,7 @@ impl ClassLru {
             self.eviction.place(&self.segments, new.hash, new.replaced)
         };
         self.segments.push(items, new.handle, segment);
-        items.set_bits(new.handle, state::LINKED);
+        items.header(new.handle).set_bits(state::LINKED);
         self.eviction.linked(items, new.handle);
         self.requested_bytes += items.requested_bytes(new.handle) as u64;
         self.segments.counters.total_items += 1;
@@ -258,7 +261,7 @@ impl ClassLru {
     pub fn unlink(&mut self, items: &Items, handle: ChunkHandle) {
         self.eviction.unlinking(items, handle);
         self.segments.take(items, handle);
-        items.clear_bits(handle, state::LINKED);
+        items.header(handle).clear_bits(state::LINKED);
         self.requested_bytes -= items.requested_bytes(handle) as u64;
     }
 
@@ -317,12 +320,12 @@ impl ClassLru {
     /// True if at least half of so many of the oldest items were read. Those get another round, which shortens the lease:
     /// the hand of a class that nobody stores to stands still, and does not know how often its items are asked for.
     pub fn earns_its_keep(&mut self, items: &Items, count: usize, stores: u64) -> bool {
-        let older = |&handle: &ChunkHandle| items.prev(handle);
+        let older = |&handle: &ChunkHandle| items.header(handle).prev();
         let mut oldest: Vec<_> = std::iter::successors(self.segments.oldest(), older)
             .take(count)
             .collect();
         oldest.retain(|&handle| {
-            let bits = items.state(handle);
+            let bits = items.header(handle).state();
             uses(bits) > 0 && self.is_worth_moving(bits)
         });
         let earns = oldest.len() * 2 >= count;
@@ -330,7 +333,7 @@ impl ClassLru {
             self.turnover
                 .step(oldest.len() as u64, self.segments.count(), stores);
             for handle in oldest {
-                items.set_uses(handle, 0);
+                items.header(handle).set_uses(0);
                 // Where all policies keep what has shown that it is asked for, or everything.
                 self.segments.shift(items, handle, Segment::Cold);
             }
@@ -361,15 +364,15 @@ impl ClassLru {
             let list = self.segments.list(segment);
             let (mut prev, mut at, mut count) = (None, list.head, 0);
             while let Some(handle) = at {
-                let bits = items.state(handle);
+                let bits = items.header(handle).state();
                 assert!(
                     bits & state::LINKED != 0 && bits & state::ITEM != 0,
                     "L1: {bits:#x}"
                 );
                 assert_eq!(Segment::of(bits), segment, "L1");
-                assert_eq!(items.prev(handle), prev);
+                assert_eq!(items.header(handle).prev(), prev);
                 requested += items.requested_bytes(handle) as u64;
-                (prev, at, count) = (at, items.next(handle), count + 1);
+                (prev, at, count) = (at, items.header(handle).next(), count + 1);
             }
             assert_eq!(list.tail, prev);
             assert_eq!(list.count, count);

@@ -111,7 +111,7 @@ impl Cache {
     fn tend_lrus(&self, now: RelTime) {
         let hot_milli = u64::from(self.tuning.hot_max_factor_milli.load(Relaxed));
         let warm_milli = u64::from(self.tuning.warm_max_factor_milli.load(Relaxed));
-        let age = |tail| u64::from(now.since(self.items.accessed_at(tail)));
+        let age = |tail| u64::from(now.since(self.items.header(tail).accessed_at()));
         // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
         let too_old = |segment, tail, cold_tail: Option<_>| {
             let milli = if segment == Segment::Hot {

@@ -3,7 +3,7 @@
 //! ```text
 //!  Cache::entry(key) --> Entry: the key's stripe is locked; look, replace, remove, touch
 //!    |                     table.rs   hash -> handle, in stripes of buckets
-//!    |                     item.rs    handle -> header, key, value
+//!    |                     item/      handle -> header, key, value
 //!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
 //!                          lru.rs     the items' order, by class     eviction/  the policies that make it
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
@@ -32,7 +32,7 @@ pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use page_moves::{MoveError, MoveStats};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
-pub use table::{KeyHash, TableShape};
+pub use table::{KeyHash, Probe, TableShape};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -10,9 +10,9 @@
 //! M1. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's and never under a stripe).
 //! M2. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
 
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
@@ -140,9 +140,7 @@ impl PageMoves {
     }
 
     pub(super) fn begin(&self) -> MutexGuard<'_, ()> {
-        self.alone
-            .lock()
-            .expect("no holder of the page move lock panics")
+        self.alone.lock()
     }
 }
 
@@ -339,7 +337,7 @@ impl Cache {
     fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
         let stores = self.cas.last().saturating_sub(self.items.cas(handle));
         Age {
-            seconds: now.since(self.items.accessed_at(handle)),
+            seconds: now.since(self.items.header(handle).accessed_at()),
             stores,
         }
     }
@@ -347,14 +345,14 @@ impl Cache {
     /// True if a chunk of a draining page is in somebody's hands: a racy look.
     fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
         let items = &self.items;
-        let continued = items.state(chunk) & state::CONTINUATION != 0;
+        let continued = items.header(chunk).state() & state::CONTINUATION != 0;
         let head = if continued {
-            items.continued_head(chunk)
+            items.header(chunk).continued_head()
         } else {
             Some(chunk)
         };
         let Some(head) = head else { return false };
-        let bits = items.state(head);
+        let bits = items.header(head).state();
         bits & state::ITEM != 0 && (bits & state::LINKED == 0 || items.is_pinned(head))
     }
 
@@ -362,7 +360,7 @@ impl Cache {
         let slabs = self.items.slabs();
         for _ in 0..PASSES {
             for chunk in slabs.page_chunks(page) {
-                let bits = self.items.state(chunk);
+                let bits = self.items.header(chunk).state();
                 if bits & state::CONTINUATION != 0 {
                     self.vacate_continuation(chunk, class, now);
                 } else if bits & state::LINKED != 0 {
@@ -384,7 +382,7 @@ impl Cache {
         if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
             return;
         }
-        if self.life(chunk, now) != Lookup::Found {
+        if self.life(self.items.header(chunk), now) != Lookup::Found {
             if self.unlink_from_tail(lru, chunk) {
                 lru.segments.counters.reclaimed += 1;
             }
@@ -424,7 +422,7 @@ impl Cache {
     ) -> Option<ChunkHandle> {
         let (items, slabs) = (&self.items, self.items.slabs());
         let head_class = self.class_of(head);
-        let bits = items.state(head);
+        let bits = items.header(head).state();
         let oldest = self.tail_age(lru, now).unwrap_or_default();
         let worth_it = lru.is_worth_moving(bits) || self.age(head, now).is_below_half_of(oldest);
         // A tail that makes no room lies in the same page, and would have to leave it anyway; so may all of that page.
@@ -455,7 +453,7 @@ impl Cache {
         if !self.is_linked(head, class) {
             return;
         }
-        let bits = self.items.state(head);
+        let bits = self.items.header(head).state();
         if self.unlink_from_tail(lru, head) {
             lru.segments.counters.evicted += 1;
             lru.segments.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
@@ -469,17 +467,17 @@ impl Cache {
         let largest = items.slabs().largest();
         let lru = &mut self.lru(largest);
         // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
-        let Some(head) = items.continued_head(chunk) else {
+        let Some(head) = items.header(chunk).continued_head() else {
             return;
         };
-        if items.state(chunk) & state::CONTINUATION == 0
+        if items.header(chunk).state() & state::CONTINUATION == 0
             || !self.is_linked(head, largest)
             || items.is_pinned(head)
             || !items.owns_chunk(head, chunk)
         {
             return;
         }
-        if self.life(head, now) != Lookup::Found {
+        if self.life(self.items.header(head), now) != Lookup::Found {
             if self.unlink_from_tail(lru, head) {
                 lru.segments.counters.reclaimed += 1;
             }

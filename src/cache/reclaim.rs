@@ -134,7 +134,7 @@ impl Cache {
 
     pub(super) fn evict_tail_of(&self, lru: &mut ClassLru, class: ClassId, now: RelTime) -> bool {
         let items = &self.items;
-        let is_dead = |handle| self.life(handle, now) != Lookup::Found;
+        let is_dead = |handle| self.life(self.items.header(handle), now) != Lookup::Found;
         let hash = |handle| self.table.hash(items.key(handle));
         let sight = Sight {
             items,
@@ -150,9 +150,9 @@ impl Cache {
             if !dead && !self.tuning.may_evict.load(Relaxed) {
                 return false;
             }
-            let (bits, hash) = (items.state(victim), hash(victim));
-            let expires_at = items.expires_at(victim);
-            let idle_s = now.since(items.accessed_at(victim));
+            let (bits, hash) = (items.header(victim).state(), hash(victim));
+            let expires_at = items.header(victim).expires_at();
+            let idle_s = now.since(items.header(victim).accessed_at());
             if !self.unlink_from_tail(lru, victim) {
                 lru.pass_over(items, victim);
                 continue;
@@ -190,7 +190,7 @@ impl Cache {
         let Some((slot, _)) = stripe.find(hash, |at| at == handle) else {
             return false;
         };
-        stripe.remove(slot);
+        stripe.remove(hash, slot);
         lru.unlink(&self.items, handle);
         self.items.release(handle);
         true
@@ -200,8 +200,9 @@ impl Cache {
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
         // A page may change its class while it holds no linked item; what is read then are another item's bytes.
         self.is_chunk_of(handle, class)
-            && self.items.state(handle) & (state::LINKED | state::CONTINUATION) == state::LINKED
-            && self.items.class(handle) == Some(class)
+            && self.items.header(handle).state() & (state::LINKED | state::CONTINUATION)
+                == state::LINKED
+            && self.items.header(handle).class() == Some(class)
             && self.is_chunk_of(handle, class)
     }
 
@@ -221,9 +222,9 @@ impl Cache {
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
     pub(super) fn unlink_if_dead(&self, handle: ChunkHandle, class: ClassId, now: RelTime) -> bool {
         let lru = &mut self.lru(class);
-        let bits = self.items.state(handle);
+        let bits = self.items.header(handle).state();
         let dead = self.is_linked(handle, class)
-            && self.life(handle, now) != Lookup::Found
+            && self.life(self.items.header(handle), now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
@@ -241,8 +242,10 @@ impl Cache {
                 let Some(tail) = lru.segments.tail(segment) else {
                     break;
                 };
-                let unfetched = self.items.state(tail) & state::FETCHED == 0;
-                if self.life(tail, now) == Lookup::Found || !self.unlink_from_tail(lru, tail) {
+                let unfetched = self.items.header(tail).state() & state::FETCHED == 0;
+                if self.life(self.items.header(tail), now) == Lookup::Found
+                    || !self.unlink_from_tail(lru, tail)
+                {
                     break;
                 }
                 lru.segments.counters.reclaimed += 1;

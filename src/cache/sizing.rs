@@ -102,7 +102,7 @@ impl Sizing {
         let samples = count.div_ceil(stride);
         let stands_for = count as f64 / samples as f64;
         for chunk in chunks.step_by(stride) {
-            let bits = items.state(chunk);
+            let bits = items.header(chunk).state();
             if bits & (state::LINKED | state::CONTINUATION) != state::LINKED {
                 continue;
             }

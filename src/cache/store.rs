@@ -7,9 +7,9 @@
 //! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out (`Cache::unlink_from_lru` with the
 //!     slot's removal).
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
 
 use crossbeam::utils::CachePadded;
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
@@ -17,10 +17,10 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllo
 use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{AllocError, CasSource, ItemSpec, Items, NewItem, PinnedValue, state};
+use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, PinnedValue, state};
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::page_moves::PageMoves;
-use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
+use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
 
 /// What a cache is built from.
@@ -204,63 +204,73 @@ impl Cache {
         })
     }
 
-    /// Hashes a key: once a command, for everything below.
+    /// Begins to look for a key, by hashing it: once a command, for everything below.
     #[inline]
-    pub fn hash(&self, key: &[u8]) -> KeyHash {
-        self.table.hash(key)
+    pub fn probe(&self, key: &[u8]) -> Probe {
+        Probe::new(self.table.hash(key))
     }
 
     /// First half of a batch's prefetch: the bucket.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: KeyHash) {
-        self.table.prefetch_bucket(hash);
+    pub fn prefetch_bucket(&self, probe: &Probe) {
+        self.table.prefetch_bucket(probe.hash);
     }
 
     /// Second half: the item, once the bucket has come.
     #[inline]
-    pub fn prefetch_item(&self, hash: KeyHash) {
-        if let Some(handle) = self.table.racy_find(hash) {
+    pub fn prefetch_item(&self, probe: &mut Probe) {
+        if let Some(handle) = self.table.look(probe) {
             self.items.slabs().prefetch(handle);
         }
     }
 
-    /// Locks the key's stripe and looks the key up. `hash` is the key's.
+    /// Locks the key's stripe and looks the key up. `probe` is the key's.
     #[inline]
-    pub fn entry(&self, key: &[u8], hash: KeyHash, now: RelTime) -> Entry<'_> {
+    pub fn entry(&self, key: &[u8], probe: Probe, now: RelTime) -> Entry<'_> {
+        let hash = probe.hash;
         let guard = self.table.lock(hash);
-        let found = guard.find(hash, |handle| self.items.key(handle) == key);
-        let mut entry = Entry {
+        let is_it = |handle| self.items.key(handle) == key;
+        let found = guard.find_seen(&probe, is_it);
+        let found = found.or_else(|| guard.find(hash, is_it));
+        let found = found.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
+        let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
+        let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
+        Entry {
             cache: self,
-            guard,
+            guard: if is_dead {
+                self.bury(guard, hash, found)
+            } else {
+                guard
+            },
             hash,
             now,
-            found: None,
-            lookup: Lookup::Missing,
-        };
-        if let Some((slot, handle)) = found {
-            entry.found = Some(Found {
-                slot: Some(slot),
-                handle,
-            });
-            entry.lookup = self.life(handle, now);
-            if entry.lookup != Lookup::Found {
-                entry.remove();
-            }
+            found: found.filter(|_| !is_dead),
+            lookup,
         }
-        entry
+    }
+
+    /// Unlinks a dead item that was found.
+    #[cold]
+    fn bury<'c>(
+        &'c self,
+        mut guard: StripeGuard<'c>,
+        hash: KeyHash,
+        found: Option<Found<'c>>,
+    ) -> StripeGuard<'c> {
+        if let Some((slot, handle)) = found.and_then(|found| Some((found.slot?, found.handle))) {
+            guard.remove(hash, slot);
+            self.unlink_from_lru(handle);
+        }
+        guard
     }
 
     /// Whether an item is alive, and if not, why; the caller holds its stripe or LRU lock.
     #[inline]
-    pub(super) fn life(&self, handle: ChunkHandle, now: RelTime) -> Lookup {
-        let expires_at = self.items.expires_at(handle);
+    pub(super) fn life(&self, header: &Header, now: RelTime) -> Lookup {
+        let expires_at = header.expires_at();
         if expires_at != RelTime::NEVER && expires_at <= now {
             Lookup::Expired
-        } else if self.flush.covers(
-            self.items.state(handle),
-            self.items.accessed_at(handle),
-            now,
-        ) {
+        } else if self.flush.covers(header.state(), header.accessed_at(), now) {
             Lookup::Flushed
         } else {
             Lookup::Found
@@ -349,7 +359,7 @@ impl Cache {
             let mut guard = self.table.lock_stripe(stripe);
             for (hash, handle) in guard.entries() {
                 if let Some((slot, _)) = guard.find(hash, |at| at == handle) {
-                    guard.remove(slot);
+                    guard.remove(hash, slot);
                     self.unlink_from_lru(handle);
                 }
             }
@@ -359,15 +369,16 @@ impl Cache {
     /// The LRU of a class, locked.
     #[inline]
     pub(super) fn lru(&self, class: ClassId) -> MutexGuard<'_, ClassLru> {
-        self.lrus[class.index()]
-            .lock()
-            .expect("no holder of an LRU panics")
+        self.lrus[class.index()].lock()
     }
 
     /// The class of an item that is linked or was just taken out of the table.
     #[inline]
     pub(super) fn class_of(&self, handle: ChunkHandle) -> ClassId {
-        self.items.class(handle).expect("an item has a class")
+        self.items
+            .header(handle)
+            .class()
+            .expect("an item has a class")
     }
 
     /// Second half of unlinking: out of the LRU, and the table's hold is dropped.
@@ -400,7 +411,7 @@ impl Cache {
         let lru = self.lru(class);
         let age = |segment| {
             let tail = lru.segments.tail(segment);
-            tail.map_or(0, |tail| now.since(self.items.accessed_at(tail)))
+            tail.map_or(0, |tail| now.since(self.items.header(tail).accessed_at()))
         };
         ClassReport {
             class,
@@ -456,8 +467,9 @@ impl Cache {
         self.items.slabs().limit_bytes()
     }
 
-    /// Asks for huge pages behind the arena (`-L`).
+    /// Asks for huge pages behind arena and table: a lookup in millions of items then seldom waits for an address.
     pub fn advise_huge(&self) -> io::Result<()> {
+        self.table.advise_huge()?;
         self.items.slabs().advise_huge()
     }
 
@@ -475,8 +487,21 @@ impl Cache {
 #[derive(Debug, Clone, Copy)]
 struct Found<'c> {
     /// None after an insert: the split that may follow moves slots.
-    slot: Option<Slot<'c>>,
+    slot: Option<Slot>,
     handle: ChunkHandle,
+    header: &'c Header,
+}
+
+impl<'c> Found<'c> {
+    #[inline]
+    fn new(items: &'c Items, slot: Option<Slot>, handle: ChunkHandle) -> Self {
+        let header = items.header(handle);
+        Found {
+            slot,
+            handle,
+            header,
+        }
+    }
 }
 
 /// One key, its stripe locked.
@@ -500,9 +525,11 @@ impl<'c> Entry<'c> {
     /// The live item.
     #[inline]
     pub fn item(&self) -> Option<ItemView<'_>> {
+        let items = &self.cache.items;
         self.found.map(|found| ItemView {
-            items: &self.cache.items,
+            items,
             handle: found.handle,
+            header: found.header,
         })
     }
 
@@ -513,27 +540,32 @@ impl<'c> Entry<'c> {
             .handle
     }
 
+    #[inline]
+    fn header(&self) -> &'c Header {
+        let found = self.found.as_ref();
+        found.expect("only called on an entry with an item").header
+    }
+
     /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
     #[inline]
-    pub fn bump(&mut self) {
-        let (items, handle) = (&self.cache.items, self.handle());
-        items.count_use(handle);
+    pub fn bump(&self) {
+        self.header().count_use();
         self.note_access();
     }
 
     /// Notes that the item was named, though not read. Panics without an item.
     #[inline]
-    pub fn note_access(&mut self) {
-        let (items, handle) = (&self.cache.items, self.handle());
-        if items.accessed_at(handle) != self.now {
-            items.set_accessed_at(handle, self.now);
+    pub fn note_access(&self) {
+        let header = self.header();
+        if header.accessed_at() != self.now {
+            header.set_accessed_at(self.now);
         }
     }
 
     /// Gives the item another end. Panics without an item.
     pub fn touch(&mut self, expires_at: RelTime) {
         let (cache, handle) = (self.cache, self.handle());
-        let set_end = || cache.items.set_expires_at(handle, expires_at);
+        let set_end = || cache.items.header(handle).set_expires_at(expires_at);
         if cache.tuning.policy() == Policy::Ttl {
             let mut lru = cache.lru(cache.class_of(handle));
             lru.touch(&cache.items, handle, set_end);
@@ -549,14 +581,14 @@ impl<'c> Entry<'c> {
 
     /// Marks the item stale, and its lease as free (`I`). Panics without an item.
     pub fn mark_stale(&mut self) {
-        let handle = self.handle();
-        self.cache.items.clear_bits(handle, state::WIN_SENT);
-        self.cache.items.set_bits(handle, state::STALE);
+        let header = self.header();
+        header.clear_bits(state::WIN_SENT);
+        header.set_bits(state::STALE);
     }
 
     /// Notes that somebody holds the lease. Panics without an item.
     pub fn mark_win_sent(&mut self) {
-        self.cache.items.set_bits(self.handle(), state::WIN_SENT);
+        self.header().set_bits(state::WIN_SENT);
     }
 
     /// Holds on to a value that is large ([`ItemView::is_large`]). Panics without an item.
@@ -585,16 +617,13 @@ impl<'c> Entry<'c> {
         let created = self.guard.unlocked(|| cache.create(spec, now));
         let is_it = |handle| cache.items.key(handle) == spec.key;
         let found = self.guard.find(self.hash, is_it);
-        self.found = found.map(|(slot, handle)| Found {
-            slot: Some(slot),
-            handle,
-        });
+        self.found = found.map(|(slot, handle)| Found::new(&cache.items, Some(slot), handle));
         let same = match (before, self.found) {
             (None, None) => true,
             // A page move gives an item another handle and keeps its CAS unique, which without CAS is always 0.
             (Some((cas, handle)), Some(found)) => {
                 let unique = cas != 0 && cas == cache.items.cas(found.handle);
-                (unique || handle == found.handle) && cache.life(found.handle, now) == Lookup::Found
+                (unique || handle == found.handle) && cache.life(found.header, now) == Lookup::Found
             }
             _ => false,
         };
@@ -610,34 +639,32 @@ impl<'c> Entry<'c> {
         let cache = self.cache;
         let items = &cache.items;
         let handle = new.into_handle();
-        items.set_accessed_at(handle, self.now);
+        items.header(handle).set_accessed_at(self.now);
         items.set_cas(handle, cas);
-        items.set_bits(handle, cache.flush.generation_bits());
+        items.header(handle).set_bits(cache.flush.generation_bits());
         let old = self.found;
-        self.found = Some(match old {
+        let slot = match old {
             Some(found) => {
                 let slot = self.slot(found);
                 self.guard.replace(slot, handle);
-                Found {
-                    slot: Some(slot),
-                    handle,
-                }
+                Some(slot)
             }
             None => {
                 self.guard.insert(self.hash, handle);
-                Found { slot: None, handle }
+                None
             }
-        });
+        };
+        self.found = Some(Found::new(items, slot, handle));
         let class = cache.class_of(handle);
         let old = old.map(|found| found.handle);
         let newcomer = Newcomer {
             handle,
             hash: self.hash,
-            replaced: old.map(|old| Segment::of(items.state(old))),
+            replaced: old.map(|old| Segment::of(items.header(old).state())),
             arrives: old.is_none_or(|old| cache.class_of(old) != class),
             is_temporary: cache
                 .tuning
-                .is_temporary(items.expires_at(handle), self.now),
+                .is_temporary(items.header(handle).expires_at(), self.now),
         };
         {
             let mut lru = cache.lru(class);
@@ -663,12 +690,12 @@ impl<'c> Entry<'c> {
     pub fn remove(&mut self) {
         if let Some(found) = self.found.take() {
             let slot = self.slot(found);
-            self.guard.remove(slot);
+            self.guard.remove(self.hash, slot);
             self.cache.unlink_from_lru(found.handle);
         }
     }
 
-    fn slot(&self, found: Found<'c>) -> Slot<'c> {
+    fn slot(&self, found: Found<'c>) -> Slot {
         let find = || self.guard.find(self.hash, |at| at == found.handle);
         found
             .slot
@@ -680,11 +707,23 @@ impl<'c> Entry<'c> {
 /// A live item, read under its stripe's lock.
 #[derive(Debug, Clone, Copy)]
 pub struct ItemView<'e> {
-    pub(super) items: &'e Items,
-    pub(super) handle: ChunkHandle,
+    items: &'e Items,
+    handle: ChunkHandle,
+    header: &'e Header,
 }
 
 impl<'e> ItemView<'e> {
+    /// The caller holds the stripe of a linked item for as long as it holds the view.
+    #[inline]
+    pub(super) fn new(items: &'e Items, handle: ChunkHandle) -> Self {
+        let header = items.header(handle);
+        ItemView {
+            items,
+            handle,
+            header,
+        }
+    }
+
     /// The key.
     #[inline]
     pub fn key(&self) -> &'e [u8] {
@@ -693,26 +732,26 @@ impl<'e> ItemView<'e> {
 
     /// True if the client that stored it sent the key in base64.
     pub fn key_binary(&self) -> bool {
-        self.items.state(self.handle) & state::KEY_BINARY != 0
+        self.header.state() & state::KEY_BINARY != 0
     }
 
     /// Bytes of the value.
     #[inline]
     pub fn value_len(&self) -> usize {
-        self.items.value_len(self.handle)
+        self.header.value_len()
     }
 
     /// True if the value is sent from where it lies ([`Entry::pin`]) and may be in pieces.
     #[inline]
     pub fn is_large(&self) -> bool {
-        self.items.state(self.handle) & state::LARGE != 0
+        self.header.state() & state::LARGE != 0
     }
 
     /// The value of an item that is not large.
     #[inline]
     pub fn value(&self) -> &'e [u8] {
         debug_assert!(!self.is_large());
-        self.items.head_value(self.handle)
+        self.items.chunk_value(self.handle)
     }
 
     /// The value's pieces in order.
@@ -735,42 +774,42 @@ impl<'e> ItemView<'e> {
     /// When the item ends.
     #[inline]
     pub fn expires_at(&self) -> RelTime {
-        self.items.expires_at(self.handle)
+        self.header.expires_at()
     }
 
     /// The second of the last access.
     #[inline]
     pub fn accessed_at(&self) -> RelTime {
-        self.items.accessed_at(self.handle)
+        self.header.accessed_at()
     }
 
     /// True if it was read since it was stored.
     pub fn is_fetched(&self) -> bool {
-        self.items.state(self.handle) & state::FETCHED != 0
+        self.header.state() & state::FETCHED != 0
     }
 
     /// True if it was marked stale.
     #[inline]
     pub fn is_stale(&self) -> bool {
-        self.items.state(self.handle) & state::STALE != 0
+        self.header.state() & state::STALE != 0
     }
 
     /// True if somebody holds the lease.
     #[inline]
     pub fn is_win_sent(&self) -> bool {
-        self.items.state(self.handle) & state::WIN_SENT != 0
+        self.header.state() & state::WIN_SENT != 0
     }
 
     /// The slab class.
     #[inline]
     pub fn class(&self) -> ClassId {
-        self.items.class(self.handle).expect("an item has a class")
+        self.header.class().expect("an item has a class")
     }
 
     /// The LRU segment it is in.
     #[inline]
     pub fn segment(&self) -> Segment {
-        Segment::of(self.items.state(self.handle))
+        Segment::of(self.header.state())
     }
 
     /// Bytes the item asked for.
@@ -789,7 +828,7 @@ impl Cache {
             guard.check_invariants();
             for (hash, handle) in guard.entries() {
                 assert_eq!(self.table.hash(self.items.key(handle)), hash);
-                assert!(self.items.state(handle) & state::LINKED != 0, "I2");
+                assert!(self.items.header(handle).state() & state::LINKED != 0, "I2");
                 linked += 1;
             }
         }

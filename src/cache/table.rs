@@ -26,9 +26,9 @@
 //! 11 bytes an item. From a sixteenth of the memory limit on the table is filled further: one item in eight in a piece,
 //! 9 bytes an item. The whole hash is compared, so an item is touched only when it is (all but surely) the one asked for.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
@@ -205,14 +205,16 @@ pub struct TableShape {
     pub buckets: usize,
     /// Pieces in use: half lines behind buckets that are full.
     pub pieces: usize,
+    /// Pieces ever in use, whose memory stays with the table.
+    pub pieces_touched: usize,
     /// Items.
     pub items: usize,
 }
 
 impl TableShape {
-    /// Bytes of memory in use.
+    /// Bytes of memory taken.
     pub fn bytes(&self) -> usize {
-        self.buckets * size_of::<Bucket>() + self.pieces * size_of::<Piece>()
+        self.buckets * size_of::<Bucket>() + self.pieces_touched * size_of::<Piece>()
     }
 }
 
@@ -276,6 +278,11 @@ impl Table {
         })
     }
 
+    /// Asks for huge pages behind the buckets.
+    pub fn advise_huge(&self) -> io::Result<()> {
+        self.buckets.advise_huge()
+    }
+
     /// Hashes a key.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> KeyHash {
@@ -308,16 +315,20 @@ impl Table {
         self.buckets.prefetch(self.racy_bucket_index(hash));
     }
 
-    /// The item that `hash` most likely names, to be prefetched: nothing may be concluded from it. One that lies in a
-    /// piece is not looked for, but the piece is asked for.
+    /// Looks, without the lock, where the item of `probe` most likely is: to be prefetched, and to be tried first under the
+    /// lock ([`StripeGuard::find_seen`]). One that lies in a piece is not looked for, but the piece is asked for.
     #[inline]
-    pub fn racy_find(&self, hash: KeyHash) -> Option<ChunkHandle> {
-        let bucket = Block(self.buckets.get(self.racy_bucket_index(hash)));
-        let found = bucket.find(hash.tag(), |_| true);
+    pub fn look(&self, probe: &mut Probe) -> Option<ChunkHandle> {
+        let index = self.racy_bucket_index(probe.hash);
+        let bucket = Block(self.buckets.get(index));
+        let found = bucket.find(probe.hash.tag(), |_| true);
         if found.is_none() && bucket.next() != 0 {
             self.pieces.prefetch(bucket.next() as usize);
         }
-        found.map(|(_, handle)| handle)
+        let (slot, handle) = found?;
+        let slot = Slot::new(index as u32, slot);
+        probe.seen = Some((slot, handle));
+        Some(handle)
     }
 
     /// Locks the stripe of `hash`.
@@ -330,15 +341,12 @@ impl Table {
     #[inline]
     pub fn try_lock(&self, hash: KeyHash) -> Option<StripeGuard<'_>> {
         let stripe = self.stripe_index(hash);
-        match self.stripes[stripe].lock.try_lock() {
-            Ok(state) => Some(StripeGuard {
-                table: self,
-                stripe,
-                state: Some(state),
-            }),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Poisoned(_)) => panic!("a holder of the stripe panicked"),
-        }
+        let state = self.stripes[stripe].lock.try_lock()?;
+        Some(StripeGuard {
+            table: self,
+            stripe,
+            state: Some(state),
+        })
     }
 
     /// How many stripes there are.
@@ -348,10 +356,7 @@ impl Table {
 
     /// Locks a stripe by number.
     pub fn lock_stripe(&self, stripe: usize) -> StripeGuard<'_> {
-        let state = self.stripes[stripe]
-            .lock
-            .lock()
-            .expect("no holder of a stripe panics");
+        let state = self.stripes[stripe].lock.lock();
         StripeGuard {
             table: self,
             stripe,
@@ -367,14 +372,14 @@ impl Table {
             shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
             shape.items += guard.state().items as usize;
         }
-        shape.pieces = self.pieces_list().in_use as usize;
+        let pieces = self.pieces_list();
+        shape.pieces = pieces.in_use as usize;
+        shape.pieces_touched = pieces.used_mark as usize - 1;
         shape
     }
 
     fn pieces_list(&self) -> MutexGuard<'_, PiecesFree> {
-        self.pieces_free
-            .lock()
-            .expect("no holder of the list of pieces panics")
+        self.pieces_free.lock()
     }
 
     fn piece(&self, index: u32) -> Block<'_> {
@@ -416,10 +421,44 @@ pub struct StripeGuard<'t> {
 
 /// Where an item's slot is; good until its stripe changes.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot<'t> {
-    place: Place<'t>,
-    hash: KeyHash,
+pub struct Slot {
+    /// The index of a bucket, or with [`IN_PIECE`] of a piece.
+    block: u32,
+    slot: u8,
 }
+
+/// A key that is looked for: its hash, and where its item was when the bucket was looked at ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    pub(super) hash: KeyHash,
+    seen: Option<(Slot, ChunkHandle)>,
+}
+
+impl Probe {
+    /// Nothing is known yet but the hash.
+    #[inline]
+    pub fn new(hash: KeyHash) -> Self {
+        Probe { hash, seen: None }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Probe::new(KeyHash(0))
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn new(block: u32, slot: usize) -> Self {
+        let slot = slot as u8;
+        Slot { block, slot }
+    }
+}
+
+/// Marks a slot in a piece.
+const IN_PIECE: u32 = 1 << 31;
+const _: () = assert!(1 << BUCKETS_LOG2_MAX < IN_PIECE);
 
 /// A place in a chain.
 #[derive(Debug, Clone, Copy)]
@@ -453,10 +492,14 @@ impl<'t> StripeGuard<'t> {
     }
 
     #[inline]
-    fn home(&self, hash: KeyHash) -> &'t Bucket {
+    fn home_index(&self, hash: KeyHash) -> usize {
         let state = self.state();
-        let index = self.table.bucket_index(hash, state.level, state.split);
-        self.table.buckets.get(index)
+        self.table.bucket_index(hash, state.level, state.split)
+    }
+
+    #[inline]
+    fn home(&self, hash: KeyHash) -> &'t Bucket {
+        self.table.buckets.get(self.home_index(hash))
     }
 
     #[inline]
@@ -471,21 +514,52 @@ impl<'t> StripeGuard<'t> {
         &self,
         hash: KeyHash,
         is_it: impl Fn(ChunkHandle) -> bool,
-    ) -> Option<(Slot<'t>, ChunkHandle)> {
-        let found_at = |block, (slot, handle)| {
-            let place = Place { block, slot };
-            (Slot { place, hash }, handle)
-        };
-        let home = Block(self.home(hash));
+    ) -> Option<(Slot, ChunkHandle)> {
+        let found_at = |block, (slot, handle)| (Slot::new(block, slot), handle);
+        let index = self.home_index(hash);
+        let home = Block(self.table.buckets.get(index));
         if let Some(found) = home.find(hash.tag(), &is_it) {
-            return Some(found_at(home, found));
+            return Some(found_at(index as u32, found));
         }
-        let mut block = self.after(home)?;
-        loop {
+        let mut piece = home.next();
+        while piece != 0 {
+            let block = self.table.piece(piece);
             if let Some(found) = block.find(hash.tag(), &is_it) {
-                return Some(found_at(block, found));
+                return Some(found_at(IN_PIECE | piece, found));
             }
-            block = self.after(block)?;
+            piece = block.next();
+        }
+        None
+    }
+
+    /// Finds the item where it was seen, if `is_it` holds for what is there now.
+    #[inline]
+    pub fn find_seen(
+        &self,
+        probe: &Probe,
+        is_it: impl Fn(ChunkHandle) -> bool,
+    ) -> Option<(Slot, ChunkHandle)> {
+        let (slot, handle) = probe.seen?;
+        debug_assert!(self.covers(probe.hash));
+        // It was seen in a bucket, not in a piece, and a bucket belongs to one stripe for ever. So what its slot holds now,
+        // under the lock, is an item of this stripe.
+        let block = Block(self.table.buckets.get(slot.block as usize));
+        let at = usize::from(slot.slot);
+        let same = block.handle(at) == Some(handle) && block.tag(at) == probe.hash.tag();
+        (same && is_it(handle)).then_some((slot, handle))
+    }
+
+    /// The place of a slot.
+    #[inline]
+    fn place(&self, slot: Slot) -> Place<'t> {
+        let block = if slot.block & IN_PIECE != 0 {
+            self.table.piece(slot.block & !IN_PIECE)
+        } else {
+            Block(self.table.buckets.get(slot.block as usize))
+        };
+        Place {
+            block,
+            slot: usize::from(slot.slot),
         }
     }
 
@@ -509,14 +583,14 @@ impl<'t> StripeGuard<'t> {
 
     /// Lets a slot lead to another item of the same key.
     #[inline]
-    pub fn replace(&mut self, slot: Slot<'t>, handle: ChunkHandle) {
-        let Place { block, slot: at } = slot.place;
-        block.set(at, slot.hash.tag(), Some(handle));
+    pub fn replace(&mut self, slot: Slot, handle: ChunkHandle) {
+        let Place { block, slot } = self.place(slot);
+        block.set(slot, block.tag(slot), Some(handle));
     }
 
-    /// Takes a slot out: the last one of its chain fills the hole (T2).
-    pub fn remove(&mut self, slot: Slot<'t>) {
-        let (mut before, mut last) = (None, Block(self.home(slot.hash)));
+    /// Takes a slot out, that of an item of `hash`: the last one of its chain fills the hole (T2).
+    pub fn remove(&mut self, hash: KeyHash, slot: Slot) {
+        let (mut before, mut last) = (None, Block(self.home(hash)));
         while let Some(next) = self.after(last) {
             before = Some(last);
             last = next;
@@ -525,7 +599,7 @@ impl<'t> StripeGuard<'t> {
         let filler = used
             .checked_sub(1)
             .expect("the chain holds at least the slot");
-        let Place { block, slot: hole } = slot.place;
+        let Place { block, slot: hole } = self.place(slot);
         block.set(hole, last.tag(filler), last.handle(filler));
         last.set(filler, 0, None);
         if used == 1
@@ -714,7 +788,7 @@ mod tests {
                     model.insert(raw, step);
                 }
                 (Some((slot, _)), _) => {
-                    guard.remove(slot);
+                    guard.remove(hash, slot);
                     model.remove(&raw);
                 }
             }
@@ -746,6 +820,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_ahead_is_believed_only_while_it_is_there() {
+        let table = Table::new(4, 1, true, MEMORY).unwrap();
+        let hash = KeyHash(0x7007_0006);
+        let any = |_| true;
+        table.lock(hash).insert(hash, handle(1));
+        let mut probe = Probe::new(hash);
+        assert!(table.lock(hash).find_seen(&probe, any).is_none());
+        assert_eq!(table.look(&mut probe), Some(handle(1)));
+        let mut guard = table.lock(hash);
+        let (slot, seen) = guard.find_seen(&probe, any).unwrap();
+        assert_eq!(seen, handle(1));
+        assert!(guard.find_seen(&probe, |at| at != handle(1)).is_none());
+        guard.replace(slot, handle(2));
+        assert!(guard.find_seen(&probe, any).is_none(), "another item");
+        guard.replace(slot, handle(1));
+        assert!(guard.find_seen(&probe, any).is_some());
+        guard.remove(hash, slot);
+        assert!(guard.find_seen(&probe, any).is_none(), "no item");
+        // The same bucket and slot, but another key's.
+        let other = KeyHash(hash.0 ^ 0x4000_0000);
+        assert_eq!(
+            table.racy_bucket_index(other),
+            table.racy_bucket_index(hash)
+        );
+        guard.insert(other, handle(1));
+        assert!(guard.find_seen(&probe, any).is_none(), "another tag");
+    }
+
+    #[test]
     fn equal_hashes_are_told_apart_by_the_key() {
         let table = Table::new(1, 1, true, MEMORY).unwrap();
         let hash = KeyHash(6);
@@ -758,7 +861,7 @@ mod tests {
         }
         for n in 1..=30 {
             let (slot, _) = guard.find(hash, |at| at == handle(n)).unwrap();
-            guard.remove(slot);
+            guard.remove(hash, slot);
         }
         guard.check_invariants();
         drop(guard);

@@ -89,26 +89,26 @@ fn create<'c>(
 fn set(cache: &Cache, key: &[u8], bytes: &[u8], now: RelTime) -> Result<(), AllocError> {
     let new = create(cache, &spec(key, bytes.len()), bytes, now)?;
     cache
-        .entry(key, cache.hash(key), now)
+        .entry(key, cache.probe(key), now)
         .put(new, cache.next_cas());
     Ok(())
 }
 
 /// The value of a key, without a bump.
 fn get(cache: &Cache, key: &[u8], now: RelTime) -> Option<Vec<u8>> {
-    let entry = cache.entry(key, cache.hash(key), now);
+    let entry = cache.entry(key, cache.probe(key), now);
     entry
         .item()
         .map(|item| item.value_pieces().collect::<Vec<_>>().concat())
 }
 
 fn holds(cache: &Cache, key: &[u8], now: RelTime) -> bool {
-    cache.entry(key, cache.hash(key), now).item().is_some()
+    cache.entry(key, cache.probe(key), now).item().is_some()
 }
 
 /// Reads a key as a client would; false on a miss.
 fn read(cache: &Cache, key: &[u8], now: RelTime) -> bool {
-    let mut entry = cache.entry(key, cache.hash(key), now);
+    let entry = cache.entry(key, cache.probe(key), now);
     let found = entry.item().is_some();
     if found {
         entry.bump();
@@ -150,7 +150,8 @@ fn chunks_linked(cache: &Cache) -> HashMap<ClassId, usize> {
     let mut linked = HashMap::new();
     for stripe in 0..cache.table.stripes() {
         for (_, head) in cache.table.lock_stripe(stripe).entries() {
-            let ends = std::iter::successors(items.chain_start(head), |&chunk| items.next(chunk));
+            let ends =
+                std::iter::successors(items.chain_start(head), |&chunk| items.header(chunk).next());
             for chunk in std::iter::once(head).chain(ends) {
                 *linked.entry(slabs.class_of(chunk)).or_default() += 1;
             }
@@ -173,7 +174,7 @@ fn empty(cache: &Cache) {
         let mut guard = cache.table.lock_stripe(stripe);
         for (hash, handle) in guard.entries() {
             let (slot, _) = guard.find(hash, |at| at == handle).unwrap();
-            guard.remove(slot);
+            guard.remove(hash, slot);
             cache.unlink_from_lru(handle);
         }
     }

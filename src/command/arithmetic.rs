@@ -16,7 +16,7 @@ use protocol::{
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, KeyHash};
+use crate::cache::{Entry, ItemSpec, Probe};
 use crate::clock::RelTime;
 
 /// Values up to this long are padded on the stack.
@@ -32,10 +32,10 @@ enum Outcome {
 }
 
 /// Counts, and answers.
-pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, hash: KeyHash, out: &mut Output<'_>) {
+pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let outcome = if entry.item().is_some() {
         count(ctx, request, key, &mut entry)
     } else {

@@ -20,7 +20,7 @@ use protocol::{ErrorLine, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
 use super::output::Output;
 use super::shared::Ctx;
 use super::storage::{self, Data};
-use crate::cache::{KeyHash, NewItem};
+use crate::cache::{NewItem, Probe};
 
 /// The part of the memory limit that promised bodies may hold.
 const PROMISED_PART: usize = 16;
@@ -84,7 +84,7 @@ enum Place<'c> {
 #[derive(Debug)]
 pub(super) struct Body<'c> {
     store: OwnedStore,
-    hash: KeyHash,
+    probe: Probe,
     place: Place<'c>,
     /// Bytes of the value that have come.
     filled: usize,
@@ -108,14 +108,14 @@ impl<'c> Body<'c> {
     pub(super) fn begin(
         ctx: Ctx<'c>,
         store: &Store<'_>,
-        hash: KeyHash,
+        probe: Probe,
         out: &mut Output<'c>,
     ) -> Option<Box<Self>> {
         let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
         let key = store.key.bytes(&mut room);
         let spec = storage::spec(ctx, store, key);
         if ctx.cache.item_bytes(&spec) > ctx.cache.item_bytes_max() {
-            storage::refuse(ctx, store, key, hash, ErrorLine::TooLarge, out);
+            storage::refuse(ctx, store, key, probe, ErrorLine::TooLarge, out);
             return None;
         }
         let promised_max = (ctx.cache.limit_bytes() / PROMISED_PART).max(1 << 20);
@@ -124,7 +124,7 @@ impl<'c> Body<'c> {
             Some(share) => match ctx.cache.begin(&spec, ctx.now) {
                 Ok(item) => Place::Chunk(item, Some(share)),
                 Err(error) => {
-                    storage::refuse(ctx, store, key, hash, storage::error_line(error), out);
+                    storage::refuse(ctx, store, key, probe, storage::error_line(error), out);
                     return None;
                 }
             },
@@ -133,7 +133,7 @@ impl<'c> Body<'c> {
         let store = OwnedStore::new(store);
         Some(Box::new(Body {
             store,
-            hash,
+            probe,
             place,
             filled: 0,
             first_of_end: None,
@@ -251,10 +251,10 @@ impl<'c> Body<'c> {
             }
             match place {
                 Place::Chunk(item, _share) => {
-                    storage::execute(ctx, store, self.hash, Data::Item(item), out);
+                    storage::execute(ctx, store, self.probe, Data::Item(item), out);
                 }
                 Place::Staged(staged, _share) => {
-                    storage::execute(ctx, store, self.hash, Data::Bytes(&staged), out);
+                    storage::execute(ctx, store, self.probe, Data::Bytes(&staged), out);
                 }
             }
         });
@@ -269,7 +269,7 @@ impl<'c> Body<'c> {
         self.store.with(|store| {
             let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
             let key = store.key.bytes(&mut room);
-            storage::refuse(ctx, store, key, self.hash, error, out);
+            storage::refuse(ctx, store, key, self.probe, error, out);
         });
     }
 }
@@ -304,6 +304,7 @@ impl OwnedStore {
                 ReplyMode::Meta(MetaTokens {
                     text: b"",
                     quiet: tokens.quiet,
+                    bare: tokens.bare,
                 }),
                 tokens.text,
             ),
@@ -335,6 +336,7 @@ impl OwnedStore {
             ReplyMode::Meta(tokens) => ReplyMode::Meta(MetaTokens {
                 text: &self.tokens,
                 quiet: tokens.quiet,
+                bare: tokens.bare,
             }),
             other => other,
         };

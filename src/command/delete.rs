@@ -13,7 +13,7 @@ use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, KeyHash};
+use crate::cache::{Entry, ItemSpec, Probe};
 
 /// How a delete ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,11 @@ enum Outcome {
 }
 
 /// Deletes, and answers.
-pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, hash: KeyHash, out: &mut Output<'_>) {
+pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
     ctx.shared.prefixes.count_delete(key);
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let outcome = delete(ctx, request, key, &mut entry);
     drop(entry);
     answer(ctx, request, outcome, out);

@@ -22,12 +22,12 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 use super::output::Output;
 use super::retrieval;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, ItemView, KeyHash};
+use crate::cache::{Entry, ItemSpec, ItemView, Probe};
 use crate::clock::RelTime;
 
 /// `mg`.
 #[inline]
-pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &mut Output<'c>) {
+pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &mut Output<'c>) {
     let mut room: KeyBuf;
     let key = if request.key.base64 {
         room = [0; KEY_LEN_MAX];
@@ -35,7 +35,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     } else {
         request.key.text
     };
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let created = entry.item().is_none() && vivify(ctx, request, key, &mut entry);
     count(ctx, request, &entry, key, created);
     let Some(item) = entry.item() else {
@@ -44,32 +44,20 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
         }
         return;
     };
-    let value_len = item.value_len() as u32;
-    let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
-
     let code = if request.want_value {
-        MetaCode::VA(value_len)
+        MetaCode::VA(item.value_len() as u32)
     } else {
         MetaCode::HD
     };
+    let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
     let mut line = MetaLine::new(&mut out.buf, code);
     let mut won = created || (stale && !win_sent);
-    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
-    for (flag, token) in request.tokens.iter() {
-        match flag {
-            b'T' => entry.touch(moment(request.touch)),
-            b'N' if created => entry.touch(moment(request.vivify)),
-            b'R' if !created && !win_sent => {
-                let expires_at = entry
-                    .item()
-                    .map_or(RelTime::NEVER, |item| item.expires_at());
-                won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
-            }
-            _ => {
-                let item = entry.item();
-                echo_one(ctx, &mut line, (flag, token), request.key, item.as_ref());
-            }
+    if request.tokens.bare {
+        for &letter in request.tokens.text.iter().step_by(2) {
+            echo_one(ctx, &mut line, (letter, b""), request.key, Some(&item));
         }
+    } else {
+        won |= act(ctx, request, &mut entry, created, &mut line);
     }
     if win_sent {
         line.mark(b'Z');
@@ -83,14 +71,42 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, hash: KeyHash, out: &
     }
     line.end();
 
-    if request.want_value {
-        retrieval::write_value(&entry, out);
+    if let Some(item) = entry.item()
+        && request.want_value
+    {
+        retrieval::write_value(&entry, &item, out);
         out.bytes(CRLF);
     }
     // Only now, so that `h` and `l` tell of the accesses before this one.
     if !request.no_bump {
         entry.bump();
     }
+}
+
+/// Goes through the tokens: each acts on the item, or shows it. True if one of them wins the lease.
+#[inline(never)]
+fn act(
+    ctx: Ctx<'_>,
+    request: &MetaGet<'_>,
+    entry: &mut Entry<'_>,
+    created: bool,
+    line: &mut MetaLine<'_>,
+) -> bool {
+    let mut won = false;
+    let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
+    for (flag, token) in request.tokens.iter() {
+        let item = entry.item();
+        match flag {
+            b'T' => entry.touch(moment(request.touch)),
+            b'N' if created => entry.touch(moment(request.vivify)),
+            b'R' if !created && item.is_some_and(|item| !item.is_win_sent()) => {
+                let expires_at = item.map_or(RelTime::NEVER, |item| item.expires_at());
+                won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
+            }
+            _ => echo_one(ctx, line, (flag, token), request.key, item.as_ref()),
+        }
+    }
+    won
 }
 
 /// `N`: an empty item in the place of a missing one. Without memory for it, the miss stays a miss.
@@ -192,10 +208,10 @@ fn seconds_left(ctx: Ctx<'_>, item: &ItemView<'_>) -> i64 {
 }
 
 /// `me`: what the server knows of an item, without touching it.
-pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, hash: KeyHash, out: &mut Output<'_>) {
+pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'_>) {
     ctx.stats.general.cmd_meta.inc();
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
-    let entry = ctx.cache.entry(key.bytes(&mut room), hash, ctx.now);
+    let entry = ctx.cache.entry(key.bytes(&mut room), probe, ctx.now);
     let Some(item) = entry.item() else {
         return out.bytes(b"EN\r\n");
     };

@@ -3,8 +3,8 @@
 //! Off by default, and then one load a command. While on, each command takes one lock; at most [`PREFIXES_MAX`]
 //! prefixes are kept, so that keys made up by a client do not fill the memory.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ahash::RandomState;
@@ -89,10 +89,7 @@ impl Prefixes {
         let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else {
             return;
         };
-        let mut counts = self
-            .counts
-            .lock()
-            .expect("no holder of the prefix counts panics");
+        let mut counts = self.counts.lock();
         if let Some(known) = counts.get_mut(&key[..end]) {
             change(known);
         } else if counts.len() < PREFIXES_MAX {
@@ -102,19 +99,13 @@ impl Prefixes {
 
     /// Forgets the counts.
     pub fn clear(&self) {
-        self.counts
-            .lock()
-            .expect("no holder of the prefix counts panics")
-            .clear();
+        self.counts.lock().clear();
     }
 
     /// Writes `PREFIX p get N hit N set N del N` lines.
     pub fn dump(&self, out: &mut Vec<u8>) {
         use std::io::Write;
-        let counts = self
-            .counts
-            .lock()
-            .expect("no holder of the prefix counts panics");
+        let counts = self.counts.lock();
         for (
             prefix,
             Counts {

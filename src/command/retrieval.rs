@@ -1,12 +1,12 @@
 //! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
 use protocol::reply::{self, CRLF};
-use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
+use protocol::{BinaryGet, Exptime, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemView, KeyHash, Lookup, Segment};
+use crate::cache::{Entry, ItemView, Lookup, Probe, Segment};
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
 /// buffers), few enough to stay in the first-level cache.
@@ -17,28 +17,27 @@ const KEYS_AT_ONCE: usize = 16;
 pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Output<'c>) -> usize {
     let mut at = 0;
     loop {
-        let mut batch: [(&[u8], KeyHash); KEYS_AT_ONCE] = [(&[], KeyHash(0)); KEYS_AT_ONCE];
+        let mut batch: [(&[u8], Probe); KEYS_AT_ONCE] = [(&[], Probe::default()); KEYS_AT_ONCE];
         let mut ends = [0; KEYS_AT_ONCE];
         let mut count = 0;
         while count < KEYS_AT_ONCE
             && let Some((key, end)) = keys.next_from(at)
         {
-            let hash = ctx.cache.hash(key);
-            batch[count] = (key, hash);
+            batch[count] = (key, ctx.cache.probe(key));
             ends[count] = end;
             at = end;
             count += 1;
         }
         if count > 1 {
-            for (_, hash) in &batch[..count] {
-                ctx.cache.prefetch_bucket(*hash);
+            for (_, probe) in &batch[..count] {
+                ctx.cache.prefetch_bucket(probe);
             }
-            for (_, hash) in &batch[..count] {
-                ctx.cache.prefetch_item(*hash);
+            for (_, probe) in &mut batch[..count] {
+                ctx.cache.prefetch_item(probe);
             }
         }
-        for (&(key, hash), &end) in batch[..count].iter().zip(&ends) {
-            get_one(ctx, verb, key, hash, out);
+        for (&(key, probe), &end) in batch[..count].iter().zip(&ends) {
+            get_one(ctx, verb, key, probe, out);
             if out.is_full() {
                 return end;
             }
@@ -55,22 +54,11 @@ pub(super) fn get_one<'c>(
     ctx: Ctx<'c>,
     verb: GetVerb,
     key: &[u8],
-    hash: KeyHash,
+    probe: Probe,
     out: &mut Output<'c>,
 ) {
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
-    match verb.touch {
-        None => count_lookup(ctx, &entry, key),
-        Some(exptime) => {
-            // Counted as a touch alone, as memcached does; the prefixes know no touches.
-            let found = entry.item().is_some();
-            count_touch(ctx, &entry);
-            ctx.shared.prefixes.count_get(key, found);
-            if found {
-                entry.touch(ctx.expires_at(exptime));
-            }
-        }
-    }
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+    count_read(ctx, &mut entry, key, verb.touch);
     let Some(item) = entry.item() else {
         // Behind the miss, so that no other key pays for it.
         if key == config::OLD_KEY {
@@ -78,27 +66,40 @@ pub(super) fn get_one<'c>(
         }
         return;
     };
-    let cas = verb.with_cas.then(|| item.cas());
-    let value_len = item.value_len();
     reply::value_head(
         &mut out.buf,
         key,
         item.client_flags(),
-        value_len as u32,
-        cas,
+        item.value_len() as u32,
+        verb.with_cas.then(|| item.cas()),
     );
-    write_value(&entry, out);
+    write_value(&entry, &item, out);
     out.bytes(CRLF);
     entry.bump();
 }
 
-/// Adds the value of the entry's item: a small one copied, a large one by reference. Nothing without an item.
-#[inline]
-pub(super) fn write_value<'c>(entry: &Entry<'c>, out: &mut Output<'c>) {
-    match entry.item() {
-        Some(item) if item.is_large() => out.value(entry.pin()),
-        Some(item) => out.bytes(item.value()),
-        None => {}
+/// Counts a read, which with an expiry is a touch and changes the item's.
+#[inline(always)]
+fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exptime>) {
+    let Some(exptime) = touch else {
+        return count_lookup(ctx, entry, key);
+    };
+    // Counted as a touch alone, as memcached does; the prefixes know no touches.
+    count_touch(ctx, entry);
+    let found = entry.item().is_some();
+    ctx.shared.prefixes.count_get(key, found);
+    if found {
+        entry.touch(ctx.expires_at(exptime));
+    }
+}
+
+/// Adds the value of the entry's item: a small one copied, a large one by reference.
+#[inline(always)]
+pub(super) fn write_value<'c>(entry: &Entry<'c>, item: &ItemView<'_>, out: &mut Output<'c>) {
+    if item.is_large() {
+        out.value(entry.pin());
+    } else {
+        out.bytes(item.value());
     }
 }
 
@@ -107,22 +108,12 @@ pub(super) fn write_value<'c>(entry: &Entry<'c>, out: &mut Output<'c>) {
 pub(super) fn get_binary<'c>(
     ctx: Ctx<'c>,
     request: &BinaryGet<'_>,
-    hash: KeyHash,
+    probe: Probe,
     out: &mut Output<'c>,
 ) {
     let (head, key) = (request.head, request.key.text);
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
-    match request.touch {
-        None => count_lookup(ctx, &entry, key),
-        Some(exptime) => {
-            let found = entry.item().is_some();
-            count_touch(ctx, &entry);
-            ctx.shared.prefixes.count_get(key, found);
-            if found {
-                entry.touch(ctx.expires_at(exptime));
-            }
-        }
-    }
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+    count_read(ctx, &mut entry, key, request.touch);
     let Some(item) = entry.item() else {
         return match (head.quiet, request.want_key) {
             (true, _) => {}
@@ -139,13 +130,13 @@ pub(super) fn get_binary<'c>(
     let (flags, cas) = (item.client_flags(), item.cas());
     binary::value_head(&mut out.buf, head, flags, key, value_len, cas);
     if request.want_value {
-        write_value(&entry, out);
+        write_value(&entry, &item, out);
     }
     entry.bump();
 }
 
 /// Counts a lookup that is a read.
-#[inline]
+#[inline(always)]
 pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
     let general = &ctx.stats.general;
     general.cmd_get.inc();
@@ -168,7 +159,7 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
 }
 
 /// Counts a hit where it happened: by class and by segment.
-#[inline]
+#[inline(always)]
 pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemView<'_>) {
     let class = &ctx.stats.classes[item.class().index()];
     class.get_hits.inc();
@@ -193,9 +184,11 @@ pub(super) fn count_touch(ctx: Ctx<'_>, entry: &Entry<'_>) {
 }
 
 /// `touch`.
-pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, hash: KeyHash, out: &mut Output<'_>) {
+pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
-    let mut entry = ctx.cache.entry(request.key.bytes(&mut room), hash, ctx.now);
+    let mut entry = ctx
+        .cache
+        .entry(request.key.bytes(&mut room), probe, ctx.now);
     count_touch(ctx, &entry);
     let found = entry.item().is_some();
     if found {
@@ -211,13 +204,13 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, hash: KeyHash, out: &mut 
     }
 }
 
-/// The hash of a key, whatever its form.
-#[inline]
-pub(super) fn hash_of(ctx: Ctx<'_>, key: Key<'_>) -> KeyHash {
+/// Begins to look for a key, whatever its form.
+#[inline(always)]
+pub(super) fn probe_of(ctx: Ctx<'_>, key: Key<'_>) -> Probe {
     if key.base64 {
         let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
-        ctx.cache.hash(key.bytes(&mut room))
+        ctx.cache.probe(key.bytes(&mut room))
     } else {
-        ctx.cache.hash(key.text)
+        ctx.cache.probe(key.text)
     }
 }

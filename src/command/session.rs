@@ -11,8 +11,8 @@
 //! ```
 //!
 //! D1. Replies leave in the order of the requests, one for each that wants one, however the input was cut.
-//! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent: no connection
-//!     keeps a worker.
+//! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent, which a batch may
+//!     overrun: no connection keeps a worker.
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
@@ -30,7 +30,7 @@ use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::Ticket;
-use crate::cache::KeyHash;
+use crate::cache::Probe;
 use crate::settings::WireProtocol;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
@@ -87,12 +87,13 @@ pub(super) enum Wire {
 }
 
 impl Wire {
+    /// Parses straight to where the answer is kept: it is large.
     #[inline]
-    fn parse(self, input: &[u8]) -> Parsed<'_> {
-        match self {
+    fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
+        *parsed = match self {
             Wire::Text => text::parse(input),
             Wire::Binary => binary::parse(input),
-        }
+        };
     }
 }
 
@@ -113,13 +114,58 @@ impl Default for Session<'_> {
 
 /// What is known of a request before it is executed.
 #[derive(Clone, Copy, Default)]
-struct Plan<'b> {
+struct Plan {
     /// Of its key, if it has exactly one.
-    hash: Option<KeyHash>,
-    /// A store's data block, if it is all there.
-    block: &'b [u8],
+    probe: Option<Probe>,
+    /// Where a store's data block begins.
+    block: usize,
     /// Where the next request begins.
     end: usize,
+}
+
+impl Plan {
+    /// Plans what was parsed at `start`; false if it is not about keys, or not all there.
+    #[inline(always)]
+    fn make(&mut self, ctx: Ctx<'_>, parsed: &Parsed<'_>, input: &[u8], start: usize) -> bool {
+        let Parsed::Complete { request, consumed } = parsed else {
+            return false;
+        };
+        self.block = start + *consumed;
+        self.end = self.block;
+        let key = match request {
+            Request::Get(get) if !get.last => return false,
+            Request::Get(get) if get.single => Key::plain(get.keys.0),
+            Request::Store(store) => {
+                let end = usize::try_from(store.block_len()).ok();
+                match end.and_then(|len| self.block.checked_add(len)) {
+                    Some(end) if end <= input.len() => self.end = end,
+                    _ => return false,
+                }
+                store.key
+            }
+            Request::Delete(delete) => delete.key,
+            Request::Arith(arith) => arith.key,
+            Request::Touch(touch) => touch.key,
+            Request::MetaGet(get) => get.key,
+            Request::MetaDebug(key) => *key,
+            Request::BinaryGet(get) => get.key,
+            Request::Get(_)
+            | Request::MetaNoop
+            | Request::BinaryAdmin(BinaryAdmin {
+                verb: BinaryVerb::Noop,
+                ..
+            }) => {
+                self.probe = None;
+                return true;
+            }
+            Request::Admin(_)
+            | Request::BinaryAdmin(_)
+            | Request::Sasl(_)
+            | Request::ConfigSet(_) => return false,
+        };
+        self.probe = Some(retrieval::probe_of(ctx, key));
+        true
+    }
 }
 
 impl<'c> Session<'c> {
@@ -210,7 +256,8 @@ impl<'c> Session<'c> {
         matches!(self.state, State::Dump(_)) || self.verification().is_some()
     }
 
-    /// Executes what `input` holds. `budget` is the number of commands that may run; it is counted down.
+    /// Executes what `input` holds. `budget` is the number of commands that may run, at least 1; it is counted down, to
+    /// 0 also by a batch that was longer.
     pub fn drive(
         &mut self,
         ctx: Ctx<'c>,
@@ -325,25 +372,33 @@ impl<'c> Session<'c> {
         budget: &mut u32,
         out: &mut Output<'c>,
     ) -> usize {
-        let parsed = self.wire.parse(input);
+        let (mut parsed, mut plan) = (Parsed::Incomplete, Plan::default());
+        self.wire.parse(input, &mut parsed);
         if matches!(parsed, Parsed::Incomplete) {
             return 0;
         }
-        *budget -= 1;
-        let Some((request, first)) = plan(ctx, &parsed, input, 0) else {
-            return self.parsed(ctx, parsed, input, out);
-        };
-        if first.end == input.len() || *budget == 0 {
-            return self.planned(ctx, request, &first, input, out);
+        let planned = plan.make(ctx, &parsed, input, 0);
+        match &parsed {
+            Parsed::Complete { request, .. } if planned => {
+                if plan.end < input.len() && *budget > 1 {
+                    return self.batch(ctx, (parsed, plan), input, budget, out);
+                }
+                *budget -= 1;
+                self.planned(ctx, request, &plan, input, out)
+            }
+            _ => {
+                *budget -= 1;
+                self.parsed(ctx, parsed, input, out)
+            }
         }
-        self.batch(ctx, (parsed, first), input, budget, out)
     }
 
-    /// Parses ahead, prefetches, executes.
+    /// Parses ahead, prefetches, executes. By itself, so that one request does without its room.
+    #[inline(never)]
     fn batch(
         &mut self,
         ctx: Ctx<'c>,
-        first: (Parsed<'_>, Plan<'_>),
+        first: (Parsed<'_>, Plan),
         input: &[u8],
         budget: &mut u32,
         out: &mut Output<'c>,
@@ -354,36 +409,36 @@ impl<'c> Session<'c> {
         let mut end = first.1.end;
         (parsed[0], plans[0]) = first;
         let mut count = 1;
-        while count < COMMANDS_AHEAD && *budget > 0 && end < input.len() {
-            parsed[count] = self.wire.parse(&input[end..]);
-            let Some((_, plan)) = plan(ctx, &parsed[count], input, end) else {
+        while count < COMMANDS_AHEAD && end < input.len() {
+            let (parsed, plan) = (&mut parsed[count], &mut plans[count]);
+            self.wire.parse(&input[end..], parsed);
+            if !plan.make(ctx, parsed, input, end) {
                 break;
-            };
+            }
             end = plan.end;
-            plans[count] = plan;
             count += 1;
-            *budget -= 1;
         }
-        let plans = &plans[..count];
+        let plans = &mut plans[..count];
         if count > 1 {
-            for hash in plans.iter().filter_map(|plan| plan.hash) {
-                ctx.cache.prefetch_bucket(hash);
+            for probe in plans.iter().filter_map(|plan| plan.probe.as_ref()) {
+                ctx.cache.prefetch_bucket(probe);
             }
-            for hash in plans.iter().filter_map(|plan| plan.hash) {
-                ctx.cache.prefetch_item(hash);
+            for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
+                ctx.cache.prefetch_item(probe);
             }
         }
-        for (done, (parsed, plan)) in parsed.iter().zip(plans).enumerate() {
+        for (done, (parsed, plan)) in parsed.iter().zip(&*plans).enumerate() {
             let Parsed::Complete { request, .. } = parsed else {
                 unreachable!("only whole requests have a plan");
             };
             let at = self.planned(ctx, request, plan, input, out);
             let interrupted = !matches!(self.state, State::Command);
             if interrupted || (out.is_full() && done + 1 < count) {
-                *budget += (count - done - 1) as u32;
+                *budget = budget.saturating_sub(done as u32 + 1);
                 return at;
             }
         }
+        *budget = budget.saturating_sub(count as u32);
         end
     }
 
@@ -393,33 +448,40 @@ impl<'c> Session<'c> {
         &mut self,
         ctx: Ctx<'c>,
         request: &Request<'_>,
-        plan: &Plan<'_>,
+        plan: &Plan,
         input: &[u8],
         out: &mut Output<'c>,
     ) -> usize {
         match request {
             Request::Get(get) => {
-                if let Some(hash) = plan.hash {
-                    retrieval::get_one(ctx, get.verb, get.keys.0, hash, out);
+                if let Some(probe) = plan.probe {
+                    retrieval::get_one(ctx, get.verb, get.keys.0, probe, out);
                     out.bytes(protocol::reply::END);
                     return plan.end;
                 }
                 self.get(ctx, get, input, plan.end, out)
             }
             Request::Store(store) => {
-                let hash = plan
-                    .hash
-                    .unwrap_or_else(|| retrieval::hash_of(ctx, store.key));
-                let (value, end) = plan.block.split_at(store.value_len as usize);
+                let probe = plan
+                    .probe
+                    .unwrap_or_else(|| retrieval::probe_of(ctx, store.key));
+                let (value, end) = input[plan.block..plan.end].split_at(store.value_len as usize);
                 if end == store.block_end() {
-                    storage::execute(ctx, store, hash, Data::Bytes(value), out);
+                    storage::execute(ctx, store, probe, Data::Bytes(value), out);
                 } else {
                     body::bad_chunk(store, out);
                 }
                 plan.end
             }
+            Request::MetaGet(get) => {
+                let probe = plan
+                    .probe
+                    .unwrap_or_else(|| retrieval::probe_of(ctx, get.key));
+                meta::get(ctx, get, probe, out);
+                plan.end
+            }
             request => {
-                self.request(ctx, request, plan.hash, out);
+                self.request(ctx, request, plan.probe, out);
                 plan.end
             }
         }
@@ -485,8 +547,8 @@ impl<'c> Session<'c> {
 
     /// A store whose block is not all there.
     fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, out: &mut Output<'c>) {
-        let hash = retrieval::hash_of(ctx, store.key);
-        self.state = match Body::begin(ctx, store, hash, out) {
+        let probe = retrieval::probe_of(ctx, store.key);
+        self.state = match Body::begin(ctx, store, probe, out) {
             Some(body) => State::Body(body),
             None => State::Swallow(store.block_len()),
         };
@@ -538,18 +600,18 @@ impl<'c> Session<'c> {
         &mut self,
         ctx: Ctx<'c>,
         request: &Request<'_>,
-        hash: Option<KeyHash>,
+        probe: Option<Probe>,
         out: &mut Output<'c>,
     ) {
-        let hash_of = |key: Key<'_>| hash.unwrap_or_else(|| retrieval::hash_of(ctx, key));
+        let probe_of = |key: Key<'_>| probe.unwrap_or_else(|| retrieval::probe_of(ctx, key));
         match request {
-            Request::Delete(delete) => delete::execute(ctx, delete, hash_of(delete.key), out),
-            Request::Arith(arith) => arithmetic::execute(ctx, arith, hash_of(arith.key), out),
-            Request::Touch(touch) => retrieval::touch(ctx, touch, hash_of(touch.key), out),
-            Request::MetaGet(get) => meta::get(ctx, get, hash_of(get.key), out),
-            Request::MetaDebug(key) => meta::debug(ctx, *key, hash_of(*key), out),
+            Request::Delete(delete) => delete::execute(ctx, delete, probe_of(delete.key), out),
+            Request::Arith(arith) => arithmetic::execute(ctx, arith, probe_of(arith.key), out),
+            Request::Touch(touch) => retrieval::touch(ctx, touch, probe_of(touch.key), out),
+            Request::MetaGet(get) => meta::get(ctx, get, probe_of(get.key), out),
+            Request::MetaDebug(key) => meta::debug(ctx, *key, probe_of(*key), out),
             Request::MetaNoop => out.bytes(protocol::reply::MN),
-            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, hash_of(get.key), out),
+            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, probe_of(get.key), out),
             Request::Admin(request) if self.datagram && admin::needs_stream(request) => {
                 if !request.noreply {
                     out.error(ErrorLine::NotOverUdp);
@@ -601,50 +663,4 @@ fn refuse_packet(data: &[u8], status: Status, out: &mut Output<'_>) {
     if let Some(head) = binary::head(data) {
         binary::error(&mut out.buf, head, status);
     }
-}
-
-/// Makes a batch's element of what was parsed at `start`, if it is about keys and all there.
-#[inline]
-fn plan<'p, 'b>(
-    ctx: Ctx<'_>,
-    parsed: &'p Parsed<'b>,
-    input: &'b [u8],
-    start: usize,
-) -> Option<(&'p Request<'b>, Plan<'b>)> {
-    let Parsed::Complete { request, consumed } = parsed else {
-        return None;
-    };
-    let mut end = start + *consumed;
-    let mut block: &[u8] = &[];
-    let key = match request {
-        Request::Get(get) => {
-            if !get.last {
-                return None;
-            }
-            let keys = get.keys.0;
-            get.keys.is_single().then(|| Key::plain(keys))
-        }
-        Request::Store(store) => {
-            let block_end = end.checked_add(usize::try_from(store.block_len()).ok()?)?;
-            block = input.get(end..block_end)?;
-            end = block_end;
-            Some(store.key)
-        }
-        Request::Delete(delete) => Some(delete.key),
-        Request::Arith(arith) => Some(arith.key),
-        Request::Touch(touch) => Some(touch.key),
-        Request::MetaGet(get) => Some(get.key),
-        Request::MetaDebug(key) => Some(*key),
-        Request::BinaryGet(get) => Some(get.key),
-        Request::MetaNoop
-        | Request::BinaryAdmin(BinaryAdmin {
-            verb: BinaryVerb::Noop,
-            ..
-        }) => None,
-        Request::Admin(_) | Request::BinaryAdmin(_) | Request::Sasl(_) | Request::ConfigSet(_) => {
-            return None;
-        }
-    };
-    let hash = key.map(|key| retrieval::hash_of(ctx, key));
-    Some((request, Plan { hash, block, end }))
 }

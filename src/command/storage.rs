@@ -6,7 +6,7 @@ use protocol::{BinaryHead, ErrorLine, KeyBuf, ReplyMode, Status, Store, StoreMod
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{AllocError, Entry, ItemSpec, ItemView, KeyHash, NewItem};
+use crate::cache::{AllocError, Entry, ItemSpec, ItemView, NewItem, Probe};
 
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) fn spec<'k>(ctx: Ctx<'_>, store: &Store<'_>, key: &'k [u8]) -> ItemSp
 pub(super) fn execute<'c>(
     ctx: Ctx<'c>,
     store: &Store<'_>,
-    hash: KeyHash,
+    probe: Probe,
     data: Data<'c, '_>,
     out: &mut Output<'c>,
 ) {
@@ -62,10 +62,10 @@ pub(super) fn execute<'c>(
     };
     let new = match new {
         Ok(new) => new,
-        Err(error) => return refuse(ctx, store, key, hash, error_line(error), out),
+        Err(error) => return refuse(ctx, store, key, probe, error_line(error), out),
     };
     ctx.stats.classes[new.class().index()].cmd_set.inc();
-    let mut entry = ctx.cache.entry(key, hash, ctx.now);
+    let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let outcome = if extends {
         extend(ctx, store, key, new, &mut entry)
     } else {
@@ -79,12 +79,12 @@ pub(super) fn refuse(
     ctx: Ctx<'_>,
     store: &Store<'_>,
     key: &[u8],
-    hash: KeyHash,
+    probe: Probe,
     error: ErrorLine,
     out: &mut Output<'_>,
 ) {
     if store.mode == StoreMode::Set && store.compare_cas.is_none() {
-        ctx.cache.entry(key, hash, ctx.now).remove();
+        ctx.cache.entry(key, probe, ctx.now).remove();
     }
     answer(ctx, store, Outcome::Refused(error), None, out);
 }

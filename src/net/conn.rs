@@ -12,7 +12,9 @@
 //! N3. Events come at edges: `readable` stays true until a read came back short or would block, so nothing that has
 //!     arrived is forgotten. A short read tells nothing when the end of the stream was announced with the bytes, nor
 //!     when it only emptied what TLS had decrypted.
-//! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes and runs at most `-R` commands.
+//! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes, and ends after `-R` commands. Where they are shorter than
+//!     [`REQUEST_BYTES`] on the mean more of them may run, as long as one write takes all replies: the write that ends a
+//!     turn costs as much as a dozen short commands.
 //! N5. What TLS has encrypted and the peer has not taken counts as output (N2).
 //! N6. A peer that we hang up on may be sending still. To close a socket with unread bytes resets it, and the reset may
 //!     overtake the reply. So the socket is shut for writing first, and what comes is thrown away until the peer closes:
@@ -32,6 +34,9 @@ use crate::settings::WireProtocol;
 const TURN_BYTES_MAX: usize = 256 << 10;
 /// What a read counts for at least: a turn ends even if TLS finds nothing to read in all that comes.
 const READ_BYTES_MIN: usize = 4 << 10;
+
+/// What `-R` takes for the length of a command at least.
+const REQUEST_BYTES: usize = 200;
 
 /// Bytes thrown away of a peer that we have hung up on: the largest value by default, sent with a header that lied.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -176,7 +181,9 @@ impl<'c> Conn<'c> {
             Phase::HangingUp => return self.hang_up(ctx, buffer),
             Phase::Lingering(_) => return self.discard(ctx, buffer),
         }
-        let mut budget = ctx.shared.settings.reqs_per_event.max(1);
+        let reqs_per_event = ctx.shared.settings.reqs_per_event.max(1);
+        let mut budget = reqs_per_event;
+        let mut bytes_granted = reqs_per_event as usize * REQUEST_BYTES;
         let mut bytes_left = TURN_BYTES_MAX;
         // What an earlier turn left over comes first.
         let mut unread = 0..self.input.len();
@@ -214,14 +221,20 @@ impl<'c> Conn<'c> {
                 self.info.last_command.store(ctx.now.0, Relaxed);
             }
             unread.start += drive.consumed;
+            bytes_granted = bytes_granted.saturating_sub(drive.consumed);
             match drive.next {
                 Next::Read if self.ended => break Turn::Close,
                 Next::Read => {}
                 Next::Flush => {
+                    bytes_granted = 0;
                     drive_now = flush(&mut self.stream, out, ctx)?;
                     if !drive_now {
                         break Turn::Wait;
                     }
+                }
+                Next::Yield if drive.consumed > 0 && bytes_granted > 0 => {
+                    budget = reqs_per_event;
+                    drive_now = true;
                 }
                 Next::Yield => {
                     ctx.stats.general.conn_yields.inc();

@@ -110,7 +110,8 @@ fn each_option_changes_its_setting() {
         ("-n 100", |s| {
             (s.chunk_bytes_min, s.fixed_classes) = (100, true)
         }),
-        ("-L", |s| s.huge_pages = true),
+        ("-L", |s| s.huge_pages = Some(true)),
+        ("-o no_hugepages", |s| s.huge_pages = Some(false)),
         ("-D /", |s| {
             (s.prefix_delimiter, s.detail_enabled) = (b'/', true)
         }),

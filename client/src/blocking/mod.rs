@@ -10,14 +10,14 @@
 
 mod connection;
 mod drive;
+mod front;
 mod load;
 mod pool;
 mod resolve;
 mod stream;
-mod values;
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::Node;
 use crate::core::Operation;
@@ -26,13 +26,13 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::snapshot::Snapshot;
-use crate::topology::follow::{self, Following};
-use crate::topology::{FollowOptions, Source, SourceError, Topology};
+use crate::front::{Front, call, done};
+use crate::shared::Shared;
+use crate::topology::{FollowOptions, Source, SourceError};
+pub use crate::typed::Typed;
 use crate::value::{Cas, CasUnique, Item, Value};
-use load::Loads;
+use crate::values;
 use pool::Pool;
-pub use values::Typed;
 
 /// Many nodes as one cache. Cheap to clone; all clones share connections and what is known of the nodes.
 ///
@@ -40,38 +40,7 @@ pub use values::Typed;
 /// longer than 30 days is sent as the absolute time at which it ends, by this machine's clock.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    options: Arc<ClientOptions>,
-    snapshot: RwLock<Arc<Snapshot<Pool>>>,
-    /// Ends the thread that follows the source of the nodes, if there is one.
-    _following: Option<Following>,
-    loads: Loads,
-    near: Option<crate::near::Near>,
-}
-
-impl Shared {
-    fn new(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
-        let options = Arc::new(options);
-        let snapshot = Snapshot::new(nodes, &options);
-        Arc::new(Shared {
-            snapshot: RwLock::new(Arc::new(snapshot)),
-            loads: Loads::new(),
-            near: options.near_cache.map(crate::near::Near::new),
-            options,
-            _following: following,
-        })
-    }
-
-    fn set_nodes(&self, nodes: &[Node], dual_read: Duration) {
-        let Shared {
-            options, snapshot, ..
-        } = self;
-        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        *snapshot = Arc::new(snapshot.after(nodes, options, dual_read, Instant::now()));
-    }
+    shared: Arc<Shared<Pool>>,
 }
 
 impl Client {
@@ -79,7 +48,7 @@ impl Client {
     pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
         let nodes: Vec<Node> = nodes.into_iter().collect();
         Client {
-            shared: Shared::new(&nodes, options, None),
+            shared: Shared::new(&nodes, options),
         }
     }
 
@@ -100,25 +69,13 @@ impl Client {
         options: ClientOptions,
         follow: FollowOptions,
     ) -> std::result::Result<Self, SourceError> {
-        let now = Instant::now();
-        let mut topology = Topology::new(source, now)?;
-        if let Some(interval) = follow.refresh_every {
-            topology = topology.every(interval, now);
-        }
-        let (guard, gone) = follow::guard();
-        let shared = Shared::new(topology.nodes(), options, Some(guard));
-        let client = Arc::downgrade(&shared);
-        follow::spawn(topology, follow.dual_read, gone, move |nodes, dual_read| {
-            if let Some(client) = client.upgrade() {
-                client.set_nodes(nodes, dual_read);
-            }
-        })?;
+        let shared = Shared::follow(source, options, follow, Instant::now)?;
         Ok(Client { shared })
     }
 
     /// The nodes as they were given last.
     pub fn nodes(&self) -> Vec<Node> {
-        self.snapshot().nodes.clone()
+        self.shared.snapshot().nodes.clone()
     }
 
     /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
@@ -126,67 +83,34 @@ impl Client {
     /// and standing.
     pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        self.shared.set_nodes(&nodes, dual_read);
+        self.shared.set_nodes(&nodes, dual_read, Instant::now());
     }
 
-    fn snapshot(&self) -> Arc<Snapshot<Pool>> {
-        let snapshot = self.shared.snapshot.read();
-        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Any number.
-    fn random(&self) -> u64 {
-        self.snapshot().ring.random()
-    }
-
-    /// True if more than one node may have `key`.
-    fn has_others(&self, key: &[u8]) -> bool {
-        let ring = &self.snapshot().ring;
-        let (readers, _) = ring.readers(key, Instant::now(), &self.shared.options);
-        readers.len() > 1
-    }
-
-    fn call<O: Operation, F: FnOnce(O) -> R, R>(
+    fn call<O: Operation + Send, F: FnOnce(O) -> R, R>(
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
-        let options = &self.shared.options;
-        let snapshot = self.snapshot();
-        let now = Instant::now();
-        for (node, pool) in snapshot.pools.iter().enumerate() {
-            if pool.member.is_unwell() {
-                pool.probe(&snapshot.ring, node, now);
-            }
-        }
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unix_s = unix.unwrap_or_default().as_secs();
-        let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
-        let Call {
-            mut operation,
-            finish,
-        } = begin(context);
-        drive::drive(&mut operation, &snapshot.pools, options);
-        finish(operation)
+        done(call(self, begin))
     }
 
     /// The value of `key`; `None` is a miss.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        self.read_one(key.as_ref())
+        done(values::read_one(self, key.as_ref()))
     }
 
     /// The value of `key` and its version, for [`cas`](Self::cas).
     pub fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<(Item, CasUnique)>> {
         let found = self.call(|context| calls::gets(context, key.as_ref()))?;
-        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        self.values().tell_lookup(found.is_some());
         let Some((item, unique)) = found else {
             return Ok(None);
         };
-        Ok(self.open(Some(item))?.map(|item| (item, unique)))
+        Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
     pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
-        self.read(keys.iter().map(AsRef::as_ref).collect())
+        done(values::read(self, keys.iter().map(AsRef::as_ref).collect()))
     }
 
     /// The value of `key`, which is given a new time to live.
@@ -196,8 +120,8 @@ impl Client {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<Item>> {
         let found = self.call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))?;
-        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
-        self.open(found)
+        self.values().tell_lookup(found.is_some());
+        self.values().open(found)
     }
 
     /// Stores `value` in any case.
@@ -207,9 +131,9 @@ impl Client {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
         let stored = self.call(|context| calls::set(context, key, value.value(), ttl.into()));
-        self.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -222,7 +146,7 @@ impl Client {
     ) -> Vec<Result<()>> {
         let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, self.pack(value.into())))
+            .map(|(key, value)| (key, self.values().pack(value.into())))
             .collect();
         let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
@@ -230,7 +154,9 @@ impl Client {
         });
         let entries = entries.collect();
         let stored = self.call(|context| calls::set_multi(context, entries, ttl.into()));
-        packed.iter().for_each(|(key, _)| self.wrote(key.as_ref()));
+        packed
+            .iter()
+            .for_each(|(key, _)| self.values().wrote(key.as_ref()));
         stored
     }
 
@@ -245,7 +171,7 @@ impl Client {
             .into_iter()
             .map(|(key, value, ttl)| (key, value.into(), ttl))
             .collect();
-        let entries = entries.iter().map(|(key, value, ttl)| {
+        let filled = entries.iter().map(|(key, value, ttl)| {
             let key = key.as_ref();
             (Entry { key, value: *value }, *ttl)
         });
@@ -254,8 +180,11 @@ impl Client {
         } else {
             StoreMode::Add
         };
-        let entries = entries.collect();
-        self.call(|context| calls::fill_multi(context, entries, mode))
+        let filled = filled.collect();
+        let filled = self.call(|context| calls::fill_multi(context, filled, mode));
+        let keys = entries.iter().map(|(key, ..)| key.as_ref());
+        keys.for_each(|key| self.values().wrote(key));
+        filled
     }
 
     /// Stores `value` if the key is not there; false if it is.
@@ -298,11 +227,11 @@ impl Client {
         // A piece of a value is not compressed.
         let packed = match mode {
             StoreMode::Append | StoreMode::Prepend => None,
-            _ => Some(self.pack(value)),
+            _ => Some(self.values().pack(value)),
         };
         let value = packed.as_ref().map_or(value, |packed| packed.value());
         let stored = self.call(|context| calls::store(context, key, value, mode, ttl));
-        self.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -314,10 +243,10 @@ impl Client {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let (key, value) = (key.as_ref(), self.pack(value.into()));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
         let stored =
             self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()));
-        self.wrote(key);
+        self.values().wrote(key);
         stored
     }
 
@@ -325,7 +254,7 @@ impl Client {
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         let deleted = self.call(|context| calls::delete(context, key));
-        self.wrote(key);
+        self.values().wrote(key);
         deleted
     }
 
@@ -333,7 +262,7 @@ impl Client {
     pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let deleted = self.call(|context| calls::delete_multi(context, keys.clone()));
-        keys.into_iter().for_each(|key| self.wrote(key));
+        keys.into_iter().for_each(|key| self.values().wrote(key));
         deleted
     }
 
@@ -381,7 +310,7 @@ impl Client {
         create: Option<(u64, Option<Duration>)>,
     ) -> Result<Option<u64>> {
         let number = self.call(|context| calls::count(context, key, down, delta, create));
-        self.wrote(key);
+        self.values().wrote(key);
         number
     }
 
@@ -389,16 +318,14 @@ impl Client {
     pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
         let key = key.as_ref();
         let touched = self.call(|context| calls::touch(context, key, ttl.into()));
-        self.wrote(key);
+        self.values().wrote(key);
         touched
     }
 
     /// Empties every node.
     pub fn flush_all(&self) -> PerNode<()> {
         let flushed = self.call(calls::flush_all);
-        if let Some(near) = &self.shared.near {
-            near.clear();
-        }
+        self.values().flushed();
         flushed
     }
 

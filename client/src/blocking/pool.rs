@@ -29,7 +29,7 @@ use crate::snapshot::NodePool;
 /// A connection that was idle for longer is looked at before it is used: the node may have closed it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub(super) member: Arc<Member>,
     options: Arc<ClientOptions>,
     resolver: Resolver,

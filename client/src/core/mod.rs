@@ -27,7 +27,7 @@ pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod routing;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 
 use std::time::Instant;
 

@@ -346,6 +346,11 @@ impl Ring {
         }
     }
 
+    /// True if more than one node may have `key`.
+    pub(crate) fn has_others(&self, key: &[u8], now: Instant, options: &ClientOptions) -> bool {
+        self.readers(key, now, options).0.len() > 1
+    }
+
     /// Any number (SplitMix64).
     pub(crate) fn random(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

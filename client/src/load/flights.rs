@@ -1,19 +1,23 @@
 //! The callers of one process that need the same value.
 //!
 //! ```text
-//!  enter(key) -> Flight, shared by all callers until it lands
-//!    one of them has the seat: it loads, or asks the node again and again while another process loads
-//!    the others wait for the landing, for the seat to be free, or for their deadline
+//!  enter(key) -> Rider of a flight that all callers of the key share until it lands
+//!    one rider has the seat: it loads, or asks the node again and again while another process loads
+//!    the others wait for the landing, or for the seat to be free; by wakers, so that threads and tasks wait alike
 //! ```
 //!
 //! G1. A flight lands once; with it, it is no longer found, so that later callers begin another.
-//! G2. Who leaves the seat without landing (its deadline passed) wakes one that waits.
-//! G3. There are at most as many flights as callers.
+//! G2. While the seat is free and riders wait, one of them has been woken and is still there. So whoever has the seat
+//!     and gives up, or is dropped, leaves nobody waiting for it.
+//! G3. There are at most as many flights as riders: the last one takes it away.
+//!
+//! Lock order: the map, then a flight. Wakers are woken and dropped outside: what they belong to may be a rider.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::value::Item;
 
@@ -25,33 +29,46 @@ pub(crate) enum Landing {
     Failed(Arc<str>),
 }
 
-/// All flights of a client.
+/// All flights of a client. A clone is the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flights(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Flights {
-    flights: Mutex<HashMap<Box<[u8]>, Arc<Flight>>>,
+struct Shared {
+    flights: Mutex<HashMap<Arc<[u8]>, Arc<Flight>>>,
+    /// How many there are, to be seen without the lock.
     count: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Flight {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+type Flight = Mutex<State>;
 
 #[derive(Debug, Default)]
 struct State {
     landing: Option<Landing>,
-    seated: bool,
+    /// Who has the seat.
+    pilot: Option<u64>,
+    riders: usize,
+    /// The number of the next rider.
+    next: u64,
+    /// Riders that wait, the first to come first.
+    waiting: BTreeMap<u64, Waker>,
 }
 
-/// What a caller on a flight is to do.
+/// A caller on a flight.
+#[derive(Debug)]
+pub(crate) struct Rider {
+    flights: Flights,
+    key: Arc<[u8]>,
+    flight: Arc<Flight>,
+    id: u64,
+}
+
+/// What a rider is to do.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// It has the seat.
     Pilot,
     Passenger(Landing),
-    /// Its deadline passed.
-    Late,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,160 +76,269 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Flights {
-    /// The flight of `key`, if there is one.
-    pub(crate) fn find(&self, key: &[u8]) -> Option<Arc<Flight>> {
-        if self.count.load(Ordering::Relaxed) == 0 {
+    /// Joins the flight of `key`, if there is one.
+    pub(crate) fn find(&self, key: &Arc<[u8]>) -> Option<Rider> {
+        if self.0.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        lock(&self.flights).get(key).cloned()
+        let flights = lock(&self.0.flights);
+        Some(self.ride(key, flights.get(key)?))
     }
 
-    /// The flight of `key`, a new one if there is none.
-    pub(crate) fn enter(&self, key: &[u8]) -> Arc<Flight> {
-        let mut flights = lock(&self.flights);
-        let flight = flights.entry(key.into()).or_default().clone();
-        self.count.store(flights.len(), Ordering::Relaxed);
-        flight
+    /// Joins the flight of `key`, a new one if there is none.
+    pub(crate) fn enter(&self, key: &Arc<[u8]>) -> Rider {
+        let mut flights = lock(&self.0.flights);
+        let rider = self.ride(key, flights.entry(key.clone()).or_default());
+        self.count(&flights);
+        rider
+    }
+
+    /// A rider more; the map is locked.
+    fn ride(&self, key: &Arc<[u8]>, flight: &Arc<Flight>) -> Rider {
+        let mut state = lock(flight);
+        state.riders += 1;
+        state.next += 1;
+        Rider {
+            flights: self.clone(),
+            key: key.clone(),
+            flight: flight.clone(),
+            id: state.next,
+        }
     }
 
     /// `key` was written: what is under way goes on, but callers from now on do not join it.
     pub(crate) fn forget(&self, key: &[u8]) {
-        if self.count.load(Ordering::Relaxed) > 0 {
-            let mut flights = lock(&self.flights);
+        if self.0.count.load(Ordering::Relaxed) > 0 {
+            let mut flights = lock(&self.0.flights);
             flights.remove(key);
-            self.count.store(flights.len(), Ordering::Relaxed);
+            self.count(&flights);
         }
     }
 
-    /// Ends `flight`.
-    pub(crate) fn land(&self, key: &[u8], flight: &Arc<Flight>, landing: Landing) {
-        let mut flights = lock(&self.flights);
-        if flights
-            .get(key)
-            .is_some_and(|found| Arc::ptr_eq(found, flight))
-        {
-            flights.remove(key);
-            self.count.store(flights.len(), Ordering::Relaxed);
-        }
-        drop(flights);
-        let mut state = lock(&flight.state);
-        state.landing.get_or_insert(landing);
-        drop(state);
-        flight.changed.notify_all();
+    /// As [`forget`](Self::forget), for all keys.
+    pub(crate) fn clear(&self) {
+        let mut flights = lock(&self.0.flights);
+        flights.clear();
+        self.count(&flights);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0.flights).is_empty()
+    }
+
+    fn count(&self, flights: &HashMap<Arc<[u8]>, Arc<Flight>>) {
+        self.0.count.store(flights.len(), Ordering::Relaxed);
     }
 }
 
-impl Flight {
+impl Rider {
     /// Waits for the landing or the seat.
-    pub(crate) fn board(&self, deadline: Instant) -> Role {
-        let mut state = lock(&self.state);
-        loop {
-            if let Some(landing) = &state.landing {
-                return Role::Passenger(landing.clone());
-            }
-            if !state.seated {
-                state.seated = true;
-                return Role::Pilot;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Role::Late;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+    pub(crate) fn board(&self) -> impl Future<Output = Role> {
+        poll_fn(|cx| self.poll(true, cx))
     }
 
-    /// Waits, in the seat, until a time or the landing, which a caller that won the lease may bring.
-    pub(crate) fn pause(&self, until: Instant) -> Option<Landing> {
-        let mut state = lock(&self.state);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if state.landing.is_some() || left.is_zero() {
-                return state.landing.clone();
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+    /// Waits for the landing alone, which another than the one in the seat may bring.
+    pub(crate) fn landed(&self) -> impl Future<Output = Landing> {
+        poll_fn(|cx| match self.poll(false, cx) {
+            Poll::Ready(Role::Passenger(landing)) => Poll::Ready(landing),
+            _ => Poll::Pending,
+        })
     }
 
-    /// Gives the seat to another.
-    pub(crate) fn leave(&self) {
-        lock(&self.state).seated = false;
-        self.changed.notify_all();
+    /// A free seat is taken in any case: this rider may be the one that was woken for it. Whether it `boards`, and goes on
+    /// with that, is another question.
+    fn poll(&self, boards: bool, cx: &Context<'_>) -> Poll<Role> {
+        let mut state = lock(&self.flight);
+        let sits = *state.pilot.get_or_insert(self.id) == self.id;
+        let role = match &state.landing {
+            Some(landing) => Poll::Ready(Role::Passenger(landing.clone())),
+            None if boards && sits => Poll::Ready(Role::Pilot),
+            None => Poll::Pending,
+        };
+        let old = match role {
+            Poll::Ready(_) => state.waiting.remove(&self.id),
+            Poll::Pending => state.waiting.insert(self.id, cx.waker().clone()),
+        };
+        drop(state);
+        drop(old);
+        role
+    }
+
+    /// Takes the seat, from whoever has it: to load, while that one but asks.
+    pub(crate) fn take_seat(&self) {
+        lock(&self.flight).pilot = Some(self.id);
+    }
+
+    /// Ends the flight.
+    pub(crate) fn land(self, landing: Landing) {
+        self.take_away(|_| true);
+        let mut state = lock(&self.flight);
+        state.landing.get_or_insert(landing);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_values().for_each(Waker::wake);
+    }
+
+    /// Has the flight no longer be found, if it still is, and is `over`.
+    fn take_away(&self, over: impl FnOnce(&State) -> bool) {
+        let mut flights = lock(&self.flights.0.flights);
+        let found = flights.get(&self.key);
+        if found.is_some_and(|found| Arc::ptr_eq(found, &self.flight)) && over(&lock(&self.flight))
+        {
+            flights.remove(&self.key);
+            self.flights.count(&flights);
+        }
+    }
+}
+
+impl Drop for Rider {
+    fn drop(&mut self) {
+        let mut state = lock(&self.flight);
+        let own = state.waiting.remove(&self.id);
+        state.riders -= 1;
+        if state.pilot == Some(self.id) {
+            state.pilot = None;
+        }
+        // Also when it had not the seat: it may be the one that was woken for it.
+        let heir = match state.pilot {
+            None => state.waiting.pop_first(),
+            Some(_) => None,
+        };
+        let last = state.riders == 0 && state.landing.is_none();
+        drop(state);
+        drop(own);
+        if let Some((_, waker)) = heir {
+            waker.wake();
+        }
+        if last {
+            self.take_away(|state| state.riders == 0);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
-    use std::time::Duration;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicU32;
+    use std::task::Wake;
 
-    const LONG: Duration = Duration::from_secs(20);
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Bell(AtomicU32);
 
-    fn item(value: &'static str) -> Option<Item> {
-        Some(Item::from(value))
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Bell {
+        fn rung(&self) -> u32 {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    /// Polls `future` once, to be woken by `bell`.
+    fn poll<T>(future: impl Future<Output = T>, bell: &Arc<Bell>) -> Poll<T> {
+        let waker = Waker::from(bell.clone());
+        pin!(future).poll(&mut Context::from_waker(&waker))
+    }
+
+    fn found(value: &'static str) -> Landing {
+        Landing::Found(Some(Item::from(value)))
+    }
+
+    fn is_found(landing: &Landing, value: &'static str) -> bool {
+        matches!(landing, Landing::Found(found) if *found == Some(Item::from(value)))
+    }
+
+    fn key() -> Arc<[u8]> {
+        b"k"[..].into()
     }
 
     #[test]
     fn one_pilot_and_many_passengers() {
-        let flights = Flights::default();
-        assert!(flights.find(b"k").is_none());
-        let flight = flights.enter(b"k");
-        assert!(matches!(flight.board(Instant::now()), Role::Pilot));
-        assert!(matches!(flight.board(Instant::now()), Role::Late));
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let flight = flights.enter(b"k");
-                    match flight.board(Instant::now() + LONG) {
-                        Role::Passenger(Landing::Found(found)) => assert_eq!(found, item("v")),
-                        role => panic!("{role:?}"),
-                    }
-                });
+        let (flights, key, bell) = (Flights::default(), key(), Arc::default());
+        assert!(flights.find(&key).is_none());
+        let pilot = flights.enter(&key);
+        assert!(matches!(
+            poll(pilot.board(), &bell),
+            Poll::Ready(Role::Pilot)
+        ));
+        assert!(poll(pilot.landed(), &bell).is_pending());
+        let others: Vec<(Rider, Arc<Bell>)> = (0..8)
+            .map(|_| (flights.find(&key).expect("it flies"), Arc::default()))
+            .collect();
+        for (rider, bell) in &others {
+            assert!(poll(rider.board(), bell).is_pending());
+            assert!(poll(rider.board(), bell).is_pending());
+        }
+        pilot.land(found("v"));
+        assert!(flights.find(&key).is_none());
+        for (rider, bell) in others {
+            assert_eq!(bell.rung(), 1);
+            match poll(rider.board(), &bell) {
+                Poll::Ready(Role::Passenger(landing)) => assert!(is_found(&landing, "v")),
+                role => panic!("{role:?}"),
             }
-            // Each caller holds the flight once it is on it.
-            while Arc::strong_count(&flight) < 10 {
-                thread::yield_now();
-            }
-            flights.land(b"k", &flight, Landing::Found(item("v")));
-        });
-        assert!(flights.find(b"k").is_none());
-        let again = flights.enter(b"k");
-        assert!(!Arc::ptr_eq(&flight, &again));
+        }
     }
 
     #[test]
     fn a_seat_that_is_left_is_taken() {
-        let flights = Flights::default();
-        let flight = flights.enter(b"k");
-        assert!(matches!(flight.board(Instant::now()), Role::Pilot));
-        thread::scope(|scope| {
-            let next = scope.spawn(|| flight.board(Instant::now() + LONG));
-            flight.leave();
-            assert!(matches!(next.join(), Ok(Role::Pilot)));
-        });
-        assert!(flight.pause(Instant::now()).is_none());
-        flights.land(b"k", &flight, Landing::Failed("no".into()));
-        assert!(matches!(
-            flight.pause(Instant::now() + LONG),
-            Some(Landing::Failed(_))
-        ));
+        let (flights, key) = (Flights::default(), key());
+        let bells: [Arc<Bell>; 4] = Default::default();
+        let riders = [0, 1, 2, 3].map(|_| flights.enter(&key));
+        let boards = |at: usize, rider: &Rider| match poll(rider.board(), &bells[at]) {
+            Poll::Ready(Role::Pilot) => true,
+            Poll::Ready(role) => panic!("{role:?}"),
+            Poll::Pending => false,
+        };
+        let sits: Vec<bool> = (0..4).map(|at| boards(at, &riders[at])).collect();
+        assert_eq!(sits, [true, false, false, false]);
+        let rung = || bells.each_ref().map(|bell| bell.rung());
+        let [first, second, third, fourth] = riders;
+        drop(first);
+        assert_eq!(rung(), [0, 1, 0, 0], "who has waited longest");
+        // It goes away without having looked.
+        drop(second);
+        assert_eq!(rung(), [0, 0, 1, 0]);
+        assert!(boards(2, &third));
+        assert!(!boards(3, &fourth));
+        // Robbed, and the robber gone: the seat is the pausing pilot's again.
+        fourth.take_seat();
+        assert!(poll(third.landed(), &bells[2]).is_pending());
+        drop(fourth);
+        assert_eq!(rung(), [0, 0, 1, 0]);
+        assert!(poll(third.landed(), &bells[2]).is_pending());
+        let late = flights.enter(&key);
+        assert!(!boards(3, &late));
+        // The last one takes the flight away.
+        drop(third);
+        assert!(flights.find(&key).is_some());
+        drop(late);
+        assert!(flights.find(&key).is_none());
+        assert_eq!(flights.0.count.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_write_parts_the_callers_before_from_those_after() {
-        let flights = Flights::default();
-        let before = flights.enter(b"k");
-        flights.forget(b"k");
-        let after = flights.enter(b"k");
-        assert!(!Arc::ptr_eq(&before, &after));
-        flights.land(b"k", &before, Landing::Found(None));
-        assert!(
-            flights
-                .find(b"k")
-                .is_some_and(|found| Arc::ptr_eq(&found, &after))
-        );
+        let (flights, key, bell) = (Flights::default(), key(), Arc::default());
+        let before = flights.enter(&key);
+        flights.forget(&key);
+        let after = flights.enter(&key);
+        assert!(!Arc::ptr_eq(&before.flight, &after.flight));
+        before.land(found("old"));
+        let more = flights.find(&key).expect("it still flies");
+        assert!(Arc::ptr_eq(&more.flight, &after.flight));
+        flights.clear();
+        assert!(flights.find(&key).is_none());
+        after.land(found("new"));
+        match poll(more.landed(), &bell) {
+            Poll::Ready(landing) => assert!(is_found(&landing, "new")),
+            Poll::Pending => panic!("it has landed"),
+        }
     }
 }

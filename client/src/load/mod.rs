@@ -12,8 +12,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `rules` | what to do with an answer: a state machine without I/O, clock or chance of its own |
+//! | `find` | everything before a loader is asked |
+//! | `loader` | the loader, and what becomes of what it brings |
 //! | `costs` | how long loading took, and since when someone else loads: bounded tables of this process |
 //! | `flights` | the callers of one process that wait for one load |
+//! | `wins` | the right to load, and such that was left unused |
 //!
 //! S1. Of the callers of a missing key, in all processes, one loads, as long as it does so within the lease. The others
 //!     wait, for [`LoadOptions::wait`] at most.
@@ -21,6 +24,8 @@
 //!     that waited for it in its own process get an error at once: they do not try one after the other.
 //! S3. What was loaded before a write or a delete is not stored after it, unless loading took longer than the lease.
 //! S4. Without a node that answers, each process loads once at a time, for all its callers of the key.
+//! S5. A caller that is dropped in the middle leaves its place to one that waits, and its lease to whoever asks next in its
+//!     process. What its loader has brought already is stored, and shared, all the same.
 //!
 //! The stored value is plain: any client reads it. How long loading took is not kept with it, since the upper bits of the
 //! client flags mean something to other clients (spymemcached, php-memcached) and an envelope would hide the value from
@@ -30,15 +35,45 @@
 //! clients sees that empty value; meta `mg` shows `W` or `Z` with it, and this client's reads take it for a miss. A loaded
 //! value that is empty and has flags 0 works, but is loaded without a stale value to fall back on.
 
-pub(crate) mod costs;
+mod costs;
+mod find;
 pub(crate) mod flights;
-pub(crate) mod rules;
+mod loader;
+mod rules;
+#[cfg(test)]
+mod simulation;
+mod wins;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::error::Error;
+use costs::Costs;
+use flights::Flights;
+pub(crate) use loader::{get_or_load, get_or_load_detached};
+use wins::Wins;
+
+/// What a client remembers for its loads.
+pub(crate) struct Loads {
+    costs: Costs,
+    pub(crate) flights: Flights,
+    wins: Wins,
+    /// Loads behind their callers.
+    refreshes: Arc<AtomicUsize>,
+}
+
+impl Loads {
+    pub(crate) fn new() -> Self {
+        Loads {
+            costs: Costs::new(),
+            flights: Flights::default(),
+            wins: Wins::default(),
+            refreshes: Arc::default(),
+        }
+    }
+}
 
 /// The client flags that mark, with an empty value, that there is nothing under this key: bit 29.
 pub const NEGATIVE_FLAGS: u32 = 1 << 29;

@@ -57,11 +57,11 @@ pub(crate) enum Next {
 /// One call's way to its value.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    lease: Duration,
+    pub(crate) lease: Duration,
     /// The values' stale time in seconds; `None` if they live without end.
     stale_s: Option<u64>,
     beta: f64,
-    pub(crate) deadline: Instant,
+    deadline: Instant,
     pause: Duration,
     took_over: bool,
 }

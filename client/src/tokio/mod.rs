@@ -9,17 +9,19 @@
 //!
 //! Requests of all tasks go in order over few connections, so that many are written and read at once.
 
+mod behind;
 mod drive;
+mod front;
 mod lane;
+mod load;
 mod mailbox;
 mod pool;
 mod resolve;
 mod solo;
 mod stream;
-mod values;
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::Node;
 use crate::core::Operation;
@@ -28,11 +30,11 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::near::Near;
-use crate::snapshot::Snapshot;
-use crate::topology::follow::{self, Following};
-use crate::topology::{FollowOptions, Source, SourceError, Topology};
+use crate::front::{Front, call};
+use crate::shared::Shared;
+use crate::topology::{FollowOptions, Source, SourceError};
 use crate::value::{Cas, CasUnique, Item, Value};
+use crate::values;
 use pool::Pool;
 
 /// Now, by the runtime's clock.
@@ -75,36 +77,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
 /// ```
 #[derive(Clone)]
 pub struct AsyncClient {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    options: Arc<ClientOptions>,
-    snapshot: RwLock<Arc<Snapshot<Pool>>>,
-    /// Ends the thread that follows the source of the nodes, if there is one.
-    _following: Option<Following>,
-    near: Option<Near>,
-}
-
-impl Shared {
-    fn new(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
-        let options = Arc::new(options);
-        let snapshot = Snapshot::new(nodes, &options);
-        Arc::new(Shared {
-            snapshot: RwLock::new(Arc::new(snapshot)),
-            near: options.near_cache.map(Near::new),
-            options,
-            _following: following,
-        })
-    }
-
-    fn set_nodes(&self, nodes: &[Node], dual_read: Duration) {
-        let Shared {
-            options, snapshot, ..
-        } = self;
-        let mut snapshot = snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        *snapshot = Arc::new(snapshot.after(nodes, options, dual_read, now()));
-    }
+    shared: Arc<Shared<Pool>>,
 }
 
 impl AsyncClient {
@@ -112,7 +85,7 @@ impl AsyncClient {
     pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
         let nodes: Vec<Node> = nodes.into_iter().collect();
         AsyncClient {
-            shared: Shared::new(&nodes, options, None),
+            shared: Shared::new(&nodes, options),
         }
     }
 
@@ -135,25 +108,13 @@ impl AsyncClient {
         options: ClientOptions,
         follow: FollowOptions,
     ) -> std::result::Result<Self, SourceError> {
-        let now = now();
-        let mut topology = Topology::new(source, now)?;
-        if let Some(interval) = follow.refresh_every {
-            topology = topology.every(interval, now);
-        }
-        let (guard, gone) = follow::guard();
-        let shared = Shared::new(topology.nodes(), options, Some(guard));
-        let client = Arc::downgrade(&shared);
-        follow::spawn(topology, follow.dual_read, gone, move |nodes, dual_read| {
-            if let Some(client) = client.upgrade() {
-                client.set_nodes(nodes, dual_read);
-            }
-        })?;
+        let shared = Shared::follow(source, options, follow, now)?;
         Ok(AsyncClient { shared })
     }
 
     /// The nodes as they were given last.
     pub fn nodes(&self) -> Vec<Node> {
-        self.snapshot().nodes.clone()
+        self.shared.snapshot().nodes.clone()
     }
 
     /// Changes the nodes while operations go on. For `dual_read`, what the nodes that own a key now do not have is looked
@@ -161,40 +122,19 @@ impl AsyncClient {
     /// and standing.
     pub fn set_nodes(&self, nodes: impl IntoIterator<Item = Node>, dual_read: Duration) {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        self.shared.set_nodes(&nodes, dual_read);
+        self.shared.set_nodes(&nodes, dual_read, now());
     }
 
-    fn snapshot(&self) -> Arc<Snapshot<Pool>> {
-        let snapshot = self.shared.snapshot.read();
-        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn call<O: Operation, F: FnOnce(O) -> R, R>(
+    async fn call<O: Operation + Send, F: FnOnce(O) -> R, R>(
         &self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
-        let options = &self.shared.options;
-        let snapshot = self.snapshot();
-        let now = now();
-        for (node, pool) in snapshot.pools.iter().enumerate() {
-            if pool.member.is_unwell() {
-                pool.probe(&snapshot.ring, node, now);
-            }
-        }
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unix_s = unix.unwrap_or_default().as_secs();
-        let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
-        let Call {
-            mut operation,
-            finish,
-        } = begin(context);
-        drive::drive(&mut operation, &snapshot.pools, options).await;
-        finish(operation)
+        call(self, begin).await
     }
 
     /// The value of `key`; `None` is a miss.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        self.read_one(key.as_ref()).await
+        values::read_one(self, key.as_ref()).await
     }
 
     /// The value of `key` and its version, for [`cas`](Self::cas).
@@ -202,16 +142,16 @@ impl AsyncClient {
         let found = self
             .call(|context| calls::gets(context, key.as_ref()))
             .await?;
-        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
+        self.values().tell_lookup(found.is_some());
         let Some((item, unique)) = found else {
             return Ok(None);
         };
-        Ok(self.open(Some(item))?.map(|item| (item, unique)))
+        Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
     /// The values of many keys, in their order: one request a node, to all nodes at once.
     pub async fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
-        self.read(keys.iter().map(AsRef::as_ref).collect()).await
+        values::read(self, keys.iter().map(AsRef::as_ref).collect()).await
     }
 
     /// The value of `key`, which is given a new time to live.
@@ -223,8 +163,8 @@ impl AsyncClient {
         let found = self
             .call(|context| calls::get_and_touch(context, key.as_ref(), ttl.into()))
             .await?;
-        self.tell_lookups(u64::from(found.is_some()), u64::from(found.is_none()));
-        self.open(found)
+        self.values().tell_lookup(found.is_some());
+        self.values().open(found)
     }
 
     /// Stores `value` in any case.
@@ -234,8 +174,8 @@ impl AsyncClient {
         value: impl Into<Value<'v>>,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<()> {
-        let (key, value) = (key.as_ref(), self.pack(value.into()));
-        let _forget = OnDrop(|| self.wrote(key));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::set(context, key, value.value(), ttl.into()))
             .await
     }
@@ -249,7 +189,7 @@ impl AsyncClient {
     ) -> Vec<Result<()>> {
         let packed: Vec<_> = entries
             .into_iter()
-            .map(|(key, value)| (key, self.pack(value.into())))
+            .map(|(key, value)| (key, self.values().pack(value.into())))
             .collect();
         let entries = packed.iter().map(|(key, value)| Entry {
             key: key.as_ref(),
@@ -257,7 +197,7 @@ impl AsyncClient {
         });
         let entries: Vec<Entry<'_>> = entries.collect();
         let keys: Vec<&[u8]> = entries.iter().map(|entry| entry.key).collect();
-        let _forget = OnDrop(|| keys.iter().for_each(|key| self.wrote(key)));
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
         self.call(|context| calls::set_multi(context, entries, ttl.into()))
             .await
     }
@@ -273,7 +213,7 @@ impl AsyncClient {
             .into_iter()
             .map(|(key, value, ttl)| (key, value.into(), ttl))
             .collect();
-        let entries = entries.iter().map(|(key, value, ttl)| {
+        let filled = entries.iter().map(|(key, value, ttl)| {
             let key = key.as_ref();
             (Entry { key, value: *value }, *ttl)
         });
@@ -282,8 +222,10 @@ impl AsyncClient {
         } else {
             StoreMode::Add
         };
-        let entries = entries.collect();
-        self.call(|context| calls::fill_multi(context, entries, mode))
+        let filled = filled.collect();
+        let keys: Vec<&[u8]> = entries.iter().map(|(key, ..)| key.as_ref()).collect();
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
+        self.call(|context| calls::fill_multi(context, filled, mode))
             .await
     }
 
@@ -339,10 +281,10 @@ impl AsyncClient {
         // A piece of a value is not compressed.
         let packed = match mode {
             StoreMode::Append | StoreMode::Prepend => None,
-            _ => Some(self.pack(value)),
+            _ => Some(self.values().pack(value)),
         };
         let value = packed.as_ref().map_or(value, |packed| packed.value());
-        let _forget = OnDrop(|| self.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::store(context, key, value, mode, ttl))
             .await
     }
@@ -355,8 +297,8 @@ impl AsyncClient {
         unique: CasUnique,
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Cas> {
-        let (key, value) = (key.as_ref(), self.pack(value.into()));
-        let _forget = OnDrop(|| self.wrote(key));
+        let (key, value) = (key.as_ref(), self.values().pack(value.into()));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::cas(context, key, value.value(), unique, ttl.into()))
             .await
     }
@@ -364,7 +306,7 @@ impl AsyncClient {
     /// Deletes `key`; false if it was not there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        let _forget = OnDrop(|| self.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::delete(context, key)).await
     }
 
@@ -372,7 +314,7 @@ impl AsyncClient {
     pub async fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let asked = keys.clone();
-        let _forget = OnDrop(|| keys.iter().for_each(|key| self.wrote(key)));
+        let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
         self.call(|context| calls::delete_multi(context, asked))
             .await
     }
@@ -420,7 +362,7 @@ impl AsyncClient {
         delta: u64,
         create: Option<(u64, Option<Duration>)>,
     ) -> Result<Option<u64>> {
-        let _forget = OnDrop(|| self.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::count(context, key, down, delta, create))
             .await
     }
@@ -432,14 +374,14 @@ impl AsyncClient {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<bool> {
         let key = key.as_ref();
-        let _forget = OnDrop(|| self.wrote(key));
+        let _forget = OnDrop(|| self.values().wrote(key));
         self.call(|context| calls::touch(context, key, ttl.into()))
             .await
     }
 
     /// Empties every node.
     pub async fn flush_all(&self) -> PerNode<()> {
-        let _forget = OnDrop(|| self.flushed());
+        let _forget = OnDrop(|| self.values().flushed());
         self.call(calls::flush_all).await
     }
 

@@ -39,7 +39,7 @@ const LANE_LOAD: usize = 32;
 const OUTSTANDING_A_LANE: usize = 64;
 
 /// See the module.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub(super) member: Arc<Member>,
     options: Arc<ClientOptions>,
     resolver: Arc<Resolver>,

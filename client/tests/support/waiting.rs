@@ -1,13 +1,17 @@
 //! The async client in the shape of the blocking one, so that the same tests run over both.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use ketch_client::codec::Codec;
+use ketch_client::load::{LoadError, LoadOptions};
 use ketch_client::{
     AsyncClient, Cas, CasUnique, ClientOptions, Item, Node, PerNode, Result, Stat, Value,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::block_in_place;
 
 /// The runtime of all tests of a program.
 pub fn runtime() -> &'static Runtime {
@@ -54,6 +58,39 @@ impl Client {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<Item>> {
         wait(self.0.get_and_touch(key, ttl))
+    }
+
+    pub fn get_or_load<V: Into<Item>, E: fmt::Display>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> std::result::Result<Option<V>, E>,
+    ) -> std::result::Result<Option<Item>, LoadError<E>> {
+        // A loader may wait for the client itself.
+        let loader = || async { block_in_place(loader) };
+        wait(self.0.get_or_load(key, options, loader))
+    }
+
+    pub fn get_or_load_detached<V: Into<Item>, E: fmt::Display>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> std::result::Result<Option<V>, E> + Send + 'static,
+    ) -> std::result::Result<Option<Item>, LoadError<E>> {
+        let loader = || async { block_in_place(loader) };
+        wait(self.0.get_or_load_detached(key, options, loader))
+    }
+
+    pub fn typed<C>(&self, codec: C) -> Typed<C> {
+        Typed(self.0.typed(codec))
+    }
+
+    pub fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V, Option<Duration>)>,
+        overwrite: bool,
+    ) -> Vec<Result<bool>> {
+        wait(self.0.fill_multi(entries, overwrite))
     }
 
     pub fn set<'v>(
@@ -159,5 +196,60 @@ impl Client {
 
     pub fn stats(&self, group: &str) -> PerNode<Vec<Stat>> {
         wait(self.0.stats(group))
+    }
+}
+
+/// The client's values with types.
+pub struct Typed<C>(ketch_client::Typed<C, AsyncClient>);
+
+impl<C> Typed<C> {
+    pub fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        wait(self.0.get(key))
+    }
+
+    pub fn get_multi<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
+    where
+        C: Codec<T>,
+    {
+        wait(self.0.get_multi(keys))
+    }
+
+    pub fn set<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()>
+    where
+        C: Codec<T>,
+    {
+        wait(self.0.set(key, value, ttl))
+    }
+
+    pub fn add<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool>
+    where
+        C: Codec<T>,
+    {
+        wait(self.0.add(key, value, ttl))
+    }
+
+    pub fn get_or_load<T, E: fmt::Display>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<T>, LoadError<E>>
+    where
+        C: Codec<T>,
+    {
+        wait((self.0).get_or_load(key, options, || async { block_in_place(loader) }))
     }
 }

@@ -8,8 +8,8 @@
 //! Each bucket forgets its oldest when it is full: in all about the latest `capacity` hashes are known. One in four
 //! thousand strangers is taken for somebody known, which costs one item a better place than it has earned.
 //!
-//! G1. The number of buckets is a power of two, from three quarters of what the capacity asks for to three times it.
-//!     Doubled, both halves of a bucket know what it knew, until that is pushed out; halved, the newest of both stay.
+//! G1. The number of buckets is seven times a power of two, from three quarters of what the capacity asks for to three
+//!     times it (memory limits are powers of two, and so is often the number of items: not to lie just above). Doubled, both halves of a bucket know what it knew, until that is pushed out; halved, the newest of both stay.
 //!
 //! Costs: 2 bytes a hash; a question or an insertion touches one cache line at most.
 
@@ -43,9 +43,8 @@ impl Ghost {
 
     /// Makes room for so many hashes; what is known stays known as far as it fits.
     pub fn hold(&mut self, capacity: usize) {
-        let wanted = (capacity.div_ceil(SLOTS) * 3 / 4)
-            .max(1)
-            .next_power_of_two();
+        let least = capacity.div_ceil(SLOTS) * 3 / 4;
+        let wanted = 7 * least.div_ceil(7).max(1).next_power_of_two();
         if self.buckets.is_empty() {
             self.buckets = vec![[0; SLOTS]; wanted];
         }

@@ -34,10 +34,10 @@ pub struct Lfu {
 impl Lfu {
     /// Counts the reads of an item since it was last looked at, and gives their number.
     fn pour(&mut self, sight: &Sight<'_>, handle: ChunkHandle) -> u16 {
-        let reads = sight.items.uses(handle);
+        let reads = sight.items.header(handle).uses();
         if reads > 0 {
             self.sketch.add((sight.hash)(handle), reads);
-            sight.items.set_uses(handle, 0);
+            sight.items.header(handle).set_uses(0);
         }
         reads
     }

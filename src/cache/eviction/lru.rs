@@ -21,11 +21,11 @@ impl Eviction for Lru {
     fn victim(&mut self, segments: &mut Segments, sight: &Sight<'_>) -> Option<ChunkHandle> {
         for _ in 0..LOOKS {
             let tail = segments.oldest()?;
-            let temporary = Segment::of(sight.items.state(tail)) == Segment::Temp;
-            if sight.items.uses(tail) == 0 || temporary || (sight.is_dead)(tail) {
+            let temporary = Segment::of(sight.items.header(tail).state()) == Segment::Temp;
+            if sight.items.header(tail).uses() == 0 || temporary || (sight.is_dead)(tail) {
                 return Some(tail);
             }
-            sight.items.set_uses(tail, 0);
+            sight.items.header(tail).set_uses(0);
             segments.counters.moves_within_lru += 1;
             segments.shift(sight.items, tail, Segment::Cold);
         }

@@ -127,7 +127,7 @@ pub(super) trait Eviction: Debug + Send {
 
     /// The victim could not be unlinked just now: it is not to be the next one again.
     fn pass_over(&mut self, segments: &mut Segments, items: &Items, victim: ChunkHandle) {
-        let segment = Segment::of(items.state(victim));
+        let segment = Segment::of(items.header(victim).state());
         segments.shift(items, victim, segment);
     }
 

@@ -39,7 +39,7 @@ impl Random {
 
     fn draw(&mut self, items: &Items, like: ChunkHandle) -> Option<ChunkHandle> {
         let slabs = items.slabs();
-        let class = items.class(like)?;
+        let class = items.header(like).class()?;
         let first = self.below(slabs.pages_total().max(1));
         let pages = slabs
             .page_ids()
@@ -51,8 +51,8 @@ impl Random {
         let chunks = slabs.page_chunks(page).size_hint().0;
         let first = self.below(chunks.max(1));
         let is_item = |&chunk: &ChunkHandle| {
-            let bits = items.state(chunk) & (state::LINKED | state::CONTINUATION);
-            bits == state::LINKED && items.class(chunk) == Some(class)
+            let bits = items.header(chunk).state() & (state::LINKED | state::CONTINUATION);
+            bits == state::LINKED && items.header(chunk).class() == Some(class)
         };
         let drawn = slabs
             .page_chunks(page)
@@ -82,7 +82,7 @@ impl Eviction for Random {
     fn pass_over(&mut self, segments: &mut Segments, items: &Items, victim: ChunkHandle) {
         // Whoever was drawn is not the next one anyway.
         if segments.oldest() == Some(victim) {
-            segments.shift(items, victim, Segment::of(items.state(victim)));
+            segments.shift(items, victim, Segment::of(items.header(victim).state()));
         }
     }
 

@@ -57,16 +57,16 @@ impl Eviction for S3Fifo {
             let Some(tail) = segments.tail(from) else {
                 break;
             };
-            let uses = items.uses(tail);
+            let uses = items.header(tail).uses();
             if uses == 0 || (sight.is_dead)(tail) {
                 return Some(tail);
             }
             if from == SMALL {
                 segments.counters.moves_to_cold += 1;
-                items.set_uses(tail, 0);
+                items.header(tail).set_uses(0);
             } else {
                 segments.counters.moves_within_lru += 1;
-                items.set_uses(tail, uses - 1);
+                items.header(tail).set_uses(uses - 1);
             }
             segments.shift(items, tail, MAIN);
         }

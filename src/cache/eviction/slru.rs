@@ -28,7 +28,9 @@ pub struct Slru;
 
 /// Moves an item, which keeps of its reads that there were any.
 fn shift(segments: &mut Segments, items: &Items, handle: ChunkHandle, to: Segment) {
-    items.set_uses(handle, items.uses(handle).min(1));
+    items
+        .header(handle)
+        .set_uses(items.header(handle).uses().min(1));
     segments.shift(items, handle, to);
 }
 
@@ -40,8 +42,8 @@ impl Eviction for Slru {
     fn victim(&mut self, segments: &mut Segments, sight: &Sight<'_>) -> Option<ChunkHandle> {
         for _ in 0..SAVED {
             let tail = segments.oldest()?;
-            let from = Segment::of(sight.items.state(tail));
-            let active = sight.items.uses(tail) >= ACTIVE;
+            let from = Segment::of(sight.items.header(tail).state());
+            let active = sight.items.header(tail).uses() >= ACTIVE;
             if !active || from == Segment::Temp || (sight.is_dead)(tail) {
                 return Some(tail);
             }
@@ -68,7 +70,7 @@ impl Eviction for Slru {
             Some(over) => over,
             None if keep.in_background => {
                 // An item that was read again is brought to WARM before it gets to the tail's end.
-                let active = |tail: &ChunkHandle| items.uses(*tail) >= ACTIVE;
+                let active = |tail: &ChunkHandle| items.header(*tail).uses() >= ACTIVE;
                 match segments.tail(Segment::Cold).filter(active) {
                     Some(tail) => (Segment::Cold, tail),
                     None => return false,
@@ -76,7 +78,7 @@ impl Eviction for Slru {
             }
             None => return false,
         };
-        let active = items.uses(tail) >= ACTIVE;
+        let active = items.header(tail).uses() >= ACTIVE;
         let to = if active { Segment::Warm } else { Segment::Cold };
         match (from, to) {
             (Segment::Warm, Segment::Warm) => segments.counters.moves_within_lru += 1,

@@ -28,7 +28,7 @@ fn set_until(cache: &Cache, key: u32, expires_at: RelTime) {
     let mut new = cache.create(&spec, NOW).unwrap();
     new.advance(VALUE_LEN as usize);
     let cas = cache.next_cas();
-    cache.entry(&key, cache.hash(&key), NOW).put(new, cas);
+    cache.entry(&key, cache.probe(&key), NOW).put(new, cas);
 }
 
 fn set(cache: &Cache, key: u32) {
@@ -38,7 +38,7 @@ fn set(cache: &Cache, key: u32) {
 /// A read; true if it found something.
 fn get(cache: &Cache, key: u32) -> bool {
     let key = key.to_le_bytes();
-    let mut entry = cache.entry(&key, cache.hash(&key), NOW);
+    let entry = cache.entry(&key, cache.probe(&key), NOW);
     let found = entry.lookup() == Lookup::Found;
     if found {
         entry.bump();
@@ -49,7 +49,7 @@ fn get(cache: &Cache, key: u32) -> bool {
 /// True if it is there, without a read.
 fn holds(cache: &Cache, key: u32) -> bool {
     let key = key.to_le_bytes();
-    cache.entry(&key, cache.hash(&key), NOW).lookup() == Lookup::Found
+    cache.entry(&key, cache.probe(&key), NOW).lookup() == Lookup::Found
 }
 
 fn items(cache: &Cache) -> usize {
@@ -126,7 +126,7 @@ fn ttl_lets_the_soonest_go_first() {
     let first = (0..room).min_by_key(|&key| ends[key as usize]).unwrap();
     for (key, to) in [(last, RelTime(50)), (first, RelTime(99_999))] {
         let key = key.to_le_bytes();
-        cache.entry(&key, cache.hash(&key), NOW).touch(to);
+        cache.entry(&key, cache.probe(&key), NOW).touch(to);
     }
     (0..room / 2).for_each(|key| set(&cache, 100_000 + key));
     assert!(
@@ -217,7 +217,7 @@ fn policies_change_hands_while_items_stay() {
         }
         if step % 50 == 0 {
             let key = key.to_le_bytes();
-            cache.entry(&key, cache.hash(&key), NOW).remove();
+            cache.entry(&key, cache.probe(&key), NOW).remove();
         }
     }
     cache.check_invariants();

@@ -29,7 +29,7 @@ pub struct Ttl {
 }
 
 fn end(items: &Items, handle: ChunkHandle) -> Option<(RelTime, u32)> {
-    let at = items.expires_at(handle);
+    let at = items.header(handle).expires_at();
     (at != RelTime::NEVER).then_some((at, handle.to_raw()))
 }
 
@@ -75,7 +75,7 @@ impl Eviction for Ttl {
     }
 
     fn moved(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
-        let at = items.expires_at(new);
+        let at = items.header(new).expires_at();
         self.ends.remove(&(at, old.to_raw()));
         self.linked(items, new);
     }

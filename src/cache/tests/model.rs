@@ -105,7 +105,7 @@ impl<'c> Life<'c> {
 
     /// Opens a key; what it shows must be what the model knows.
     fn open(&mut self, key: &[u8]) -> crate::cache::Entry<'c> {
-        let entry = self.cache.entry(key, self.cache.hash(key), self.now);
+        let entry = self.cache.entry(key, self.cache.probe(key), self.now);
         let known = self.known.get(key).filter(|known| self.lives(known));
         match (entry.item(), known) {
             (Some(item), Some(known)) => {
@@ -193,7 +193,7 @@ impl<'c> Life<'c> {
 
     fn look(&mut self) {
         let key = self.key();
-        let mut entry = self.open(&key);
+        let entry = self.open(&key);
         if let Some(known) = self.known.get_mut(&key) {
             for _ in 0..1 + self.rng.below(2) {
                 entry.bump();

@@ -11,7 +11,7 @@ const LENS: [usize; 5] = [4096, 50_000, 131_072, 200_000, 500_000];
 
 fn store_and_pin<'c>(cache: &'c Cache, key: &[u8], stamp: u64, len: usize) -> PinnedValue<'c> {
     set(cache, key, &value(stamp, len), NOW).unwrap();
-    cache.entry(key, cache.hash(key), NOW).pin()
+    cache.entry(key, cache.probe(key), NOW).pin()
 }
 
 fn unsent(pinned: &PinnedValue<'_>) -> Vec<u8> {
@@ -24,9 +24,11 @@ fn a_pinned_value_outlives_removal_and_replacement() {
     for (stamp, len) in (1..).zip(LENS) {
         let removed = store_and_pin(&cache, b"removed", stamp, len);
         let replaced = store_and_pin(&cache, b"replaced", stamp + 100, len);
-        let again = cache.entry(b"replaced", cache.hash(b"replaced"), NOW).pin();
+        let again = cache
+            .entry(b"replaced", cache.probe(b"replaced"), NOW)
+            .pin();
         cache
-            .entry(b"removed", cache.hash(b"removed"), NOW)
+            .entry(b"removed", cache.probe(b"removed"), NOW)
             .remove();
         set(&cache, b"replaced", b"short", NOW).unwrap();
         assert!(!holds(&cache, b"removed", NOW));
@@ -120,7 +122,7 @@ fn a_cache_full_of_pinned_values_refuses_and_recovers() {
     for n in 0..100u32 {
         let key = n.to_le_bytes();
         match set(&cache, &key, &value(1, 100_000), NOW) {
-            Ok(()) => pinned.push(cache.entry(&key, cache.hash(&key), NOW).pin()),
+            Ok(()) => pinned.push(cache.entry(&key, cache.probe(&key), NOW).pin()),
             Err(error) => assert_eq!(error, AllocError::OutOfMemory),
         }
     }

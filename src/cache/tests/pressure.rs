@@ -276,7 +276,7 @@ fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
     let grown = b"grown";
     set(&cache, grown, &value(0, 10), now).unwrap();
     for len in (1..40).map(|n| n * n * 600) {
-        let hash = cache.hash(grown);
+        let hash = cache.probe(grown);
         let mut entry = cache.entry(grown, hash, now);
         let mut new = entry.create(&spec(grown, len)).unwrap();
         new.write(&value(len as u64, len));

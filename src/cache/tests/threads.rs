@@ -61,7 +61,7 @@ fn work(shared: &Shared, seed: u64, keys: usize, steps: usize, len: fn(&mut Rng)
         let now = shared.now();
         let n = rng.below(keys) as u32;
         let key = n.to_le_bytes();
-        let hash = cache.hash(&key);
+        let hash = cache.probe(&key);
         match rng.below(10) {
             0..5 => {
                 let bytes = telling(n, (seed << 24) as u32 | step as u32, len(&mut rng));
@@ -79,7 +79,7 @@ fn work(shared: &Shared, seed: u64, keys: usize, steps: usize, len: fn(&mut Rng)
                 cache.entry(&key, hash, now).put(new, cache.next_cas());
             }
             5..8 => {
-                let mut entry = cache.entry(&key, hash, now);
+                let entry = cache.entry(&key, hash, now);
                 if let Some(item) = entry.item() {
                     assert_eq!(item.key(), key);
                     assert_tells(n, &item.value_pieces().collect::<Vec<_>>().concat());
@@ -246,7 +246,7 @@ fn unfinished_items_in_most_pages_stop_nobody() {
         assert_eq!(new.write(&[2; 100]), 100);
         let key = new.key().to_vec();
         cache
-            .entry(&key, cache.hash(&key), now)
+            .entry(&key, cache.probe(&key), now)
             .put(new, cache.next_cas());
         assert_eq!(get(&cache, &key, now).unwrap(), [2; 100]);
     }
@@ -281,7 +281,7 @@ fn slow_senders_and_fast_ones() {
                             assert_eq!(new.write(&bytes), bytes.len());
                             let (key, cache) = (n.to_le_bytes(), &shared.cache);
                             cache
-                                .entry(&key, cache.hash(&key), shared.now())
+                                .entry(&key, cache.probe(&key), shared.now())
                                 .put(new, cache.next_cas());
                         }
                         std::thread::yield_now();

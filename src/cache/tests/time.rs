@@ -24,7 +24,7 @@ fn set_until(cache: &Cache, key: &[u8], expires_at: RelTime, now: RelTime) {
     )
     .unwrap();
     cache
-        .entry(key, cache.hash(key), now)
+        .entry(key, cache.probe(key), now)
         .put(new, cache.next_cas());
 }
 
@@ -65,11 +65,11 @@ fn the_expired_are_reclaimed_within_a_minute_in_a_cache_once_full() {
     // Of each page some chunks stay in use, so that none goes back to the pool.
     for n in (0..400_000u32).filter(|n| n % 100 != 0) {
         let key = n.to_le_bytes();
-        cache.entry(&key, cache.hash(&key), now).remove();
+        cache.entry(&key, cache.probe(&key), now).remove();
     }
     for n in (0..400_000u32).step_by(100) {
         let key = n.to_le_bytes();
-        cache.entry(&key, cache.hash(&key), now).touch(RelTime(11));
+        cache.entry(&key, cache.probe(&key), now).touch(RelTime(11));
     }
     for passed in 1..=61 {
         second(&mut maintainer, &cache, RelTime(now.0 + passed));

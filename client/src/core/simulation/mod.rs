@@ -3,7 +3,7 @@
 //! Nodes crash (and come back empty), hang, are cut off (and come back with what they had), and answer with garbage or not
 //! at all. `tests` checks what clients are promised after every operation; a seed that failed is printed.
 
-mod node;
+pub(crate) mod node;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,7 +21,7 @@ use crate::Node;
 use crate::error::{Error, Failure};
 
 /// Unix time at the start.
-const EPOCH_S: u64 = 1_700_000_000;
+pub(crate) const EPOCH_S: u64 = 1_700_000_000;
 
 /// What happens to an exchange.
 enum Event {
@@ -30,11 +30,11 @@ enum Event {
     Fails(Failure),
 }
 
-struct Simulation {
+pub(crate) struct Simulation {
     seed: u64,
     start: Instant,
-    now_us: u64,
-    nodes: Vec<SimulatedNode>,
+    pub(crate) now_us: u64,
+    pub(crate) nodes: Vec<SimulatedNode>,
     ring: Arc<Ring>,
     options: Arc<ClientOptions>,
     /// Nodes that change their mode at a time.
@@ -44,7 +44,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, nodes: usize, options: ClientOptions) -> Self {
+    pub(crate) fn new(seed: u64, nodes: usize, options: ClientOptions) -> Self {
         let names: Vec<Node> = (0..nodes)
             .map(|i| Node::new(format!("node{i}"), 11211))
             .collect();
@@ -68,11 +68,11 @@ impl Simulation {
         (self.seed >> 11) % below
     }
 
-    fn at(&self, us: u64) -> Instant {
+    pub(crate) fn at(&self, us: u64) -> Instant {
         self.start + Duration::from_micros(us)
     }
 
-    fn us(&self, at: Instant) -> u64 {
+    pub(crate) fn us(&self, at: Instant) -> u64 {
         // Rounded up: who is woken at a time is not woken before it.
         at.saturating_duration_since(self.start)
             .as_nanos()
@@ -84,7 +84,7 @@ impl Simulation {
     }
 
     /// Lets time pass up to `us`.
-    fn pass(&mut self, us: u64) {
+    pub(crate) fn pass(&mut self, us: u64) {
         self.now_us = self.now_us.max(us);
         let (now_us, now_s) = (self.now_us, self.now_s());
         self.changes.sort_by_key(|change| change.0);
@@ -124,23 +124,29 @@ impl Simulation {
         }
     }
 
-    /// Carries out one operation as a front does, and checks that it ends in time.
+    /// Has an operation carried out by a client that is the only one.
     fn run<O: Operation, F: FnOnce(O) -> R, R>(
         &mut self,
         begin: impl FnOnce(Context) -> Call<O, F>,
     ) -> R {
         self.probe();
-        let begun = self.now_us;
         let context = Context::new(
             self.ring.clone(),
             self.options.clone(),
-            self.at(begun),
+            self.at(self.now_us),
             self.now_s(),
         );
         let Call {
             mut operation,
             finish,
         } = begin(context);
+        self.drive(&mut operation);
+        finish(operation)
+    }
+
+    /// Carries out one operation as a front does, and checks that it ends in time.
+    pub(crate) fn drive(&mut self, operation: &mut impl Operation) {
+        let begun = self.now_us;
         let mut todo = Todo::default();
         let mut queue: BTreeMap<(u64, u64), (usize, Event)> = BTreeMap::new();
         let mut flights: Vec<(Exchange, Link, bool)> = Vec::new();
@@ -265,7 +271,6 @@ impl Simulation {
         }
         let took = Duration::from_micros(self.now_us - begun);
         assert!(took <= self.options.request_timeout, "took {took:?}");
-        finish(operation)
     }
 
     /// Puts a node before the others; for `ms`, keys are looked for where they were.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::{Parsed, Request, StoreMode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     #[default]
     Up,
     /// Refuses connections; what it held is lost.
@@ -17,25 +17,27 @@ pub(super) enum Mode {
     Hung,
 }
 
-pub(super) struct Item {
-    pub(super) value: Vec<u8>,
-    pub(super) flags: u32,
+pub(crate) struct Item {
+    pub(crate) value: Vec<u8>,
+    pub(crate) flags: u32,
     /// Unix time; 0 never.
-    pub(super) expires_at: u64,
-    pub(super) cas: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) cas: u64,
+    /// Somebody has won the right to compute it anew.
+    pub(crate) won: bool,
 }
 
 #[derive(Default)]
-pub(super) struct SimulatedNode {
-    pub(super) items: HashMap<Vec<u8>, Item>,
-    pub(super) mode: Mode,
+pub(crate) struct SimulatedNode {
+    pub(crate) items: HashMap<Vec<u8>, Item>,
+    pub(crate) mode: Mode,
     /// Requests that wait for a hung node.
-    pub(super) waiting: Vec<Bytes>,
-    pub(super) cas: u64,
+    pub(crate) waiting: Vec<Bytes>,
+    pub(crate) cas: u64,
 }
 
 impl SimulatedNode {
-    pub(super) fn set_mode(&mut self, mode: Mode, now_s: u64) {
+    pub(crate) fn set_mode(&mut self, mode: Mode, now_s: u64) {
         match mode {
             Mode::Crashed => {
                 self.items.clear();
@@ -51,14 +53,14 @@ impl SimulatedNode {
         self.mode = mode;
     }
 
-    pub(super) fn live(&mut self, key: &[u8], now_s: u64) -> Option<&mut Item> {
+    pub(crate) fn live(&mut self, key: &[u8], now_s: u64) -> Option<&mut Item> {
         self.items
             .retain(|_, item| item.expires_at == 0 || item.expires_at > now_s);
         self.items.get_mut(key)
     }
 
     /// What a server answers to `request`.
-    pub(super) fn execute(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
+    pub(crate) fn execute(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
         let mut out = Vec::new();
         let expires_at = |exptime: i32| match exptime {
             0 => 0,
@@ -79,7 +81,20 @@ impl SimulatedNode {
             let cas = self.cas;
             match parsed {
                 Request::MetaGet(get) => {
-                    let Some(item) = self.live(get.key.bytes(&mut room), now_s) else {
+                    let key = get.key.bytes(&mut room);
+                    let mut wins = false;
+                    if let (None, Some(exptime)) = (self.live(key, now_s), get.vivify) {
+                        wins = true;
+                        let empty = Item {
+                            value: Vec::new(),
+                            flags: 0,
+                            expires_at: expires_at(exptime.0),
+                            cas,
+                            won: false,
+                        };
+                        self.items.insert(key.to_vec(), empty);
+                    }
+                    let Some(item) = self.live(key, now_s) else {
                         if !get.tokens.quiet {
                             out.extend(b"EN\r\n");
                         }
@@ -89,6 +104,16 @@ impl SimulatedNode {
                         item.expires_at = expires_at(exptime.0);
                     }
                     let mut tokens = String::new();
+                    if let Some(exptime) = get.recache {
+                        let left = item.expires_at.saturating_sub(now_s);
+                        wins |= item.expires_at != 0 && left < exptime.0 as u64;
+                    }
+                    match (item.won, wins) {
+                        (true, _) => tokens += " Z",
+                        (_, true) => tokens += " W",
+                        _ => {}
+                    }
+                    item.won |= wins;
                     for (flag, token) in get.tokens.iter() {
                         match flag {
                             b'f' => tokens += &format!(" f{}", item.flags),
@@ -131,6 +156,7 @@ impl SimulatedNode {
                         flags: store.client_flags,
                         expires_at: expires_at(store.exptime.0),
                         cas,
+                        won: false,
                     };
                     let answer = match (self.live(&key, now_s), store.mode, store.compare_cas) {
                         (None, _, Some(_)) => "NF",
@@ -208,6 +234,7 @@ impl SimulatedNode {
                                     flags: 0,
                                     expires_at,
                                     cas,
+                                    won: false,
                                 },
                             );
                             count.initial

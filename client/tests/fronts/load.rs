@@ -1,6 +1,4 @@
-//! get_or_load, near cache, compression and metrics, against stock memcached and ketch.
-
-mod support;
+//! get_or_load, near cache, types, compression and metrics, against stock memcached and ketch.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -11,12 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ketch_client::codec::{Codec, Fault, Raw};
 use ketch_client::compression::{COMPRESSED_FLAG, Compression};
 use ketch_client::load::{LoadError, LoadOptions, NEGATIVE_FLAGS};
 use ketch_client::metrics::{Loaded, Recorder};
 use ketch_client::near::NearCache;
-use ketch_client::{Client, ClientOptions, Error, Item};
-use support::{KINDS, Server, wait_until};
+use ketch_client::{ClientOptions, Error, Item};
+
+use crate::Client;
+use crate::support::{self, KINDS, Server, wait_until};
 
 const S: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -94,7 +95,7 @@ fn a_thousand_callers_load_once() {
         let mut callers: Vec<_> = (0..PROCESSES)
             .map(|_| {
                 Command::new(&program)
-                    .args(["--exact", "process_of_callers"])
+                    .args(["--exact", "load::process_of_callers"])
                     .env("KETCH_TEST_CALLERS", server.port.to_string())
                     .stdout(Stdio::null())
                     .spawn()
@@ -282,7 +283,7 @@ fn a_process_killed_while_it_loads() {
         let client = client(&[&server], patient());
         let program = std::env::current_exe().expect("a test has a path");
         let mut loader = Command::new(&program)
-            .args(["--exact", "process_that_loads"])
+            .args(["--exact", "load::process_that_loads"])
             .env("KETCH_TEST_LOADER", server.port.to_string())
             .stdout(Stdio::null())
             .spawn()
@@ -547,6 +548,12 @@ fn near_values() {
         wait_until("it expires", || client.get("short") == Ok(None));
         client.flush_all();
         assert_eq!(client.get("a"), Ok(None));
+        // What is filled in is written too.
+        client.set("a", "1", MINUTE).expect("up");
+        assert_eq!(client.get("a"), Ok(Some("1".into())));
+        let filled = client.fill_multi([("a", "2", None)], true);
+        assert_eq!(filled, [Ok(true)]);
+        assert_eq!(client.get("a"), Ok(Some("2".into())));
     }
 }
 
@@ -581,6 +588,55 @@ fn near_values_are_never_older_than_an_own_write() {
                 written.store(write, Ordering::SeqCst);
             }
         });
+    }
+}
+
+#[test]
+fn values_with_types() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = client(&[&server], patient());
+        let texts = client.typed(Raw);
+        let text = |value: &str| Ok(Some(value.to_owned()));
+        assert_eq!(texts.set("a", &"1".to_owned(), None), Ok(()), "{kind:?}");
+        assert_eq!(texts.add("a", &"2".to_owned(), None), Ok(false));
+        assert_eq!(texts.get::<String>("a"), text("1"));
+        assert_eq!(client.get("a"), Ok(Some("1".into())));
+        client.set("bytes", b"\xff", None).expect("up");
+        assert_eq!(texts.get("bytes"), Ok(Some(vec![0xff])));
+        let all = texts.get_multi::<String, _>(&["a", "bytes", "none"]);
+        assert_eq!((&all[0], &all[2]), (&text("1"), &Ok(None)));
+        assert!(matches!(all[1], Err(Error::Value(_))));
+        let loaded = texts.get_or_load("l", MINUTE, || loads("v"));
+        assert_eq!(loaded, Ok(Some("v".to_owned())));
+        assert_eq!(texts.get_or_load("l", MINUTE, never), loaded);
+        let failed = texts.get_or_load("f", MINUTE, || Err::<Option<String>, _>("no"));
+        assert_eq!(failed, Err(LoadError::Loader("no")));
+        assert!(matches!(
+            texts.get_or_load("bytes", MINUTE, never),
+            Err(LoadError::Cache(Error::Value(_)))
+        ));
+        // A codec that fails is not the loader's fault.
+        let nothing = client.typed(Nothing);
+        assert!(matches!(
+            nothing.get_or_load("n", MINUTE, || loads("v")),
+            Err(LoadError::Cache(Error::Value(_)))
+        ));
+        assert_eq!(client.get("n"), Ok(None));
+    }
+}
+
+/// It knows no value.
+#[derive(Clone)]
+struct Nothing;
+
+impl Codec<String> for Nothing {
+    fn encode(&self, _: &String) -> Result<(Vec<u8>, u32), Fault> {
+        Err("no bytes".into())
+    }
+
+    fn decode(&self, _: &[u8], _: u32) -> Result<String, Fault> {
+        Err("no value".into())
     }
 }
 

@@ -1,0 +1,104 @@
+//! What the blocking and the async client are to all that they have in common.
+//!
+//! ```text
+//!  methods, values, load:  async fn over a Front  --drive, until, finish, spawn-->  blocking: waits within
+//!                                                                                   tokio: waits as futures do
+//! ```
+//!
+//! What is written over a front is written once, as async functions. The blocking front does not let its futures wait: they
+//! block the thread instead, so that [`done`] is all the runtime it needs.
+//!
+//! E1. The future of a front may be dropped at any point. What must not end half way goes to [`Front::finish`].
+//! E2. Whoever waits for other callers does so by [`Front::until`], so never without end.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, Waker};
+use std::time::{Instant, SystemTime};
+
+use crate::core::Operation;
+use crate::core::calls::Call;
+use crate::core::operation::Context;
+use crate::core::routing::Ring;
+use crate::shared::Shared;
+use crate::snapshot::{NodePool, Snapshot};
+use crate::values::Values;
+
+/// See the module. A clone is the same client.
+pub(crate) trait Front: Clone + Send + Sync + 'static {
+    type Pool: NodePool;
+
+    /// How many values are refreshed behind their callers at a time; beyond that, callers do it themselves.
+    const REFRESHES_MAX: usize;
+
+    fn shared(&self) -> &Shared<Self::Pool>;
+
+    /// The time, by the clock that `until` goes by.
+    fn now(&self) -> Instant;
+
+    /// Does what is due at a node of the ring beside the callers' operations: a probe, if it is ejected.
+    fn tend(pool: &Self::Pool, ring: &Arc<Ring>, node: usize, now: Instant);
+
+    /// Carries out an operation, over the nodes as they were when it began.
+    fn drive<O: Operation + Send>(
+        &self,
+        operation: &mut O,
+        snapshot: &Snapshot<Self::Pool>,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Waits for what other callers do, until `at` at most.
+    fn until<T: Send>(
+        &self,
+        at: Instant,
+        event: impl Future<Output = T> + Send,
+    ) -> impl Future<Output = Option<T>> + Send;
+
+    /// Does `work`, and once begun to its end, even if nobody waits for that any more.
+    fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> + Send;
+
+    /// Does `work` behind the caller. If that cannot be, it is dropped.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static);
+
+    fn values(&self) -> &Values {
+        &self.shared().values
+    }
+
+    /// The nodes as they are now.
+    fn ring(&self) -> Arc<Ring> {
+        self.shared().snapshot().ring.clone()
+    }
+}
+
+/// Has a front do what a method stands for.
+pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
+    front: &F,
+    begin: impl FnOnce(Context) -> Call<O, D>,
+) -> R {
+    let Shared { options, .. } = front.shared();
+    let snapshot = front.shared().snapshot();
+    let now = front.now();
+    for (node, pool) in snapshot.pools.iter().enumerate() {
+        F::tend(pool, &snapshot.ring, node, now);
+    }
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let unix_s = unix.unwrap_or_default().as_secs();
+    let context = Context::new(snapshot.ring.clone(), options.clone(), now, unix_s);
+    let Call {
+        mut operation,
+        finish,
+    } = begin(context);
+    front.drive(&mut operation, &snapshot).await;
+    finish(operation)
+}
+
+/// The result of a future that does not wait.
+pub(crate) fn done<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Task::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => unreachable!("the blocking front waits within"),
+    }
+}

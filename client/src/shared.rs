@@ -1,0 +1,79 @@
+//! What all clones of a client share.
+//!
+//! ```text
+//!  Client ..\                options, snapshot of nodes and pools, values
+//!  Client --- Arc<Shared> --<
+//!  Client ../                ^-- set_nodes, by hand or by the thread that follows a source
+//! ```
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::Node;
+use crate::core::options::ClientOptions;
+use crate::snapshot::{NodePool, Snapshot};
+use crate::topology::follow::{self, Following};
+use crate::topology::{FollowOptions, Source, SourceError, Topology};
+use crate::values::Values;
+
+/// See the module.
+pub(crate) struct Shared<P> {
+    pub(crate) options: Arc<ClientOptions>,
+    snapshot: RwLock<Arc<Snapshot<P>>>,
+    pub(crate) values: Values,
+    /// Ends the thread that follows the source of the nodes, if there is one.
+    _following: Option<Following>,
+}
+
+impl<P: NodePool> Shared<P> {
+    pub(crate) fn new(nodes: &[Node], options: ClientOptions) -> Arc<Self> {
+        Shared::led(nodes, options, None)
+    }
+
+    fn led(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
+        let options = Arc::new(options);
+        let snapshot = Snapshot::new(nodes, &options);
+        Arc::new(Shared {
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            values: Values::new(options.clone()),
+            options,
+            _following: following,
+        })
+    }
+
+    /// With the nodes that `source` tells, now and as long as there is a client.
+    pub(crate) fn follow(
+        source: impl Source + 'static,
+        options: ClientOptions,
+        follow: FollowOptions,
+        now: fn() -> Instant,
+    ) -> Result<Arc<Self>, SourceError> {
+        let begun = now();
+        let mut topology = Topology::new(source, begun)?;
+        if let Some(interval) = follow.refresh_every {
+            topology = topology.every(interval, begun);
+        }
+        let (guard, gone) = follow::guard();
+        let shared = Shared::led(topology.nodes(), options, Some(guard));
+        let client = Arc::downgrade(&shared);
+        follow::spawn(topology, follow.dual_read, gone, move |nodes, dual_read| {
+            if let Some(client) = client.upgrade() {
+                client.set_nodes(nodes, dual_read, now());
+            }
+        })?;
+        Ok(shared)
+    }
+
+    pub(crate) fn set_nodes(&self, nodes: &[Node], dual_read: Duration, now: Instant) {
+        let mut snapshot = self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *snapshot = Arc::new(snapshot.after(nodes, &self.options, dual_read, now));
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot<P>> {
+        let snapshot = self.snapshot.read();
+        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,217 @@
+//! A client whose values have types.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Client;
+use crate::codec::{self, Codec};
+use crate::error::{Error, Result};
+use crate::load::{LoadError, LoadOptions};
+use crate::value::Item;
+
+#[cfg(feature = "tokio")]
+use crate::AsyncClient;
+
+/// A [`Client`] whose values have types: see [`Client::typed`]. Or an `AsyncClient`, with the same methods as futures.
+#[derive(Clone)]
+pub struct Typed<C, K = Client> {
+    client: K,
+    codec: C,
+}
+
+impl<C, K> Typed<C, K> {
+    pub(crate) fn new(client: K, codec: C) -> Self {
+        Typed { client, codec }
+    }
+
+    /// The client, for what needs no type.
+    pub fn client(&self) -> &K {
+        &self.client
+    }
+
+    fn decode<T>(&self, item: Option<Item>) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        item.map(|item| codec::decode(&self.codec, &item))
+            .transpose()
+    }
+
+    fn decode_all<T>(&self, items: Vec<Result<Option<Item>>>) -> Vec<Result<Option<T>>>
+    where
+        C: Codec<T>,
+    {
+        let items = items.into_iter();
+        items.map(|item| self.decode(item?)).collect()
+    }
+
+    /// What a loader brought, as an item.
+    fn encode_loaded<T, E>(
+        &self,
+        loaded: std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<Item>, Fault<E>>
+    where
+        C: Codec<T>,
+    {
+        let value = loaded.map_err(Fault::Loader)?;
+        let item = value.map(|value| codec::encode(&self.codec, &value));
+        item.transpose().map_err(Fault::Codec)
+    }
+
+    fn decode_loaded<T, E>(
+        &self,
+        item: std::result::Result<Option<Item>, LoadError<Fault<E>>>,
+    ) -> std::result::Result<Option<T>, LoadError<E>>
+    where
+        C: Codec<T>,
+    {
+        let item = item.map_err(|error| match error {
+            LoadError::Loader(Fault::Loader(error)) => LoadError::Loader(error),
+            LoadError::Loader(Fault::Codec(error)) | LoadError::Cache(error) => {
+                LoadError::Cache(error)
+            }
+            LoadError::Elsewhere(words) => LoadError::Elsewhere(words),
+            LoadError::Timeout => LoadError::Timeout,
+        })?;
+        self.decode(item).map_err(LoadError::Cache)
+    }
+}
+
+/// Why a loader brings nothing.
+enum Fault<E> {
+    Loader(E),
+    Codec(Error),
+}
+
+impl<E: fmt::Display> fmt::Display for Fault<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Loader(error) => error.fmt(f),
+            Fault::Codec(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<C> Typed<C> {
+    /// As [`Client::get`].
+    pub fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        self.decode(self.client.get(key)?)
+    }
+
+    /// As [`Client::get_multi`].
+    pub fn get_multi<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
+    where
+        C: Codec<T>,
+    {
+        self.decode_all(self.client.get_multi(keys))
+    }
+
+    /// As [`Client::set`].
+    pub fn set<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()>
+    where
+        C: Codec<T>,
+    {
+        let item = codec::encode(&self.codec, value)?;
+        self.client.set(key, &item, ttl)
+    }
+
+    /// As [`Client::add`].
+    pub fn add<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool>
+    where
+        C: Codec<T>,
+    {
+        let item = codec::encode(&self.codec, value)?;
+        self.client.add(key, &item, ttl)
+    }
+
+    /// As [`Client::get_or_load`]. A value that does not decode is an error; it is not loaded anew.
+    pub fn get_or_load<T, E>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<T>, LoadError<E>>
+    where
+        C: Codec<T>,
+        E: fmt::Display,
+    {
+        let loader = || self.encode_loaded(loader());
+        self.decode_loaded(self.client.get_or_load(key, options, loader))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<C> Typed<C, AsyncClient> {
+    /// As [`AsyncClient::get`].
+    pub async fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        self.decode(self.client.get(key).await?)
+    }
+
+    /// As [`AsyncClient::get_multi`].
+    pub async fn get_multi<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
+    where
+        C: Codec<T>,
+    {
+        self.decode_all(self.client.get_multi(keys).await)
+    }
+
+    /// As [`AsyncClient::set`].
+    pub async fn set<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<()>
+    where
+        C: Codec<T>,
+    {
+        let item = codec::encode(&self.codec, value)?;
+        self.client.set(key, &item, ttl).await
+    }
+
+    /// As [`AsyncClient::add`].
+    pub async fn add<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool>
+    where
+        C: Codec<T>,
+    {
+        let item = codec::encode(&self.codec, value)?;
+        self.client.add(key, &item, ttl).await
+    }
+
+    /// As [`AsyncClient::get_or_load`]. A value that does not decode is an error; it is not loaded anew.
+    pub async fn get_or_load<T, E, L>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> L,
+    ) -> std::result::Result<Option<T>, LoadError<E>>
+    where
+        C: Codec<T>,
+        E: fmt::Display,
+        L: Future<Output = std::result::Result<Option<T>, E>>,
+    {
+        let loader = || async { self.encode_loaded(loader().await) };
+        self.decode_loaded(self.client.get_or_load(key, options, loader).await)
+    }
+}

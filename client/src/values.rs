@@ -1,0 +1,177 @@
+//! What happens to values between the caller and the nodes: near cache, compression, and the counting of hits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::calls;
+use crate::core::options::ClientOptions;
+use crate::error::Result;
+use crate::front::{Front, call};
+use crate::load::Loads;
+use crate::metrics::Loaded;
+use crate::near::{Epoch, Near};
+use crate::packed::{self, Packed};
+use crate::value::{Item, Value};
+
+/// What a client keeps beside the nodes and their connections.
+pub(crate) struct Values {
+    pub(crate) options: Arc<ClientOptions>,
+    near: Option<Near>,
+    pub(crate) loads: Loads,
+}
+
+impl Values {
+    pub(crate) fn new(options: Arc<ClientOptions>) -> Self {
+        Values {
+            near: options.near_cache.map(Near::new),
+            loads: Loads::new(),
+            options,
+        }
+    }
+
+    /// See [`packed::pack`].
+    pub(crate) fn pack<'v>(&self, value: Value<'v>) -> Packed<'v> {
+        packed::pack(value, &self.options)
+    }
+
+    /// See [`packed::open`].
+    pub(crate) fn open(&self, item: Option<Item>) -> Result<Option<Item>> {
+        packed::open(item, &self.options)
+    }
+
+    /// `key` was written, or may have been.
+    pub(crate) fn wrote(&self, key: &[u8]) {
+        self.loads.flights.forget(key);
+        if let Some(near) = &self.near {
+            near.forget(key);
+        }
+    }
+
+    /// The nodes were emptied, or may have been.
+    pub(crate) fn flushed(&self) {
+        self.loads.flights.clear();
+        if let Some(near) = &self.near {
+            near.clear();
+        }
+    }
+
+    /// The value of `key`, if it is near.
+    pub(crate) fn near(&self, key: &[u8], now: Instant) -> Option<Item> {
+        let near = self.near.as_ref()?;
+        let found = near.get(key, now);
+        self.tell_near(u64::from(found.is_some()), u64::from(found.is_none()));
+        found
+    }
+
+    /// To be asked for before a node is, for [`keep`](Self::keep).
+    pub(crate) fn epoch(&self, key: &[u8]) -> Option<Epoch> {
+        self.near.as_ref().map(|near| near.epoch(key))
+    }
+
+    /// Keeps near what a node said, to be used for `left` seconds at most, -1 without end.
+    pub(crate) fn keep(
+        &self,
+        key: &[u8],
+        value: &Option<Item>,
+        left: i64,
+        epoch: Option<Epoch>,
+        now: Instant,
+    ) {
+        if let (Some(near), Some(epoch), Some(item)) = (&self.near, epoch, value) {
+            near.keep(key, item, left, epoch, now);
+        }
+    }
+
+    fn tell_near(&self, hits: u64, misses: u64) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.looked_up_near(hits, misses);
+        }
+    }
+
+    fn tell_found<T>(&self, found: &[Result<Option<T>>]) {
+        if self.options.metrics.is_some() {
+            let hits = found.iter().filter(|found| matches!(found, Ok(Some(_))));
+            let misses = found.iter().filter(|found| matches!(found, Ok(None)));
+            self.tell_lookups(hits.count() as u64, misses.count() as u64);
+        }
+    }
+
+    pub(crate) fn tell_lookups(&self, hits: u64, misses: u64) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.looked_up(hits, misses);
+        }
+    }
+
+    pub(crate) fn tell_lookup(&self, hit: bool) {
+        self.tell_lookups(u64::from(hit), u64::from(!hit));
+    }
+
+    pub(crate) fn tell_load(&self, how: Loaded, took: Duration) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.loaded(how, took);
+        }
+    }
+}
+
+/// Reads `key`, if it is near without asking a node.
+pub(crate) async fn read_one<F: Front>(front: &F, key: &[u8]) -> Result<Option<Item>> {
+    let values = front.values();
+    if let Some(near) = &values.near {
+        return match values.near(key, front.now()) {
+            Some(item) => Ok(Some(item)),
+            None => {
+                let mut found = fetch(front, near, vec![key]).await;
+                found.pop().unwrap_or(Ok(None))
+            }
+        };
+    }
+    let found = [call(front, |context| calls::get(context, key)).await];
+    values.tell_found(&found);
+    let [found] = found;
+    values.open(found?)
+}
+
+/// Reads `keys`, those that are near without asking a node.
+pub(crate) async fn read<F: Front>(front: &F, keys: Vec<&[u8]>) -> Vec<Result<Option<Item>>> {
+    let values = front.values();
+    let Some(near) = &values.near else {
+        let found = call(front, |context| calls::get_multi(context, keys)).await;
+        values.tell_found(&found);
+        let opened = found.into_iter().map(|found| values.open(found?));
+        return opened.collect();
+    };
+    let now = front.now();
+    let mut results: Vec<_> = keys.iter().map(|key| Ok(near.get(key, now))).collect();
+    let is_far = |&at: &usize| matches!(results[at], Ok(None));
+    let far: Vec<usize> = (0..keys.len()).filter(is_far).collect();
+    values.tell_near((keys.len() - far.len()) as u64, far.len() as u64);
+    if !far.is_empty() {
+        let asked = far.iter().map(|&at| keys[at]).collect();
+        let found = fetch(front, near, asked).await;
+        for (at, found) in far.into_iter().zip(found) {
+            results[at] = found;
+        }
+    }
+    results
+}
+
+/// Reads `keys` from the nodes, and keeps them near.
+async fn fetch<F: Front>(front: &F, near: &Near, keys: Vec<&[u8]>) -> Vec<Result<Option<Item>>> {
+    let values = front.values();
+    let epochs: Vec<_> = keys.iter().map(|key| near.epoch(key)).collect();
+    let asked = keys.clone();
+    let found = call(front, |context| calls::get_with_ttl(context, asked));
+    let found = found.await;
+    values.tell_found(&found);
+    let now = front.now();
+    let kept = keys.into_iter().zip(epochs).zip(found);
+    kept.map(|((key, epoch), found)| {
+        let Some((item, left)) = found? else {
+            return Ok(None);
+        };
+        let value = values.open(Some(item))?;
+        values.keep(key, &value, left, Some(epoch), now);
+        Ok(value)
+    })
+    .collect()
+}

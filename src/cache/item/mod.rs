@@ -1,0 +1,509 @@
+//! An item is one chunk (or a chain of them): header, optional fields, key, value, slack.
+//!
+//! ```text
+//!  0      4      8            12            16          20        21      22      24
+//!  | next | prev | expires_at | accessed_at | value_len | key_len | class | state |
+//!  24       32             ..             ..
+//!  | cas u64 | client_flags u32 | refs u32, chain u32 | key bytes | value bytes | slack |
+//!   without -C   if not 0          if LARGE
+//!
+//!  chain: head --chain--> | next | head | .. used @16 .. state @22 | value bytes .. | --next--> ..
+//! ```
+//!
+//! `next` and `prev` are the LRU's links, `accessed_at` the second of the last access. An item is LARGE when its value
+//! is long enough to be sent from where it lies, or does not fit one chunk; only then it carries a reference count.
+//! What does not fit the largest chunk is continued in further chunks.
+//!
+//! I1. A handle stays valid from `alloc` to `free`; the class of its chunk does not change meanwhile.
+//! I2. LINKED is set exactly while the item is in the table and in one LRU segment; it changes under the lock of the
+//!     LRU of the item's class.
+//! I3. Key and value of a linked item change only under its key's stripe lock, and never while somebody else holds a
+//!     reference (LARGE). Whoever reads them holds the stripe lock, the LRU lock (key only) or a reference.
+//! I4. Header words are atomics: a racy look at them (prefetch, crawler) is harmless, and is repeated under a lock
+//!     before anything is concluded from it.
+//! I5. The state word is 0 in a chunk that is free or not yet initialised: `free` clears it first, and the allocator
+//!     zeroes it in a chunk it hands out for the first time. So a walk over a page sees only real items.
+//! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`]) keeps the arena mapped.
+//!
+//! This module is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
+//! writes bytes names the invariant its caller keeps.
+#![allow(unsafe_code)]
+
+mod header;
+mod new_item;
+mod pinned;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+use slab_alloc::{ChunkHandle, ClassId, SlabAllocator};
+
+pub use self::header::{HEADER_BYTES, Header, state, uses};
+pub use self::new_item::NewItem;
+pub use self::pinned::PinnedValue;
+use crate::clock::RelTime;
+
+/// Where the CAS unique is.
+const CAS: usize = HEADER_BYTES;
+/// Bytes of the CAS unique.
+const CAS_BYTES: usize = 8;
+/// Bytes an item spends before its key: header and CAS unique.
+pub const ITEM_HEAD_BYTES: usize = HEADER_BYTES + CAS_BYTES;
+const _: () = assert!(
+    ITEM_HEAD_BYTES == 32,
+    "an item spends 32 bytes before its key"
+);
+const _: () = assert!(ITEM_HEAD_BYTES <= slab_alloc::HEADER_ZEROED);
+
+/// Values of at least so many bytes are sent from their chunk instead of being copied to the write buffer: about where
+/// the bookkeeping of one reference costs as much as the copy.
+pub const LARGE_VALUE_MIN: usize = 4096;
+
+/// What an item is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemSpec<'k> {
+    /// 1 to 250 bytes.
+    pub key: &'k [u8],
+    /// The client sent the key in base64.
+    pub key_binary: bool,
+    /// Kept with the value.
+    pub client_flags: u32,
+    /// When it ends.
+    pub expires_at: RelTime,
+    /// Bytes of the value.
+    pub value_len: u32,
+}
+
+/// Why an item could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllocError {
+    /// Above the item limit (`-I`).
+    TooLarge,
+    /// No memory, and nothing could be evicted.
+    OutOfMemory,
+}
+
+/// The arena seen as items.
+pub struct Items {
+    slabs: SlabAllocator,
+    use_cas: bool,
+    item_bytes_max: usize,
+    /// The size of the largest chunk.
+    chunk_bytes_max: usize,
+}
+
+impl fmt::Debug for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Items(limit {} bytes)", self.slabs.limit_bytes())
+    }
+}
+
+impl Items {
+    /// A typed view of `slabs`; `use_cas` is off with `-C`, `item_bytes_max` is `-I`.
+    pub fn new(slabs: SlabAllocator, use_cas: bool, item_bytes_max: usize) -> Self {
+        let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
+        Items {
+            slabs,
+            use_cas,
+            item_bytes_max,
+            chunk_bytes_max,
+        }
+    }
+
+    /// The allocator below.
+    pub fn slabs(&self) -> &SlabAllocator {
+        &self.slabs
+    }
+
+    /// True if items carry CAS uniques.
+    pub fn use_cas(&self) -> bool {
+        self.use_cas
+    }
+
+    /// The largest item, in bytes with header and key.
+    pub fn item_bytes_max(&self) -> usize {
+        self.item_bytes_max
+    }
+
+    // ---- header words -------------------------------------------------------------------------------------------
+
+    /// The header of the chunk of any handle.
+    #[inline]
+    pub fn header(&self, handle: ChunkHandle) -> &Header {
+        self.slabs.header(handle, 0)
+    }
+
+    #[inline]
+    fn cas_word(&self, handle: ChunkHandle) -> &AtomicU64 {
+        self.slabs.header(handle, CAS)
+    }
+
+    /// The CAS unique, 0 with `-C`.
+    #[inline]
+    pub fn cas(&self, handle: ChunkHandle) -> u64 {
+        if self.header(handle).state() & state::HAS_CAS == 0 {
+            return 0;
+        }
+        self.cas_word(handle).load(Relaxed)
+    }
+
+    /// Gives the item a CAS unique; nothing happens with `-C`. Under the stripe lock.
+    #[inline]
+    pub fn set_cas(&self, handle: ChunkHandle, cas: u64) {
+        if self.header(handle).state() & state::HAS_CAS != 0 {
+            self.cas_word(handle).store(cas, Relaxed);
+        }
+    }
+
+    /// The client flags.
+    #[inline]
+    pub fn client_flags(&self, handle: ChunkHandle) -> u32 {
+        let bits = self.header(handle).state();
+        if bits & state::HAS_CLIENT_FLAGS == 0 {
+            return 0;
+        }
+        self.optional_word(handle, flags_offset(bits)).load(Relaxed)
+    }
+
+    /// An optional 32-bit field of an initialised item; its bit of the state word tells that it is there.
+    #[inline]
+    fn optional_word(&self, handle: ChunkHandle, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.chunk_bytes_max);
+        // SAFETY: the field lies inside the chunk (its layout was counted when the chunk was chosen), is 4-aligned, and
+        // is only ever touched as an atomic while the chunk is an item (I1, I4).
+        unsafe {
+            &*self
+                .slabs
+                .ptr(handle)
+                .as_ptr()
+                .add(offset)
+                .cast::<AtomicU32>()
+        }
+    }
+
+    fn refs(&self, handle: ChunkHandle) -> &AtomicU32 {
+        self.optional_word(handle, large_offset(self.header(handle).state()))
+    }
+
+    fn chain(&self, handle: ChunkHandle) -> &AtomicU32 {
+        self.optional_word(handle, large_offset(self.header(handle).state()) + 4)
+    }
+
+    /// The first continuation chunk of a chained item.
+    pub fn chain_start(&self, handle: ChunkHandle) -> Option<ChunkHandle> {
+        if self.header(handle).state() & state::LARGE == 0 {
+            return None;
+        }
+        ChunkHandle::from_raw(self.chain(handle).load(Relaxed))
+    }
+
+    /// True if somebody besides the table holds a reference.
+    #[inline]
+    pub fn is_pinned(&self, handle: ChunkHandle) -> bool {
+        self.header(handle).state() & state::LARGE != 0 && self.refs(handle).load(Acquire) > 1
+    }
+
+    // ---- bytes --------------------------------------------------------------------------------------------------
+
+    /// The key; the caller keeps I3 for as long as it holds the slice.
+    #[inline]
+    pub fn key(&self, handle: ChunkHandle) -> &[u8] {
+        let header = self.header(handle);
+        // SAFETY: a linked or owned item's key lies inside its chunk and does not change (I1, I3).
+        unsafe {
+            self.slabs
+                .bytes(handle, key_offset(header.state()), header.key_len())
+        }
+    }
+
+    /// Where in a chunk of an item its part of the value lies: in the head chunk all of it, unless the item is chained.
+    #[inline(always)]
+    fn value_range(&self, chunk: ChunkHandle) -> Range<usize> {
+        let header = self.header(chunk);
+        let (bits, len) = (header.state(), header.value_len());
+        if bits & (state::LARGE | state::CONTINUATION) == 0 {
+            let start = key_offset(bits) + header.key_len();
+            return start..start + len;
+        }
+        if bits & state::CONTINUATION != 0 {
+            return HEADER_BYTES..HEADER_BYTES + len;
+        }
+        let start = key_offset(bits) + header.key_len();
+        let room = self.slabs.chunk_bytes(self.slabs.class_of(chunk)) - start;
+        start..start + len.min(room)
+    }
+
+    /// The part of the value that lies in a chunk of an item. The caller keeps I3.
+    #[inline(always)]
+    pub fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
+        let range = self.value_range(chunk);
+        // SAFETY: as for the key; the range is the value's part of the chunk.
+        unsafe { self.slabs.bytes(chunk, range.start, range.len()) }
+    }
+
+    /// The value's pieces in order; the caller keeps I3.
+    pub fn value_pieces(&self, handle: ChunkHandle) -> impl Iterator<Item = &[u8]> {
+        let mut next = Some(handle);
+        std::iter::from_fn(move || {
+            let at = next?;
+            next = self.chunk_after(at);
+            Some(self.chunk_value(at))
+        })
+    }
+
+    /// The next chunk of the same item.
+    fn chunk_after(&self, chunk: ChunkHandle) -> Option<ChunkHandle> {
+        if self.header(chunk).state() & state::CONTINUATION != 0 {
+            self.header(chunk).next()
+        } else {
+            self.chain_start(chunk)
+        }
+    }
+
+    /// Overwrites the value of a linked item that is not LARGE with one of the same length; the caller holds its stripe
+    /// lock.
+    pub fn overwrite_value(&self, handle: ChunkHandle, value: &[u8]) {
+        assert!(
+            value.len() == self.header(handle).value_len()
+                && self.header(handle).state() & state::LARGE == 0
+        );
+        let start = self.value_range(handle).start;
+        // SAFETY: the stripe lock excludes readers (I3), and the value lies inside the chunk.
+        unsafe { self.slabs.bytes_mut(handle, start, value.len()) }.copy_from_slice(value);
+    }
+
+    /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
+    pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
+        let bytes = self.bytes_in_one_chunk(handle);
+        if self.header(handle).state() & state::LARGE == 0 {
+            return bytes;
+        }
+        let chained = self.value_pieces_chunks(handle).count() - 1;
+        bytes + chained * HEADER_BYTES
+    }
+
+    /// The bytes it would take to keep all of the item in one chunk.
+    pub fn bytes_in_one_chunk(&self, handle: ChunkHandle) -> usize {
+        key_offset(self.header(handle).state())
+            + self.header(handle).key_len()
+            + self.header(handle).value_len()
+    }
+
+    fn value_pieces_chunks(&self, handle: ChunkHandle) -> impl Iterator<Item = ChunkHandle> {
+        std::iter::successors(Some(handle), |&chunk| self.chunk_after(chunk))
+    }
+
+    // ---- life ---------------------------------------------------------------------------------------------------
+
+    /// The size of an item as it would lie in one chunk, in bytes.
+    pub fn item_bytes(&self, spec: &ItemSpec<'_>) -> usize {
+        key_offset(self.state_for(spec)) + spec.key.len() + spec.value_len as usize
+    }
+
+    fn state_for(&self, spec: &ItemSpec<'_>) -> u16 {
+        let mut bits = state::ITEM;
+        let mut set = |condition, bit| bits |= if condition { bit } else { 0 };
+        set(self.use_cas, state::HAS_CAS);
+        set(spec.client_flags != 0, state::HAS_CLIENT_FLAGS);
+        set(spec.key_binary, state::KEY_BINARY);
+        let value_len = spec.value_len as usize;
+        // With small chunks (`-o slab_chunk_max`) a short value is chained too, which takes the field of the chain.
+        let in_one_chunk = key_offset(bits) + spec.key.len() + value_len <= self.chunk_bytes_max;
+        if value_len >= LARGE_VALUE_MIN || !in_one_chunk {
+            bits |= state::LARGE;
+        }
+        bits
+    }
+
+    /// The class the (head) chunk of such an item comes from; errors if it is above the item limit.
+    pub fn class_for(&self, spec: &ItemSpec<'_>) -> Result<ClassId, AllocError> {
+        let bytes = self.item_bytes(spec);
+        if bytes > self.item_bytes_max {
+            return Err(AllocError::TooLarge);
+        }
+        Ok(self
+            .slabs
+            .class_for(bytes)
+            .unwrap_or_else(|| self.slabs.largest()))
+    }
+
+    /// Makes an unlinked item with an unwritten value, all of its chunks at hand; `alloc` finds them.
+    pub fn create(
+        &self,
+        spec: &ItemSpec<'_>,
+        mut alloc: impl FnMut(ClassId) -> Option<ChunkHandle>,
+    ) -> Result<NewItem<'_>, AllocError> {
+        let mut item = self.begin(spec, &mut alloc)?;
+        while item.extend(&mut alloc)? {}
+        Ok(item)
+    }
+
+    /// Makes an unlinked item of which only the first chunk is there yet; [`NewItem::extend`] adds the others.
+    pub fn begin(
+        &self,
+        spec: &ItemSpec<'_>,
+        alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>,
+    ) -> Result<NewItem<'_>, AllocError> {
+        let class = self.class_for(spec)?;
+        let handle = alloc(class).ok_or(AllocError::OutOfMemory)?;
+        let bits = self.state_for(spec);
+        self.header(handle).begin_item(
+            class,
+            spec.key.len(),
+            spec.value_len,
+            spec.expires_at,
+            bits,
+        );
+        if bits & state::HAS_CAS != 0 {
+            self.cas_word(handle).store(0, Relaxed);
+        }
+        if bits & state::HAS_CLIENT_FLAGS != 0 {
+            self.optional_word(handle, flags_offset(bits))
+                .store(spec.client_flags, Relaxed);
+        }
+        let key_at = key_offset(bits);
+        // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key fits: it was counted by
+        // `item_bytes`, or the class is the largest, which holds far more than a header and a key.
+        unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
+        if bits & state::LARGE != 0 {
+            self.refs(handle).store(1, Relaxed);
+            self.chain(handle).store(0, Relaxed);
+        }
+        Ok(NewItem::of(self, handle))
+    }
+
+    /// Drops one hold on an item that is not linked (any more): the last one frees its chunks.
+    pub fn release(&self, handle: ChunkHandle) {
+        if self.header(handle).state() & state::LARGE != 0 {
+            if self.refs(handle).fetch_sub(1, AcqRel) != 1 {
+                return;
+            }
+            let mut next = self.chain_start(handle);
+            while let Some(chunk) = next {
+                next = self.header(chunk).next();
+                self.free_chunk(chunk);
+            }
+        }
+        self.free_chunk(handle);
+    }
+
+    fn free_chunk(&self, chunk: ChunkHandle) {
+        self.header(chunk).clear();
+        // SAFETY: the caller dropped the last hold (I1, I2): no table slot, LRU link or reference names the chunk.
+        unsafe { self.slabs.free(chunk) };
+    }
+
+    /// Takes a reference on a LARGE item; the caller holds its stripe lock.
+    pub fn pin(&self, handle: ChunkHandle) -> PinnedValue<'_> {
+        assert!(
+            self.header(handle).state() & state::LARGE != 0,
+            "only large items count references"
+        );
+        self.refs(handle).fetch_add(1, Relaxed);
+        PinnedValue::of(self, handle)
+    }
+
+    /// Copies an unpinned item whole into `to`, a chunk of the same class (page moves). The caller holds the stripe and
+    /// the LRU lock, has yet to change slot and links from `from` to `to`, and then gives `from` back.
+    pub fn copy_head(&self, from: ChunkHandle, to: ChunkHandle) {
+        let class = self.slabs.class_of(from);
+        assert!(class == self.slabs.class_of(to) && !self.is_pinned(from));
+        self.header(to).copy(self.header(from));
+        let len = self.slabs.chunk_bytes(class) - HEADER_BYTES;
+        // SAFETY: stripe and LRU lock together exclude every reader and writer of a linked, unpinned item (I3); `to`
+        // was just allocated and is not yet known to anybody else. Both chunks have the class's size.
+        unsafe {
+            let source = self.slabs.bytes(from, HEADER_BYTES, len);
+            self.slabs
+                .bytes_mut(to, HEADER_BYTES, len)
+                .copy_from_slice(source);
+        }
+        let mut next = self.chain_start(to);
+        while let Some(chunk) = next {
+            self.header(chunk).set_continued_head(to);
+            next = self.header(chunk).next();
+        }
+    }
+
+    /// Moves continuation chunk `from` of the linked, unpinned item `head` to `to`, and frees `from`. The caller holds
+    /// the stripe and the LRU lock. Gives false, leaving `to` to the caller, if the chain does not hold `from`.
+    pub fn move_continuation(&self, head: ChunkHandle, from: ChunkHandle, to: ChunkHandle) -> bool {
+        let before = self
+            .value_pieces_chunks(head)
+            .find(|&chunk| self.chunk_after(chunk) == Some(from));
+        let Some(before) = before else { return false };
+        self.header(to).copy(self.header(from));
+        let len = self.header(from).value_len();
+        // SAFETY: as in `copy_head`.
+        unsafe {
+            let source = self.slabs.bytes(from, HEADER_BYTES, len);
+            self.slabs
+                .bytes_mut(to, HEADER_BYTES, len)
+                .copy_from_slice(source);
+        }
+        if before == head {
+            self.chain(head).store(to.to_raw(), Relaxed);
+        } else {
+            self.header(before).set_next(Some(to));
+        }
+        self.free_chunk(from);
+        true
+    }
+
+    /// True if `chunk` continues the linked item `head`; the caller holds its LRU lock.
+    pub fn owns_chunk(&self, head: ChunkHandle, chunk: ChunkHandle) -> bool {
+        self.value_pieces_chunks(head).skip(1).any(|at| at == chunk)
+    }
+
+    /// Gives back a chunk that never became an item.
+    pub fn give_back(&self, chunk: ChunkHandle) {
+        self.free_chunk(chunk);
+    }
+}
+
+#[inline]
+fn flags_offset(bits: u16) -> usize {
+    HEADER_BYTES
+        + if bits & state::HAS_CAS != 0 {
+            CAS_BYTES
+        } else {
+            0
+        }
+}
+
+#[inline]
+fn large_offset(bits: u16) -> usize {
+    flags_offset(bits)
+        + if bits & state::HAS_CLIENT_FLAGS != 0 {
+            4
+        } else {
+            0
+        }
+}
+
+#[inline]
+fn key_offset(bits: u16) -> usize {
+    large_offset(bits) + if bits & state::LARGE != 0 { 8 } else { 0 }
+}
+
+/// The source of CAS uniques: one count for the whole server, so that a unique never comes twice.
+#[derive(Debug, Default)]
+pub struct CasSource(AtomicU64);
+
+impl CasSource {
+    /// The next unique, never 0.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The last one given out.
+    #[inline]
+    pub fn last(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

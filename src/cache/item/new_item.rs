@@ -1,0 +1,168 @@
+//! An item on its way into the cache.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use slab_alloc::{ChunkHandle, ClassId};
+
+use super::{AllocError, HEADER_BYTES, Items};
+
+/// The end of a chained item may waste this part of its value: less would cost more chunks for each.
+const END_WASTE_PART: usize = 32;
+
+/// An item that only its owner knows: its value is being written, in order. Dropped unlinked, it is freed.
+pub struct NewItem<'c> {
+    items: &'c Items,
+    handle: ChunkHandle,
+    /// The chunk being filled, and how far.
+    chunk: ChunkHandle,
+    filled: usize,
+    /// The last chunk of the chain, and the bytes of the value that have no chunk yet.
+    last: ChunkHandle,
+    missing: usize,
+}
+
+impl<'c> NewItem<'c> {
+    /// Takes over an item whose first chunk is made.
+    pub(super) fn of(items: &'c Items, handle: ChunkHandle) -> Self {
+        NewItem {
+            items,
+            handle,
+            chunk: handle,
+            filled: 0,
+            last: handle,
+            missing: items.header(handle).value_len() - items.value_range(handle).len(),
+        }
+    }
+}
+
+impl NewItem<'_> {
+    /// Adds the next chunk to the chain; false if all of the value has its place.
+    pub fn extend(
+        &mut self,
+        alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>,
+    ) -> Result<bool, AllocError> {
+        if self.missing == 0 {
+            return Ok(false);
+        }
+        let (items, slabs) = (self.items, &self.items.slabs);
+        let class = self.next_class();
+        let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
+        let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
+        items.header(chunk).begin_continuation(self.handle, len);
+        if self.last == self.handle {
+            items.chain(self.handle).store(chunk.to_raw(), Relaxed);
+        } else {
+            items.header(self.last).set_next(Some(chunk));
+        }
+        self.last = chunk;
+        self.missing -= len;
+        Ok(true)
+    }
+
+    /// The class of the next chunk. Few classes serve the ends of chains, those of the powers of two, so that their
+    /// pages do not lie half empty: the one that holds all the rest if it wastes little, else the one below it.
+    fn next_class(&self) -> ClassId {
+        let slabs = &self.items.slabs;
+        let rest = HEADER_BYTES + self.missing;
+        let fit = rest.next_power_of_two();
+        let class_for = |bytes| slabs.class_for(bytes).unwrap_or_else(|| slabs.largest());
+        if (fit - rest) * END_WASTE_PART <= self.value_len() {
+            class_for(fit)
+        } else {
+            class_for(fit / 2)
+        }
+    }
+
+    /// The item's handle.
+    pub fn handle(&self) -> ChunkHandle {
+        self.handle
+    }
+
+    /// Bytes of the whole value.
+    pub fn value_len(&self) -> usize {
+        self.items.header(self.handle).value_len()
+    }
+
+    /// The class of its (head) chunk.
+    pub fn class(&self) -> ClassId {
+        self.items
+            .header(self.handle)
+            .class()
+            .expect("an item has a class")
+    }
+
+    /// The value's pieces in order.
+    pub fn value_pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.items.value_pieces(self.handle)
+    }
+
+    /// The next unwritten bytes of the value, as many as lie in one piece; empty when the value is complete, or its
+    /// next chunk is yet to be added.
+    pub fn spare(&mut self) -> &mut [u8] {
+        loop {
+            let value = self.items.value_range(self.chunk);
+            if self.filled == value.len()
+                && let Some(next) = self.items.chunk_after(self.chunk)
+            {
+                (self.chunk, self.filled) = (next, 0);
+                continue;
+            }
+            // SAFETY: nobody but the owner knows the item (I1); the range is the value part of the chunk.
+            return unsafe {
+                self.items.slabs.bytes_mut(
+                    self.chunk,
+                    value.start + self.filled,
+                    value.len() - self.filled,
+                )
+            };
+        }
+    }
+
+    /// Notes that the first `n` bytes of [`NewItem::spare`] are written.
+    pub fn advance(&mut self, n: usize) {
+        self.filled += n;
+        assert!(self.filled <= self.items.value_range(self.chunk).len());
+    }
+
+    /// Writes the next bytes of the value; gives how many fitted.
+    pub fn write(&mut self, mut bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while !bytes.is_empty() {
+            let spare = self.spare();
+            let n = spare.len().min(bytes.len());
+            if n == 0 {
+                break;
+            }
+            spare[..n].copy_from_slice(&bytes[..n]);
+            self.advance(n);
+            bytes = &bytes[n..];
+            written += n;
+        }
+        written
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.items.key(self.handle)
+    }
+
+    /// Hands the item over to the table and the LRU.
+    pub fn into_handle(self) -> ChunkHandle {
+        let handle = self.handle;
+        std::mem::forget(self);
+        handle
+    }
+}
+
+impl Drop for NewItem<'_> {
+    fn drop(&mut self) {
+        self.items.release(self.handle);
+    }
+}
+
+impl fmt::Debug for NewItem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NewItem({:?})", self.handle)
+    }
+}
