@@ -52,7 +52,6 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
         if !todo.done {
             operation.step(now, &mut todo);
             let mut failed = false;
-            flights.reserve_exact(todo.send.len());
             for exchange in todo.send.drain(..) {
                 let id = exchange.id;
                 let mut flight = Flight {

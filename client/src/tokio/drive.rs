@@ -93,7 +93,6 @@ pub(super) async fn drive(
     loop {
         if !todo.done {
             operation.step(at, &mut todo);
-            flights.reserve_exact(todo.send.len());
             for exchange in todo.send.drain(..) {
                 flights.push(Flight {
                     stage: take_off(&exchange, pools, mailbox, at),

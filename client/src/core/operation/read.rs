@@ -244,11 +244,6 @@ impl<'a> Read<'a> {
         expect: Expect,
         sent: Sent,
     ) {
-        if self.sent.is_empty() {
-            // Most reads have but one.
-            todo.send.reserve_exact(1);
-            self.sent.reserve_exact(1);
-        }
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node: sent.node,

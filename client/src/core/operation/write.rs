@@ -385,11 +385,6 @@ impl<'a> Write<'a> {
     }
 
     fn send(&mut self, todo: &mut Todo, now: Instant, request: Bytes, sent: Sent) {
-        if self.sent.is_empty() {
-            // Most writes have but one.
-            todo.send.reserve_exact(1);
-            self.sent.reserve_exact(1);
-        }
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node: sent.node,
