@@ -104,6 +104,119 @@ async fn replies_stay_with_their_requests_whatever_is_dropped() {
     }
 }
 
+/// A caller that is alone drives its exchanges itself: what it leaves behind half way, it finds in order again.
+#[tokio::test]
+async fn a_lone_caller_may_drop_its_futures_too() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = AsyncClient::new([server.node()], patient().pool_connections_max(1));
+        let large = "x".repeat(500_000);
+        client.set("0", "0:", None).await.expect("up");
+        let before = connections(&server);
+        for i in 0..1000 {
+            let key = format!("{}", i % 7);
+            let value = format!("{key}:{}", if i % 50 == 0 { &large } else { "" });
+            match i % 3 {
+                0 => drop(poll_once(&mut Box::pin(client.set(&key, &value, None))).await),
+                1 => drop(poll_once(&mut Box::pin(client.get(&key))).await),
+                _ => client.set(&key, &value, None).await.expect("up"),
+            }
+            if i % 4 < 3 {
+                check(&key, client.get(&key).await.expect("up"));
+            }
+        }
+        // All on one connection; another one asks.
+        assert_eq!(connections(&server) - before, 1, "{kind:?}");
+    }
+}
+
+/// Polls `future` once.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// A caller that drives its exchange itself and then does not come back to it.
+#[tokio::test]
+async fn a_future_that_is_not_polled_holds_up_nobody() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let attempt = Duration::from_secs(1);
+        let options = patient().attempt_timeout(attempt).pool_connections_max(1);
+        let client = AsyncClient::new([server.node()], options);
+        for i in 0..20 {
+            let (key, value) = (format!("{i}"), format!("{i}:"));
+            client.set(key, &value, None).await.expect("up");
+        }
+        let begun = Instant::now();
+        for i in 0..20 {
+            let (key, other) = (format!("{i}"), format!("{}", (i + 1) % 20));
+            let mut held = Box::pin(client.get(&key));
+            assert!(poll_once(&mut held).await.is_none());
+            check(&other, client.get(&other).await.expect("up"));
+            check(&key, held.await.expect("up"));
+            // Alone for a while.
+            for _ in 0..5 {
+                check(&key, client.get(&key).await.expect("up"));
+            }
+        }
+        // What is larger than the sockets take at once goes on without its caller.
+        let large = "x".repeat(900_000);
+        let keys: Vec<String> = (0..20).map(|i| format!("large{i}")).collect();
+        server.freeze(true);
+        let mut left = Box::pin(client.set_multi(keys.iter().map(|key| (key, &large)), None));
+        assert!(poll_once(&mut left).await.is_none());
+        drop(left);
+        server.freeze(false);
+        while !server
+            .ask("mg large19 s\r\nmn\r\n", "MN\r\n")
+            .starts_with("HD")
+        {
+            assert!(begun.elapsed() < attempt, "{kind:?}: it is not sent");
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(
+            begun.elapsed() < attempt,
+            "{kind:?}: none waits for its time"
+        );
+        for _ in 0..5 {
+            check("1", client.get("1").await.expect("up"));
+        }
+        // Its time is over when it is polled again, but the reply was there in time.
+        let mut held = Box::pin(client.incr_or_create("n", 1, 1, None));
+        assert!(poll_once(&mut held).await.is_none());
+        sleep(attempt * 3 / 2).await;
+        assert_eq!(held.await, Ok(1));
+    }
+}
+
+/// The lane's runtime ends while a caller of another one drives it.
+#[test]
+fn a_runtime_that_ends_takes_its_lanes_along() {
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+    let server = Server::start(KINDS[0]);
+    let client = AsyncClient::new([server.node()], patient());
+    let (first, second) = (runtime(), runtime());
+    first.block_on(client.set("k", "v", None)).expect("up");
+    for round in 0..20 {
+        let found = second.block_on(client.get("k")).expect("up");
+        assert_eq!(found.expect("stored").value, "v", "{round}");
+    }
+    server.freeze(true);
+    second.block_on(async {
+        let mut held = Box::pin(client.get("k"));
+        assert!(poll_once(&mut held).await.is_none());
+        let gone = std::thread::spawn(move || drop(first));
+        gone.join().expect("no panic");
+        server.freeze(false);
+        let found = held.await.expect("another lane").expect("stored");
+        assert_eq!(found.value, "v");
+    });
+}
+
 #[tokio::test]
 async fn many_tasks_share_few_connections_in_turn() {
     for kind in KINDS {

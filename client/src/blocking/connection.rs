@@ -1,6 +1,7 @@
 //! A connection: a stream and the link that tells its bytes apart.
 
 use std::io;
+use std::mem;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,6 +23,19 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
 }
 
+/// What a socket is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ready {
+    Now(PollFlags),
+    /// All is sent, and something to read is worth a short wait.
+    Soon,
+}
+
+impl Ready {
+    /// For nothing.
+    pub(super) const NOT: Ready = Ready::Now(PollFlags::empty());
+}
+
 impl Connection {
     pub(super) fn new(stream: Stream, login: Option<Bytes>, now: Instant) -> Self {
         Connection {
@@ -34,13 +48,19 @@ impl Connection {
     }
 
     /// Begins an exchange, and writes as much of it as the socket takes.
-    pub(super) fn begin(&mut self, request: Bytes, expect: Expect) -> Result<(), Failure> {
-        self.link.send(request, expect);
-        if self.connecting {
-            Ok(())
-        } else {
-            self.write()
+    pub(super) fn begin(&mut self, request: &Bytes, expect: Expect) -> Result<(), Failure> {
+        // Most are written as a whole, and need not be kept.
+        let mut written = 0;
+        while written < request.len() && self.is_sent() {
+            match self.stream.write(&request[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(&error)),
+            }
         }
+        self.link.send(request.slice(written..), expect);
+        Ok(())
     }
 
     pub(super) fn is_connecting(&self) -> bool {
@@ -104,11 +124,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has come; true if there may be more.
-    fn read(&mut self) -> Result<bool, Failure> {
+    /// Reads what has come, or with `wait` what comes soon; true if there may be more.
+    fn read(&mut self, wait: bool) -> Result<bool, Failure> {
         let room = self.link.space();
         let len = room.len();
-        match self.stream.read(room) {
+        match self.stream.read(room, wait) {
             Ok(0) => Err(Failure::Closed),
             Ok(count) => {
                 self.link.filled(count);
@@ -123,17 +143,21 @@ impl Connection {
     /// Goes on with the exchange as far as `ready` allows; true when its last reply has come.
     pub(super) fn advance(
         &mut self,
-        ready: PollFlags,
+        ready: Ready,
         mut on_reply: impl FnMut(Reply, bool) -> Result<(), Broken>,
     ) -> Result<bool, Failure> {
-        if ready.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP) {
-            self.write()?;
-        }
-        if self.connecting || !ready.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP) {
-            return Ok(false);
+        let mut wait = ready == Ready::Soon;
+        if let Ready::Now(ready) = ready {
+            if ready.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP) {
+                self.write()?;
+            }
+            if self.connecting || !ready.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP)
+            {
+                return Ok(false);
+            }
         }
         loop {
-            let more = self.read()?;
+            let more = self.read(mem::take(&mut wait))?;
             while let Some((reply, last)) = self.link.next()? {
                 on_reply(reply, last).map_err(|Broken| Failure::Garbage)?;
                 if last {
@@ -149,7 +173,7 @@ impl Connection {
     /// Reads replies that nobody waits for; false if the connection is of no use any more.
     pub(super) fn read_leftovers(&mut self) -> bool {
         loop {
-            match self.read() {
+            match self.read(false) {
                 Ok(more) => match self.link.next() {
                     Ok(None) if more => {}
                     Ok(None) => return true,

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::connection::Ready;
 use super::pool::{Lease, Pool};
+use super::stream::PATIENCE;
 use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
 use crate::core::watch::Watch;
@@ -30,8 +32,7 @@ struct Flight {
     lease: Option<Lease>,
     begun: Instant,
     connect_by: Instant,
-    /// What its socket is ready for.
-    ready: PollFlags,
+    ready: Ready,
     /// Goes with it when the operation is done.
     watch: Option<Watch>,
 }
@@ -50,8 +51,8 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
     let mut abandoned = false;
+    let mut now = Instant::now();
     loop {
-        let now = Instant::now();
         if !todo.done {
             operation.step(now, &mut todo);
             let mut failed = false;
@@ -62,7 +63,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
                     lease: None,
                     begun: now,
                     connect_by: now + options.connect_timeout,
-                    ready: PollFlags::empty(),
+                    ready: Ready::NOT,
                     watch: None,
                 };
                 match flight.take_off(pools, now) {
@@ -91,7 +92,7 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
             }
         }
         wait(&mut flights, &todo, pools, now);
-        let now = Instant::now();
+        now = Instant::now();
         let mut at = 0;
         while at < flights.len() {
             let flight = &mut flights[at];
@@ -151,6 +152,12 @@ impl Flight {
         }
     }
 
+    /// True if the kernel has all of its request.
+    fn is_sent(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.connection.is_sent())
+    }
+
     /// Takes a connection, if one is to be had, and sends what it takes.
     fn take_off(&mut self, pools: &[Arc<Pool>], now: Instant) -> Result<(), Failure> {
         let pool = &pools[self.exchange.node];
@@ -161,7 +168,7 @@ impl Flight {
             };
             let begun = lease
                 .connection
-                .begin(self.exchange.request.clone(), self.exchange.expect);
+                .begin(&self.exchange.request, self.exchange.expect);
             match begun {
                 Ok(()) => {
                     self.lease = Some(lease);
@@ -249,35 +256,45 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
     let mut until = if todo.done { None } else { todo.wake_at };
     let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
     let mut busy = None;
-    let mut fds = Vec::with_capacity(flights.len());
     for flight in flights.iter() {
         sooner(flight.exchange.deadline);
         match &flight.lease {
-            Some(lease) => {
-                if lease.connection.is_connecting() {
-                    sooner(flight.connect_by);
-                }
-                fds.push(PollFd::new(
-                    &lease.connection.stream,
-                    lease.connection.interest(),
-                ));
-            }
+            Some(lease) if lease.connection.is_connecting() => sooner(flight.connect_by),
+            Some(_) => {}
             None => busy = Some(&pools[flight.exchange.node]),
         }
     }
-    let timeout = until.map_or(BUSY_PAUSE, |until| until.saturating_duration_since(now));
-    match busy {
-        Some(pool) if fds.is_empty() => return pool.wait(timeout),
-        _ => {}
+    let mut timeout = until.map_or(BUSY_PAUSE, |until| until.saturating_duration_since(now));
+    if let Some(pool) = busy {
+        if flights.iter().all(|flight| flight.lease.is_none()) {
+            return pool.wait(timeout);
+        }
+        timeout = timeout.min(BUSY_PAUSE);
     }
-    let timeout = if busy.is_some() {
-        timeout.min(BUSY_PAUSE)
-    } else {
-        timeout
-    };
-    if fds.is_empty() {
-        return std::thread::sleep(timeout);
+    // Where nothing else can happen before a reply, or nothing that matters, there is no need to ask the kernel first
+    // whether it is there. The kernel may be late by a tick: no deadline may come that soon.
+    let others = todo.done || !todo.all_needed;
+    match flights {
+        [] => std::thread::sleep(timeout),
+        [first, rest @ ..]
+            if first.is_sent()
+                && timeout >= 2 * PATIENCE
+                && (rest.is_empty() || (!others && now < first.begun + PATIENCE)) =>
+        {
+            first.ready = Ready::Soon;
+            rest.iter_mut().for_each(|flight| flight.ready = Ready::NOT);
+        }
+        _ => poll_all(flights, timeout),
     }
+}
+
+/// Asks the kernel which flights can go on.
+fn poll_all(flights: &mut [Flight], timeout: Duration) {
+    let leases = flights.iter().filter_map(|flight| flight.lease.as_ref());
+    let connections = leases.map(|lease| &lease.connection);
+    let mut fds: Vec<_> = connections
+        .map(|connection| PollFd::new(&connection.stream, connection.interest()))
+        .collect();
     let timeout = Timespec {
         tv_sec: timeout.as_secs() as i64,
         tv_nsec: timeout.subsec_nanos().into(),
@@ -288,5 +305,5 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
     let leased = flights.iter_mut().filter(|flight| flight.lease.is_some());
     leased
         .zip(ready)
-        .for_each(|(flight, ready)| flight.ready = ready);
+        .for_each(|(flight, ready)| flight.ready = Ready::Now(ready));
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connection::Connection;
+use super::connection::{Connection, Ready};
 use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::core::health::Member;
@@ -49,20 +49,21 @@ const NEVER: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Connections {
-    idle: Vec<Connection>,
+    #[expect(clippy::vec_box, reason = "they move in and out with every operation")]
+    idle: Vec<Box<Connection>>,
     open: usize,
     /// Callers that wait for `freed`. Waking costs a system call, even if nobody sleeps.
     waiting: usize,
 }
 
 struct Probe {
-    connection: Connection,
+    connection: Box<Connection>,
     until: Instant,
 }
 
 /// A connection on loan; dropped, it is closed.
 pub(super) struct Lease {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     _place: Place,
 }
 
@@ -227,7 +228,7 @@ impl Pool {
         }
     }
 
-    fn open(&self, now: Instant, resolve_by: Instant) -> Result<Connection, Failure> {
+    fn open(&self, now: Instant, resolve_by: Instant) -> Result<Box<Connection>, Failure> {
         let node = &self.member.node;
         let stream = match node.socket_path() {
             Some(path) => Stream::open_unix(path),
@@ -242,7 +243,7 @@ impl Pool {
         })?;
         let login = self.options.login.as_ref();
         let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
-        Ok(Connection::new(stream, login, now))
+        Ok(Box::new(Connection::new(stream, login, now)))
     }
 
     /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
@@ -257,7 +258,7 @@ impl Pool {
                 return;
             };
             let opened = self.open(now, now).and_then(|mut connection| {
-                connection.begin(request, Expect::Noop)?;
+                connection.begin(&request, Expect::Noop)?;
                 Ok(connection)
             });
             match opened {
@@ -298,5 +299,5 @@ fn advance(connection: &mut Connection) -> Result<bool, Failure> {
         Ok(1..) => fds[0].revents(),
         _ => PollFlags::empty(),
     };
-    connection.advance(ready, |_, _| Ok(()))
+    connection.advance(Ready::Now(ready), |_, _| Ok(()))
 }

@@ -1,15 +1,24 @@
-//! A socket that never blocks, with or without TLS around it.
+//! A socket that blocks only who says so, and not for long; with or without TLS around it.
 
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::io::ioctl_fionbio;
 use rustix::net::addr::SocketAddrArg;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
 };
 
 use crate::core::options::ClientOptions;
+
+/// How long a read waits at most. Long beside the time of an answer; short beside the timeouts of requests, whose ends are
+/// waited for by `poll`.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 pub(super) struct Stream {
     /// Of either family: std only sends, receives and peeks on it.
@@ -51,16 +60,24 @@ impl Stream {
 
     /// What became of connecting, once the socket is writable.
     pub(super) fn connected(&self) -> io::Result<()> {
-        Ok(sockopt::socket_error(&self.socket)??)
+        sockopt::socket_error(&self.socket)??;
+        // From here on each call says whether it waits.
+        ioctl_fionbio(&self.socket, false)?;
+        sockopt::set_socket_timeout(&self.socket, Timeout::Recv, Some(PATIENCE))?;
+        Ok(())
     }
 
     /// True if nothing has come and the peer has not closed; only to be asked when nothing is expected.
     pub(super) fn is_quiet(&self) -> bool {
-        match self.socket.peek(&mut [0]) {
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        match recv(
+            &self.socket,
+            &mut [0; 1],
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        ) {
+            Err(error) => error == rustix::io::Errno::AGAIN,
             // TLS has words of its own; the end of the stream is seen by who reads.
             #[cfg(feature = "tls")]
-            Ok(1) => self.tls.is_some(),
+            Ok((_, 1)) => self.tls.is_some(),
             Ok(_) => false,
         }
     }
@@ -76,12 +93,16 @@ impl Stream {
 
     /// Writes some of `bytes`, which may be empty: then what was held back.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = Wire {
+            socket: &self.socket,
+            wait: false,
+        };
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
-            flush_tls(tls, &mut self.socket)?;
+            flush_tls(tls, &mut wire)?;
             let count = tls.writer().write(bytes)?;
             if count > 0 {
-                match flush_tls(tls, &mut self.socket) {
+                match flush_tls(tls, &mut wire) {
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                     _ => return Ok(count),
                 }
@@ -96,12 +117,16 @@ impl Stream {
         if bytes.is_empty() {
             Ok(0)
         } else {
-            self.socket.write(bytes)
+            wire.write(bytes)
         }
     }
 
-    /// Reads what has come; 0 is the end.
-    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    /// Reads what has come; 0 is the end. With `wait`, if nothing has come, what comes within [`PATIENCE`].
+    pub(super) fn read(&mut self, room: &mut [u8], wait: bool) -> io::Result<usize> {
+        let mut wire = Wire {
+            socket: &self.socket,
+            wait,
+        };
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
             loop {
@@ -109,17 +134,46 @@ impl Stream {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return result,
                 }
-                if tls.read_tls(&mut self.socket)? == 0 {
+                if tls.read_tls(&mut wire)? == 0 {
                     return Ok(0);
                 }
                 if let Err(error) = tls.process_new_packets() {
                     // Tell the peer why, if it still listens.
-                    let _ = flush_tls(tls, &mut self.socket);
+                    let _ = flush_tls(tls, &mut wire);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             }
         }
-        self.socket.read(room)
+        wire.read(room)
+    }
+}
+
+/// The socket, whatever its own mode. It waits for one read if it is to wait.
+struct Wire<'a> {
+    socket: &'a TcpStream,
+    wait: bool,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let flags = if mem::take(&mut self.wait) {
+            RecvFlags::empty()
+        } else {
+            RecvFlags::DONTWAIT
+        };
+        let (_, count) = recv(self.socket, room, flags)?;
+        Ok(count)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(send(self.socket, bytes, flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -162,9 +216,9 @@ fn begin_tls(
 }
 
 #[cfg(feature = "tls")]
-fn flush_tls(tls: &mut rustls::ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
+fn flush_tls(tls: &mut rustls::ClientConnection, wire: &mut Wire<'_>) -> io::Result<()> {
     while tls.wants_write() {
-        tls.write_tls(socket)?;
+        tls.write_tls(wire)?;
     }
     Ok(())
 }

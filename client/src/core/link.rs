@@ -66,7 +66,7 @@ impl Link {
         link
     }
 
-    /// Begins an exchange.
+    /// Begins an exchange. What is left of `request` is yet to be written.
     pub(crate) fn send(&mut self, request: Bytes, expect: Expect) {
         let current = self.expected.back();
         let current = current.is_some_and(|(_, owner)| matches!(owner, Owner::Current));
@@ -77,7 +77,9 @@ impl Link {
 
     /// Begins an exchange, perhaps behind others whose replies are wanted too: who does so keeps their order.
     pub(crate) fn pipeline(&mut self, request: Bytes, expect: Expect) {
-        self.out.push_back(request);
+        if !request.is_empty() {
+            self.out.push_back(request);
+        }
         self.expected.push_back((expect, Owner::Current));
     }
 
@@ -183,8 +185,8 @@ impl Link {
                     *left -= 1;
                     *left == 0
                 }
-                Expect::Noop => reply == Reply::Noop,
-                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Ok(_)),
+                Expect::Noop => matches!(reply, Reply::Noop),
+                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Value(_)),
             };
             let (login, current) = (
                 matches!(owner, Owner::Login),

@@ -65,6 +65,8 @@ pub(crate) struct Todo {
     pub send: Vec<Exchange>,
     /// When to call `step` again if nothing happens before.
     pub wake_at: Option<Instant>,
+    /// Every exchange under way is needed for the result: it does not matter which is heard of first.
+    pub all_needed: bool,
     /// The result is there.
     pub done: bool,
 }

@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// The longest line of a reply, in bytes; the longest that memcached sends are those of `stats settings`.
 const LINE_LEN_MAX: usize = 8 * 1024;
@@ -33,8 +33,10 @@ pub(crate) struct Broken;
 /// One reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// `VA` or `VALUE` with its value, or `HD` without.
+    /// `VA` with its value, or `HD` without.
     Ok(Meta),
+    /// `VALUE`.
+    Value(Classic),
     /// `EN`, `NF`: the key is not there.
     Missing,
     /// `NS`.
@@ -53,12 +55,42 @@ pub(crate) enum Reply {
     Refused(Refusal),
 }
 
-/// What came with `VA`, `VALUE` or `HD`.
+/// What came with `VALUE`.
+#[derive(Debug, Clone)]
+pub(crate) struct Classic {
+    /// Key, rest of the line, value: one piece, since each would have to be counted.
+    text: Bytes,
+    key_len: u16,
+    value_at: u16,
+    pub flags: u32,
+}
+
+const _: () = assert!(LINE_LEN_MAX <= u16::MAX as usize);
+
+impl Classic {
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.text[..usize::from(self.key_len)]
+    }
+
+    pub(crate) fn into_value(mut self) -> Bytes {
+        self.text.advance(usize::from(self.value_at));
+        self.text
+    }
+}
+
+impl PartialEq for Classic {
+    fn eq(&self, other: &Self) -> bool {
+        let all = |one: &Self| (one.flags, one.text.slice(usize::from(one.value_at)..));
+        self.key() == other.key() && all(self) == all(other)
+    }
+}
+
+impl Eq for Classic {}
+
+/// What came with `VA` or `HD`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
     pub value: Bytes,
-    /// The key, of `VALUE` only.
-    pub key: Bytes,
     pub flags: u32,
     pub cas: u64,
     /// Seconds left; -1 without end, `None` if not told.
@@ -113,8 +145,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug)]
 struct Large {
-    meta: Meta,
-    /// The value and its line end.
+    head: Head,
+    /// The key of `VALUE`, the value and its line end.
     body: Vec<u8>,
     filled: usize,
 }
@@ -171,13 +203,13 @@ impl Inbox {
             if large.filled < large.body.len() {
                 return Ok(None);
             }
-            let Large { meta, mut body, .. } = self.large.take().expect("just seen");
+            let Large { head, mut body, .. } = self.large.take().expect("just seen");
             if !body.ends_with(b"\r\n") {
                 return Err(Broken);
             }
             body.truncate(body.len() - 2);
-            let value = Bytes::from(body);
-            return Ok(Some(Reply::Ok(Meta { value, ..meta })));
+            let value_at = head.key.len();
+            return Ok(Some(head.reply(body.into(), value_at)));
         }
         let come = &self.buf[self.start..self.end];
         let Some(newline) = memchr::memchr(b'\n', &come[..come.len().min(LINE_LEN_MAX)]) else {
@@ -219,7 +251,8 @@ impl Inbox {
         } else {
             meta_head(line)
         };
-        let Head { len, key, meta } = head?;
+        let head = head?;
+        let len = head.len;
         if len > VALUE_LEN_MAX {
             return Err(Broken);
         }
@@ -229,20 +262,24 @@ impl Inbox {
             if &self.buf[body + len..body + len + 2] != b"\r\n" {
                 return Err(Broken);
             }
-            let key = self.cut(self.start + key.start, key.len());
-            let value = self.cut(body, len);
+            let text = match head.key.is_empty() {
+                true => body,
+                false => self.start + head.key.start,
+            };
+            let reply = head.reply(self.cut(text, body - text + len), body - text);
             self.start = body + len + 2;
-            return Ok(Some(Reply::Ok(Meta { value, key, ..meta })));
+            return Ok(Some(reply));
         }
         if len > LARGE {
-            let key = self.cut(self.start + key.start, key.len());
-            let mut large = vec![0; len + 2];
-            large[..there].copy_from_slice(&self.buf[body..self.end]);
+            let key = &self.buf[self.start..][head.key.clone()];
+            let mut large = vec![0; key.len() + len + 2];
+            large[..key.len()].copy_from_slice(key);
+            large[key.len()..][..there].copy_from_slice(&self.buf[body..self.end]);
             self.start = self.end;
             self.large = Some(Large {
-                meta: Meta { key, ..meta },
+                filled: key.len() + there,
+                head,
                 body: large,
-                filled: there,
             });
         }
         Ok(None)
@@ -253,6 +290,10 @@ impl Inbox {
         if len == 0 {
             return Bytes::new();
         }
+        // The last there is, or the only one, needs to share nothing.
+        if self.shared.is_none() && at + len + b"\r\n".len() == self.end {
+            return Bytes::copy_from_slice(&self.buf[at..at + len]);
+        }
         let (origin, shared) = self
             .shared
             .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));
@@ -261,11 +302,29 @@ impl Inbox {
 }
 
 /// What the line before a value says.
+#[derive(Debug)]
 struct Head {
     len: usize,
-    /// Where in the line the key stands.
+    /// Where in the line the key stands; empty for `VA`.
     key: Range<usize>,
     meta: Meta,
+}
+
+impl Head {
+    /// The reply, whose value begins `value_at` bytes behind its key.
+    fn reply(self, text: Bytes, value_at: usize) -> Reply {
+        let Head { key, meta, .. } = self;
+        if key.is_empty() {
+            let value = text;
+            return Reply::Ok(Meta { value, ..meta });
+        }
+        Reply::Value(Classic {
+            text,
+            key_len: key.len() as u16,
+            value_at: value_at as u16,
+            flags: meta.flags,
+        })
+    }
 }
 
 /// `VA <length> <flags>*`
@@ -284,6 +343,9 @@ fn classic_head(line: &[u8]) -> Result<Head, Broken> {
     const KEY: usize = "VALUE ".len();
     let rest = line.get(KEY..).ok_or(Broken)?;
     let key = KEY..KEY + memchr::memchr(b' ', rest).ok_or(Broken)?;
+    if key.is_empty() {
+        return Err(Broken);
+    }
     let mut numbers = line[key.end + 1..].split(|&byte| byte == b' ');
     let flags = u32::try_from(number(numbers.next().ok_or(Broken)?)?).map_err(|_| Broken)?;
     let len = length(numbers.next().ok_or(Broken)?)?;
@@ -329,6 +391,16 @@ fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
 pub(crate) fn number(text: &[u8]) -> Result<u64, Broken> {
     if text.is_empty() {
         return Err(Broken);
+    }
+    if text.len() < u64::MAX.ilog10() as usize {
+        // It cannot be too large.
+        return text.iter().try_fold(0, |number, &byte| {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return Err(Broken);
+            }
+            Ok(10 * number + u64::from(digit))
+        });
     }
     text.iter().try_fold(0u64, |number, &byte| {
         let digit = byte.wrapping_sub(b'0');
@@ -423,14 +495,12 @@ mod tests {
             ),
             (
                 "VALUE key 7 5\r\nhello\r\n",
-                ok(
-                    "hello",
-                    Meta {
-                        key: bytes("key"),
-                        flags: 7,
-                        ..none()
-                    },
-                ),
+                Reply::Value(Classic {
+                    text: bytes("keyhello"),
+                    key_len: 3,
+                    value_at: 3,
+                    flags: 7,
+                }),
             ),
             ("HD\r\n", ok("", none())),
             ("HD c9\r\n", ok("", Meta { cas: 9, ..none() })),

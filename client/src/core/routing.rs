@@ -29,6 +29,12 @@ pub(crate) struct Nodes {
 const NODES_MAX: usize = 2 * COPIES_MAX;
 
 impl Nodes {
+    fn one(node: usize) -> Self {
+        let mut one = Nodes::default();
+        one.push(node);
+        one
+    }
+
     pub(crate) fn push(&mut self, node: usize) {
         if self.len() < NODES_MAX {
             self.nodes[self.len()] = node as u16;
@@ -96,6 +102,11 @@ impl Layout {
         }
     }
 
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        let index = self.continuum.locate(key)?;
+        Some(usize::from(self.members[index]))
+    }
+
     fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
         self.continuum
             .walk(key)
@@ -112,14 +123,10 @@ impl Layout {
     ) -> Nodes {
         let mut chosen = Nodes::default();
         if copies == 1
-            && let Some(owner) = self
-                .continuum
-                .locate(key)
-                .map(|i| usize::from(self.members[i]))
+            && let Some(owner) = self.owner(key)
             && fit(owner)
         {
-            chosen.push(owner);
-            return chosen;
+            return Nodes::one(owner);
         }
         if self.zoned && copies > 1 {
             for node in self.walk(key).filter(|&node| fit(node)) {
@@ -266,6 +273,13 @@ impl Ring {
         options: &ClientOptions,
     ) -> (Nodes, usize) {
         let copies = self.copies(options);
+        if copies == 1
+            && self.before.is_none()
+            && let Some(owner) = self.layout.owner(key)
+            && self.members[owner].is_in()
+        {
+            return (Nodes::one(owner), 1);
+        }
         let own = self.layout.copies(key, copies, &self.members, |_| true);
         let mut nodes = self.live(&self.layout, own, key, options);
         let count = nodes.len();

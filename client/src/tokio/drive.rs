@@ -17,9 +17,9 @@ use std::time::Instant;
 use ::tokio::sync::OwnedSemaphorePermit;
 use ::tokio::time::{Sleep, sleep_until};
 
-use super::mailbox::{Event, Gauge, Mailbox, What};
+use super::mailbox::{Event, Mailbox, What};
 use super::now;
-use super::pool::Pool;
+use super::pool::{Pool, Submitted};
 use crate::core::options::ClientOptions;
 use crate::core::reply::Broken;
 use crate::core::{Exchange, Operation, Todo};
@@ -36,7 +36,7 @@ struct Flight {
 enum Stage {
     /// Too many are outstanding: it waits for its turn.
     Waiting(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
-    Submitted(Arc<Gauge>),
+    Submitted(Submitted),
 }
 
 /// An operation and its mailbox, seen to when the result is there, or the caller has gone away.
@@ -98,13 +98,13 @@ pub(super) async fn drive(
     let mut todo = Todo::default();
     let mut events = Vec::new();
     let mut timer = None;
+    let mut at = now();
     loop {
-        let at = now();
         if !todo.done {
             operation.step(at, &mut todo);
             for exchange in todo.send.drain(..) {
                 flights.push(Flight {
-                    stage: take_off(&exchange, pools, mailbox),
+                    stage: take_off(&exchange, pools, mailbox, at),
                     exchange,
                     begun: at,
                     resent: false,
@@ -127,7 +127,7 @@ pub(super) async fn drive(
         }
         let until = until(flights, &todo);
         wait(flights, pools, mailbox, &mut events, &mut timer, until).await;
-        let at = now();
+        at = now();
         for Event { id, what } in events.drain(..) {
             let found = flights.iter().position(|flight| flight.exchange.id == id);
             let (Some(found), false) = (found, todo.done) else {
@@ -149,7 +149,7 @@ pub(super) async fn drive(
                         && at < flight.exchange.deadline =>
                 {
                     flight.resent = true;
-                    flight.stage = take_off(&flight.exchange, pools, mailbox);
+                    flight.stage = take_off(&flight.exchange, pools, mailbox, at);
                     continue;
                 }
                 What::Lost { .. } => Err(Failure::Closed),
@@ -159,8 +159,8 @@ pub(super) async fn drive(
             tell(&flight, told, at);
             if let Err(failure) = told {
                 // The lane says what makes no sense.
-                if let (Failure::Garbage, Stage::Submitted(gauge)) = (failure, &flight.stage) {
-                    gauge.condemn();
+                if let (Failure::Garbage, Stage::Submitted(lane)) = (failure, &flight.stage) {
+                    lane.gauge.condemn();
                 }
                 operation.on_failure(id, failure, at);
             }
@@ -181,8 +181,16 @@ pub(super) async fn drive(
 }
 
 /// Gives `exchange` to a lane, or has it wait for its turn.
-fn take_off(exchange: &Exchange, pools: &[Arc<Pool>], mailbox: &Arc<Mailbox>) -> Stage {
+fn take_off(
+    exchange: &Exchange,
+    pools: &[Arc<Pool>],
+    mailbox: &Arc<Mailbox>,
+    now: Instant,
+) -> Stage {
     let pool = &pools[exchange.node];
+    if let Some(submitted) = pool.begin_solo(exchange, mailbox, now) {
+        return Stage::Submitted(submitted);
+    }
     match pool.try_permit() {
         Some(permit) => Stage::Submitted(pool.submit(exchange, permit, mailbox)),
         None => Stage::Waiting(Box::pin(pool.clone().permit())),
@@ -220,13 +228,14 @@ async fn wait(
         }
     }
     poll_fn(|cx: &mut Context<'_>| {
-        let mut poll = mailbox.poll_take(events, cx);
+        let mut poll = drive_solos(flights, mailbox, events, cx);
         for flight in &mut *flights {
             if let Stage::Waiting(turn) = &mut flight.stage
                 && let Poll::Ready(permit) = turn.as_mut().poll(cx)
             {
-                let gauge = pools[flight.exchange.node].submit(&flight.exchange, permit, mailbox);
-                flight.stage = Stage::Submitted(gauge);
+                let pool = &pools[flight.exchange.node];
+                let submitted = pool.submit(&flight.exchange, permit, mailbox);
+                flight.stage = Stage::Submitted(submitted);
                 poll = Poll::Ready(());
             }
         }
@@ -239,4 +248,26 @@ async fn wait(
         poll
     })
     .await
+}
+
+/// Takes the events that have come, after those that are the caller's own to fetch.
+fn drive_solos(
+    flights: &mut [Flight],
+    mailbox: &Mailbox,
+    events: &mut Vec<Event>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let mut all_solo = !flights.is_empty();
+    for flight in flights {
+        let solo = match &mut flight.stage {
+            Stage::Submitted(Submitted { solo, .. }) => solo.as_mut(),
+            Stage::Waiting(_) => None,
+        };
+        all_solo &= solo.is_some_and(|solo| solo.poll(cx).is_pending());
+    }
+    // Nothing comes but by their own doing.
+    if all_solo {
+        return Poll::Pending;
+    }
+    mailbox.poll_take(events, cx)
 }

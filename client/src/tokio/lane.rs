@@ -1,17 +1,19 @@
-//! A lane: one connection to a node, and the task that owns it.
+//! A lane: one connection to a node, and the task that sees to it.
 //!
 //! ```text
 //!  submit -> jobs -> link -> one write for all that waits -> socket
 //!                                tickets, oldest first  <- replies in the order of the requests
 //! ```
 //!
-//! A caller that goes away leaves its ticket behind, which takes the replies nobody wants: the lane's state does not
-//! depend on its callers.
+//! The task reads and writes, unless an exchange is alone on the lane: that its caller may drive itself, see
+//! [`solo`](super::solo). A caller that goes away leaves its ticket behind, which takes the replies nobody wants: the lane's
+//! state does not depend on its callers.
 //!
 //! N1. Tickets are in the order of the exchanges of the link: a reply belongs to the first.
 //! N2. A lane whose first exchange is not answered by its deadline, or whose bytes make no sense, ends. Those behind are
 //!     lost, and may be sent again on another lane.
 //! N3. Every ticket hears of its end by its deadline: callers need no timers of their own for that.
+//! N4. The line is locked for as long as it takes to go on without waiting. It ends in its task, whoever drove it.
 //!
 //! Costs: with many callers a write or read is shared by all that are ready, see [`Line::defers`].
 
@@ -19,8 +21,8 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use ::tokio::sync::mpsc;
@@ -28,7 +30,9 @@ use ::tokio::time::{Sleep, sleep_until};
 use bytes::Bytes;
 
 use super::mailbox::{Gauge, Ticket};
+use super::solo::Driver;
 use super::stream::Stream;
+use crate::core::Exchange;
 use crate::core::link::{Expect, Link};
 use crate::core::reply::{Refusal, Reply};
 use crate::error::Failure;
@@ -50,15 +54,29 @@ pub(super) type Connect = Pin<Box<dyn Future<Output = Result<Stream, Failure>> +
 enum Stage {
     Connecting(Connect),
     Open(Stream),
+    Over,
 }
 
-/// The task's half of a lane.
+pub(super) fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The connection and what is on it.
 pub(super) struct Line {
     jobs: mpsc::UnboundedReceiver<Job>,
     gauge: Arc<Gauge>,
     stage: Stage,
     link: Link,
     tickets: VecDeque<Ticket>,
+    /// The caller that drives the only exchange itself, if one does.
+    pub(super) solo: Option<Driver>,
+    solos: u64,
+    /// Exchanges in a row that began with no other on the lane.
+    pub(super) alone: u32,
+    /// Wakes the task.
+    task: Option<Waker>,
+    /// Why it is to end.
+    end: Option<End>,
     timer: Option<Pin<Box<Sleep>>>,
     /// What the timer is set to: no later than any deadline that was looked at.
     armed: Option<Instant>,
@@ -73,7 +91,8 @@ pub(super) struct Line {
 }
 
 /// Why a lane ends.
-enum End {
+#[derive(Clone, Copy)]
+pub(super) enum End {
     /// Nobody can send anything any more, and all is answered.
     Idle,
     /// The connection is not used any more, by the fault of one exchange; the others are lost.
@@ -100,6 +119,11 @@ impl Line {
             stage: Stage::Connecting(connect),
             link: Link::new(login),
             tickets: VecDeque::new(),
+            solo: None,
+            solos: 0,
+            alone: 0,
+            task: None,
+            end: None,
             timer: None,
             armed: None,
             due: None,
@@ -110,22 +134,69 @@ impl Line {
         }
     }
 
-    /// Serves until the connection ends. `on_closed` is called when the node has closed it. Nobody is told before nobody
-    /// can come any more: who is told goes to another lane.
-    pub(super) async fn run(mut self, on_closed: impl FnOnce()) {
-        let end = poll_fn(|cx| match self.poll(cx) {
-            Ok(()) => Poll::Pending,
-            Err(end) => Poll::Ready(end),
-        });
-        let failure = match end.await {
-            End::Idle => return,
-            End::GivenUp => None,
-            End::Failed(failure) => Some(failure),
-        };
-        if failure == Some(Failure::Closed) {
-            on_closed();
+    /// Goes on as far as it goes without waiting.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let now = super::now();
+        let waker = cx.waker();
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            self.task = Some(waker.clone());
         }
+        if let Some(end) = self.end {
+            return Err(end);
+        }
+        if self.gauge.is_condemned() {
+            return Err(End::GivenUp);
+        }
+        let orphan = self.take_jobs(now, cx)?;
+        let overdue = |ticket: &Ticket| ticket.deadline <= now;
+        if orphan || self.tickets.len() > 1 || self.tickets.front().is_some_and(overdue) {
+            self.take_over();
+        }
+        if self.solo.is_none() {
+            if let Stage::Connecting(connect) = &mut self.stage
+                && let Poll::Ready(stream) = connect.as_mut().poll(cx)
+            {
+                self.stage = Stage::Open(stream?);
+            }
+            if self.defers() {
+                self.deferred = true;
+                cx.waker().wake_by_ref();
+            } else {
+                self.deferred = false;
+            }
+            self.serve(cx)?;
+        }
+        if orphan && self.tickets.is_empty() && !self.wants_write() {
+            return Err(End::Idle);
+        }
+        self.check_deadlines(now, cx)
+    }
+
+    /// Writes and reads as far as it goes without waiting.
+    pub(super) fn serve(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Stage::Open(_) = self.stage else {
+            return Ok(());
+        };
+        if !self.deferred {
+            (self.begun, self.ended) = (0, 0);
+            self.write(cx)?;
+        }
+        loop {
+            let some = self.read(cx)?;
+            // What TLS wants to say, or lets be said now, follows from what came, even if there was nothing in it for us.
+            if self.holds_back() || (!self.deferred && self.wants_write()) {
+                self.write(cx)?;
+            }
+            if !some || (self.solo.is_some() && self.tickets.is_empty()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes no more, and tells those on the line of its end; what was taken only to see it is left.
+    fn tell(&mut self, failure: Option<Failure>) -> Option<Ticket> {
         self.jobs.close();
+        self.take_over();
         // Not a byte was written of those behind the first that waits.
         let sent = self.tickets.len() - self.link.untouched().min(self.tickets.len());
         for (at, mut ticket) in self.tickets.drain(..).enumerate() {
@@ -135,63 +206,98 @@ impl Line {
                 _ => ticket.lose(at < sent),
             }
         }
-        let mut rest = self.refused;
-        loop {
-            match (&mut rest, failure) {
-                (Some(ticket), Some(failure @ (Failure::Connect | Failure::SignIn))) => {
-                    ticket.fail(failure)
-                }
-                (Some(ticket), _) => ticket.lose(false),
-                (None, _) => {}
-            }
-            let Some(job) = self.jobs.recv().await else {
-                return;
-            };
-            rest = Some(job.ticket);
+        self.refused.take()
+    }
+
+    /// True if nothing is on the line or about to be, and it is fit for `exchange`.
+    pub(super) fn is_free(&self, exchange: &Exchange, now: Instant) -> bool {
+        let Stage::Open(stream) = &self.stage else {
+            return false;
+        };
+        self.end.is_none()
+            && self.gauge.is_idle()
+            && self.link.settled()
+            && !self.wants_write()
+            && !self.gauge.is_condemned()
+            && now < exchange.deadline
+            && (exchange.repeatable || stream.is_quiet())
+    }
+
+    /// Begins an exchange on a line that is free, for its caller to drive while the task keeps its time. What cannot be
+    /// written at once is written when the line is served.
+    pub(super) fn begin_solo(&mut self, exchange: &Exchange, ticket: Ticket) -> u64 {
+        let request = &exchange.request;
+        let mut cx = Context::from_waker(Waker::noop());
+        let written = match &mut self.stage {
+            Stage::Open(stream) => stream.poll_write(&mut cx, &[IoSlice::new(request)]),
+            _ => Poll::Pending,
+        };
+        if self.armed.is_none_or(|armed| ticket.deadline < armed) {
+            self.wake_task();
+        }
+        let (rest, failed) = match written {
+            Poll::Pending => (request.clone(), None),
+            Poll::Ready(Ok(count)) => (request.slice(count..), None),
+            Poll::Ready(Err(error)) => (request.clone(), Some(failure(&error))),
+        };
+        self.enter(rest, exchange.expect, ticket);
+        (self.begun, self.ended) = (0, 0);
+        self.solos += 1;
+        self.solo = Some(Driver {
+            id: self.solos,
+            waker: None,
+        });
+        if let Some(failure) = failed {
+            self.end_solo(Some(failure.into()));
+        }
+        self.solos
+    }
+
+    pub(super) fn is_driven_by(&self, id: u64) -> bool {
+        self.solo.as_ref().is_some_and(|driver| driver.id == id)
+    }
+
+    /// Ends the caller's part if there is nothing left to do, or nothing but to end the lane; true if so.
+    pub(super) fn went_on(&mut self, result: Result<(), End>) -> bool {
+        let over = result.is_err() || self.tickets.is_empty();
+        if over {
+            self.end_solo(result.err());
+        }
+        over
+    }
+
+    fn end_solo(&mut self, end: Option<End>) {
+        self.solo = None;
+        if end.is_some() {
+            self.end = end;
+            self.wake_task();
         }
     }
 
-    /// Goes on as far as it goes without waiting.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let now = super::now();
-        if self.gauge.is_condemned() {
-            return Err(End::GivenUp);
+    /// The task is to go on, and the caller to wait for what comes.
+    fn take_over(&mut self) {
+        if let Some(waker) = self.solo.take().and_then(|driver| driver.waker) {
+            waker.wake();
         }
-        let orphan = self.take_jobs(now, cx)?;
-        if let Stage::Connecting(connect) = &mut self.stage
-            && let Poll::Ready(stream) = connect.as_mut().poll(cx)
-        {
-            self.stage = Stage::Open(stream?);
+    }
+
+    /// The caller leaves its exchange to the task.
+    pub(super) fn leave_solo(&mut self) {
+        self.solo = None;
+        self.wake_task();
+    }
+
+    fn wake_task(&self) {
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
         }
-        if let Stage::Open(_) = self.stage {
-            if self.defers() {
-                self.deferred = true;
-                cx.waker().wake_by_ref();
-            } else {
-                (self.begun, self.ended, self.deferred) = (0, 0, false);
-                self.write(cx)?;
-            }
-            loop {
-                let some = self.read(cx)?;
-                // What TLS wants to say, or lets be said now, follows from what came.
-                if self.holds_back() || (!self.deferred && self.wants_write()) {
-                    self.write(cx)?;
-                }
-                if !some {
-                    break;
-                }
-            }
-        }
-        if orphan && self.tickets.is_empty() && !self.wants_write() {
-            return Err(End::Idle);
-        }
-        self.check_deadlines(now, cx)
     }
 
     /// True if it is better to write after the other tasks that are ready have run: those whose exchanges have just ended
     /// are likely to begin another. Once only, so that nobody waits for who does not.
     fn defers(&self) -> bool {
-        self.begun > 0 && self.begun < self.ended && !self.deferred
+        let open = matches!(self.stage, Stage::Open(_));
+        open && self.begun > 0 && self.begun < self.ended && !self.deferred
     }
 
     /// Takes what was submitted; true if nothing more will be.
@@ -218,12 +324,22 @@ impl Line {
                 self.refused = Some(job.ticket);
                 return Err(Failure::Closed);
             }
-            let deadline = job.ticket.deadline;
-            self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
-            self.link.pipeline(job.request, job.expect);
-            self.tickets.push_back(job.ticket);
-            self.begun += 1;
+            self.enter(job.request, job.expect, job.ticket);
         }
+    }
+
+    fn enter(&mut self, unsent: Bytes, expect: Expect, ticket: Ticket) {
+        let deadline = ticket.deadline;
+        self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+        let alone = self.tickets.is_empty();
+        self.alone = if alone {
+            self.alone.saturating_add(1)
+        } else {
+            0
+        };
+        self.link.pipeline(unsent, expect);
+        self.tickets.push_back(ticket);
+        self.begun += 1;
     }
 
     /// True if what counts as written has not gone to the socket.
@@ -240,15 +356,10 @@ impl Line {
             let Stage::Open(stream) = &mut self.stage else {
                 return Ok(());
             };
-            let mut slices = [IoSlice::new(b""); SLICES_MAX];
-            let mut len = 0;
-            for (slice, bytes) in slices.iter_mut().zip(self.link.all_unsent()) {
-                *slice = IoSlice::new(bytes);
-                len += 1;
-            }
-            match stream.poll_write(cx, &slices[..len]) {
+            match write_some(stream, &self.link, cx) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) if len > 0 => return Ok(()),
+                // TLS waits for something to come.
+                Poll::Ready(Ok(0)) if !self.link.unsent().is_empty() => return Ok(()),
                 Poll::Ready(Ok(count)) => self.link.sent(count),
                 Poll::Ready(Err(error)) => return Err(failure(&error)),
             }
@@ -256,23 +367,20 @@ impl Line {
         Ok(())
     }
 
-    /// Reads what has come and hands it out; true if there was something.
+    /// Reads something that has come and hands it out; true if there was something.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut some = false;
-        loop {
-            let Stage::Open(stream) = &mut self.stage else {
-                return Ok(some);
-            };
-            match stream.poll_read(cx, self.link.space()) {
-                Poll::Pending => return Ok(some),
-                Poll::Ready(Ok(0)) => return Err(Failure::Closed.into()),
-                Poll::Ready(Ok(count)) => {
-                    some = true;
-                    self.link.filled(count);
-                    self.hand_out()?;
-                }
-                Poll::Ready(Err(error)) => return Err(failure(&error).into()),
+        let Stage::Open(stream) = &mut self.stage else {
+            return Ok(false);
+        };
+        match stream.poll_read(cx, self.link.space()) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(Failure::Closed.into()),
+            Poll::Ready(Ok(count)) => {
+                self.link.filled(count);
+                self.hand_out()?;
+                Ok(true)
             }
+            Poll::Ready(Err(error)) => Err(failure(&error).into()),
         }
     }
 
@@ -316,7 +424,7 @@ impl Line {
             let late = now.max(super::now());
             let failure = match self.stage {
                 Stage::Connecting(_) => Failure::Connect,
-                Stage::Open(_) => Failure::Timeout,
+                Stage::Open(_) | Stage::Over => Failure::Timeout,
             };
             for (at, ticket) in self.tickets.iter_mut().enumerate() {
                 if ticket.deadline > late {
@@ -334,6 +442,77 @@ impl Line {
                     });
                 }
             }
+        }
+    }
+}
+
+/// Serves a line until its connection ends, and then tells those that were on it. `on_closed` is called when the node has
+/// closed it. Nobody is told before nobody can come any more: who is told goes to another lane.
+pub(super) async fn run(line: Arc<Mutex<Line>>, on_closed: impl FnOnce()) {
+    // With its runtime, the task may be gone at any point.
+    let _shut = Shut(&line);
+    let end = poll_fn(|cx| {
+        let mut line = lock(&line);
+        match line.poll(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => {
+                line.end = Some(end);
+                Poll::Ready(end)
+            }
+        }
+    });
+    let failure = match end.await {
+        End::Idle => return,
+        End::GivenUp => None,
+        End::Failed(failure) => Some(failure),
+    };
+    if failure == Some(Failure::Closed) {
+        on_closed();
+    }
+    let mut rest = lock(&line).tell(failure);
+    loop {
+        match (&mut rest, failure) {
+            (Some(ticket), Some(failure @ (Failure::Connect | Failure::SignIn))) => {
+                ticket.fail(failure)
+            }
+            (Some(ticket), _) => ticket.lose(false),
+            (None, _) => {}
+        }
+        let Some(job) = poll_fn(|cx| lock(&line).jobs.poll_recv(cx)).await else {
+            return;
+        };
+        rest = Some(job.ticket);
+    }
+}
+
+/// Leaves nobody waiting for a line without a task.
+struct Shut<'a>(&'a Mutex<Line>);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        let mut line = lock(self.0);
+        line.stage = Stage::Over;
+        line.take_over();
+        line.tickets.clear();
+        line.jobs.close();
+        while line.jobs.try_recv().is_ok() {}
+    }
+}
+
+/// Writes as much of what is unsent as goes at once.
+fn write_some(stream: &mut Stream, link: &Link, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut unsent = link.all_unsent();
+    match (unsent.next(), unsent.next()) {
+        (None, _) => stream.poll_write(cx, &[]),
+        (Some(only), None) => stream.poll_write(cx, &[IoSlice::new(only)]),
+        (Some(first), Some(second)) => {
+            let mut slices = [IoSlice::new(b""); SLICES_MAX];
+            let rest = [first, second].into_iter().chain(unsent);
+            let filled = slices.iter_mut().zip(rest);
+            let len = filled
+                .map(|(slice, bytes)| *slice = IoSlice::new(bytes))
+                .count();
+            stream.poll_write(cx, &slices[..len])
         }
     }
 }

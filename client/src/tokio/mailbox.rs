@@ -78,6 +78,10 @@ impl Mailbox {
             }
             return;
         }
+        if letters.events.is_empty() {
+            // Most operations have but one.
+            letters.events.reserve_exact(1);
+        }
         letters.events.push(event);
         let waker = letters.waker.take();
         drop(letters);
@@ -131,6 +135,11 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
+    /// True if no exchange is on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.load.load(Ordering::Relaxed) == 0
+    }
+
     /// A reply made no sense to its operation: the lane is not to be used again.
     pub(super) fn condemn(&self) {
         self.condemned.store(true, Ordering::Relaxed);
@@ -145,8 +154,8 @@ impl Gauge {
 pub(super) struct Ticket {
     mailbox: Arc<Mailbox>,
     gauge: Arc<Gauge>,
-    /// One of the exchanges that the node may have outstanding.
-    _permit: OwnedSemaphorePermit,
+    /// One of the exchanges that the node may have outstanding; none for one that is alone on its lane.
+    _permit: Option<OwnedSemaphorePermit>,
     id: u32,
     weight: usize,
     pub(super) deadline: Instant,
@@ -159,7 +168,7 @@ impl Ticket {
     pub(super) fn new(
         mailbox: Arc<Mailbox>,
         gauge: Arc<Gauge>,
-        permit: OwnedSemaphorePermit,
+        permit: Option<OwnedSemaphorePermit>,
         (id, weight, deadline): (u32, usize, Instant),
     ) -> Self {
         gauge.load.fetch_add(weight, Ordering::Relaxed);
@@ -189,9 +198,9 @@ impl Ticket {
 
     pub(super) fn reply(&mut self, reply: Reply, last: bool) {
         if !last || !self.early.is_empty() {
-            // Most batches are not small.
             if self.early.is_empty() {
-                self.early.reserve(32);
+                // `weight` is a quarter of a kilobyte: as many keys as fit, or nearly so, but not the memory of very many.
+                self.early.reserve((16 * self.weight).min(512));
             }
             self.early.push(reply);
             if last {

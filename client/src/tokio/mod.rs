@@ -17,6 +17,7 @@ mod load;
 mod mailbox;
 mod pool;
 mod resolve;
+mod solo;
 mod stream;
 
 use std::sync::Arc;

@@ -7,7 +7,8 @@
 //! A lane is shared by all tasks: few lanes mean few system calls, since what is ready at the same time goes in one write. More of
 //! them keep small exchanges from waiting behind large ones.
 //!
-//! P1. An exchange holds a permit from its submission to its last reply: what is queued or in flight is bounded.
+//! P1. An exchange holds a permit from its submission to its last reply, unless it is alone on its lane: what is queued or
+//!     in flight is bounded.
 //! P2. A lane that the node has closed retires all lanes made before: they finish what they have and take no more.
 
 use std::sync::atomic::Ordering;
@@ -18,9 +19,10 @@ use ::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use ::tokio::time::timeout_at;
 use bytes::Bytes;
 
-use super::lane::{Connect, Job, Line};
+use super::lane::{self, Connect, Job, Line};
 use super::mailbox::{Event, Gauge, Mailbox, Ticket, What};
 use super::resolve::Resolver;
+use super::solo::Solo;
 use super::stream::Stream;
 use crate::core::Exchange;
 use crate::core::health::Member;
@@ -49,6 +51,14 @@ pub(crate) struct Pool {
 struct Lane {
     jobs: mpsc::UnboundedSender<Job>,
     gauge: Arc<Gauge>,
+    line: Arc<Mutex<Line>>,
+}
+
+/// An exchange that was given to a lane.
+pub(super) struct Submitted {
+    pub(super) gauge: Arc<Gauge>,
+    /// It is its caller's to drive.
+    pub(super) solo: Option<Solo>,
 }
 
 fn lock(lanes: &Mutex<Vec<Lane>>) -> MutexGuard<'_, Vec<Lane>> {
@@ -84,13 +94,29 @@ impl Pool {
         permit.expect("the semaphore is never closed")
     }
 
+    /// Sends `exchange`, whose events go to `mailbox`, if a lane has nothing else to do and the caller can drive it.
+    pub(super) fn begin_solo(
+        &self,
+        exchange: &Exchange,
+        mailbox: &Arc<Mailbox>,
+        now: Instant,
+    ) -> Option<Submitted> {
+        let lanes = lock(&self.lanes);
+        let idle = lanes.iter().find(|lane| lane.gauge.is_idle())?;
+        let (line, gauge) = (idle.line.clone(), idle.gauge.clone());
+        drop(lanes);
+        let ticket = || ticket(exchange, None, mailbox, &gauge);
+        let solo = Some(Solo::begin(line, exchange, ticket, now)?);
+        Some(Submitted { gauge, solo })
+    }
+
     /// Sends `exchange`, whose events go to `mailbox`.
     pub(super) fn submit(
         &self,
         exchange: &Exchange,
         permit: OwnedSemaphorePermit,
         mailbox: &Arc<Mailbox>,
-    ) -> Arc<Gauge> {
+    ) -> Submitted {
         let mut lanes = lock(&self.lanes);
         lanes.retain(|lane| !lane.jobs.is_closed() && !lane.gauge.is_condemned());
         let load = |lane: &Lane| lane.gauge.load.load(Ordering::Relaxed);
@@ -113,8 +139,9 @@ impl Pool {
         let login = self.options.login.as_ref();
         let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
         let line = Line::new(jobs, gauge.clone(), self.connect(), login);
+        let line = Arc::new(Mutex::new(line));
         let lanes = Arc::downgrade(&self.lanes);
-        ::tokio::spawn(line.run(move || {
+        ::tokio::spawn(lane::run(line.clone(), move || {
             if let Some(lanes) = lanes.upgrade() {
                 lock(&lanes).clear();
             }
@@ -122,6 +149,7 @@ impl Pool {
         Lane {
             jobs: sender,
             gauge,
+            line,
         }
     }
 
@@ -190,22 +218,32 @@ impl Lane {
         exchange: &Exchange,
         permit: OwnedSemaphorePermit,
         mailbox: &Arc<Mailbox>,
-    ) -> Arc<Gauge> {
-        let weight = 1 + exchange.request.len() / 256;
-        let facts = (exchange.id, weight, exchange.deadline);
+    ) -> Submitted {
         let job = Job {
             request: exchange.request.clone(),
             expect: exchange.expect,
             must_send: exchange.must_send,
             repeatable: exchange.repeatable,
-            ticket: Ticket::new(mailbox.clone(), self.gauge.clone(), permit, facts),
+            ticket: ticket(exchange, Some(permit), mailbox, &self.gauge),
         };
         // A lane that has just ended: nothing was sent.
         if let Err(mpsc::error::SendError(mut job)) = self.jobs.send(job) {
             job.ticket.lose(false);
         }
-        self.gauge.clone()
+        let gauge = self.gauge.clone();
+        Submitted { gauge, solo: None }
     }
+}
+
+fn ticket(
+    exchange: &Exchange,
+    permit: Option<OwnedSemaphorePermit>,
+    mailbox: &Arc<Mailbox>,
+    gauge: &Arc<Gauge>,
+) -> Ticket {
+    let weight = 1 + exchange.request.len() / 256;
+    let facts = (exchange.id, weight, exchange.deadline);
+    Ticket::new(mailbox.clone(), gauge.clone(), permit, facts)
 }
 
 /// A probe under way. Dropped, with its runtime perhaps, it tells how it went.

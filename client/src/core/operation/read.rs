@@ -173,43 +173,72 @@ impl<'a> Read<'a> {
         looks_on.then_some(next)
     }
 
+    /// Chooses the node to ask for `key`, and how: by classic `get` (plain) or by `mg`.
+    fn choose(&mut self, key: u32, batched: bool, now: Instant) -> Option<(usize, Wanted, bool)> {
+        if self.results[key as usize].is_some() {
+            return None;
+        }
+        let Some(node) = self.next_reader(key, now) else {
+            self.exhausted(key, now);
+            return None;
+        };
+        let state = &mut self.states[key as usize];
+        state.tried.push(node);
+        state.pending += 1;
+        let wanted = Wanted {
+            ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
+            ..self.wanted
+        };
+        let by_meta = !batched || state.by_meta || wanted != Wanted::default();
+        let plain = !by_meta && !request::is_binary(self.keys[key as usize]);
+        Some((node, wanted, plain))
+    }
+
     fn send_due(&mut self, now: Instant, todo: &mut Todo) {
         let due = std::mem::take(&mut self.due);
-        let batched = due.len() > 1;
-        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
-        // By node, those that go by classic `get` behind the others.
-        batches.resize_with(2 * self.context.ring.members.len(), || None);
-        for key in due {
-            if self.results[key as usize].is_some() {
-                continue;
-            }
-            let Some(node) = self.next_reader(key, now) else {
-                self.exhausted(key, now);
-                continue;
-            };
-            let state = &mut self.states[key as usize];
-            state.tried.push(node);
-            state.pending += 1;
-            let wanted = Wanted {
-                ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
-                ..self.wanted
-            };
-            let bytes = self.keys[key as usize];
-            let by_meta = !batched || state.by_meta || wanted != Wanted::default();
-            let plain = !by_meta && !request::is_binary(bytes);
-            let batch = &mut batches[2 * node + usize::from(plain)];
-            let (request, keys) = batch.get_or_insert_with(Default::default);
-            if plain {
-                request::get_plain(request, bytes);
-            } else {
-                request::get(request, bytes, wanted, batched.then_some(key));
-            }
-            keys.push(key);
-        }
         let hedge_at = match self.context.options.reads {
             Reads::Hedged(delay) => Some(now + delay),
             _ => None,
         };
+        let sent = |node, keys| Sent {
+            node,
+            keys,
+            answered: 0,
+            refused: None,
+            hedge_at,
+            repair: None,
+        };
+        if let &[key] = &due[..] {
+            if let Some((node, wanted, _)) = self.choose(key, false, now) {
+                let bytes = self.keys[key as usize];
+                let mut request = Vec::with_capacity(bytes.len() + 32);
+                request::get(&mut request, bytes, wanted, None);
+                self.send(todo, now, request, Expect::Count(1), sent(node, due));
+            }
+            return;
+        }
+        // What comes on one node if the keys are spread evenly and alike.
+        let share = due.len() / self.context.ring.members.len().max(1) + 1;
+        let key_len = due.first().map_or(0, |&key| self.keys[key as usize].len());
+        let room = 32 + share * (key_len + 1);
+        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
+        // By node, those that go by classic `get` behind the others.
+        batches.resize_with(2 * self.context.ring.members.len(), || None);
+        for key in due {
+            let Some((node, wanted, plain)) = self.choose(key, true, now) else {
+                continue;
+            };
+            let bytes = self.keys[key as usize];
+            let batch = &mut batches[2 * node + usize::from(plain)];
+            let (request, keys) =
+                batch.get_or_insert_with(|| (Vec::with_capacity(room), Vec::with_capacity(share)));
+            if plain {
+                request::get_plain(request, bytes);
+            } else {
+                request::get(request, bytes, wanted, Some(key));
+            }
+            keys.push(key);
+        }
         for (at, batch) in batches.into_iter().enumerate() {
             let Some((mut request, keys)) = batch else {
                 continue;
@@ -218,26 +247,11 @@ impl<'a> Read<'a> {
             let expect = if plain {
                 request.extend_from_slice(b"\r\n");
                 Expect::End
-            } else if batched {
+            } else {
                 request::noop(&mut request);
                 Expect::Noop
-            } else {
-                Expect::Count(1)
             };
-            self.send(
-                todo,
-                now,
-                request,
-                expect,
-                Sent {
-                    node,
-                    keys,
-                    answered: 0,
-                    refused: None,
-                    hedge_at,
-                    repair: None,
-                },
-            );
+            self.send(todo, now, request, expect, sent(node, keys));
         }
     }
 
@@ -333,12 +347,23 @@ impl<'a> Read<'a> {
         }
     }
 
-    fn hit(&mut self, key: u32, node: usize, meta: Meta, now: Instant) {
+    /// The exchange's key that comes `ahead` behind the next unanswered one was found; those before it were not.
+    fn hit_ahead(&mut self, id: usize, ahead: usize, meta: Meta, classic: bool, now: Instant) {
+        for _ in 0..ahead {
+            self.pass_over(id);
+        }
+        let sent = &mut self.sent[id];
+        let (key, node) = (sent.keys[sent.answered], sent.node);
+        sent.answered += 1;
+        self.hit(key, node, meta, classic, now);
+    }
+
+    fn hit(&mut self, key: u32, node: usize, meta: Meta, classic: bool, now: Instant) {
         if meta.is_placeholder() {
             return self.miss(key, node);
         }
         let state = &mut self.states[key as usize];
-        if !meta.key.is_empty() && meta.may_be_placeholder() && !state.by_meta {
+        if classic && meta.may_be_placeholder() && !state.by_meta {
             // Classic `get` does not tell an empty value from what stands for a value: `mg` does.
             state.by_meta = true;
             state.pending -= 1;
@@ -489,6 +514,7 @@ impl Operation for Read<'_> {
         }
         self.send_repairs(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
+        todo.all_needed = !matches!(self.context.options.reads, Reads::Hedged(_));
         todo.done = self.unresolved == 0 && (self.repairing == 0 || now >= self.context.deadline);
     }
 
@@ -515,16 +541,18 @@ impl Operation for Read<'_> {
             Reply::Ok(meta) => {
                 let ahead = match meta.index {
                     Some(index) => rest.position(|&key| key == index),
-                    None if meta.key.is_empty() => (last && rest.len() == 1).then_some(0),
-                    None => rest.position(|&key| self.keys[key as usize] == meta.key),
+                    None => (last && rest.len() == 1).then_some(0),
                 };
-                let ahead = ahead.ok_or(Broken)?;
-                let key = sent.keys[sent.answered + ahead];
-                for _ in 0..ahead {
-                    self.pass_over(id);
-                }
-                self.sent[id].answered += 1;
-                self.hit(key, node, meta, now);
+                self.hit_ahead(id, ahead.ok_or(Broken)?, meta, false, now);
+            }
+            Reply::Value(found) => {
+                let ahead = rest.position(|&key| self.keys[key as usize] == found.key());
+                let meta = Meta {
+                    flags: found.flags,
+                    value: found.into_value(),
+                    ..Meta::default()
+                };
+                self.hit_ahead(id, ahead.ok_or(Broken)?, meta, true, now);
             }
             Reply::Missing | Reply::Noop | Reply::End if last => {}
             Reply::Refused(refusal) => sent.refused = Some(self.context.refused(node, refusal)),

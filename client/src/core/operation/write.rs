@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::{Context, Later, was_not_done};
 use crate::core::link::Expect;
-use crate::core::options::OnEjection;
+use crate::core::options::{Ack, OnEjection};
 use crate::core::reply::{Broken, Reply};
 use crate::core::request::{self, Count, StoreMode};
 use crate::core::routing::Nodes;
@@ -524,6 +524,7 @@ impl Operation for Write<'_> {
         self.later.take(now, &mut self.due);
         self.send_due(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
+        todo.all_needed = self.context.options.ack == Ack::All;
         todo.done = self.unresolved == 0 || now >= self.context.deadline;
     }
 
