@@ -187,9 +187,8 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
         threads: settings.threads,
     };
     let cache = Cache::new(&config)?;
-    if settings.huge_pages != Some(false)
+    if settings.huge_pages
         && let Err(error) = cache.advise_huge()
-        && settings.huge_pages == Some(true)
     {
         log::warn!("-L: no huge pages: {error}");
     }

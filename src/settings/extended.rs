@@ -40,12 +40,6 @@ pub(super) static EXTENDED: &[Opt] = &[
         |s| s.hash_expand = false,
         "keep the table at its first size",
     ),
-    flag(
-        "",
-        "no_hugepages",
-        |s| s.huge_pages = Some(false),
-        "do not use huge pages",
-    ),
     value(
         "",
         "hash_algorithm",

@@ -97,8 +97,8 @@ pub struct Settings {
     pub slab_chunk_bytes_max: usize,
     /// Chunk sizes given one by one, ascending; empty means they come from `growth_factor`.
     pub slab_sizes: Vec<usize>,
-    /// Huge pages behind items and table: asked for by `-L`, refused by `-o no_hugepages`, else taken if there are any.
-    pub huge_pages: Option<bool>,
+    /// `-L`: ask for huge pages behind the items.
+    pub huge_pages: bool,
     /// `-k`: keep all memory out of swap.
     pub lock_memory: bool,
     /// Off with `-M`: a full cache answers an error instead of evicting.
@@ -224,7 +224,7 @@ impl Default for Settings {
             fixed_classes: false,
             slab_chunk_bytes_max: SLAB_CHUNK_BYTES_MAX,
             slab_sizes: Vec::new(),
-            huge_pages: None,
+            huge_pages: false,
             lock_memory: false,
             evictions: true,
             cas: true,

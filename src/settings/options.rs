@@ -234,8 +234,8 @@ pub(super) static OPTIONS: &[Opt] = &[
     flag(
         "L",
         "enable-largepages",
-        |s| s.huge_pages = Some(true),
-        "say so if the kernel has no huge pages; they are used where it has",
+        |s| s.huge_pages = true,
+        "ask the kernel for huge pages: faster hits among millions of items, longer pauses while the cache fills",
     ),
     value(
         "D",

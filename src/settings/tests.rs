@@ -110,8 +110,7 @@ fn each_option_changes_its_setting() {
         ("-n 100", |s| {
             (s.chunk_bytes_min, s.fixed_classes) = (100, true)
         }),
-        ("-L", |s| s.huge_pages = Some(true)),
-        ("-o no_hugepages", |s| s.huge_pages = Some(false)),
+        ("-L", |s| s.huge_pages = true),
         ("-D /", |s| {
             (s.prefix_delimiter, s.detail_enabled) = (b'/', true)
         }),
