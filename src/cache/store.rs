@@ -212,8 +212,8 @@ impl Cache {
 
     /// First half of a batch's prefetch: the bucket.
     #[inline]
-    pub fn prefetch_bucket(&self, probe: &Probe) {
-        self.table.prefetch_bucket(probe.hash);
+    pub fn prefetch_bucket(&self, probe: &mut Probe) {
+        self.table.prefetch_bucket(probe);
     }
 
     /// Second half: the item, once the bucket has come.
@@ -747,11 +747,10 @@ impl<'e> ItemView<'e> {
         self.header.state() & state::LARGE != 0
     }
 
-    /// The value of an item that is not large.
-    #[inline]
-    pub fn value(&self) -> &'e [u8] {
-        debug_assert!(!self.is_large());
-        self.items.chunk_value(self.handle)
+    /// The value, unless it is large.
+    #[inline(always)]
+    pub fn value(&self) -> Option<&'e [u8]> {
+        self.items.small_value(self.handle, self.header)
     }
 
     /// The value's pieces in order.

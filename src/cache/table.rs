@@ -307,17 +307,22 @@ impl Table {
         self.bucket_index(hash, shape >> 27, shape & ((1 << 27) - 1))
     }
 
-    /// Asks the processor for the bucket of `hash`.
+    /// Asks the processor for the bucket of `probe`.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: KeyHash) {
-        self.buckets.prefetch(self.racy_bucket_index(hash));
+    pub fn prefetch_bucket(&self, probe: &mut Probe) {
+        let index = self.racy_bucket_index(probe.hash);
+        probe.bucket = index as u32;
+        self.buckets.prefetch(index);
     }
 
     /// Looks, without the lock, where the item of `probe` most likely is: to be prefetched, and to be tried first under the
     /// lock ([`StripeGuard::find_seen`]). One that lies in a piece is not looked for, but the piece is asked for.
     #[inline]
     pub fn look(&self, probe: &mut Probe) -> Option<ChunkHandle> {
-        let index = self.racy_bucket_index(probe.hash);
+        let index = match probe.bucket {
+            UNKNOWN => self.racy_bucket_index(probe.hash),
+            index => index as usize,
+        };
         let bucket = Block(self.buckets.get(index));
         let found = bucket.find(probe.hash.tag(), |_| true);
         if found.is_none() && bucket.next() != 0 {
@@ -429,14 +434,23 @@ pub struct Slot {
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
     pub(super) hash: KeyHash,
+    /// The bucket's index when it was asked for; [`UNKNOWN`] before.
+    bucket: u32,
     seen: Option<(Slot, ChunkHandle)>,
 }
+
+/// No bucket's index.
+const UNKNOWN: u32 = u32::MAX;
 
 impl Probe {
     /// Nothing is known yet but the hash.
     #[inline]
     pub fn new(hash: KeyHash) -> Self {
-        Probe { hash, seen: None }
+        Probe {
+            hash,
+            bucket: UNKNOWN,
+            seen: None,
+        }
     }
 }
 

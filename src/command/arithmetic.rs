@@ -49,13 +49,13 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
         return Outcome::NotFound;
     };
     // What cannot be a number at all is refused before the uniques are compared, what reads as none after it.
-    if item.value_len() == 0 || item.is_large() {
+    let Some(value) = item.value().filter(|value| !value.is_empty()) else {
         return Outcome::Refused(ErrorLine::NonNumeric);
-    }
+    };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
         return Outcome::Exists;
     }
-    let Some(number) = parse(item.value()) else {
+    let Some(number) = parse(value) else {
         return Outcome::Refused(ErrorLine::NonNumeric);
     };
     let number = if request.decrement {

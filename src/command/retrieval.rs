@@ -29,7 +29,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
             count += 1;
         }
         if count > 1 {
-            for (_, probe) in &batch[..count] {
+            for (_, probe) in &mut batch[..count] {
                 ctx.cache.prefetch_bucket(probe);
             }
             for (_, probe) in &mut batch[..count] {
@@ -96,10 +96,9 @@ fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exp
 /// Adds the value of the entry's item: a small one copied, a large one by reference.
 #[inline(always)]
 pub(super) fn write_value<'c>(entry: &Entry<'c>, item: &ItemView<'_>, out: &mut Output<'c>) {
-    if item.is_large() {
-        out.value(entry.pin());
-    } else {
-        out.bytes(item.value());
+    match item.value() {
+        Some(value) => out.bytes(value),
+        None => out.value(entry.pin()),
     }
 }
 

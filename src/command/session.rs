@@ -420,7 +420,7 @@ impl<'c> Session<'c> {
         }
         let plans = &mut plans[..count];
         if count > 1 {
-            for probe in plans.iter().filter_map(|plan| plan.probe.as_ref()) {
+            for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
                 ctx.cache.prefetch_bucket(probe);
             }
             for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {

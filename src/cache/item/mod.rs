@@ -220,6 +220,18 @@ impl Items {
         }
     }
 
+    /// The value of an item with this header, unless it is LARGE. The caller keeps I3.
+    #[inline(always)]
+    pub fn small_value(&self, handle: ChunkHandle, header: &Header) -> Option<&[u8]> {
+        let bits = header.state();
+        if bits & state::LARGE != 0 {
+            return None;
+        }
+        let start = key_offset(bits) + header.key_len();
+        // SAFETY: as for the key.
+        Some(unsafe { self.slabs.bytes(handle, start, header.value_len()) })
+    }
+
     /// Where in a chunk of an item its part of the value lies: in the head chunk all of it, unless the item is chained.
     #[inline(always)]
     fn value_range(&self, chunk: ChunkHandle) -> Range<usize> {
@@ -239,7 +251,7 @@ impl Items {
 
     /// The part of the value that lies in a chunk of an item. The caller keeps I3.
     #[inline(always)]
-    pub fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
+    fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
         let range = self.value_range(chunk);
         // SAFETY: as for the key; the range is the value's part of the chunk.
         unsafe { self.slabs.bytes(chunk, range.start, range.len()) }
