@@ -3,11 +3,11 @@
 //! S1. A [`ThreadStats`] has one writer, so counting is a plain load and store, no locked instruction.
 //! S2. `stats reset` changes no counter: it remembers the sums, and they are subtracted from then on.
 
-use parking_lot::Mutex;
 use std::ops::{AddAssign, Sub};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
 use slab_alloc::CLASSES_MAX;
 
 /// One counter with one writer.

@@ -206,8 +206,7 @@ impl<'b> MetaTokens<'b> {
     /// Each flag and what stands right behind it, which is empty for most.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (u8, &'b [u8])> + use<'b> {
-        Words::new(self.text)
-            .filter_map(|word| word.split_first().map(|(&flag, token)| (flag, token)))
+        words::flags(self.text)
     }
 }
 

@@ -228,13 +228,7 @@ fn preparse<'b>(
     let mut flags = Flags::default();
     let mut fault = None;
     let mut seen = 0u64;
-    for (flag, token) in (MetaTokens {
-        text,
-        quiet: false,
-        bare: false,
-    })
-    .iter()
-    {
+    for (flag, token) in words::flags(text) {
         let bit = match flag {
             127.. => return Err(ErrorLine::DuplicateFlag),
             64.. => bit(flag),

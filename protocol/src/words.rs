@@ -46,6 +46,12 @@ impl<'b> Iterator for Words<'b> {
     }
 }
 
+/// The flags of a meta command: each one's letter, and what stands right behind it.
+#[inline]
+pub(crate) fn flags(text: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    Words::new(text).filter_map(|word| word.split_first().map(|(&flag, token)| (flag, token)))
+}
+
 /// `text` without the spaces it begins with.
 #[inline]
 pub(crate) fn skip_spaces(mut text: &[u8]) -> &[u8] {

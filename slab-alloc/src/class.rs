@@ -21,10 +21,11 @@
 //! Costs: a lookup is two loads below 8 KB; above, a step more for each class that begins within the
 //! same KB, which the usual growth factors keep at one or two.
 
-use parking_lot::Mutex;
 use std::io;
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 use crate::{HEADER_BYTES, PAGE_BYTES_MAX};
 

@@ -42,7 +42,6 @@ mod reserved;
 #[cfg(test)]
 mod tests;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -50,6 +49,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arena::Arena;
 use class::ClassTable;
 use page::{PageList, Pages};
+use parking_lot::{Mutex, MutexGuard};
 use pool::Pool;
 
 pub use arena::ChunkHandle;

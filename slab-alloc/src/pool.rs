@@ -15,8 +15,9 @@
 //! Idle pages stay resident: a class that gives its only page back and takes it again, once for
 //! every item set and deleted, pays two short locks and no system call.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 use crate::page::{PageId, PageList, Pages};
 

@@ -4,8 +4,9 @@
 //!     of an older generation: so a store later in the same second lives.
 //! F2. A delayed flush ends, once its second has come, the items last accessed before it.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 use super::item::state;
 use crate::clock::RelTime;

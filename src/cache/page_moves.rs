@@ -10,10 +10,10 @@
 //! M1. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's and never under a stripe).
 //! M2. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use parking_lot::{Mutex, MutexGuard};
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
 use super::crawler::ClassMask;

@@ -4,14 +4,14 @@
 //! command is atomic, and an item is only ever seen whole.
 //!
 //! E1. An entry never shows an expired or flushed item: it unlinks it and says why there is none.
-//! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out (`Cache::unlink_from_lru` with the
-//!     slot's removal).
+//! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out: `Cache::unlink`, or
+//!     `Cache::unlink_from_tail` for who comes from the LRU and holds its lock.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
 
 use super::crawler::ClassMask;
@@ -230,15 +230,15 @@ impl Cache {
         let hash = probe.hash;
         let guard = self.table.lock(hash);
         let is_it = |handle| self.items.key(handle) == key;
-        let found = guard.find_seen(&probe, is_it);
-        let found = found.or_else(|| guard.find(hash, is_it));
-        let found = found.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
+        let place = guard.find_seen(&probe, is_it);
+        let place = place.or_else(|| guard.find(hash, is_it));
+        let found = place.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
         let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
         let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
         Entry {
             cache: self,
             guard: if is_dead {
-                self.bury(guard, hash, found)
+                self.bury(guard, hash, place)
             } else {
                 guard
             },
@@ -255,11 +255,10 @@ impl Cache {
         &'c self,
         mut guard: StripeGuard<'c>,
         hash: KeyHash,
-        found: Option<Found<'c>>,
+        place: Option<(Slot, ChunkHandle)>,
     ) -> StripeGuard<'c> {
-        if let Some((slot, handle)) = found.and_then(|found| Some((found.slot?, found.handle))) {
-            guard.remove(hash, slot);
-            self.unlink_from_lru(handle);
+        if let Some((slot, handle)) = place {
+            self.unlink(&mut guard, hash, slot, handle);
         }
         guard
     }
@@ -359,8 +358,7 @@ impl Cache {
             let mut guard = self.table.lock_stripe(stripe);
             for (hash, handle) in guard.entries() {
                 if let Some((slot, _)) = guard.find(hash, |at| at == handle) {
-                    guard.remove(hash, slot);
-                    self.unlink_from_lru(handle);
+                    self.unlink(&mut guard, hash, slot, handle);
                 }
             }
         }
@@ -381,8 +379,15 @@ impl Cache {
             .expect("an item has a class")
     }
 
-    /// Second half of unlinking: out of the LRU, and the table's hold is dropped.
-    pub(super) fn unlink_from_lru(&self, handle: ChunkHandle) {
+    /// Takes an item out of table and LRU, and drops the table's hold.
+    pub(super) fn unlink(
+        &self,
+        guard: &mut StripeGuard<'_>,
+        hash: KeyHash,
+        slot: Slot,
+        handle: ChunkHandle,
+    ) {
+        guard.remove(hash, slot);
         self.lru(self.class_of(handle)).unlink(&self.items, handle);
         self.items.release(handle);
     }
@@ -690,8 +695,8 @@ impl<'c> Entry<'c> {
     pub fn remove(&mut self) {
         if let Some(found) = self.found.take() {
             let slot = self.slot(found);
-            self.guard.remove(self.hash, slot);
-            self.cache.unlink_from_lru(found.handle);
+            self.cache
+                .unlink(&mut self.guard, self.hash, slot, found.handle);
         }
     }
 

@@ -26,12 +26,12 @@
 //! 11 bytes an item. From a sixteenth of the memory limit on the table is filled further: one item in eight in a piece,
 //! 9 bytes an item. The whole hash is compared, so an item is touched only when it is (all but surely) the one asked for.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
 use slab_alloc::{ChunkHandle, Reserved};
 
 /// Twice the items a bucket holds on average when the next one is split: while the table is small beside the memory, and

@@ -174,8 +174,7 @@ fn empty(cache: &Cache) {
         let mut guard = cache.table.lock_stripe(stripe);
         for (hash, handle) in guard.entries() {
             let (slot, _) = guard.find(hash, |at| at == handle).unwrap();
-            guard.remove(hash, slot);
-            cache.unlink_from_lru(handle);
+            cache.unlink(&mut guard, hash, slot, handle);
         }
     }
     check(cache);

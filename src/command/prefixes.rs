@@ -3,11 +3,11 @@
 //! Off by default, and then one load a command. While on, each command takes one lock; at most [`PREFIXES_MAX`]
 //! prefixes are kept, so that keys made up by a client do not fill the memory.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 
 /// The most prefixes counted: memcached's limit of its prefix table.
 const PREFIXES_MAX: usize = 65536;
