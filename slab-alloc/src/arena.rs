@@ -200,6 +200,9 @@ pub(crate) fn prefetch(address: *const u8) {
     let _ = address;
 }
 
+/// What the processor fetches at once, in bytes.
+const LINE_BYTES: usize = 64;
+
 /// The smallest granule, in bytes: what 32-bit handles count in up to 32 GB.
 const GRANULE_MIN: usize = 8;
 
@@ -286,8 +289,14 @@ impl Arena {
     /// The page a chunk lies in.
     #[inline]
     pub(crate) fn page_of(&self, chunk: ChunkHandle) -> PageId {
-        PageId::from_raw(chunk.to_raw() >> (self.page_shift - self.granule_shift))
-            .expect("no chunk lies in page 0")
+        self.page_around(chunk).expect("no chunk lies in page 0")
+    }
+
+    /// The page that any handle would lie in, if there is such a page.
+    #[inline]
+    pub(crate) fn page_around(&self, handle: ChunkHandle) -> Option<PageId> {
+        let page = PageId::from_raw(handle.to_raw() >> (self.page_shift - self.granule_shift));
+        page.filter(|page| page.index() <= self.pages_max())
     }
 
     /// How far into its page a chunk begins, in bytes.
@@ -322,15 +331,20 @@ impl Arena {
         unsafe { self.ptr(chunk).add(offset).cast::<T>().as_ref() }
     }
 
-    /// Fetches a chunk's first cache line. Any handle will do.
+    /// Asks for the cache lines of a chunk's first `bytes` bytes. Any handle will do.
     #[inline]
-    pub(crate) fn prefetch(&self, chunk: ChunkHandle) {
-        prefetch(
-            self.mapping
-                .start()
-                .as_ptr()
-                .wrapping_add(self.offset(chunk)),
-        );
+    pub(crate) fn prefetch(&self, chunk: ChunkHandle, bytes: usize) {
+        let start = self
+            .mapping
+            .start()
+            .as_ptr()
+            .wrapping_add(self.offset(chunk));
+        prefetch(start);
+        // Chunks need not begin where a line does.
+        let into_line = start.addr() % LINE_BYTES;
+        for line in (LINE_BYTES..into_line + bytes).step_by(LINE_BYTES) {
+            prefetch(start.wrapping_add(line - into_line));
+        }
     }
 
     pub(crate) fn advise_huge(&self) -> io::Result<()> {

@@ -134,6 +134,7 @@ impl SlabAllocator {
     }
 
     /// The class that the page belongs to, if any.
+    #[inline]
     pub fn page_class(&self, page: PageId) -> Option<ClassId> {
         self.pages[page.index()].class()
     }

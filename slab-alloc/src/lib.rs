@@ -218,7 +218,7 @@ impl SlabAllocator {
             Some(chunk) => {
                 let next = ChunkHandle::from_raw(self.link(chunk).load(Ordering::Relaxed));
                 if let Some(next) = next {
-                    self.arena.prefetch(next);
+                    self.arena.prefetch(next, HEADER_BYTES);
                 }
                 meta.set_free_head(next);
                 state.free -= 1;
@@ -357,10 +357,15 @@ impl SlabAllocator {
         self.arena.header(chunk, offset)
     }
 
-    /// Asks the processor to fetch a chunk's first cache line. Any handle will do.
+    /// Asks the processor to fetch a chunk, or the first `bytes_max` bytes of a larger one. Any handle will do.
     #[inline]
-    pub fn prefetch(&self, chunk: ChunkHandle) {
-        self.arena.prefetch(chunk);
+    pub fn prefetch(&self, chunk: ChunkHandle, bytes_max: usize) {
+        let page = self.arena.page_around(chunk);
+        // Without a class it is nobody's chunk by now.
+        if let Some(class) = page.and_then(|page| self.page_class(page)) {
+            let bytes = self.chunk_bytes(class).min(bytes_max);
+            self.arena.prefetch(chunk, bytes);
+        }
     }
 
     // --- pages ---

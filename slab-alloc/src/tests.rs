@@ -714,8 +714,9 @@ fn a_word_behind_the_header_is_not_reached_by_atomics() {
 #[test]
 fn any_handle_can_be_prefetched() {
     let slabs = allocator(1, &[96]);
-    slabs.prefetch(ChunkHandle::from_raw(1).unwrap());
-    slabs.prefetch(ChunkHandle::from_raw(u32::MAX).unwrap());
+    for raw in [1, 1 << 20, u32::MAX] {
+        slabs.prefetch(ChunkHandle::from_raw(raw).unwrap(), usize::MAX);
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ use super::page_moves::PageMoves;
 use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
 
+/// Of an item to be read this much is fetched ahead, in bytes: from there on the processor sees by itself where a copy goes.
+const PREFETCH_BYTES_MAX: usize = 1024;
+
 /// What a cache is built from.
 #[derive(Debug, Clone)]
 pub struct CacheConfig {
@@ -220,7 +223,7 @@ impl Cache {
     #[inline]
     pub fn prefetch_item(&self, probe: &mut Probe) {
         if let Some(handle) = self.table.look(probe) {
-            self.items.slabs().prefetch(handle);
+            self.items.slabs().prefetch(handle, PREFETCH_BYTES_MAX);
         }
     }
 

@@ -12,40 +12,61 @@ use crate::cache::{Entry, ItemView, Lookup, Probe, Segment};
 /// buffers), few enough to stay in the first-level cache.
 const KEYS_AT_ONCE: usize = 16;
 
-/// Answers the keys of a list until it ends or `out` is full; gives the bytes of `keys` that are done. `END` is the
-/// caller's.
-pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Output<'c>) -> usize {
-    let mut at = 0;
-    loop {
-        let mut batch: [(&[u8], Probe); KEYS_AT_ONCE] = [(&[], Probe::default()); KEYS_AT_ONCE];
-        let mut ends = [0; KEYS_AT_ONCE];
-        let mut count = 0;
-        while count < KEYS_AT_ONCE
+/// Keys of a list that are looked for together.
+struct KeyBatch<'k> {
+    /// Keys, their probes, and where in the list what follows them begins.
+    keys: [(&'k [u8], Probe, usize); KEYS_AT_ONCE],
+    count: usize,
+}
+
+impl<'k> KeyBatch<'k> {
+    fn new() -> Self {
+        KeyBatch {
+            keys: [(&[], Probe::default(), 0); KEYS_AT_ONCE],
+            count: 0,
+        }
+    }
+
+    /// Takes the keys that begin at `at`, and has their buckets fetched; gives where the rest begins.
+    #[inline]
+    fn fill(&mut self, ctx: Ctx<'_>, keys: Keys<'k>, mut at: usize) -> usize {
+        self.count = 0;
+        while self.count < KEYS_AT_ONCE
             && let Some((key, end)) = keys.next_from(at)
         {
-            batch[count] = (key, ctx.cache.probe(key));
-            ends[count] = end;
+            let (place, probe, place_end) = &mut self.keys[self.count];
+            (*place, *probe, *place_end) = (key, ctx.cache.probe(key), end);
+            ctx.cache.prefetch_bucket(probe);
             at = end;
-            count += 1;
+            self.count += 1;
         }
-        if count > 1 {
-            for (_, probe) in &mut batch[..count] {
-                ctx.cache.prefetch_bucket(probe);
-            }
-            for (_, probe) in &mut batch[..count] {
-                ctx.cache.prefetch_item(probe);
-            }
+        at
+    }
+}
+
+/// Answers the keys of a list until it ends or `out` is full; gives the bytes of `keys` that are done. `END` is the
+/// caller's.
+///
+/// Two batches are under way: while the items of one are fetched the keys of the next are read, whose buckets are fetched
+/// while the first is answered.
+pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Output<'c>) -> usize {
+    let (batch, next) = (&mut KeyBatch::new(), &mut KeyBatch::new());
+    let (mut batch, mut next) = (batch, next);
+    let mut at = batch.fill(ctx, keys, 0);
+    while batch.count > 0 {
+        for (_, probe, _) in &mut batch.keys[..batch.count] {
+            ctx.cache.prefetch_item(probe);
         }
-        for (&(key, probe), &end) in batch[..count].iter().zip(&ends) {
+        at = next.fill(ctx, keys, at);
+        for &(key, probe, end) in &batch.keys[..batch.count] {
             get_one(ctx, verb, key, probe, out);
             if out.is_full() {
                 return end;
             }
         }
-        if count < KEYS_AT_ONCE {
-            return keys.0.len();
-        }
+        std::mem::swap(&mut batch, &mut next);
     }
+    keys.0.len()
 }
 
 /// Answers one key.

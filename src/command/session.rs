@@ -163,7 +163,9 @@ impl Plan {
             | Request::Sasl(_)
             | Request::ConfigSet(_) => return false,
         };
-        self.probe = Some(retrieval::probe_of(ctx, key));
+        let mut probe = retrieval::probe_of(ctx, key);
+        ctx.cache.prefetch_bucket(&mut probe);
+        self.probe = Some(probe);
         true
     }
 }
@@ -384,6 +386,9 @@ impl<'c> Session<'c> {
                     return self.batch(ctx, (parsed, plan), input, budget, out);
                 }
                 *budget -= 1;
+                if let Some(probe) = &mut plan.probe {
+                    ctx.cache.prefetch_item(probe);
+                }
                 self.planned(ctx, request, &plan, input, out)
             }
             _ => {
@@ -420,9 +425,6 @@ impl<'c> Session<'c> {
         }
         let plans = &mut plans[..count];
         if count > 1 {
-            for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
-                ctx.cache.prefetch_bucket(probe);
-            }
             for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
                 ctx.cache.prefetch_item(probe);
             }
