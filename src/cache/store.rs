@@ -17,7 +17,7 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllo
 use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, PinnedValue, state};
+use super::item::{AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, state};
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::page_moves::PageMoves;
 use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
@@ -224,6 +224,15 @@ impl Cache {
     pub fn prefetch_item(&self, probe: &mut Probe) {
         if let Some(handle) = self.table.look(probe) {
             self.items.slabs().prefetch(handle, PREFETCH_BYTES_MAX);
+        }
+    }
+
+    /// For a request that may take the item out: the items beside it in its LRU list, once it has come itself.
+    #[inline]
+    pub fn prefetch_neighbours(&self, probe: &Probe) {
+        let seen = probe.seen().map(|handle| self.items.header(handle));
+        for neighbour in seen.into_iter().flat_map(|seen| [seen.prev(), seen.next()]).flatten() {
+            self.items.slabs().prefetch(neighbour, HEADER_BYTES);
         }
     }
 

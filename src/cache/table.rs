@@ -452,6 +452,12 @@ impl Probe {
             seen: None,
         }
     }
+
+    /// The item that was seen, most likely the key's.
+    #[inline]
+    pub(super) fn seen(&self) -> Option<ChunkHandle> {
+        self.seen.map(|(_, handle)| handle)
+    }
 }
 
 impl Default for Probe {

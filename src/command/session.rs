@@ -117,6 +117,8 @@ impl Default for Session<'_> {
 struct Plan {
     /// Of its key, if it has exactly one.
     probe: Option<Probe>,
+    /// It may take an item out of the cache.
+    unlinks: bool,
     /// Where a store's data block begins.
     block: usize,
     /// Where the next request begins.
@@ -166,6 +168,7 @@ impl Plan {
         let mut probe = retrieval::probe_of(ctx, key);
         ctx.cache.prefetch_bucket(&mut probe);
         self.probe = Some(probe);
+        self.unlinks = matches!(request, Request::Store(_) | Request::Delete(_));
         true
     }
 }
@@ -427,6 +430,11 @@ impl<'c> Session<'c> {
         if count > 1 {
             for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
                 ctx.cache.prefetch_item(probe);
+            }
+            for plan in plans.iter().filter(|plan| plan.unlinks) {
+                if let Some(probe) = &plan.probe {
+                    ctx.cache.prefetch_neighbours(probe);
+                }
             }
         }
         for (done, (parsed, plan)) in parsed.iter().zip(&*plans).enumerate() {
