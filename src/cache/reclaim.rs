@@ -28,7 +28,7 @@ use slab_alloc::{ChunkHandle, ClassId};
 use super::eviction::Sight;
 use super::item::{state, uses};
 use super::lru::{ClassLru, Segment};
-use super::store::{Cache, Lookup};
+use super::store::{Cache, Lookup, PREFETCH_BYTES_MAX};
 use crate::clock::RelTime;
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
@@ -171,9 +171,22 @@ impl Cache {
                 lru.evicted_bytes += items.slabs().chunk_bytes(class);
                 lru.note_evicted(hash, Segment::of(bits));
             }
+            self.prefetch_victims(lru, Segment::of(bits));
             return true;
         }
         false
+    }
+
+    /// Asks for what the next evictions from `segment` will need: the bucket of its tail, and the item before, whose
+    /// chunk is written to anew.
+    fn prefetch_victims(&self, lru: &ClassLru, segment: Segment) {
+        let Some(tail) = lru.segments.tail(segment) else {
+            return;
+        };
+        self.prefetch_bucket(&mut self.probe(self.items.key(tail)));
+        if let Some(before) = self.items.header(tail).prev() {
+            self.items.slabs().prefetch(before, PREFETCH_BYTES_MAX);
+        }
     }
 
     /// Unlinks an item from the LRU's side; the caller holds its LRU lock. False if its stripe is busy, or a reader

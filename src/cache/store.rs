@@ -24,7 +24,7 @@ use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
 use crate::clock::RelTime;
 
 /// Of an item to be read this much is fetched ahead, in bytes: from there on the processor sees by itself where a copy goes.
-const PREFETCH_BYTES_MAX: usize = 1024;
+pub(super) const PREFETCH_BYTES_MAX: usize = 1024;
 
 /// What a cache is built from.
 #[derive(Debug, Clone)]
