@@ -484,9 +484,10 @@ impl Cache {
         self.items.slabs().limit_bytes()
     }
 
-    /// Asks for huge pages behind the arena (`-L`): a lookup in millions of items then seldom waits for an address. But
-    /// who touches one first waits until the kernel has zeroed 2 MB.
+    /// Asks for huge pages behind table and arena (`-L`): a lookup in millions of items then seldom waits for an address.
+    /// But who touches one first waits until the kernel has zeroed 2 MB.
     pub fn advise_huge(&self) -> io::Result<()> {
+        self.table.advise_huge()?;
         self.items.slabs().advise_huge()
     }
 

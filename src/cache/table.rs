@@ -247,9 +247,6 @@ impl Table {
                 Err(_) => log2_max -= 1,
             }
         };
-        // Lookups go all over the buckets, and these are few pages: huge ones are had without anybody's asking. Without them
-        // the table works on.
-        let _ = buckets.advise_huge();
         let level_max = log2_max - stripe_bits;
         let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(level_max);
         let stripe = || {
@@ -350,6 +347,11 @@ impl Table {
             stripe,
             state: Some(state),
         })
+    }
+
+    /// Asks for huge pages behind the buckets.
+    pub fn advise_huge(&self) -> io::Result<()> {
+        self.buckets.advise_huge()
     }
 
     /// How many stripes there are.
