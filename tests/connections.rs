@@ -506,3 +506,90 @@ fn a_pipeline_of_short_commands_is_not_cut() {
     assert!(yields(&["-t", "1"], 4000) > 0);
     assert!(yields(&["-t", "1", "-R", "1"], 500) > 0);
 }
+
+/// Clients that are ready at the same time are read from before the first is answered. Whatever each of them is at, it gets
+/// its own replies, all of them.
+#[test]
+fn clients_that_come_together_get_their_own() {
+    const CLIENTS: usize = 40;
+    let server = Server::start(&["-t", "1"]);
+    let mut rng = Rng::from_env("TOGETHER_SEED");
+    let value = |client: usize, version: usize, len: usize| numbered(client * 1000 + version, len);
+    let mut clients: Vec<Conn> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let mut held = vec![(0, 100); CLIENTS];
+    for (client, conn) in clients.iter_mut().enumerate() {
+        let stored = conn.set(&format!("key{client}"), &value(client, 0, 100));
+        assert_eq!(stored, "STORED");
+    }
+    for round in 1..60 {
+        let mut owed: Vec<Vec<u8>> = vec![Vec::new(); CLIENTS];
+        let mut rest: Vec<Vec<u8>> = vec![Vec::new(); CLIENTS];
+        let mut gone = [false; CLIENTS];
+        // What all send while the server stands still, it finds in one poll.
+        server.signal(libc::SIGSTOP);
+        for (client, conn) in clients.iter_mut().enumerate() {
+            let (version, len) = held[client];
+            let get = format!("get key{client}\r\n").into_bytes();
+            let mut hit = format!("VALUE key{client} 0 {len}\r\n").into_bytes();
+            hit.extend(value(client, version, len));
+            hit.extend(b"\r\nEND\r\n");
+            // Most ask one thing at a time: those are read from ahead.
+            match rng.below(16) {
+                0 => {
+                    conn.send(get.repeat(20));
+                    owed[client] = hit.repeat(20);
+                }
+                1 => {
+                    let len = [0, 10, 100, 5000, 30_000][rng.below(5) as usize];
+                    let mut set = format!("set key{client} 0 0 {len}\r\n").into_bytes();
+                    set.extend(value(client, round, len));
+                    set.extend(b"\r\n");
+                    rest[client] = set.split_off(rng.below(set.len() as u64 + 1) as usize);
+                    conn.send(set);
+                    owed[client] = b"STORED\r\n".to_vec();
+                    held[client] = (round, len);
+                }
+                2 => {
+                    let cut = rng.below(get.len() as u64) as usize;
+                    conn.send(&get[..cut]);
+                    rest[client] = get[cut..].to_vec();
+                    owed[client] = hit;
+                }
+                3 => {
+                    conn.send("nonsense\r\n");
+                    owed[client] = b"ERROR\r\n".to_vec();
+                }
+                4 => {
+                    conn.send(get);
+                    conn.end_of_input();
+                    (owed[client], gone[client]) = (hit, true);
+                }
+                5 => {
+                    conn.send("quit\r\n");
+                    gone[client] = true;
+                }
+                6 => {
+                    let gone = std::mem::replace(conn, server.connect());
+                    gone.clone_for_writing().send(get);
+                    gone.cut();
+                }
+                7 => {}
+                _ => {
+                    conn.send(get);
+                    owed[client] = hit;
+                }
+            }
+        }
+        server.signal(libc::SIGCONT);
+        for (client, conn) in clients.iter_mut().enumerate() {
+            if !rest[client].is_empty() {
+                conn.send(&rest[client]);
+            }
+            conn.expect(&owed[client]);
+            if gone[client] {
+                conn.closed();
+                *conn = server.connect();
+            }
+        }
+    }
+}

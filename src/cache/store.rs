@@ -17,7 +17,9 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllo
 use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, state};
+use super::item::{
+    AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, state,
+};
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::page_moves::PageMoves;
 use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
@@ -231,7 +233,11 @@ impl Cache {
     #[inline]
     pub fn prefetch_neighbours(&self, probe: &Probe) {
         let seen = probe.seen().map(|handle| self.items.header(handle));
-        for neighbour in seen.into_iter().flat_map(|seen| [seen.prev(), seen.next()]).flatten() {
+        for neighbour in seen
+            .into_iter()
+            .flat_map(|seen| [seen.prev(), seen.next()])
+            .flatten()
+        {
             self.items.slabs().prefetch(neighbour, HEADER_BYTES);
         }
     }

@@ -87,8 +87,8 @@ pub(super) enum Wire {
 }
 
 impl Wire {
-    /// Parses straight to where the answer is kept: it is large.
-    #[inline]
+    /// Parses straight to where the answer is kept: it is large. Not inlined into its callers, whom it made slower.
+    #[inline(never)]
     fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
         *parsed = match self {
             Wire::Text => text::parse(input),
@@ -103,6 +103,8 @@ pub struct Session<'c> {
     state: State<'c>,
     /// It ends with its first input.
     datagram: bool,
+    /// The last input was one whole request about one key.
+    lone: bool,
     wire: Wire,
 }
 
@@ -185,6 +187,7 @@ impl<'c> Session<'c> {
             state: State::Start(protocol),
             wire: Wire::Text,
             datagram: false,
+            lone: false,
         }
     }
 
@@ -261,6 +264,20 @@ impl<'c> Session<'c> {
         matches!(self.state, State::Dump(_)) || self.verification().is_some()
     }
 
+    /// True if the next input is likely to be one request about one key, as the last was. Where there are more, they find
+    /// what they need by themselves.
+    pub fn expects_one(&self) -> bool {
+        self.lone && matches!(self.state, State::Command)
+    }
+
+    /// The key that the first request of `input` is about, if it is about one; asks for its bucket.
+    pub fn foresee(&self, ctx: Ctx<'c>, input: &[u8]) -> Option<Probe> {
+        let (mut parsed, mut plan) = (Parsed::Incomplete, Plan::default());
+        self.wire.parse(input, &mut parsed);
+        plan.make(ctx, &parsed, input, 0);
+        plan.probe
+    }
+
     /// Executes what `input` holds. `budget` is the number of commands that may run, at least 1; it is counted down, to
     /// 0 also by a batch that was longer.
     pub fn drive(
@@ -335,6 +352,7 @@ impl<'c> Session<'c> {
                     if consumed == 0 && matches!(self.state, State::Command) && !out.is_full() {
                         break Next::Read;
                     }
+                    self.lone &= at == 0 && consumed == input.len();
                     at += consumed;
                 }
                 State::Keys(verb) => {
@@ -383,6 +401,7 @@ impl<'c> Session<'c> {
             return 0;
         }
         let planned = plan.make(ctx, &parsed, input, 0);
+        self.lone = planned && plan.probe.is_some();
         match &parsed {
             Parsed::Complete { request, .. } if planned => {
                 if plan.end < input.len() && *budget > 1 {

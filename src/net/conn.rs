@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::peers::Proof;
 use super::stream::Stream;
+use crate::cache::Probe;
 use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
 use crate::settings::WireProtocol;
 
@@ -129,11 +130,40 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Serves the connection until it has to wait, or its turn is over. `buffer` and `out` are the worker's; `out` is
-    /// empty before and after.
-    pub(super) fn turn(&mut self, ctx: Ctx<'c>, buffer: &mut [u8], out: &mut Output<'c>) -> Turn {
+    /// Reads what the coming turn is to begin with, if it is likely to be one request. Gives the bytes in `buffer`, and
+    /// the key they are about, whose bucket is asked for.
+    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> (usize, Option<Probe>) {
+        let may_read = self.session.expects_one()
+            && self.readable
+            && !self.queued
+            && self.phase == Phase::Serving
+            && self.input.is_empty()
+            && self.output.is_none()
+            && !matches!(self.stream, Stream::Tls(_));
+        if !may_read {
+            return (0, None);
+        }
+        let mut read = 0..0;
+        if self.read(buffer, &mut read).is_err() {
+            // The system tells it once; the turn is to find it too.
+            self.ended = true;
+        }
+        ctx.stats.general.bytes_read.add(read.end as u64);
+        let probe = self.session.foresee(ctx, &buffer[read.clone()]);
+        (read.end, probe)
+    }
+
+    /// Serves the connection until it has to wait, or its turn is over. `buffer` and `out` are the worker's; `buffer`
+    /// begins with the `read` bytes of [`Conn::read_ahead`], `out` is empty before and after.
+    pub(super) fn turn(
+        &mut self,
+        ctx: Ctx<'c>,
+        buffer: &mut [u8],
+        read: usize,
+        out: &mut Output<'c>,
+    ) -> Turn {
         let owned = self.owned_bytes();
-        let turn = self.try_turn(ctx, buffer, out).or_else(|error| {
+        let turn = self.try_turn(ctx, buffer, read, out).or_else(|error| {
             log::debug!("{}: closed: {error}", self.info.addr);
             out.clear();
             // What TLS cannot read it answers with an alert, which is to arrive.
@@ -164,6 +194,7 @@ impl<'c> Conn<'c> {
         &mut self,
         ctx: Ctx<'c>,
         buffer: &mut [u8],
+        read: usize,
         out: &mut Output<'c>,
     ) -> io::Result<Turn> {
         if let Some(output) = &mut self.output {
@@ -184,11 +215,14 @@ impl<'c> Conn<'c> {
         let reqs_per_event = ctx.shared.settings.reqs_per_event.max(1);
         let mut budget = reqs_per_event;
         let mut bytes_granted = reqs_per_event as usize * REQUEST_BYTES;
-        let mut bytes_left = TURN_BYTES_MAX;
-        // What an earlier turn left over comes first.
-        let mut unread = 0..self.input.len();
-        buffer[unread.clone()].copy_from_slice(&self.input);
-        self.input = Box::default();
+        let mut bytes_left = TURN_BYTES_MAX - read;
+        // What was read ahead comes first, or else what an earlier turn left over.
+        let mut unread = 0..read;
+        if read == 0 {
+            unread.end = self.input.len();
+            buffer[unread.clone()].copy_from_slice(&self.input);
+            self.input = Box::default();
+        }
         let mut drive_now = unread.start < unread.end || self.session.has_own_work() || self.ended;
         let turn = loop {
             if !drive_now {

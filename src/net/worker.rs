@@ -3,6 +3,9 @@
 //! W1. A connection belongs to one worker from the moment it was accepted to its end.
 //! W2. A connection whose turn is over while it has more to do stands in `again`, and gets its next turn after all
 //!     others that are ready; the loop does not sleep while somebody stands there. So does a UDP socket.
+//! W3. Those who are ready together are read from before the first of them is answered, a group at a time: what one asks
+//!     for is on its way from memory while the others are answered. Who sends one request at a time can be helped in no
+//!     other way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +28,8 @@ use crate::settings::WireProtocol;
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// Events taken from the poll at once.
 const EVENTS_MAX: usize = 256;
+/// Connections that are read from before the first of them is answered (W3). 16 were no faster.
+const GROUP: usize = 8;
 /// How often a worker looks for connections that are late.
 const LATE_CHECK: Duration = Duration::from_secs(1);
 /// Capacity above which the shared output is given back after a turn.
@@ -132,7 +137,7 @@ impl Worker {
             udp,
             again: VecDeque::new(),
             timed: 0,
-            buffer: vec![0; READ_BUFFER_BYTES],
+            buffers: std::array::from_fn(|_| vec![0; READ_BUFFER_BYTES]),
             out: Output::new(),
         };
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -153,16 +158,8 @@ impl Worker {
             // Those who yielded stand behind those whom this poll found ready.
             let yielded = serving.again.len();
             let ctx = shared.ctx(index);
-            for event in &events {
-                if event.token() != WAKER {
-                    serving.ready(
-                        ctx,
-                        event.token().0,
-                        event.is_readable(),
-                        event.is_read_closed(),
-                    );
-                    continue;
-                }
+            serving.serve_ready(ctx, &events);
+            if events.iter().any(|event| event.token() == WAKER) {
                 while let Ok(message) = messages.try_recv() {
                     match message {
                         Message::Serve(stream, info, protocol) => {
@@ -199,7 +196,8 @@ struct Serving<'c> {
     again: VecDeque<usize>,
     /// Connections that have a deadline.
     timed: usize,
-    buffer: Vec<u8>,
+    /// One for each of a group.
+    buffers: [Vec<u8>; GROUP],
     /// The replies of the turn in progress.
     out: Output<'c>,
 }
@@ -235,19 +233,52 @@ impl<'c> Serving<'c> {
         self.turn(ctx, id);
     }
 
-    fn ready(&mut self, ctx: Ctx<'c>, id: usize, readable: bool, half_closed: bool) {
-        if id >= UDP_ID_MIN {
-            self.udp_turn(ctx, id, false);
-            return;
+    /// Gives a turn to all that the poll has found ready.
+    fn serve_ready(&mut self, ctx: Ctx<'c>, events: &Events) {
+        let mut events = events.iter().filter(|event| event.token() != WAKER);
+        loop {
+            let mut group = [0; GROUP];
+            let mut count = 0;
+            for event in events.by_ref().take(GROUP) {
+                let id = event.token().0;
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.readable |= event.is_readable() || event.is_read_closed();
+                    conn.half_closed |= event.is_read_closed();
+                }
+                group[count] = id;
+                count += 1;
+            }
+            let group = &group[..count];
+            let read = match count {
+                0 => return,
+                1 => [0; GROUP],
+                _ => self.read_ahead(ctx, group),
+            };
+            for (place, (&id, read)) in group.iter().zip(read).enumerate() {
+                if id >= UDP_ID_MIN {
+                    self.udp_turn(ctx, id, false);
+                } else if self.conns.get(id).is_some_and(|conn| !conn.queued) {
+                    // The first buffer, which is warm, is free as soon as the first has had its turn.
+                    let place = if read > 0 { place } else { 0 };
+                    self.turn_with(ctx, id, place, read);
+                }
+            }
         }
-        let Some(conn) = self.conns.get_mut(id) else {
-            return;
-        };
-        conn.readable |= readable || half_closed;
-        conn.half_closed |= half_closed;
-        if !conn.queued {
-            self.turn(ctx, id);
+    }
+
+    /// Reads the requests of a group into its buffers and has fetched what they ask for; gives the bytes of each.
+    fn read_ahead(&mut self, ctx: Ctx<'c>, group: &[usize]) -> [usize; GROUP] {
+        let mut read = [0; GROUP];
+        let mut probes = [None; GROUP];
+        for (place, &id) in group.iter().enumerate() {
+            if let Some(conn) = self.conns.get_mut(id) {
+                (read[place], probes[place]) = conn.read_ahead(ctx, &mut self.buffers[place]);
+            }
         }
+        for probe in probes.iter_mut().flatten() {
+            ctx.cache.prefetch_item(probe);
+        }
+        read
     }
 
     /// The one who asked may be gone and another have its place, whom an early turn does no harm.
@@ -271,9 +302,14 @@ impl<'c> Serving<'c> {
     }
 
     fn turn(&mut self, ctx: Ctx<'c>, id: usize) {
+        self.turn_with(ctx, id, 0, 0);
+    }
+
+    /// A turn of a connection of which the buffer at `place` holds `read` bytes already.
+    fn turn_with(&mut self, ctx: Ctx<'c>, id: usize, place: usize, read: usize) {
         let conn = &mut self.conns[id];
         let was_timed = usize::from(conn.deadline.is_some());
-        let turn = conn.turn(ctx, &mut self.buffer, &mut self.out);
+        let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
         self.timed = self.timed - was_timed + usize::from(conn.deadline.is_some());
         match turn {
             Turn::Wait => {}
