@@ -401,7 +401,7 @@ impl<'c> Session<'c> {
             return 0;
         }
         let planned = plan.make(ctx, &parsed, input, 0);
-        self.lone = planned && plan.probe.is_some();
+        self.lone = false;
         match &parsed {
             Parsed::Complete { request, .. } if planned => {
                 if plan.end < input.len() && *budget > 1 {
@@ -409,6 +409,7 @@ impl<'c> Session<'c> {
                 }
                 *budget -= 1;
                 if let Some(probe) = &mut plan.probe {
+                    self.lone = true;
                     ctx.cache.prefetch_item(probe);
                 }
                 self.planned(ctx, request, &plan, input, out)
