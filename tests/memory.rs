@@ -201,6 +201,14 @@ fn stats_account_for_the_resident_memory() {
         client.send(vec![b'v'; 30_000]);
     }
     accounted(&mut conn, "large items and clients");
+    // Clients that ask and do not take the answer.
+    let value = vec![b'v'; 3000];
+    assert_eq!(conn.set("answer", &value), "STORED");
+    let mut clients: Vec<Conn> = (0..400).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("get answer\r\n".repeat(4000));
+    }
+    accounted(&mut conn, "replies that nobody takes");
 }
 
 #[test]

@@ -98,6 +98,17 @@ pub struct Registry {
     pub read_buf_bytes: AtomicUsize,
     /// Connections that have such bytes.
     pub read_buf_count: AtomicUsize,
+    /// Bytes of replies kept for peers that do not take them.
+    pub reply_bytes: AtomicUsize,
+}
+
+/// Bytes that one connection keeps from one turn to the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Of input.
+    pub input: usize,
+    /// Of replies.
+    pub replies: usize,
 }
 
 impl Registry {
@@ -118,16 +129,22 @@ impl Registry {
         }
     }
 
-    /// Counts a change of the input bytes that one connection keeps.
+    /// Counts a change of what one connection keeps.
     #[inline]
-    pub fn count_buffer(&self, before: usize, after: usize) {
-        if before != after {
-            self.read_buf_bytes
-                .fetch_add(after.wrapping_sub(before), Relaxed);
-            let (had, has) = (usize::from(before > 0), usize::from(after > 0));
-            self.read_buf_count
-                .fetch_add(has.wrapping_sub(had), Relaxed);
+    pub fn count_kept(&self, before: Kept, after: Kept) {
+        if before == after {
+            return;
         }
+        let change = |count: &AtomicUsize, before: usize, after: usize| {
+            count.fetch_add(after.wrapping_sub(before), Relaxed);
+        };
+        change(&self.read_buf_bytes, before.input, after.input);
+        change(
+            &self.read_buf_count,
+            usize::from(before.input > 0),
+            usize::from(after.input > 0),
+        );
+        change(&self.reply_bytes, before.replies, after.replies);
     }
 
     /// All of them, by descriptor.

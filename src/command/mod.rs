@@ -30,7 +30,7 @@ mod storage;
 mod testing;
 
 pub use config::CONFIG_LEN_MAX;
-pub use connections::{ConnInfo, ConnState, Registry};
+pub use connections::{ConnInfo, ConnState, Kept, Registry};
 pub use output::Output;
 pub use session::{Drive, Next, Session};
 pub use shared::{Certs, Ctx, Shared, StopMode};

@@ -88,6 +88,11 @@ impl<'c> Output<'c> {
         }
     }
 
+    /// Bytes of memory it takes. Values it refers to are the cache's.
+    pub fn kept_bytes(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// True if there are only copied bytes: one plain write will do.
     pub fn plain(&self) -> Option<&[u8]> {
         self.pins.is_empty().then(|| &self.buf[self.written..])

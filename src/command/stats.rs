@@ -23,10 +23,10 @@ use crate::sys;
 /// memcached's seconds for the TEMP segment, shown while it is not used.
 const TEMPORARY_TTL_S: u32 = 61;
 
-/// What an idle connection takes (measured over 10,000 of them), and what a worker has for all of its own: input, and
-/// the replies of a turn.
+/// What an idle connection takes (measured over 10,000 of them), and what a worker has for all of its own: input of a
+/// group, of which few fill more than a page, and the replies of a turn.
 const CONNECTION_BYTES: usize = 256;
-const WORKER_BUFFER_BYTES: usize = 48 << 10;
+const WORKER_BUFFER_BYTES: usize = 76 << 10;
 
 /// `stats [GROUP ..]`; a dump if the group walks over the items.
 ///
@@ -383,7 +383,9 @@ fn about_memory(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     }
     let connections = &shared.connections;
     let open = connections.curr_connections.load(Relaxed);
-    let kept = connections.read_buf_bytes.load(Relaxed) + shared.staged();
+    let kept = connections.read_buf_bytes.load(Relaxed)
+        + connections.reply_bytes.load(Relaxed)
+        + shared.staged();
     lines.stat("ketch_base_bytes", shared.base_bytes);
     lines.stat("ketch_arena_bytes", cache.arena_bytes());
     lines.stat("ketch_table_bytes", cache.table_shape().bytes());

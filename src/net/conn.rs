@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::cache::Probe;
-use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Registry, Session};
+use crate::command::{ConnInfo, ConnState, Ctx, Kept, Next, Output, Registry, Session};
 use crate::settings::WireProtocol;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
@@ -162,7 +162,7 @@ impl<'c> Conn<'c> {
         read: usize,
         out: &mut Output<'c>,
     ) -> Turn {
-        let owned = self.owned_bytes();
+        let kept = self.kept();
         let turn = self.try_turn(ctx, buffer, read, out).or_else(|error| {
             log::debug!("{}: closed: {error}", self.info.addr);
             out.clear();
@@ -177,9 +177,7 @@ impl<'c> Conn<'c> {
         if self.phase == Phase::Serving && !self.stream.is_handshaking() {
             self.deadline = None;
         }
-        ctx.shared
-            .connections
-            .count_buffer(owned, self.owned_bytes());
+        ctx.shared.connections.count_kept(kept, self.kept());
         self.info.set_state(match self.phase {
             Phase::Lingering(_) => ConnState::Closing,
             _ if self.output.is_some() || self.stream.has_unsent() => ConnState::Write,
@@ -405,12 +403,15 @@ impl<'c> Conn<'c> {
 
     /// Takes its buffers out of the counts, before it is dropped.
     pub(super) fn forget_buffers(&self, connections: &Registry) {
-        connections.count_buffer(self.owned_bytes(), 0);
+        connections.count_kept(self.kept(), Kept::default());
     }
 
-    /// Bytes of input it keeps.
-    fn owned_bytes(&self) -> usize {
-        self.input.len()
+    fn kept(&self) -> Kept {
+        let replies = self.output.as_ref().map_or(0, |output| output.kept_bytes());
+        Kept {
+            input: self.input.len(),
+            replies,
+        }
     }
 }
 
