@@ -32,5 +32,5 @@ mod testing;
 pub use config::CONFIG_LEN_MAX;
 pub use connections::{ConnInfo, ConnState, Kept, Registry};
 pub use output::Output;
-pub use session::{Drive, Next, Session};
+pub use session::{Drive, Foreseen, Next, Session};
 pub use shared::{Certs, Ctx, Shared, StopMode};

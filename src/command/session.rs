@@ -114,6 +114,19 @@ impl Default for Session<'_> {
     }
 }
 
+/// The key that a request to come is about, if it is about one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Foreseen(Option<Probe>);
+
+impl Foreseen {
+    /// Asks for the item.
+    pub fn fetch(&mut self, ctx: Ctx<'_>) {
+        if let Some(probe) = &mut self.0 {
+            ctx.cache.prefetch_item(probe);
+        }
+    }
+}
+
 /// What is known of a request before it is executed.
 #[derive(Clone, Copy, Default)]
 struct Plan {
@@ -270,12 +283,13 @@ impl<'c> Session<'c> {
         self.lone && matches!(self.state, State::Command)
     }
 
-    /// The key that the first request of `input` is about, if it is about one; asks for its bucket.
-    pub fn foresee(&self, ctx: Ctx<'c>, input: &[u8]) -> Option<Probe> {
+    /// Looks what the first request of `input` is about. What it needs is asked for in two steps: its bucket here, its item
+    /// by [`Foreseen::fetch`], when the bucket has come.
+    pub fn foresee(&self, ctx: Ctx<'c>, input: &[u8]) -> Foreseen {
         let (mut parsed, mut plan) = (Parsed::Incomplete, Plan::default());
         self.wire.parse(input, &mut parsed);
         plan.make(ctx, &parsed, input, 0);
-        plan.probe
+        Foreseen(plan.probe)
     }
 
     /// Executes what `input` holds. `budget` is the number of commands that may run, at least 1; it is counted down, to

@@ -27,8 +27,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::peers::Proof;
 use super::stream::Stream;
-use crate::cache::Probe;
-use crate::command::{ConnInfo, ConnState, Ctx, Kept, Next, Output, Registry, Session};
+use crate::command::{ConnInfo, ConnState, Ctx, Foreseen, Kept, Next, Output, Registry, Session};
 use crate::settings::WireProtocol;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
@@ -131,8 +130,8 @@ impl<'c> Conn<'c> {
     }
 
     /// Reads what the coming turn is to begin with, if it is likely to be one request. Gives the bytes in `buffer`, and
-    /// the key they are about, whose bucket is asked for.
-    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> (usize, Option<Probe>) {
+    /// what they are about.
+    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> (usize, Foreseen) {
         let may_read = self.session.expects_one()
             && self.readable
             && !self.queued
@@ -141,7 +140,7 @@ impl<'c> Conn<'c> {
             && self.output.is_none()
             && !matches!(self.stream, Stream::Tls(_));
         if !may_read {
-            return (0, None);
+            return (0, Foreseen::default());
         }
         let mut read = 0..0;
         if self.read(buffer, &mut read).is_err() {
@@ -149,8 +148,8 @@ impl<'c> Conn<'c> {
             self.ended = true;
         }
         ctx.stats.general.bytes_read.add(read.end as u64);
-        let probe = self.session.foresee(ctx, &buffer[read.clone()]);
-        (read.end, probe)
+        let foreseen = self.session.foresee(ctx, &buffer[read.clone()]);
+        (read.end, foreseen)
     }
 
     /// Serves the connection until it has to wait, or its turn is over. `buffer` and `out` are the worker's; `buffer`

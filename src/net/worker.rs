@@ -21,7 +21,7 @@ use super::conn::{Conn, Late, Turn};
 use super::listener::{Bound, ListenerHandle};
 use super::stream::Stream;
 use super::udp::WorkerUdp;
-use crate::command::{ConnInfo, Ctx, Output, Shared};
+use crate::command::{ConnInfo, Ctx, Foreseen, Output, Shared};
 use crate::settings::WireProtocol;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
@@ -269,14 +269,14 @@ impl<'c> Serving<'c> {
     /// Reads the requests of a group into its buffers and has fetched what they ask for; gives the bytes of each.
     fn read_ahead(&mut self, ctx: Ctx<'c>, group: &[usize]) -> [usize; GROUP] {
         let mut read = [0; GROUP];
-        let mut probes = [None; GROUP];
+        let mut foreseen = [Foreseen::default(); GROUP];
         for (place, &id) in group.iter().enumerate() {
             if let Some(conn) = self.conns.get_mut(id) {
-                (read[place], probes[place]) = conn.read_ahead(ctx, &mut self.buffers[place]);
+                (read[place], foreseen[place]) = conn.read_ahead(ctx, &mut self.buffers[place]);
             }
         }
-        for probe in probes.iter_mut().flatten() {
-            ctx.cache.prefetch_item(probe);
+        for foreseen in &mut foreseen[..group.len()] {
+            foreseen.fetch(ctx);
         }
         read
     }
