@@ -229,6 +229,14 @@ impl Cache {
         }
     }
 
+    /// Third: what did not lie in the bucket, once what lies behind it has come.
+    #[inline]
+    pub fn prefetch_behind(&self, probe: &Probe) {
+        if let Some(handle) = self.table.look_behind(probe) {
+            self.items.slabs().prefetch(handle, PREFETCH_BYTES_MAX);
+        }
+    }
+
     /// For a request that may take the item out: the items beside it in its LRU list, once it has come itself.
     #[inline]
     pub fn prefetch_neighbours(&self, probe: &Probe) {

@@ -331,6 +331,18 @@ impl Table {
         Some(handle)
     }
 
+    /// Looks once more for an item that [`Table::look`] did not see: in the piece that was asked for. What is seen there is
+    /// good for a prefetch only, as a piece may come to another stripe.
+    #[inline]
+    pub fn look_behind(&self, probe: &Probe) -> Option<ChunkHandle> {
+        if probe.seen.is_some() || probe.bucket == UNKNOWN {
+            return None;
+        }
+        let next = Block(self.buckets.get(probe.bucket as usize)).next();
+        let found = (next != 0).then(|| self.piece(next).find(probe.hash.tag(), |_| true))?;
+        found.map(|(_, handle)| handle)
+    }
+
     /// Locks the stripe of `hash`.
     #[inline]
     pub fn lock(&self, hash: KeyHash) -> StripeGuard<'_> {

@@ -58,6 +58,9 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
             ctx.cache.prefetch_item(probe);
         }
         at = next.fill(ctx, keys, at);
+        for (_, probe, _) in &batch.keys[..batch.count] {
+            ctx.cache.prefetch_behind(probe);
+        }
         for &(key, probe, end) in &batch.keys[..batch.count] {
             get_one(ctx, verb, key, probe, out);
             if out.is_full() {

@@ -465,9 +465,12 @@ impl<'c> Session<'c> {
             for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
                 ctx.cache.prefetch_item(probe);
             }
-            for plan in plans.iter().filter(|plan| plan.unlinks) {
+            for plan in &*plans {
                 if let Some(probe) = &plan.probe {
-                    ctx.cache.prefetch_neighbours(probe);
+                    ctx.cache.prefetch_behind(probe);
+                    if plan.unlinks {
+                        ctx.cache.prefetch_neighbours(probe);
+                    }
                 }
             }
         }
