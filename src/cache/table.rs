@@ -881,6 +881,29 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_a_full_bucket_is_seen_at_the_second_look() {
+        let table = Table::new(4, 1, false, MEMORY).unwrap();
+        // One bucket, other tags: ten in the bucket, four in the piece behind it.
+        let hashes: Vec<KeyHash> = (1..=14).map(|n| KeyHash(n << 20 | 6)).collect();
+        for (n, &hash) in (1..).zip(&hashes) {
+            table.lock(hash).insert(hash, handle(n));
+        }
+        for (n, &hash) in (1..).zip(&hashes) {
+            let mut probe = Probe::new(hash);
+            assert_eq!(table.look_behind(&probe), None, "not looked for yet");
+            table.prefetch_bucket(&mut probe);
+            let first = table.look(&mut probe);
+            assert_eq!(first, (n <= 10).then(|| handle(n)));
+            let second = table.look_behind(&probe);
+            assert_eq!(second, (n > 10).then(|| handle(n)));
+        }
+        let mut absent = Probe::new(KeyHash(15 << 20 | 6));
+        table.prefetch_bucket(&mut absent);
+        assert_eq!(table.look(&mut absent), None);
+        assert_eq!(table.look_behind(&absent), None);
+    }
+
+    #[test]
     fn equal_hashes_are_told_apart_by_the_key() {
         let table = Table::new(1, 1, true, MEMORY).unwrap();
         let hash = KeyHash(6);
