@@ -215,13 +215,13 @@ impl Cache {
         Probe::new(self.table.hash(key))
     }
 
-    /// First half of a batch's prefetch: the bucket.
+    /// First step of fetching ahead: the bucket.
     #[inline]
     pub fn prefetch_bucket(&self, probe: &mut Probe) {
         self.table.prefetch_bucket(probe);
     }
 
-    /// Second half: the item, once the bucket has come.
+    /// Second: the item, once the bucket has come.
     #[inline]
     pub fn prefetch_item(&self, probe: &mut Probe) {
         if let Some(handle) = self.table.look(probe) {

@@ -339,8 +339,11 @@ impl Table {
             return None;
         }
         let next = Block(self.buckets.get(probe.bucket as usize)).next();
-        let found = (next != 0).then(|| self.piece(next).find(probe.hash.tag(), |_| true))?;
-        found.map(|(_, handle)| handle)
+        if next == 0 {
+            return None;
+        }
+        let (_, handle) = self.piece(next).find(probe.hash.tag(), |_| true)?;
+        Some(handle)
     }
 
     /// Locks the stripe of `hash`.

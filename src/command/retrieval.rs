@@ -50,8 +50,7 @@ impl<'k> KeyBatch<'k> {
 /// Two batches are under way: while the items of one are fetched the keys of the next are read, whose buckets are fetched
 /// while the first is answered.
 pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Output<'c>) -> usize {
-    let (batch, next) = (&mut KeyBatch::new(), &mut KeyBatch::new());
-    let (mut batch, mut next) = (batch, next);
+    let (mut batch, mut next) = (&mut KeyBatch::new(), &mut KeyBatch::new());
     let mut at = batch.fill(ctx, keys, 0);
     while batch.count > 0 {
         for (_, probe, _) in &mut batch.keys[..batch.count] {

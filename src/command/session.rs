@@ -461,16 +461,14 @@ impl<'c> Session<'c> {
             count += 1;
         }
         let plans = &mut plans[..count];
-        if count > 1 {
-            for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
-                ctx.cache.prefetch_item(probe);
-            }
-            for plan in &*plans {
-                if let Some(probe) = &plan.probe {
-                    ctx.cache.prefetch_behind(probe);
-                    if plan.unlinks {
-                        ctx.cache.prefetch_neighbours(probe);
-                    }
+        for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
+            ctx.cache.prefetch_item(probe);
+        }
+        for plan in &*plans {
+            if let Some(probe) = &plan.probe {
+                ctx.cache.prefetch_behind(probe);
+                if plan.unlinks {
+                    ctx.cache.prefetch_neighbours(probe);
                 }
             }
         }

@@ -97,7 +97,7 @@ pub struct Settings {
     pub slab_chunk_bytes_max: usize,
     /// Chunk sizes given one by one, ascending; empty means they come from `growth_factor`.
     pub slab_sizes: Vec<usize>,
-    /// `-L`: ask for huge pages behind the items.
+    /// `-L`: ask for huge pages behind items and table.
     pub huge_pages: bool,
     /// `-k`: keep all memory out of swap.
     pub lock_memory: bool,
