@@ -1,6 +1,8 @@
 //! A server of the cluster, as the user names it.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::IntErrorKind;
 use std::str::FromStr;
 
@@ -12,7 +14,7 @@ const SOCKET_PATH_LEN_MAX: usize = 107;
 
 /// One server of the cluster.
 ///
-/// Written `host[:port[:weight]][@zone]`; an IPv6 address stands in brackets where a port or weight follows it. A unix
+/// Written `[name=]host[:port[:weight]][@zone]`; an IPv6 address stands in brackets where a port or weight follows it. A unix
 /// socket is written `unix:/path[:weight][@zone]`, or without `unix:` as for libmemcached.
 ///
 /// ```
@@ -24,6 +26,7 @@ const SOCKET_PATH_LEN_MAX: usize = 107;
 /// assert_eq!("cache-a".parse::<Node>()?, Node::new("cache-a", 11211));
 /// assert_eq!("[::1]:11212".parse::<Node>()?.host, "::1");
 /// assert_eq!("unix:/run/memcached.sock:2".parse::<Node>()?, Node::unix("/run/memcached.sock").with_weight(2));
+/// assert_eq!("node-1=10.0.0.7:11212".parse::<Node>()?, Node::new("10.0.0.7", 11212).with_name("node-1"));
 /// # Ok::<(), ketch_client::NodeError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +40,9 @@ pub struct Node {
     pub weight: u32,
     /// Where the node stands (rack, availability zone): copies go to different zones where there are several.
     pub zone: Option<String>,
+    /// What placement calls the node, in place of its address: a server that comes back at another address under the same
+    /// name keeps its keys.
+    pub name: Option<String>,
 }
 
 /// Why a text does not name a node.
@@ -59,6 +65,8 @@ pub enum NodeError {
     WeightTooLarge,
     /// `@` without a zone, or white space in it.
     Zone,
+    /// `=` without a name before it, or a name with a byte that none has: white space, a control character, one of `, | @ =`.
+    Name,
     /// A byte that no path of a unix socket is written with: white space, a control character, one of `, | @`. Or the path has more than
     /// the 107 bytes that systems take.
     Path,
@@ -77,6 +85,7 @@ impl fmt::Display for NodeError {
             NodeError::Weight => "the weight is a number",
             NodeError::WeightTooLarge => "the weight is at most 4294967295",
             NodeError::Zone => "the zone behind @ is a word",
+            NodeError::Name => "the name before = is a word",
             NodeError::Path => "not the path of a unix socket",
         })
     }
@@ -92,6 +101,7 @@ impl Node {
             port,
             weight: 1,
             zone: None,
+            name: None,
         }
     }
 
@@ -117,6 +127,40 @@ impl Node {
         self
     }
 
+    /// The same node, which placement calls by this name.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The same node under the name that spymemcached's rings give a host name, `host/ip:port`; `ip` is the address that the
+    /// Java program resolves the host to. A host that is an address needs no name.
+    pub fn with_java_name(self, ip: IpAddr) -> Self {
+        if self.host.parse::<IpAddr>().is_ok() {
+            return self;
+        }
+        let name = format!("{}/{}", self.host, java_address(ip, self.port));
+        self.with_name(name)
+    }
+
+    /// The node as spymemcached's rings have it.
+    pub(crate) fn java_label(&self) -> Cow<'_, str> {
+        match (&self.name, self.host.parse()) {
+            (Some(name), _) => name.into(),
+            (None, Ok(ip)) => java_address(ip, self.port).into(),
+            (None, Err(_)) => self.label(),
+        }
+    }
+
+    /// The name, or `host:port` without brackets, or the path of a socket: the node as most rings have it.
+    pub(crate) fn label(&self) -> Cow<'_, str> {
+        match (&self.name, self.socket_path()) {
+            (Some(name), _) => name.into(),
+            (None, Some(path)) => path.into(),
+            (None, None) => format!("{}:{}", self.host, self.port).into(),
+        }
+    }
+
     /// `host:port`, an IPv6 address in brackets, or `unix:/path`: what names the node wherever it is talked of, and what is
     /// connected to.
     pub fn address(&self) -> String {
@@ -139,9 +183,12 @@ impl Node {
     }
 }
 
-/// `host:port`, then the weight if it is not 1 and the zone if there is one. Parsing it gives the node again.
+/// The name if there is one, `host:port`, the weight if it is not 1, the zone if there is one. Parsing it gives the node again.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
+        }
         f.write_str(&self.address())?;
         // The `:1` of a path would be read as a weight.
         let ends_so = |path: &str| split_weight(path).1.is_some();
@@ -161,6 +208,20 @@ impl FromStr for Node {
     type Err = NodeError;
 
     fn from_str(text: &str) -> Result<Self, NodeError> {
+        // The path of a socket may have a `=` of its own.
+        if !text.starts_with('/')
+            && !text.starts_with("unix:/")
+            && let Some((name, node)) = text.split_once('=')
+        {
+            if name.is_empty() || name.contains(NOT_IN_NAMES) {
+                return Err(NodeError::Name);
+            }
+            let node: Node = node.parse()?;
+            return match node.name {
+                Some(_) => Err(NodeError::Name),
+                None => Ok(node.with_name(name)),
+            };
+        }
         let (address, zone) = match text.split_once('@') {
             Some((address, zone)) => (address, Some(parse_zone(zone)?)),
             None => (text, None),
@@ -210,6 +271,21 @@ impl FromStr for Node {
             node.weight = parse_weight(weight)?;
         }
         Ok(node)
+    }
+}
+
+/// What no name has: it would not be read again as one.
+const NOT_IN_NAMES: fn(char) -> bool =
+    |c| c.is_whitespace() || c.is_control() || ",|@=".contains(c);
+
+/// `ip:port` as Java writes it since version 14: IPv6 in brackets, without leaving out zeros.
+fn java_address(ip: IpAddr, port: u16) -> String {
+    match ip {
+        IpAddr::V4(ip) => format!("{ip}:{port}"),
+        IpAddr::V6(ip) => {
+            let groups = ip.segments().map(|group| format!("{group:x}"));
+            format!("[{}]:{port}", groups.join(":"))
+        }
     }
 }
 
@@ -301,6 +377,16 @@ mod tests {
             ("/a:0:3", Node::unix("/a").with_weight(3)),
             ("/a:0:0:3", Node::unix("/a:0").with_weight(3)),
             ("unix:1", Node::new("unix", 1)),
+            ("n1=a", Node::new("a", 11211).with_name("n1")),
+            ("unix:/a=b", Node::unix("/a=b")),
+            (
+                "cache-a/10.0.0.1:11211=cache-a:11211:2@z",
+                Node::new("cache-a", 11211)
+                    .with_weight(2)
+                    .with_zone("z")
+                    .with_name("cache-a/10.0.0.1:11211"),
+            ),
+            ("n=/run/m.sock", Node::unix("/run/m.sock").with_name("n")),
             ("[fe80::1%eth0]:7", Node::new("fe80::1%eth0", 7)),
             (
                 "[2001:db8::2]:11211:4@b",
@@ -349,6 +435,11 @@ mod tests {
             ("a:1:-1", NodeError::Weight),
             ("a:1:1.5", NodeError::Weight),
             ("a:1:4294967296", NodeError::WeightTooLarge),
+            ("=a", NodeError::Name),
+            ("n=", NodeError::Host),
+            ("n m=a", NodeError::Name),
+            ("n@z=a", NodeError::Name),
+            ("n=m=a", NodeError::Name),
             ("a@", NodeError::Zone),
             ("a@b c", NodeError::Zone),
             ("a@b@c", NodeError::Zone),
@@ -377,5 +468,22 @@ mod tests {
         assert_eq!(Node::new("a", 1).with_weight(9).address(), "a:1");
         assert_eq!(Node::new("::1", 1).address(), "[::1]:1");
         assert_eq!(Node::unix("/a").with_zone("z").address(), "unix:/a");
+        assert_eq!(Node::new("a", 1).with_name("n").address(), "a:1");
+    }
+
+    #[test]
+    fn names_of_java() {
+        let java = |node: Node, ip: &str| {
+            let node = node.with_java_name(ip.parse().expect("an address"));
+            node.java_label().into_owned()
+        };
+        for (host, ip, label) in [
+            ("cache-a", "10.0.0.1", "cache-a/10.0.0.1:11211"),
+            ("10.0.0.1", "10.0.0.1", "10.0.0.1:11211"),
+            ("cache-a", "::1", "cache-a/[0:0:0:0:0:0:0:1]:11211"),
+            ("2001:db8::a", "2001:db8::a", "[2001:db8:0:0:0:0:0:a]:11211"),
+        ] {
+            assert_eq!(java(Node::new(host, 11211), ip), label);
+        }
     }
 }

@@ -53,8 +53,12 @@ fn list(file: &Path) -> List {
                 "{file}: nodes are in order"
             );
             let weight = fields[4].parse().expect("a weight");
-            nodes
-                .push(Node::new(fields[2], fields[3].parse().expect("a port")).with_weight(weight));
+            let node = Node::new(fields[2], fields[3].parse().expect("a port"));
+            let node = match fields.get(5) {
+                Some(ip) => node.with_java_name(ip.parse().expect("an address")),
+                None => node,
+            };
+            nodes.push(node.with_weight(weight));
         } else if !line.starts_with('#') {
             lines.push(fields);
         }
@@ -156,6 +160,35 @@ fn every_key_of_every_list_in_every_mode() {
                     list.name
                 );
                 assert_eq!(continuum.walk(key.as_bytes()).next(), Some(cells[cell]));
+            }
+        }
+    }
+}
+
+/// The clients that fleets migrate from: see data/others/README.md.
+#[test]
+fn every_key_as_other_clients_place_it() {
+    let lists = lists(&directory().with_file_name("others"));
+    assert_eq!(lists.len(), 7);
+    for list in lists {
+        assert_eq!(
+            (list.rows.len(), list.columns.len()),
+            (1000, 5),
+            "{}",
+            list.name
+        );
+        for (cell, column) in list.columns.iter().enumerate() {
+            let distribution: Distribution = column.parse().expect("a distribution of that name");
+            // Names are spymemcached's; the others know the address alone.
+            let mut nodes = list.nodes.clone();
+            if distribution != Distribution::Spymemcached {
+                nodes.iter_mut().for_each(|node| node.name = None);
+            }
+            let continuum = Continuum::new(distribution, &nodes);
+            for (key, cells) in &list.rows {
+                let owner = continuum.locate(key.as_bytes());
+                assert_eq!(owner, Some(cells[cell]), "{}, {column}: {key}", list.name);
+                assert_eq!(continuum.walk(key.as_bytes()).next(), owner);
             }
         }
     }

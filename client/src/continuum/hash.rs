@@ -1,6 +1,7 @@
 //! The hashes of keys and points, and the part of a key that is hashed.
 
 use md5::{Digest, Md5};
+use sha1::Sha1;
 
 /// MD5, whole.
 pub(super) fn md5(bytes: &[u8]) -> [u8; 16] {
@@ -37,6 +38,43 @@ pub(super) fn one_at_a_time(bytes: &[u8]) -> u32 {
     h.wrapping_add(h << 15)
 }
 
+/// The first four bytes of SHA-1, big-endian: a point of dalli's ring.
+pub(super) fn sha1_32(bytes: &[u8]) -> u32 {
+    let digest = Sha1::digest(bytes);
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// CRC-32 as in zlib.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// MurmurHash3 (x86, 32 bits, seed 0) by Austin Appleby, of any bytes.
+pub(super) fn murmur3_32(bytes: impl Iterator<Item = u8>) -> u32 {
+    let mix = |block: u32| {
+        let block = block.wrapping_mul(0xcc9e_2d51).rotate_left(15);
+        block.wrapping_mul(0x1b87_3593)
+    };
+    let (mut hash, mut block, mut len) = (0_u32, 0_u32, 0_u32);
+    for byte in bytes {
+        block |= u32::from(byte) << (len % 4 * 8);
+        len = len.wrapping_add(1);
+        if len.is_multiple_of(4) {
+            hash ^= mix(block);
+            hash = hash
+                .rotate_left(13)
+                .wrapping_mul(5)
+                .wrapping_add(0xe654_6b64);
+            block = 0;
+        }
+    }
+    // What is left of a block is mixed in without the rotation; nothing changes if nothing is left.
+    hash ^= mix(block) ^ len;
+    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}
+
 /// The hash tag of a key: what stands between its first `{` and the first `}` behind it. Keys without one, or with an
 /// empty one, are their own tag.
 pub(super) fn tag(key: &[u8]) -> &[u8] {
@@ -68,6 +106,17 @@ mod tests {
             [0x9850_0190, 0xb04f_d23c, 0x7d3f_96d6, 0x727f_e128]
         );
         assert_eq!(md5_64(b"abc"), 0xb04f_d23c_9850_0190);
+        // FIPS 180, SHA-1("abc") = a9993e36..; the check value of CRC-32; MurmurHash3 as its implementations share it.
+        assert_eq!(sha1_32(b"abc"), 0xa999_3e36);
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        for (text, hash) in [
+            ("", 0),
+            ("test", 0xba6b_d213),
+            ("Hello, world!", 0xc036_3e43),
+            ("The quick brown fox jumps over the lazy dog", 0x2e4f_f723),
+        ] {
+            assert_eq!(murmur3_32(text.bytes()), hash, "{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! Costs: 8 bytes a point, so 1.3 KB a node; a lookup is a binary search, 11 steps for 10 nodes, without allocation. A walk
 //! marks the nodes it has seen in a bitmap, which is on the stack for up to 128 nodes.
 
-use super::hash::{md5, md5_points};
+use super::hash::{md5, md5_points, sha1_32};
 use super::seen::Seen;
 use crate::Node;
 use crate::node::DEFAULT_PORT;
@@ -35,13 +35,55 @@ pub(super) struct Ring {
 impl Ring {
     /// The ring of `KETAMA_WEIGHTED`: for each digest of a node four points.
     pub fn weighted(nodes: &[Node], keep_port: bool) -> Self {
-        let weight = |node: &Node| node.weight.max(1);
-        let total: u64 = nodes.iter().map(|node| u64::from(weight(node))).sum();
+        let total = total_weight(nodes);
+        Ring::by_md5(
+            nodes,
+            |node, n| label(node, n, keep_port),
+            |node| digest_count(weight(node), total, nodes.len()),
+        )
+    }
+
+    /// The same ring as spymemcached builds it: with labels of its own, and 40 digests a node wherever no node has a weight.
+    pub fn spymemcached(nodes: &[Node]) -> Self {
+        let total = total_weight(nodes);
+        let has_weights = nodes.iter().any(|node| weight(node) != 1);
+        Ring::by_md5(
+            nodes,
+            |node, n| format!("{}-{n}", node.java_label()),
+            |node| {
+                if has_weights {
+                    digest_count(weight(node), total, nodes.len())
+                } else {
+                    POINTS_WEIGHTED / 4
+                }
+            },
+        )
+    }
+
+    fn by_md5(
+        nodes: &[Node],
+        label: impl Fn(&Node, u32) -> String,
+        digests: impl Fn(&Node) -> u32,
+    ) -> Self {
+        let label = &label;
         let points = nodes.iter().enumerate().flat_map(|(i, node)| {
-            let digests = digest_count(weight(node), total, nodes.len());
-            (0..digests)
-                .flat_map(move |n| md5_points(md5(label(node, n, keep_port).as_bytes())))
+            (0..digests(node))
+                .flat_map(move |n| md5_points(md5(label(node, n).as_bytes())))
                 .map(move |value| (value, i))
+        });
+        Ring::from_points(points, nodes.len())
+    }
+
+    /// dalli's ring: points of SHA-1, and a key belongs to the last point at or *before* its hash. Seen from behind it is a ring as
+    /// the others: all its values, and the hashes that are looked for, are inverted ([`dalli_value`]).
+    pub fn dalli(nodes: &[Node]) -> Self {
+        let total = total_weight(nodes);
+        let points = nodes.iter().enumerate().flat_map(|(i, node)| {
+            let label = node.label();
+            (0..dalli_count(weight(node), total, nodes.len())).map(move |n| {
+                let value = sha1_32(format!("{label}:{n}").as_bytes());
+                (dalli_value(value), i)
+            })
         });
         Ring::from_points(points, nodes.len())
     }
@@ -130,15 +172,39 @@ impl Iterator for RingWalk<'_> {
             }
         }
     }
+}
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
+/// A value or hash of dalli's ring, as it stands in a [`Ring`]; and back.
+pub(super) fn dalli_value(value: u32) -> u32 {
+    !value
+}
+
+/// 0 counts as 1, as libmemcached has it.
+fn weight(node: &Node) -> u32 {
+    node.weight.max(1)
+}
+
+fn total_weight(nodes: &[Node]) -> u64 {
+    nodes.iter().map(|node| u64::from(weight(node))).sum()
+}
+
+/// Points of a node on dalli's ring, in its 64-bit floats.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "dalli's arithmetic"
+)]
+fn dalli_count(weight: u32, total: u64, nodes: usize) -> u32 {
+    let parts = nodes as u64 * u64::from(POINTS_WEIGHTED) * u64::from(weight);
+    (parts as f64 / total as f64).floor() as u32
 }
 
 /// The text that is hashed for the `n`th digest or point of a node.
 fn label(node: &Node, n: u32, keep_port: bool) -> String {
-    if node.port == DEFAULT_PORT && !keep_port {
+    if let Some(name) = &node.name {
+        format!("{name}-{n}")
+    } else if node.port == DEFAULT_PORT && !keep_port {
         format!("{}-{n}", node.host)
     } else {
         format!("{}:{}-{n}", node.host, node.port)

@@ -1,28 +1,33 @@
 //! Which node owns a key.
 //!
 //! ```text
-//!  key --(hash tag, by option)--> hash --> ring of points (ketama..), or a place in the list (modula, jump) --> node
+//!  key --(hash tag, by option)--> hash --> a point of a ring (ketama.., dalli, spymemcached)              --> node
+//!                                     '--> a place in the list (modula, jump, gomemcache, python-memcached)
+//!                                     '--> the highest of the nodes' scores (pymemcache)
 //! ```
 //!
 //! The same list, the same distribution and the same key give the same node in every process that follows libmemcached's
-//! rules, whatever its language. A list of one node has no ring: it owns everything.
+//! rules, or those of the client that gave the distribution its name, whatever its language. A list of one node has no ring:
+//! it owns everything.
 //!
 //! C1. `locate(key)` is the first of `walk(key)`.
 //! C2. A walk gives each node at most once, by its place in the list: a server that stands in the list twice counts as two.
-//! C3. Without the owner in the list, the next of the walk owns the key: always for `modula` and `jump`, and for rings on
+//! C3. Without the owner in the list, the next of the walk owns the key: always where there is no ring, and for rings on
 //!     which the others keep their number of points. They do without weights; with weights the numbers depend on the whole
 //!     list, and a few keys move besides. (Equal weights keep them but for the lengths where rounding takes one digest of 40.)
 
 mod buckets;
 mod hash;
 mod ketama;
+mod rendezvous;
 mod seen;
 
 use std::fmt;
 use std::str::FromStr;
 
-use self::buckets::BucketWalk;
-use self::ketama::{Ring, RingWalk};
+use self::buckets::{BucketWalk, Pick, Places};
+use self::ketama::{Ring, RingWalk, dalli_value};
+use self::rendezvous::Rendezvous;
 use crate::Node;
 
 /// How keys are spread over the nodes. The names of [`FromStr`] and [`Display`](fmt::Display) stand in quotes.
@@ -45,17 +50,34 @@ pub enum Distribution {
     /// "jump": the jump consistent hash of Lamping and Veach over the first eight bytes (little-endian) of the key's MD5.
     /// Weights have no say. Nodes join and leave at the end of the list.
     Jump,
+    /// "dalli": Ruby's dalli. A ring of SHA-1 points, 160 a node of mean weight; keys by CRC-32, to the point at or before it.
+    Dalli,
+    /// "spymemcached": spymemcached's ketama with its own labels, for Java: as "ketama-weighted", but nodes are called `ip:port`, or
+    /// `host/ip:port` where the list has names. Those are to be given: see [`Node::with_java_name`].
+    Spymemcached,
+    /// "python-memcached": bits 16 to 30 of the key's CRC-32, modulo the sum of the weights. Without weights also
+    /// libmemcached's `HASH_CRC`, Perl's Cache::Memcached, and spymemcached's `CRC_HASH`, each with modulo.
+    PythonMemcached,
+    /// "gomemcache": the key's CRC-32 modulo the number of nodes, for Go. Weights have no say.
+    Gomemcache,
+    /// "pymemcache": rendezvous hashing of `host:port-key` by MurmurHash3, as pymemcache's HashClient has it. Weights have no say.
+    Pymemcache,
 }
 
 impl Distribution {
     /// Every distribution.
-    pub const ALL: [Distribution; 6] = [
+    pub const ALL: [Distribution; 11] = [
         Distribution::KetamaWeighted,
         Distribution::KetamaWeightedDefault,
         Distribution::Ketama,
         Distribution::KetamaMd5,
         Distribution::Modula,
         Distribution::Jump,
+        Distribution::Dalli,
+        Distribution::Spymemcached,
+        Distribution::PythonMemcached,
+        Distribution::Gomemcache,
+        Distribution::Pymemcache,
     ];
 
     /// Its name.
@@ -67,6 +89,11 @@ impl Distribution {
             Distribution::KetamaMd5 => "ketama-md5",
             Distribution::Modula => "modula",
             Distribution::Jump => "jump",
+            Distribution::Dalli => "dalli",
+            Distribution::Spymemcached => "spymemcached",
+            Distribution::PythonMemcached => "python-memcached",
+            Distribution::Gomemcache => "gomemcache",
+            Distribution::Pymemcache => "pymemcache",
         }
     }
 }
@@ -111,8 +138,8 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Ring labels have the port even if it is 11211, as Node's hashring, uhashring and spymemcached's default write them.
-    /// libmemcached leaves that port out.
+    /// Labels of libmemcached's rings have the port even if it is 11211, as Node's hashring and uhashring write them.
+    /// libmemcached leaves that port out. The other clients' distributions write it always.
     pub fn keep_port(mut self, on: bool) -> Self {
         self.keep_port = on;
         self
@@ -151,8 +178,15 @@ impl From<Distribution> for Placement {
 pub struct Continuum {
     placement: Placement,
     nodes: usize,
-    /// Absent where there is nothing to search: up to one node, or placement by number.
-    ring: Option<Ring>,
+    scheme: Scheme,
+}
+
+/// What is searched for the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scheme {
+    Ring(Ring),
+    Places(Places),
+    Rendezvous(Rendezvous),
 }
 
 impl Continuum {
@@ -168,44 +202,59 @@ impl Continuum {
             };
         }
         let keep_port = placement.keep_port;
-        let ring = (nodes.len() > 1).then_some(placement.distribution);
-        let ring = ring.and_then(|distribution| match distribution {
+        let scheme = match placement.distribution {
+            _ if nodes.len() < 2 => Scheme::Places(Places::of(nodes.len())),
             Distribution::KetamaWeighted | Distribution::KetamaWeightedDefault => {
-                Some(Ring::weighted(nodes, keep_port))
+                Scheme::Ring(Ring::weighted(nodes, keep_port))
             }
-            Distribution::Ketama => Some(Ring::plain(nodes, keep_port, hash::one_at_a_time)),
-            Distribution::KetamaMd5 => Some(Ring::plain(nodes, keep_port, hash::md5_32)),
-            Distribution::Modula | Distribution::Jump => None,
-        });
+            Distribution::Ketama => {
+                Scheme::Ring(Ring::plain(nodes, keep_port, hash::one_at_a_time))
+            }
+            Distribution::KetamaMd5 => Scheme::Ring(Ring::plain(nodes, keep_port, hash::md5_32)),
+            Distribution::Dalli => Scheme::Ring(Ring::dalli(nodes)),
+            Distribution::Spymemcached => Scheme::Ring(Ring::spymemcached(nodes)),
+            Distribution::Modula | Distribution::Jump | Distribution::Gomemcache => {
+                Scheme::Places(Places::of(nodes.len()))
+            }
+            Distribution::PythonMemcached => {
+                let weights = nodes.iter().map(|node| node.weight.max(1));
+                Scheme::Places(Places::weighted(weights.collect()))
+            }
+            Distribution::Pymemcache => Scheme::Rendezvous(Rendezvous::new(nodes)),
+        };
         Continuum {
             placement,
             nodes: nodes.len(),
-            ring,
+            scheme,
         }
     }
 
     /// The index of the node that owns `key`; `None` without nodes. Allocates nothing.
     pub fn locate(&self, key: &[u8]) -> Option<usize> {
-        match (&self.ring, self.nodes) {
-            (Some(ring), _) => ring.locate(self.hash(key)),
-            (None, 0) => None,
-            (None, 1) => Some(0),
-            (None, nodes) => {
+        if self.nodes < 2 {
+            return (self.nodes == 1).then_some(0);
+        }
+        match &self.scheme {
+            Scheme::Ring(ring) => ring.locate(self.hash(key)),
+            Scheme::Places(places) => {
                 let (pick, hash) = self.bucket(key);
-                Some(pick(hash, nodes))
+                places.locate(pick, hash)
             }
+            Scheme::Rendezvous(rendezvous) => rendezvous.locate(self.tag(key)),
         }
     }
 
     /// The nodes in the order in which they would own `key` were the ones before them gone: each node once, the owner first,
-    /// then clockwise. A node so light that it has no point on the ring is not among them. Allocates nothing for up to 128 nodes.
+    /// then clockwise. A node so light that it has no point on the ring is not among them. Allocates nothing for up to 128 nodes,
+    /// but for `pymemcache`.
     pub fn walk<'c>(&'c self, key: &[u8]) -> impl Iterator<Item = usize> + use<'c> {
-        match &self.ring {
-            Some(ring) => Walk::Ring(ring.walk(self.hash(key))),
-            None => {
+        match &self.scheme {
+            Scheme::Ring(ring) => Walk::Ring(ring.walk(self.hash(key))),
+            Scheme::Places(places) => {
                 let (pick, hash) = self.bucket(key);
-                Walk::Buckets(BucketWalk::new(pick, hash, self.nodes))
+                Walk::Buckets(places.walk(pick, hash))
             }
+            Scheme::Rendezvous(rendezvous) => Walk::Ranked(rendezvous.walk(self.tag(key))),
         }
     }
 
@@ -219,9 +268,18 @@ impl Continuum {
         self.nodes == 0
     }
 
-    /// The points of the ring in its order, value and node, for tools that draw it. Nothing where there is no ring.
+    /// The points of the ring, value and node, for tools that draw it: in the order in which a key's hash meets them, which for
+    /// `dalli` is from the highest value down. Nothing where there is no ring.
     pub fn points(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
-        self.ring.iter().flat_map(Ring::points)
+        let ring = match &self.scheme {
+            Scheme::Ring(ring) => Some(ring),
+            _ => None,
+        };
+        let is_dalli = self.placement.distribution == Distribution::Dalli;
+        let seen = move |value| if is_dalli { dalli_value(value) } else { value };
+        ring.into_iter()
+            .flat_map(Ring::points)
+            .map(move |(value, node)| (seen(value), node))
     }
 
     fn tag<'k>(&self, key: &'k [u8]) -> &'k [u8] {
@@ -236,16 +294,23 @@ impl Continuum {
     fn hash(&self, key: &[u8]) -> u32 {
         let tag = self.tag(key);
         match self.placement.distribution {
-            Distribution::KetamaWeighted | Distribution::KetamaMd5 => hash::md5_32(tag),
+            Distribution::KetamaWeighted | Distribution::KetamaMd5 | Distribution::Spymemcached => {
+                hash::md5_32(tag)
+            }
+            Distribution::Dalli => dalli_value(hash::crc32(tag)),
             _ => hash::one_at_a_time(tag),
         }
     }
 
     /// What picks a place in the list, and the hash it goes by.
-    fn bucket(&self, key: &[u8]) -> (buckets::Pick, u64) {
+    fn bucket(&self, key: &[u8]) -> (Pick, u64) {
         let tag = self.tag(key);
         match self.placement.distribution {
             Distribution::Jump => (buckets::jump, hash::md5_64(tag)),
+            Distribution::Gomemcache => (buckets::modula, hash::crc32(tag).into()),
+            Distribution::PythonMemcached => {
+                (buckets::modula, (hash::crc32(tag) >> 16 & 0x7fff).into())
+            }
             _ => (buckets::modula, hash::one_at_a_time(tag).into()),
         }
     }
@@ -254,7 +319,8 @@ impl Continuum {
 /// See [`Continuum::walk`].
 enum Walk<'c> {
     Ring(RingWalk<'c>),
-    Buckets(BucketWalk),
+    Buckets(BucketWalk<'c>),
+    Ranked(std::vec::IntoIter<usize>),
 }
 
 impl Iterator for Walk<'_> {
@@ -264,13 +330,7 @@ impl Iterator for Walk<'_> {
         match self {
             Walk::Ring(walk) => walk.next(),
             Walk::Buckets(walk) => walk.next(),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Walk::Ring(walk) => walk.size_hint(),
-            Walk::Buckets(walk) => walk.size_hint(),
+            Walk::Ranked(walk) => walk.next(),
         }
     }
 }

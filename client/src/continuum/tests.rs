@@ -25,7 +25,8 @@ fn names_go_both_ways() {
     }
     assert_eq!(
         UnknownDistribution.to_string(),
-        "a distribution is one of ketama-weighted, ketama-weighted-default, ketama, ketama-md5, modula, jump"
+        "a distribution is one of ketama-weighted, ketama-weighted-default, ketama, ketama-md5, modula, jump, dalli, \
+         spymemcached, python-memcached, gomemcache, pymemcache"
     );
     assert_eq!(Distribution::default(), Distribution::KetamaWeighted);
 }
@@ -84,6 +85,26 @@ fn the_next_of_the_walk_owns_the_key_once_the_owner_is_gone() {
     }
 }
 
+/// A node that comes back at another address under its name keeps its keys, wherever labels place them.
+#[test]
+fn a_name_keeps_the_keys() {
+    for distribution in Distribution::ALL {
+        let before = Continuum::new(distribution, &nodes("x=a,y=b,z=c:1"));
+        let after = Continuum::new(distribution, &nodes("x=a,y=10.0.0.9:7,z=c"));
+        assert_eq!(before, after, "{distribution}");
+        let other = Continuum::new(distribution, &nodes("x=a,w=b,z=c:1"));
+        let by_number = by_remainder(distribution) || distribution == Distribution::Jump;
+        assert_eq!(before == other, by_number, "{distribution}");
+    }
+}
+
+fn by_remainder(distribution: Distribution) -> bool {
+    matches!(
+        distribution,
+        Distribution::Modula | Distribution::PythonMemcached | Distribution::Gomemcache
+    )
+}
+
 /// Growing n equal nodes by one moves about 1/(n+1) of the keys, all to the new node; shrinking moves those of the node
 /// that leaves, and no others. `jump` is held to that at the end of its list.
 #[test]
@@ -98,7 +119,7 @@ fn a_change_moves_one_part_in_n() {
             for key in keys(KEYS) {
                 let (before, after) = (small.locate(&key), large.locate(&key));
                 moved += usize::from(before != after);
-                if distribution != Distribution::Modula {
+                if !by_remainder(distribution) {
                     assert!(
                         before == after || after == Some(n),
                         "{distribution}: from an old node to an old one"
@@ -107,7 +128,7 @@ fn a_change_moves_one_part_in_n() {
             }
             let share = moved as f64 / KEYS as f64 * (n + 1) as f64;
             match distribution {
-                Distribution::Modula => {
+                _ if by_remainder(distribution) => {
                     assert!(share > 0.9 * n as f64, "{n} nodes, {share} parts in n")
                 }
                 Distribution::Jump => assert!((0.93..1.07).contains(&share), "{n} nodes, {share}"),
@@ -174,12 +195,12 @@ fn labels_with_the_port() {
     ] {
         let kept = Placement::from(distribution).keep_port(true);
         assert_ne!(
-            Continuum::new(kept, &default).ring,
-            Continuum::new(distribution, &default).ring
+            Continuum::new(kept, &default).scheme,
+            Continuum::new(distribution, &default).scheme
         );
         assert_eq!(
-            Continuum::new(kept, &other).ring,
-            Continuum::new(distribution, &other).ring
+            Continuum::new(kept, &other).scheme,
+            Continuum::new(distribution, &other).scheme
         );
     }
     // The first digest of "a:11211-0" is on the ring.
