@@ -181,12 +181,7 @@ impl Server {
         if self.port == 0 {
             return Node::unix(&self.options[1]);
         }
-        Node {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            weight: 1,
-            zone: None,
-        }
+        Node::new("127.0.0.1", self.port)
     }
 
     /// What it answers to `request`, up to and with a line that is `end`.
