@@ -62,6 +62,9 @@ pub enum Loaded {
     Failed,
     /// It waited in vain.
     Timeout,
+    /// No node took what the loader brought (it was too large, or the node full), so that the next caller loads again. Counted
+    /// beside [`Missing`](Loaded::Missing) or [`Refreshed`](Loaded::Refreshed).
+    NotStored,
 }
 
 /// Is told what happens. Methods are called in the midst of operations: they must be quick, and must not call the client.
@@ -107,12 +110,13 @@ const OPS: [(Op, &str); 7] = [
     (Op::Ask, "ask"),
 ];
 
-const LOADS: [(Loaded, &str); 5] = [
+const LOADS: [(Loaded, &str); 6] = [
     (Loaded::Missing, "missing"),
     (Loaded::Refreshed, "refreshed"),
     (Loaded::Shared, "shared"),
     (Loaded::Failed, "failed"),
     (Loaded::Timeout, "timeout"),
+    (Loaded::NotStored, "not_stored"),
 ];
 
 const OUTCOMES: [(Result<(), Failure>, &str); 7] = [

@@ -35,9 +35,14 @@ pub(crate) fn pack<'v>(value: Value<'v>, options: &ClientOptions) -> Packed<'v> 
     Packed { value, bytes: None }
 }
 
+/// True for the mark that there is nothing.
+pub(crate) fn is_mark(value: &[u8], flags: u32) -> bool {
+    flags == NEGATIVE_FLAGS && value.is_empty()
+}
+
 /// The value that was stored so; `None` for the mark that there is nothing.
 pub(crate) fn open(item: Option<Item>, options: &ClientOptions) -> Result<Option<Item>> {
-    let item = item.filter(|item| item.flags != NEGATIVE_FLAGS || !item.value.is_empty());
+    let item = item.filter(|item| !is_mark(&item.value, item.flags));
     #[cfg(feature = "lz4")]
     if let (Some(item), Some(compression)) = (&item, &options.compression) {
         return compression.unpack(item.clone()).map(Some);

@@ -72,6 +72,7 @@ impl<C, K> Typed<C, K> {
             }
             LoadError::Elsewhere(words) => LoadError::Elsewhere(words),
             LoadError::Timeout => LoadError::Timeout,
+            LoadError::OwnKey => LoadError::OwnKey,
         })?;
         self.decode(item).map_err(LoadError::Cache)
     }

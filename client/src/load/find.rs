@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::flights::{Landing, Rider, Role};
+use super::loading;
 use super::rules::{Next, Rules, Seen};
 use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions};
@@ -17,6 +18,7 @@ use crate::core::calls;
 use crate::error::Error;
 use crate::front::{Front, call};
 use crate::metrics::Loaded;
+use crate::packed;
 use crate::value::{CasUnique, Item};
 
 /// How a call comes to its value.
@@ -32,6 +34,7 @@ pub(super) enum Way {
 pub(super) enum NoWay {
     Elsewhere(Arc<str>),
     Timeout,
+    OwnKey,
     Cache(Error),
 }
 
@@ -40,6 +43,7 @@ impl<E> From<NoWay> for LoadError<E> {
         match error {
             NoWay::Elsewhere(words) => LoadError::Elsewhere(words),
             NoWay::Timeout => LoadError::Timeout,
+            NoWay::OwnKey => LoadError::OwnKey,
             NoWay::Cache(error) => LoadError::Cache(error),
         }
     }
@@ -64,6 +68,9 @@ pub(super) async fn find<F: Front>(
 ) -> Result<Way, NoWay> {
     let begun = front.now();
     let values = front.values();
+    if loading::is_loading(front.shared(), key) {
+        return Err(NoWay::OwnKey);
+    }
     if let Some(item) = values.near(key, begun) {
         return Ok(Way::Value(Some(item)));
     }
@@ -240,6 +247,8 @@ async fn ask<F: Front>(
                 } else {
                     Duration::ZERO
                 },
+                mark: (packed::is_mark(&meta.value, meta.flags) && !meta.stale)
+                    .then_some(meta.ttl.unwrap_or(-1)),
             }
         });
         let next = rules.answer(seen, now, chance());
@@ -253,9 +262,11 @@ async fn ask<F: Front>(
                 store_raw(&front, &key, &item, unique, left).await;
                 continue;
             }
-            (Next::Use | Next::Refresh, Some((item, left, _)), win) => {
-                Answer::Value(item, left, win)
+            (Next::Use, Some((item, left, _)), win) => {
+                win.map(Win::spend);
+                Answer::Value(item, left, None)
             }
+            (Next::Refresh, Some((item, left, _)), win) => Answer::Value(item, left, win),
             (Next::Load, _, Some(win)) => Answer::Load(win),
             (Next::Wait(at), ..) => Answer::Wait(at),
             (Next::GiveUp, ..) => Answer::GiveUp,

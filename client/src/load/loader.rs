@@ -13,14 +13,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use super::find::{Way, find};
 use super::flights::{Landing, Rider};
+use super::loading::Loading;
 use super::rules::Rules;
 use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions, NEGATIVE_FLAGS};
 use crate::core::calls;
 use crate::core::request::StoreMode;
+use crate::error::Error;
 use crate::front::{Front, call};
 use crate::metrics::Loaded;
 use crate::value::{Cas, Item, Value};
@@ -82,7 +85,7 @@ async fn load<F: Front, E: fmt::Display>(
     loader: impl Future<Output = Result<Option<Item>, E>>,
 ) -> Result<Option<Item>, LoadError<E>> {
     let begun = front.now();
-    let loaded = caught(loader).await;
+    let loaded = caught(loader, Some(&Loading::new(front.shared(), &key))).await;
     let took = front.now().saturating_duration_since(begun);
     let landing = match &loaded {
         Ok(Ok(value)) => Landing::Found(value.clone()),
@@ -97,7 +100,7 @@ async fn load<F: Front, E: fmt::Display>(
         values.tell_load(Loaded::Failed, took);
     }
     let win = win.map(Win::spend);
-    let settle = settle(front.clone(), key, options, rider, win, landing);
+    let settle = settle(front.clone(), key, options, rider, win, (landing, took));
     front.finish(settle).await;
     match loaded {
         Ok(loaded) => loaded.map_err(LoadError::Loader),
@@ -112,11 +115,11 @@ async fn settle<F: Front>(
     options: LoadOptions,
     rider: Rider,
     win: Option<Lease>,
-    landing: Landing,
+    (landing, took): (Landing, Duration),
 ) {
     match (&win, &landing) {
         (Some(win), Landing::Found(value)) => {
-            store(&front, &key, &options, win, value.as_ref()).await;
+            store(&front, &key, &options, win, (value.as_ref(), took)).await;
         }
         (Some(win), Landing::Failed(_)) => release(&front, &key, win).await,
         (None, _) => {}
@@ -133,7 +136,8 @@ async fn refresh<F: Front, E: fmt::Display>(
     loader: impl Future<Output = Result<Option<Item>, E>>,
 ) -> Option<Option<Item>> {
     let begun = front.now();
-    let loaded = caught(loader).await;
+    // It may ask for its own key, as others do meanwhile: there is the old value.
+    let loaded = caught(loader, None).await;
     let took = front.now().saturating_duration_since(begun);
     let win = win.spend();
     let values = front.values();
@@ -143,7 +147,7 @@ async fn refresh<F: Front, E: fmt::Display>(
             values.tell_load(Loaded::Refreshed, took);
             let (behind, new) = (front.clone(), value.clone());
             let store = async move {
-                store(&behind, &key, &options, &win, new.as_ref()).await;
+                store(&behind, &key, &options, &win, (new.as_ref(), took)).await;
             };
             front.finish(store).await;
             Some(value)
@@ -166,7 +170,7 @@ async fn store<F: Front>(
     key: &[u8],
     options: &LoadOptions,
     win: &Lease,
-    value: Option<&Item>,
+    (value, took): (Option<&Item>, Duration),
 ) {
     let (value, ttl) = match (value, options.negative) {
         (Some(item), _) => (Value::from(item), options.kept()),
@@ -182,7 +186,19 @@ async fn store<F: Front>(
         stored = call(front, add).await;
     }
     front.values().wrote(key);
-    if let Err(error) = stored {
+    let Err(error) = stored else { return };
+    let refused = matches!(
+        error,
+        Error::TooLarge { .. } | Error::Full { .. } | Error::Refused { .. }
+    );
+    if refused {
+        log::warn!("a loaded value was not stored: {error}");
+        front.values().tell_load(Loaded::NotStored, took);
+        let delete = |context| calls::delete_if(context, key, win.unique);
+        if let Err(error) = call(front, delete).await {
+            log::debug!("a lease was not given back: {error}");
+        }
+    } else {
         log::debug!("a loaded value was not stored: {error}");
     }
 }
@@ -202,10 +218,14 @@ async fn release<F: Front>(front: &F, key: &[u8], win: &Lease) {
     }
 }
 
-/// The result of `work`, or its panic.
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+/// The result of `work`, or its panic. What `loading` says is known while it runs.
+async fn caught<T>(
+    work: impl Future<Output = T>,
+    loading: Option<&Loading>,
+) -> Result<T, Box<dyn Any + Send>> {
     let mut work = pin!(work);
     let poll = poll_fn(|cx| {
+        let _running = loading.map(Loading::run);
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
         match polled {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),

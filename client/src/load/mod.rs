@@ -14,6 +14,7 @@
 //! | `rules` | what to do with an answer: a state machine without I/O, clock or chance of its own |
 //! | `find` | everything before a loader is asked |
 //! | `loader` | the loader, and what becomes of what it brings |
+//! | `loading` | which keys a thread loads just now, so that a loader does not wait for itself |
 //! | `costs` | how long loading took, and since when someone else loads: bounded tables of this process |
 //! | `flights` | the callers of one process that wait for one load |
 //! | `wins` | the right to load, and such that was left unused |
@@ -26,6 +27,7 @@
 //! S4. Without a node that answers, each process loads once at a time, for all its callers of the key.
 //! S5. A caller that is dropped in the middle leaves its place to one that waits, and its lease to whoever asks next in its
 //!     process. What its loader has brought already is stored, and shared, all the same.
+//! S6. A value that no node takes (it is too large) is given to those that wait, and the lease is given back.
 //!
 //! The stored value is plain: any client reads it. How long loading took is not kept with it, since the upper bits of the
 //! client flags mean something to other clients (spymemcached, php-memcached) and an envelope would hide the value from
@@ -39,6 +41,7 @@ mod costs;
 mod find;
 pub(crate) mod flights;
 mod loader;
+mod loading;
 mod rules;
 #[cfg(test)]
 mod simulation;
@@ -109,8 +112,8 @@ impl LoadOptions {
         self
     }
 
-    /// For how long it is remembered that the loader found nothing (not at all: it is asked each time). Other clients see
-    /// an empty value with [`NEGATIVE_FLAGS`].
+    /// For how long it is remembered that the loader found nothing (not at all: it is asked each time). There is no stale
+    /// time after it, whatever [`stale`](Self::stale) says. Other clients see an empty value with [`NEGATIVE_FLAGS`].
     pub fn negative(mut self, ttl: Duration) -> Self {
         self.negative = Some(ttl).filter(|ttl| !ttl.is_zero());
         self
@@ -165,6 +168,8 @@ pub enum LoadError<E> {
     Elsewhere(Arc<str>),
     /// Another caller did not finish loading in time, see [`LoadOptions::wait`].
     Timeout,
+    /// The loader of this key asks for this key, so that it would wait for itself.
+    OwnKey,
     /// The key or the value cannot be sent. Nodes that fail are no error here: then the loader is asked.
     Cache(Error),
 }
@@ -177,6 +182,7 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
                 write!(f, "the load that was waited for failed: {words}")
             }
             LoadError::Timeout => f.write_str("the load that was waited for takes too long"),
+            LoadError::OwnKey => f.write_str("the loader asks for the key that it loads"),
             LoadError::Cache(error) => error.fmt(f),
         }
     }

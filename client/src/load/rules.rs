@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     pub won_by_other: bool,
     /// How long this process has seen that another caller loads this value.
     pub won_for: Duration,
+    /// It is the mark that there is nothing, nobody has invalidated it, and it has so many seconds left, -1 without end.
+    pub mark: Option<i64>,
 }
 
 /// What to do now.
@@ -60,6 +62,8 @@ pub(crate) struct Rules {
     pub(crate) lease: Duration,
     /// The values' stale time in seconds; `None` if they live without end.
     stale_s: Option<u64>,
+    /// What was asked last: a value with less than this left, its stale time not counted, is to be loaded anew.
+    gap_s: i64,
     beta: f64,
     deadline: Instant,
     pause: Duration,
@@ -71,6 +75,7 @@ impl Rules {
         Rules {
             lease: Duration::from_secs(seconds(options.lease).max(1)),
             stale_s: options.ttl.map(|_| seconds(options.stale)),
+            gap_s: 0,
             beta: options.beta,
             deadline: now + options.wait,
             pause: PAUSE,
@@ -79,7 +84,7 @@ impl Rules {
     }
 
     /// The seconds of `N` and `R` to ask with, when loading takes `delta`. Of chance two numbers.
-    pub(crate) fn ask(&self, delta: Duration, chance: [u64; 2]) -> (i32, i32) {
+    pub(crate) fn ask(&mut self, delta: Duration, chance: [u64; 2]) -> (i32, i32) {
         let lease = i32::try_from(self.lease.as_secs()).unwrap_or(i32::MAX);
         let Some(stale_s) = self.stale_s else {
             return (lease, 0);
@@ -88,7 +93,9 @@ impl Rules {
         let random = 1.0 - unit(chance[0]);
         let gap = delta.as_secs_f64() * self.beta * -random.ln();
         // With `t` whole seconds left, what is left is t less some fraction. The node lets win below R.
-        let recache = stale_s as f64 + (gap + unit(chance[1])).floor() + 1.0;
+        let gap = (gap + unit(chance[1])).floor() + 1.0;
+        let recache = stale_s as f64 + gap;
+        self.gap_s = gap as i64;
         (lease, recache.min(RELATIVE_MAX_S) as i32)
     }
 
@@ -111,6 +118,12 @@ impl Rules {
                 placeholder: true,
                 ..
             } => Next::Load,
+            // The node compares as for a value, which is kept for its stale time as well. A mark is not.
+            Seen {
+                won: true,
+                mark: Some(left),
+                ..
+            } if !(0..self.gap_s).contains(&left) => Next::Use,
             Seen { won: true, .. } => Next::Refresh,
             Seen {
                 won_by_other: true,
@@ -120,6 +133,7 @@ impl Rules {
             Seen {
                 won_by_other: true,
                 won_for,
+                mark: None,
                 ..
             } if won_for > self.lease && !self.took_over => {
                 self.took_over = true;
@@ -176,6 +190,10 @@ mod tests {
             placeholder: true,
             ..seen
         };
+        let marked = |seen, left| Seen {
+            mark: Some(left),
+            ..seen
+        };
         for (seen, next) in [
             (None, Next::LoadAlone),
             (Some(value), Next::Use),
@@ -196,8 +214,20 @@ mod tests {
                 Next::TakeOver,
             ),
             (Some(empty(won)), Next::Load),
+            // Nobody who asks wins a mark's last second, since the first to ask has won it before that.
+            (Some(marked(won, 9)), Next::Use),
+            (Some(marked(won, -1)), Next::Use),
+            (Some(marked(won, 0)), Next::Refresh),
+            (
+                Some(Seen {
+                    won_for: 3 * S,
+                    ..marked(other, 0)
+                }),
+                Next::Use,
+            ),
         ] {
             let (mut rules, now) = rules(options.clone());
+            rules.ask(Duration::ZERO, [0, 0]);
             assert_eq!(rules.answer(seen, now, 0), next, "{seen:?}");
         }
     }
@@ -255,14 +285,14 @@ mod tests {
             (LoadOptions::new(10 * S).beta(2.0), 10 * S, (5, 15)),
             (LoadOptions::new(10 * S).beta(0.0), 10 * S, (5, 1)),
         ] {
-            let (rules, _) = rules(options.clone());
+            let (mut rules, _) = rules(options.clone());
             assert_eq!(
                 rules.ask(delta, [half, half]),
                 sent,
                 "{options:?} {delta:?}"
             );
         }
-        let (rules, _) = rules(LoadOptions::new(S));
+        let (mut rules, _) = rules(LoadOptions::new(S));
         for chance in [0, u64::MAX] {
             assert!(rules.ask(Duration::MAX, [chance; 2]).1 >= 1);
         }
@@ -273,7 +303,7 @@ mod tests {
     fn the_gap_keeps_its_mean() {
         let mut jitter = crate::topology::jitter::Jitter::seeded(7);
         for (delta_ms, beta) in [(50, 1.0), (300, 1.0), (2000, 1.0), (500, 3.0)] {
-            let (rules, _) = rules(LoadOptions::new(60 * S).beta(beta));
+            let (mut rules, _) = rules(LoadOptions::new(60 * S).beta(beta));
             let delta = Duration::from_millis(delta_ms);
             let draws = 100_000;
             let sum: i64 = (0..draws)
@@ -316,7 +346,7 @@ mod tests {
                 placeholder: item.0,
                 won: wins,
                 won_by_other: item.2,
-                won_for: Duration::ZERO,
+                ..Seen::default()
             };
             item.2 |= wins;
             match rules.answer(Some(seen), now, jitter.next()) {

@@ -701,3 +701,104 @@ fn what_the_recorder_counts() {
         );
     }
 }
+
+#[test]
+fn a_mark_that_there_is_nothing_is_no_stale_value() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = client(&[&server], patient());
+        let calls = AtomicU32::new(0);
+        let nothing = || {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Ok::<Option<String>, Infallible>(None)
+        };
+        let options = LoadOptions::new(MINUTE).stale(5 * MINUTE).lease(S);
+        for negative in [5 * MINUTE, MINUTE, 2 * S] {
+            let options = options.clone().negative(negative);
+            calls.store(0, Ordering::Relaxed);
+            for _ in 0..100 {
+                let found = client.get_or_load("k", options.clone(), nothing);
+                assert_eq!(found, Ok(None), "{kind:?}");
+            }
+            assert_eq!(calls.load(Ordering::Relaxed), 1, "{kind:?} {negative:?}");
+            if negative > 2 * S {
+                assert_eq!(client.delete("k"), Ok(true));
+            }
+        }
+        // It lives for its own time, without a stale one.
+        wait_until("the mark ends", || server.holds("k").is_none());
+        assert_eq!(
+            client.get_or_load("k", options.clone(), || loads("v")),
+            found("v")
+        );
+        // Who invalidates it has it loaded anew.
+        let options = options.negative(MINUTE);
+        client.delete("k").expect("up");
+        assert_eq!(client.get_or_load("k", options.clone(), nothing), Ok(None));
+        server.ask("md k I T60\r\n", "\r\n");
+        assert_eq!(
+            client.get_or_load("k", options.clone(), || loads("w")),
+            found("w")
+        );
+    }
+}
+
+#[test]
+fn what_no_node_takes_keeps_nobody_waiting() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let recorder = Arc::new(Recorder::default());
+        let client = client(&[&server], patient().metrics(recorder.clone()));
+        let options = || LoadOptions::new(MINUTE).stale(MINUTE).lease(MINUTE).wait(S);
+        let large = "x".repeat(2 << 20);
+        for calls in 1..=3 {
+            let value = client.get_or_load("k", options(), || loads(&large));
+            assert!(value == found(&large), "{kind:?}");
+            assert_eq!(server.holds("k"), None, "{kind:?}: the lease is given back");
+            assert_eq!(recorder.loads(Loaded::NotStored), calls);
+        }
+        assert_eq!(recorder.loads(Loaded::Missing), 3);
+        // An old value goes with it: it would be refreshed by nobody until its end.
+        client.set("k", "old", MINUTE).expect("up");
+        let value = client.get_or_load("k", options(), || loads(&large));
+        assert!(value == found(&large), "{kind:?}");
+        assert_eq!(server.holds("k"), None, "{kind:?}");
+        assert_eq!(recorder.loads(Loaded::NotStored), 4);
+        let value = client.get_or_load("k", options(), || loads("small"));
+        assert_eq!(value, found("small"));
+    }
+}
+
+#[test]
+fn a_loader_that_asks_for_its_own_key_fails_at_once() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        let client = client(&[&server], patient());
+        let clone = client.clone();
+        let begun = Instant::now();
+        let own = client.get_or_load("k", MINUTE, || clone.get_or_load("k", MINUTE, never));
+        assert_eq!(own, Err(LoadError::Loader(LoadError::OwnKey)), "{kind:?}");
+        // By way of another key, and of a loader behind its caller.
+        let circle = client.get_or_load("a", MINUTE, || {
+            let b = clone.get_or_load_detached("b", MINUTE, {
+                let clone = clone.clone();
+                move || clone.get_or_load("a", MINUTE, never)
+            });
+            b.map_err(|error| error.to_string())
+        });
+        let words = "the loader asks for the key that it loads".to_owned();
+        assert_eq!(circle, Err(LoadError::Loader(words)));
+        assert!(begun.elapsed() < 5 * S, "{kind:?}: the wait would be 10 s");
+        // The next caller is none of them, and other clients and keys are others.
+        let other = Client::new([server.node()], patient());
+        let value = client.get_or_load("k", MINUTE, || {
+            let near = clone.get_or_load("near", MINUTE, || loads("v"));
+            assert_eq!(near, found("v"));
+            let timely = LoadOptions::new(MINUTE).wait(S / 20);
+            let waits = other.get_or_load("k", timely, never);
+            assert_eq!(waits, Err(LoadError::Timeout));
+            loads("v")
+        });
+        assert_eq!(value, found("v"));
+    }
+}
