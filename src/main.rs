@@ -5,6 +5,7 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use ketch::server::Server;
@@ -48,21 +49,29 @@ fn serve(settings: Settings) -> Result<ExitCode, String> {
         }
     }
     start_log(&settings);
-    let log_file = open_log_file(&settings)?;
+    // A log in a place where root alone can make files is opened by root, any other by the user whom root becomes: another
+    // could have put a link there.
+    let roots_log = settings
+        .log_file
+        .as_deref()
+        .filter(|path| sys::is_roots_own(path));
+    let mut log_file = roots_log.map(|path| open_log_file(path)).transpose()?;
     raise_limits(&settings);
     let mut signals = Signals::new().map_err(|err| format!("signals: {err}"))?;
 
-    // Sockets first: ports below 1024 are for root alone.
+    // Ports first: those below 1024 are for root alone.
     let server = Server::bind(settings.clone()).map_err(|err| err.to_string())?;
     sys::drop_root(settings.user.as_deref())?;
+    if let (None, Some(path)) = (&log_file, &settings.log_file) {
+        log_file = Some(open_log_file(path)?);
+    }
     if settings.coredumps {
         warn_of("-r: no core files", sys::allow_coredumps());
     }
     let _pid_file = settings.pid_file.as_deref().and_then(|path| {
-        warn_of(
-            &format!("-P {}: not written", path.display()),
-            PidFile::write(path),
-        )
+        let written = PidFile::write(path);
+        let told = written.map_err(|err| io::Error::new(err.kind(), sys::why_not_made(path, &err)));
+        warn_of(&format!("-P {}: not written", path.display()), told)
     });
     let running = server.start().map_err(|err| err.to_string())?;
 
@@ -102,16 +111,15 @@ fn start_log(settings: &Settings) {
     }
 }
 
-/// Opened as the user who started us; written to once clients can connect, so that a failing start is seen where it was
-/// tried.
-fn open_log_file(settings: &Settings) -> Result<Option<File>, String> {
-    let Some(path) = &settings.log_file else {
-        return Ok(None);
-    };
-    let opened = File::options().append(true).create(true).open(path);
-    opened
-        .map(Some)
-        .map_err(|err| format!("--logfile {}: {err}", path.display()))
+/// Opened at the start, but written to once clients can connect, so that a failing start is seen where it was tried.
+fn open_log_file(path: &Path) -> Result<File, String> {
+    sys::open_to_append(path).map_err(|err| {
+        format!(
+            "--logfile {}: {}",
+            path.display(),
+            sys::why_not_made(path, &err)
+        )
+    })
 }
 
 fn raise_limits(settings: &Settings) {

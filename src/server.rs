@@ -1,7 +1,8 @@
 //! Builds the cache, starts the threads, and stops them in order.
 //!
 //! ```text
-//!  bind: sockets, port file     start: clock, maintainer, workers, listener     stop: listener, workers, the others
+//!  bind: ports, port file     start: unix socket, clock, maintainer, workers, listener     stop: listener, workers, the others
+//!  as root, where there is a root                as the user of -u
 //! ```
 
 use std::fs::File;
@@ -29,7 +30,7 @@ const PAGES_MIN: usize = 1024;
 /// The smallest slab page, in bytes: two of the largest chunks.
 const PAGE_BYTES_MIN: usize = 64 << 10;
 
-/// A server with its sockets bound.
+/// A server with its ports bound.
 #[derive(Debug)]
 pub struct Server {
     settings: Settings,
@@ -40,8 +41,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the sockets, and reads users and certificates, whose files may be for root's eyes. The error names the
-    /// address, or the file.
+    /// Binds the ports, and reads users and certificates, whose files may be for root's eyes. The error names the address,
+    /// or the file.
     pub fn bind(settings: Settings) -> Result<Self, String> {
         let auth = auth(&settings)?;
         let cluster = cluster(&settings)?;
@@ -75,15 +76,17 @@ impl Server {
         })
     }
 
-    /// Builds the cache and starts the threads.
+    /// Makes the unix socket, builds the cache and starts the threads. To be called when privileges are dropped: what it
+    /// makes belongs to the user who serves, and is made with no more rights than theirs.
     pub fn start(self) -> Result<Running, String> {
         let Server {
             settings,
             auth,
             cluster,
-            bound,
+            mut bound,
             tls,
         } = self;
+        bound.bind_unix(&settings)?;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
         let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
         if let Some(list) = cluster {

@@ -4,13 +4,15 @@
 //! into libc with plain numbers and buffers of our own; no pointer outlives its call.
 //!
 //! ```text
-//!  daemonize -> limits -> Signals -> (bind) -> drop_root -> PidFile -> Background::detach -> Signals::wait ..
-//!  no thread yet       |            as root   |  as the user
+//!  daemonize -> limits -> Signals -> (ports) -> drop_root -> PidFile -> (unix socket) -> Background::detach -> ..
+//!  no thread yet       |             as root   |  as the user
 //! ```
 //!
 //! Y1. [`daemonize`] runs before any thread is started: only the calling thread lives on in a forked process.
 //! Y2. [`Signals::new`] runs after it, and before threads: a signal that comes early is answered, not lost.
 //! Y3. The umask belongs to the whole process; [`Umask`] is held for one bind, while no other thread makes files.
+//! Y4. Root makes no file where somebody else could have put a link in its place ([`is_roots_own`]), and gives none away:
+//!     files are made by the user they belong to.
 //!
 //! SIGPIPE needs no care: the Rust runtime ignores it, and a write to a closed socket is an ordinary error.
 
@@ -22,7 +24,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -145,8 +147,7 @@ fn replace_fd(file: &File, fd: libc::c_int) -> io::Result<()> {
 /// Ends being root, if this process is: it becomes `user`, for good. Without a user it stays root, with a warning; `-u
 /// root` stays root without one. Who is not root keeps what they have.
 pub fn drop_root(user: Option<&str>) -> Result<(), String> {
-    // SAFETY: takes no arguments and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         return Ok(());
     }
     let Some(name) = user else {
@@ -168,18 +169,74 @@ pub fn drop_root(user: Option<&str>) -> Result<(), String> {
     check(unsafe { libc::setuid(user.uid) }).map_err(refused)
 }
 
-/// Hands the file at `path` to the user that [`drop_root`] will become: a unix socket bound by root would otherwise stay
-/// root's, and the server could not remove it in the end. Does nothing where `drop_root` does nothing.
-pub fn give_to_user(path: &Path, user: Option<&str>) -> Result<(), String> {
-    // SAFETY: takes no arguments and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    match user {
-        Some(name) if is_root => {
-            let user = User::find(name)?;
-            chown(path, Some(user.uid), Some(user.gid))
-                .map_err(|err| format!("{}: cannot give to user {name}: {err}", path.display()))
+/// Whether nobody but root, or a group that root has let in, can put a file or a link on the way to the file at `path`, or
+/// in its place.
+pub fn is_roots_own(path: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o002;
+    /// What lies in such a directory is moved by its owner alone.
+    const STICKY: u32 = 0o1000;
+    // With all links on the way followed: what is left are directories alone.
+    let Ok(dir) = fs::canonicalize(directory_of(path)) else {
+        return false;
+    };
+    dir.ancestors().enumerate().all(|(above, dir)| {
+        fs::metadata(dir).is_ok_and(|found| {
+            let others_write = found.mode() & OTHERS_WRITE != 0;
+            let keeps = above > 0 && found.mode() & STICKY != 0;
+            found.uid() == 0 && (!others_write || keeps)
+        })
+    })
+}
+
+/// Opens a file to append to, and makes it if there is none. Root takes no link for it.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let flags = if is_root() { libc::O_NOFOLLOW } else { 0 };
+    let mut options = File::options();
+    let opened = options
+        .append(true)
+        .create(true)
+        .custom_flags(flags)
+        .open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) if is_root() => {
+            io::Error::other("it is a link, which root does not follow; name the file itself")
         }
-        _ => Ok(()),
+        _ => error,
+    })
+}
+
+fn is_root() -> bool {
+    effective_uid() == 0
+}
+
+fn effective_uid() -> libc::uid_t {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// `error`, which came of making or opening `path`, and where rights were missing, whose rights and on what.
+pub fn why_not_made(path: &Path, error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error.to_string();
+    }
+    let uid = effective_uid();
+    // A file of another is in the way of its being opened; a socket is removed, which is the directory's matter.
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            format!("{error}: user {uid} may not write to this file")
+        }
+        _ => {
+            let dir = directory_of(path).display();
+            format!("{error}: user {uid} may not write to the directory {dir}")
+        }
+    }
+}
+
+/// The directory that the file at `path` lies in.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
     }
 }
 
@@ -365,11 +422,16 @@ pub fn write_port_file(path: &Path, tcp: &[SocketAddr], udp: &[SocketAddr]) -> i
     write_then_rename(path, ".lck", &text)
 }
 
-/// Writes `text` to `path` with `suffix` and renames that to `path`.
+/// Writes `text` to `path` with `suffix` and renames that to `path`. Nothing is written to what stood there before: it may
+/// be a link.
 fn write_then_rename(path: &Path, suffix: &str, text: &str) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(suffix);
-    fs::write(&beside, text)?;
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(&beside)?.write_all(text.as_bytes())?;
     fs::rename(&beside, path)
 }
 
@@ -497,6 +559,31 @@ mod tests {
             "TCP INET: 11211\nTCP INET6: 11212\nUDP INET: 11213\n"
         );
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_beside_goes_through_no_link() {
+        let (path, other) = (scratch("beside"), scratch("beside-other"));
+        fs::write(&other, "theirs").unwrap();
+        let beside = format!("{}.lck", path.display());
+        std::os::unix::fs::symlink(&other, &beside).unwrap();
+        write_port_file(&path, &[], &[]).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&other).unwrap();
+    }
+
+    #[test]
+    fn a_place_is_roots_own_if_nobody_else_writes_there() {
+        for (path, own) in [
+            ("/log", true),
+            ("/proc/log", true),
+            ("/tmp/log", false),
+            ("/no/such/directory", false),
+        ] {
+            assert_eq!(is_roots_own(Path::new(path)), own, "{path}");
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -421,9 +422,7 @@ fn the_log_goes_where_it_is_sent() {
 
 #[test]
 fn an_unknown_user_ends_the_start_of_root() {
-    let is_root = fs::metadata("/proc/self")
-        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    if !is_root {
+    if !is_root() {
         // Without root there is no other user to become, and -u is read over.
         return;
     }
@@ -433,4 +432,167 @@ fn an_unknown_user_ends_the_start_of_root() {
         String::from_utf8(out.stderr).unwrap(),
         "ketch: -u no-such-user: no such user\n"
     );
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// The user and group `nobody`, whose directories these tests make.
+const NOBODY: u32 = 65534;
+
+/// Starts servers that are to make `name` in a directory of nobody's, while nobody puts a link to a file of root's there, now
+/// before the server looks, now over what it has just made; nobody must neither get the file nor write to it.
+fn root_does_not_follow(name: &str, option: &str, starts: u32) {
+    if !is_root() {
+        // What nobody may not do, only root can be made to do for them.
+        return;
+    }
+    let scratch = Scratch::new(&format!("links-{name}"));
+    let secret = scratch.path("secret");
+    fs::write(&secret, "secret\n").unwrap();
+    let theirs = scratch.path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    let target = theirs.join(name);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = theirs.join("link");
+            while !stop.load(Relaxed) {
+                let _ = std::os::unix::fs::symlink(&secret, &link);
+                let _made = (0..5000).find(|_| fs::symlink_metadata(&target).is_ok());
+                let _ = fs::rename(&link, &target);
+                thread::sleep(Duration::from_millis(2));
+                let _ = fs::remove_file(&target);
+            }
+        });
+        for start in 0..starts {
+            let ports = scratch.path(&format!("ports-{start}"));
+            let args = format!("-t 1 -u nobody -l 127.0.0.1 {option} {}", target.display());
+            let mut server = Server::start(&args, &ports);
+            // It comes up, or it does not, for the link may be where its file was to be.
+            until("the start", || {
+                let ended = server.0.try_wait().unwrap().is_some();
+                (ended || ports.exists()).then_some(())
+            });
+            if server.0.try_wait().unwrap().is_none() {
+                // It has something to say in its log.
+                server.signal("HUP");
+                server.signal("TERM");
+                server.wait();
+            }
+            let found = fs::metadata(&secret).unwrap();
+            let text = fs::read_to_string(&secret).unwrap();
+            if found.uid() != 0 || text != "secret\n" {
+                stop.store(true, Relaxed);
+                panic!("start {start}: user {} has {text:?}", found.uid());
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn root_gives_no_file_away_for_a_unix_socket() {
+    root_does_not_follow("socket", "-s", 40);
+}
+
+#[test]
+fn root_writes_no_log_through_a_link() {
+    root_does_not_follow("log", "-p -1 --logfile", 20);
+}
+
+#[test]
+fn root_writes_no_pid_through_a_link() {
+    root_does_not_follow("pid.tmp", "-p -1 -P", 10);
+}
+
+/// What root leaves to the user of `-u`, that user must be able to do.
+#[test]
+fn what_the_user_may_not_make_is_named() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("not-theirs");
+    let (socket, roots) = (scratch.path("socket"), scratch.path("roots"));
+    let out = output(&format!("-u nobody -s {}", socket.display()));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    let dir = scratch.0.display();
+    let want = format!(
+        "ketch: cannot listen on {}: Permission denied (os error 13): user {NOBODY} may not write to the directory {dir}\n",
+        socket.display()
+    );
+    assert_eq!(err, want);
+
+    // A directory that is everybody's, and a file in it that is not.
+    fs::create_dir(&roots).unwrap();
+    fs::set_permissions(&roots, fs::Permissions::from_mode(0o1777)).unwrap();
+    let log = roots.join("log");
+    fs::write(&log, "").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).unwrap();
+    let out = output(&format!(
+        "-u nobody -l 127.0.0.1 -p -1 --logfile {}",
+        log.display()
+    ));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    let want = format!("user {NOBODY} may not write to this file\n");
+    assert!(err.ends_with(&want), "{err}");
+}
+
+/// Where root alone can make files, as in `/var/log`, root opens the log for the user of `-u`; but no link.
+#[test]
+fn root_opens_a_log_among_files_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("roots-log");
+    let (ports, log) = (scratch.path("ports"), scratch.path("log"));
+    let args = format!("-l 127.0.0.1 -p -1 -u nobody --logfile {}", log.display());
+    let server = Server::start(&args, &ports);
+    tcp_port(&ports);
+    until("the server to take its log", || {
+        server.signal("HUP");
+        let text = fs::read_to_string(&log);
+        text.is_ok_and(|text| text.contains("SIGHUP")).then_some(())
+    });
+    assert_eq!(fs::metadata(&log).unwrap().uid(), 0);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink(&log, &link).unwrap();
+    let out = output(&format!(
+        "-u nobody -l 127.0.0.1 -p -1 --logfile {}",
+        link.display()
+    ));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(err.contains("it is a link"), "{err}");
+}
+
+/// The user of `-u` owns the socket, with the bits of `-a`, and removes it in the end; so does the next server with one
+/// that was left behind.
+#[test]
+fn a_unix_socket_is_made_by_the_user() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("unix-user");
+    let theirs = scratch.path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    let socket = theirs.join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let args = format!("-u nobody -a 640 -s {}", socket.display());
+    let server = Server::start(&args, &scratch.path("ports"));
+    until("a connection", || UnixStream::connect(&socket).ok());
+    let found = fs::metadata(&socket).unwrap();
+    assert_eq!((found.uid(), found.gid()), (NOBODY, NOBODY));
+    assert_eq!(found.permissions().mode() & 0o777, 0o640);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!socket.exists());
 }

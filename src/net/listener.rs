@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds everything the settings name. An address that this machine does not have is passed over if its entry has
+    /// Binds all ports the settings name. An address that this machine does not have is passed over if its entry has
     /// another one.
     pub fn bind(settings: &Settings) -> Result<Self, String> {
         let mut bound = Bound::default();
@@ -85,9 +85,6 @@ impl Bound {
                 bound.udp.push((listen.protocol, sockets));
                 bound.udp_addrs.push(addr);
             }
-        }
-        if let Some(path) = &settings.unix_socket {
-            bound.bind_unix(path, settings)?;
         }
         Ok(bound)
     }
@@ -117,8 +114,16 @@ impl Bound {
         Ok((!sockets.is_empty()).then_some(WorkerUdp { sockets, peers }))
     }
 
-    fn bind_unix(&mut self, path: &Path, settings: &Settings) -> Result<(), String> {
-        let failed = |error: io::Error| format!("cannot listen on {}: {error}", path.display());
+    /// Makes the unix socket, if there is to be one. To be called by the user who serves, not by root in that user's place:
+    /// whoever may write to the directory may put a link where root makes, removes or gives away a file.
+    pub fn bind_unix(&mut self, settings: &Settings) -> Result<(), String> {
+        let Some(path) = &settings.unix_socket else {
+            return Ok(());
+        };
+        let failed = |error: io::Error| {
+            let reason = sys::why_not_made(path, &error);
+            format!("cannot listen on {}: {reason}", path.display())
+        };
         // A socket that a server before us left behind.
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             fs::remove_file(path).map_err(failed)?;
@@ -129,7 +134,6 @@ impl Bound {
         socket.bind(&address).map_err(failed)?;
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
-        sys::give_to_user(path, settings.user.as_deref())?;
         self.doors.push(Door {
             acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
             name: format!("unix:{}", path.display()).into(),
