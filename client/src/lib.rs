@@ -86,6 +86,8 @@ pub mod topology;
 mod typed;
 mod value;
 mod values;
+mod warm;
+pub mod write;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::AsyncClient;
@@ -96,3 +98,4 @@ pub use error::{Error, Failure, KeyFault, Result};
 pub use node::{Node, NodeError};
 pub use typed::Typed;
 pub use value::{Cas, CasUnique, Item, Value};
+pub use warm::{WarmOptions, Warmed};

@@ -1,0 +1,28 @@
+//! Keeps the writes of one key in one order, in the store or queue and in the cache.
+
+use std::hash::{BuildHasher, RandomState};
+
+const LOCKS: usize = 64;
+
+/// Locks, each for a part of the keys; `L` is a mutex of whatever kind.
+#[derive(Debug)]
+pub(super) struct KeyLocks<L> {
+    hasher: RandomState,
+    locks: [L; LOCKS],
+}
+
+impl<L: Default> Default for KeyLocks<L> {
+    fn default() -> Self {
+        KeyLocks {
+            hasher: RandomState::new(),
+            locks: std::array::from_fn(|_| L::default()),
+        }
+    }
+}
+
+impl<L> KeyLocks<L> {
+    /// The lock of a key, which other keys may share.
+    pub fn of(&self, key: &[u8]) -> &L {
+        &self.locks[self.hasher.hash_one(key) as usize % LOCKS]
+    }
+}
