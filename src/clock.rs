@@ -3,11 +3,15 @@
 //! The server has one [`Clock`]; one thread ticks it. Everything else reads [`Clock::now`] once per wakeup and hands the
 //! answer down, so that tests (and the `debugtime` command) can move time without waiting.
 //!
-//! C1. `now` is at least 2, so that in a stored expiry 0 can mean "never" and 1 "already over".
-//! C2. `now` follows the monotonic clock: a change of the wall clock does not expire items.
+//! C1. `now` is at least 2 ([`START_S`]), so that in a stored expiry 0 can mean "never" and 1 "already over".
+//! C2. `now` follows the monotonic clock: a change of the wall clock does not expire items. What unix time it is, is read
+//!     from the wall clock at each tick, so that a date that comes later means what it says.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What `now` begins with, in seconds (C1).
+const START_S: i64 = 2;
 
 /// Seconds since two seconds before the server started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -25,16 +29,15 @@ impl RelTime {
     }
 }
 
-/// A client's exptime above this is an absolute unix time: thirty days, in seconds (protocol.txt, "Expiration times").
-pub const RELATIVE_EXPTIME_MAX_S: i64 = 60 * 60 * 24 * 30;
-
 /// The coarse clock.
 #[derive(Debug)]
 pub struct Clock {
     now: AtomicU32,
     started: Instant,
-    /// Unix time of `RelTime(0)`.
-    epoch_unix: i64,
+    /// The wall clock's time when it started, since 1970.
+    started_unix: Duration,
+    /// Unix time of `RelTime(0)`, by the wall clock of the last tick.
+    epoch_unix: AtomicI64,
     /// What `debugtime` has added, in seconds.
     shift_s: AtomicI64,
     paused: AtomicBool,
@@ -49,13 +52,12 @@ impl Default for Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Self {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64);
+        let started_unix = wall_clock();
         Clock {
-            now: AtomicU32::new(2),
+            now: AtomicU32::new(START_S as u32),
             started: Instant::now(),
-            epoch_unix: unix - 2,
+            started_unix,
+            epoch_unix: AtomicI64::new(started_unix.as_secs() as i64 - START_S),
             shift_s: AtomicI64::new(0),
             paused: AtomicBool::new(false),
         }
@@ -67,22 +69,35 @@ impl Clock {
         RelTime(self.now.load(Relaxed))
     }
 
-    /// Reads the monotonic clock; called a few times a second by one thread.
+    /// Reads the clocks; called a few times a second by one thread.
     pub fn tick(&self) {
+        let elapsed = self.started.elapsed();
+        self.follow(elapsed, wall_clock());
         if !self.paused.load(Relaxed) {
-            let now = self.started.elapsed().as_secs() as i64 + 2 + self.shift_s.load(Relaxed);
-            self.now
-                .store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
+            self.set(elapsed.as_secs() as i64 + START_S + self.shift_s.load(Relaxed));
         }
+    }
+
+    fn set(&self, now: i64) {
+        let now = now.clamp(START_S, u32::MAX.into());
+        self.now.store(now as u32, Relaxed);
+    }
+
+    /// Notes by how much the wall clock was set since the start. In whole seconds, to the nearest: two clocks that keep
+    /// pace stay together though they are not read at the same moment.
+    fn follow(&self, elapsed: Duration, unix: Duration) {
+        const SECOND_MS: i64 = 1000;
+        let set_ms = unix.as_millis() as i64 - (self.started_unix + elapsed).as_millis() as i64;
+        let set_s = (set_ms + SECOND_MS / 2).div_euclid(SECOND_MS);
+        let epoch_unix = self.started_unix.as_secs() as i64 - START_S + set_s;
+        self.epoch_unix.store(epoch_unix, Relaxed);
     }
 
     /// Moves the clock by `seconds` (for `debugtime` and tests).
     pub fn shift(&self, seconds: i64) {
         self.shift_s.fetch_add(seconds, Relaxed);
         if self.paused.load(Relaxed) {
-            let now = i64::from(self.now.load(Relaxed)) + seconds;
-            self.now
-                .store(now.clamp(2, u32::MAX as i64) as u32, Relaxed);
+            self.set(i64::from(self.now.load(Relaxed)) + seconds);
         } else {
             self.tick();
         }
@@ -95,33 +110,28 @@ impl Clock {
 
     /// Seconds the server has been up.
     pub fn uptime_s(&self) -> u32 {
-        self.now().0 - 2
+        self.now().0 - START_S as u32
     }
 
     /// `time` as seconds since 1970.
     pub fn unix(&self, time: RelTime) -> i64 {
-        self.epoch_unix + i64::from(time.0)
+        self.epoch_unix.load(Relaxed) + i64::from(time.0)
     }
 
-    /// What a client's exptime means at `now`: 0 never, below 0 at once, above thirty days an absolute unix time, else
-    /// seconds from now.
-    pub fn expires_at(&self, exptime: i32, now: RelTime) -> RelTime {
-        let exptime = i64::from(exptime);
-        if exptime == 0 {
-            RelTime::NEVER
-        } else if exptime < 0 {
-            RelTime::AT_ONCE
-        } else if exptime > RELATIVE_EXPTIME_MAX_S {
-            let relative = exptime - self.epoch_unix;
-            if relative <= 1 {
-                RelTime::AT_ONCE
-            } else {
-                RelTime(relative as u32)
-            }
-        } else {
-            RelTime((exptime + i64::from(now.0)) as u32)
+    /// As an expiry: this unix time. One that is over, or nearly as old as the server, is [`RelTime::AT_ONCE`].
+    pub fn expiry_at(&self, unix_s: u32) -> RelTime {
+        match i64::from(unix_s) - self.epoch_unix.load(Relaxed) {
+            ..START_S => RelTime::AT_ONCE,
+            time => RelTime(u32::try_from(time).unwrap_or(u32::MAX)),
         }
     }
+}
+
+/// The wall clock's time since 1970.
+fn wall_clock() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -129,16 +139,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exptimes_resolve_as_the_protocol_says() {
+    fn unix_times_become_times_of_the_server() {
         let clock = Clock::new();
-        let now = RelTime(100);
-        assert_eq!(clock.expires_at(0, now), RelTime::NEVER);
-        assert_eq!(clock.expires_at(-1, now), RelTime::AT_ONCE);
-        assert_eq!(clock.expires_at(10, now), RelTime(110));
-        assert_eq!(clock.expires_at(2_592_000, now), RelTime(2_592_100));
-        assert_eq!(clock.expires_at(2_592_001, now), RelTime::AT_ONCE);
-        let unix = clock.unix(RelTime(500)) as i32;
-        assert_eq!(clock.expires_at(unix, now), RelTime(500));
+        for time in [START_S as u32, 500, 2_000_000_000] {
+            let unix_s = clock.unix(RelTime(time)) as u32;
+            assert_eq!(clock.expiry_at(unix_s), RelTime(time));
+        }
+        assert_eq!(clock.expiry_at(0), RelTime::AT_ONCE);
+        let unix_s = clock.unix(RelTime(1)) as u32;
+        assert_eq!(clock.expiry_at(unix_s), RelTime::AT_ONCE);
+    }
+
+    #[test]
+    fn the_wall_clock_may_be_set_while_the_server_runs() {
+        let clock = Clock::new();
+        let (elapsed, unix) = (Duration::from_secs(100), clock.started_unix);
+        let set_by = |set_s: i64, late_ms: i64| {
+            let unix_ms = unix.as_millis() as i64 + (100 + set_s) * 1000 + late_ms;
+            clock.follow(elapsed, Duration::from_millis(unix_ms as u64));
+            clock.unix(RelTime(102))
+        };
+        let unix_s = unix.as_secs() as i64 + 100;
+        for set_s in [0, 3600, -3600, 1, -1] {
+            for late_ms in [0, 20, -20] {
+                assert_eq!(set_by(set_s, late_ms), unix_s + set_s);
+            }
+        }
+        set_by(3600, 0);
+        assert_eq!(clock.expiry_at((unix_s + 3600 + 50) as u32), RelTime(152));
+        assert_eq!(clock.now(), RelTime(2), "what was stored stays");
     }
 
     #[test]

@@ -140,8 +140,11 @@ fn conversations() -> Vec<Conversation> {
             (packet(GETQ, "k", ""), ""),
             (packet(SET, "k", "x").numbers(&[0, 2_592_001]), "01 00 c"),
             (packet(GETQ, "k", ""), ""),
-            // No exptime is below zero.
-            (packet(SET, "k", "x").numbers(&[0, u32::MAX]), "01 00 c"),
+            // After January 2038.
+            (
+                packet(SET, "k", "x").numbers(&[0, 3_000_000_000]),
+                "01 00 c",
+            ),
             (packet(GETQ, "k", ""), r"09 00 c x=\x00\x00\x00\x00 v=x"),
         ],
         // A key is any bytes.
@@ -210,6 +213,27 @@ fn conversations_however_they_are_cut() {
         let bytes: Vec<&[u8]> = input.chunks(1).collect();
         run("byte by byte", &bytes);
     }
+}
+
+/// libmemcached sends -1 as what it is in 32 bits, in binary as in text. memcached reads that as a date there.
+#[test]
+fn the_last_thirty_days_of_32_bits_are_negative() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    for exptime in [u32::MAX, u32::MAX - 2_591_999] {
+        conn.round_packet(&packet(SET, "k", "x").numbers(&[0, exptime]), "01 00 c");
+        conn.round_packet(&packet(GET, "k", ""), "00 01 v=Not found");
+        conn.round_packet(&store(SET, "k", "x"), "01 00 c");
+        let touch = packet(TOUCH, "k", "").numbers(&[exptime]);
+        conn.round_packet(&touch, r"1c 00 c x=\x00\x00\x00\x07");
+        conn.round_packet(&packet(GET, "k", ""), "00 01 v=Not found");
+    }
+    let last_date = u32::MAX - 2_592_000;
+    conn.round_packet(&packet(SET, "k", "x").numbers(&[0, last_date]), "01 00 c");
+    conn.round_packet(&packet(GET, "k", ""), r"00 00 c x=\x00\x00\x00\x00 v=x");
 }
 
 #[test]

@@ -20,12 +20,12 @@ fn what_one_connection_sets_another_reads() {
     let server = Server::start(&[]);
     let (mut one, mut other) = (server.connect(), server.connect());
     other.send("config get cluster\r\n");
-    other.expect("END\r\n");
+    other.expect("ERROR\r\n");
     // A block that comes in pieces is waited for, and until it is whole nothing has changed.
     let (first, second) = LIST.split_at(20);
     one.send(format!("config set cluster 0 {}\r\n{first}", LIST.len()));
     other.send("config get cluster\r\n");
-    other.expect("END\r\n");
+    other.expect("ERROR\r\n");
     one.send(format!("{second}\r\nconfig get cluster\r\n"));
     one.expect(format!("STORED\r\n{}", shown(LIST)));
     // Clients may end the line without \r, ask the version first, or ask the way servers before 1.4.14 understood.
@@ -33,7 +33,7 @@ fn what_one_connection_sets_another_reads() {
     other.expect(format!("VERSION 1.6.45\r\n{}", shown(LIST)));
     other.expect(shown(LIST).replace("CONFIG cluster", "VALUE AmazonElastiCache:cluster"));
     other.send("config delete cluster\r\nconfig get cluster\r\n");
-    other.expect("DELETED\r\nEND\r\n");
+    other.expect("DELETED\r\nERROR\r\n");
 }
 
 #[test]

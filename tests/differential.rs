@@ -22,7 +22,9 @@
 //! - ma with q and N: 1.6.18 answers to what it creates. me of an item with an exptime: 1.6.18 turns the sign.
 //! - t before N on a miss: memcached prints the time to live that the new item has before N sets it.
 //! - t beside T with a time in the past: memcached prints a number that has wrapped.
+//! - Values that only begin with a number, as "1 2": memcached counts them and drops the rest, ketch refuses.
 //! - Numbers of 2^63 and more: 1.6.18 takes them for negative ones if a `-` is found behind the value in its memory.
+//! - ma with a key that is too long: newer ones say that its flags are wrong, as of all faults of ma.
 //! - ma with an opaque that is too long: memcached counts first and refuses then.
 //! - ma with C on an empty value: memcached finds fault with the value before it compares the unique.
 //! - mg with an opaque that is too long, of an item: memcached counts it as fetched all the same.
@@ -119,15 +121,7 @@ impl Generator {
 
     /// What arithmetic may meet.
     fn number(&mut self) -> Vec<u8> {
-        let odd = [
-            "x",
-            "12abc",
-            "-5",
-            "1 2",
-            "18446744073709551616",
-            "1.5",
-            "007",
-        ];
+        let odd = ["x", "12abc", "-5", "18446744073709551616", "1.5", "007"];
         if self.rng.one_in(6) {
             return self.rng.pick(&odd).as_bytes().to_vec();
         }
@@ -306,13 +300,12 @@ impl Generator {
             8 => Self::plain(format!("get {key}\r\n")),
             _ => {
                 let long = "k".repeat(251);
-                let line = match self.rng.below(6) {
+                let line = match self.rng.below(5) {
                     0 => format!("get {long}"),
                     1 => format!("delete {long}"),
                     2 => format!("touch {long} 0"),
                     3 => format!("incr {long} 1"),
-                    4 => format!("mg {long} v"),
-                    _ => format!("ma {long}"),
+                    _ => format!("mg {long} v"),
                 };
                 Self::plain(line + "\r\n")
             }

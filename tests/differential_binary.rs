@@ -12,6 +12,8 @@
 //! - A set with a CAS unique that is too large: memcached drops the item though another one might have been meant.
 //! - append beyond the largest item: whether it fits depends on the size of a header.
 //! - flush with a delay: it would strike in the middle of a run.
+//! - Values that only begin with a number, as "1 2": memcached counts them and drops the rest, ketch refuses.
+//! - Exptimes in the last thirty days before 2^32: dates to memcached, in binary alone; negative to ketch.
 //! - The padding of numbers: whether memcached changes a number in place depends on who else holds the item just then.
 //! - Numbers of 2^63 and more: 1.6.18 takes them for negative ones if a `-` is found behind the value in its memory.
 
@@ -47,7 +49,7 @@ struct Step {
 
 const KEYS: &[&str] = &["a", "b", "key:with:colons", "with space\r\n", "\0", "c"];
 const NUMBER_KEYS: &[&str] = &["n0", "n1", "n2"];
-const EXPTIMES: &[&u32] = &[&0, &0, &0, &100, &2_592_000, &2_592_001, &u32::MAX];
+const EXPTIMES: &[&u32] = &[&0, &0, &0, &100, &2_592_000, &2_592_001, &3_000_000_000];
 
 struct Generator {
     rng: Rng,
@@ -136,16 +138,7 @@ impl Generator {
             0 => packet(self.opcode(&[GET, GETKQ]), key, ""),
             1 => packet(DELETE, key, ""),
             2 => {
-                let odd = [
-                    "x",
-                    "12abc",
-                    "-5",
-                    "1 2",
-                    "18446744073709551616",
-                    "1.5",
-                    "007",
-                    "",
-                ];
+                let odd = ["x", "12abc", "-5", "18446744073709551616", "1.5", "007", ""];
                 let value = self.rng.pick(&odd).to_owned();
                 store(SET, key, value)
             }

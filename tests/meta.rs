@@ -8,6 +8,7 @@ use support::{Conn, Server, Vector, both, is_ketch, newer, run_vectors};
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
 const KNOWS_E: &str = "1.6.18 does not know the flag E";
+const KNOWS_C: &str = "1.6.18 does not know C in mg";
 const KNOWS_X: &str = "1.6.18 does not know the flag x";
 const ECHOES: &str = "1.6.18 does not return s from ms";
 const MODE_LENGTH: &str = "1.6.18 has its own error for a mode of two letters or none";
@@ -143,7 +144,27 @@ const GET: &[Vector] = &[
     both("mg a S1\r\n", "CLIENT_ERROR invalid flag\r\n"),
     both("mg a k k\r\n", "CLIENT_ERROR duplicate flag\r\n"),
     both("mg a O1 O2\r\n", "CLIENT_ERROR duplicate flag\r\n"),
-    both("mg a \u{e9}\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+    newer(
+        "1.6.18 calls it a duplicate flag, 1.6.45 a bad command line format",
+        "mg a \u{e9}\r\nmg a v \x7f\r\nma a \u{e9}\r\nmd a q \u{e9}\r\nmg a\r\n",
+        "CLIENT_ERROR invalid flag\r\nCLIENT_ERROR invalid flag\r\nCLIENT_ERROR invalid or duplicate flag\r\nCLIENT_ERROR invalid flag\r\nEN\r\n",
+    ),
+    // Who knows the unique has the value.
+    newer(
+        KNOWS_C,
+        "ms a 2 E5 F3\r\nhi\r\nmg a v C5\r\nmg a v C5 c s f t k Oq\r\nmg a q v C5\r\n",
+        "HD\r\nHD\r\nHD c5 s2 f3 t-1 ka Oq\r\nHD\r\n",
+    ),
+    newer(
+        KNOWS_C,
+        "ms a 2 E5 F3\r\nhi\r\nmg a v C4\r\nmg a v C6 c\r\nmg a C4\r\nmg a C5\r\nmg a C5 T30\r\nmg a v C5 t\r\n",
+        "HD\r\nVA 2\r\nhi\r\nVA 2 c5\r\nhi\r\nHD\r\nHD\r\nHD\r\nHD t{30}\r\n",
+    ),
+    newer(
+        KNOWS_C,
+        "mg none v C5\r\nmg none v q C5\r\nmg a v N30 E7 C7\r\nmg a v C7\r\nmg a Cx v\r\n",
+        "EN\r\nHD W\r\nHD Z\r\nCLIENT_ERROR bad token in command line format\r\n",
+    ),
     both(
         "mg a Tx\r\n",
         "CLIENT_ERROR bad token in command line format\r\n",
@@ -215,6 +236,12 @@ const BASE64: &[Vector] = &[
     both(
         "ms Zm9v 2 k\r\nhi\r\nmg foo\r\nmg Zm9v k v\r\n",
         "HD kZm9v\r\nEN\r\nVA 2 kZm9v\r\nhi\r\n",
+    ),
+    // A hit names the key as it was stored, a miss as it was asked for.
+    newer(
+        "1.6.18 prints the key without decoding it",
+        "set foo 0 0 2\r\nhi\r\nmg Zm9v b k\r\nmg Zm9v b k v\r\nmg Zm8= b k\r\nms Zm9v 1 b k\r\nx\r\nmg foo k\r\nmd foo k\r\n",
+        "STORED\r\nHD kfoo\r\nVA 2 kfoo\r\nhi\r\nEN kZm8= b\r\nHD kZm9v b\r\nHD kZm9v b\r\nHD kfoo\r\n",
     ),
     // Any byte can stand in such a key: here a blank, a line end and 0.
     both(
@@ -402,6 +429,33 @@ const DELETE: &[Vector] = &[
         "HD\r\nHD\r\nVA 0 t{30}\r\n\r\n",
     ),
     newer(KNOWS_X, "md none x\r\n", "NF\r\n"),
+    // The time to live is the request's, the unique stays.
+    newer(
+        KNOWS_X,
+        "ms a 3 F9 T100 E5\r\nxyz\r\nmd a x\r\nmg a v f t c\r\nmd a x T40 F7\r\nmg a v f t c\r\nms a 1 C5\r\ny\r\nmg a v\r\n",
+        "HD\r\nHD\r\nVA 0 f0 t-1 c5\r\n\r\nHD\r\nVA 0 f7 t{40} c5\r\n\r\nHD\r\nVA 1\r\ny\r\n",
+    ),
+    newer(
+        KNOWS_X,
+        "ms a 3 T100 E5\r\nxyz\r\nmd a x I\r\nms a 1 C5\r\ny\r\nmd a x E6\r\nmg a t c h\r\n",
+        "HD\r\nHD\r\nEX\r\nHD\r\nHD t-1 c6 h0\r\n",
+    ),
+    // 0 is no unique: who compares it is nobody's second writer, who gives it gives none.
+    newer(
+        KNOWS_E,
+        "ms a 1 E5\r\nx\r\nms a 1 C0\r\ny\r\nms a 1 C0 I\r\ny\r\nms a 1 MR C0\r\ny\r\nms a 1 MA C0\r\ny\r\nmd a C0\r\nmg a v\r\n",
+        "HD\r\nEX\r\nEX\r\nEX\r\nHD\r\nEX\r\nVA 2\r\nxy\r\n",
+    ),
+    newer(
+        KNOWS_E,
+        "ms n 1 E5\r\n1\r\nma n C0 v\r\nma n E0 c\r\nms n 1 C0\r\n7\r\nmg n v c C1\r\nms n 1 E0\r\n2\r\nmg n v C0\r\n",
+        "HD\r\nVA 1\r\n2\r\nHD c0\r\nEX\r\nVA 1 c0\r\n3\r\nHD\r\nVA 1\r\n2\r\n",
+    ),
+    // What is counted in its place is not fetched by that.
+    both(
+        "ms n 1\r\n1\r\nma n\r\nincr n 1\r\nmg n h v\r\nmg n h\r\n",
+        "HD\r\nHD\r\n3\r\nVA 1 h0\r\n3\r\nHD h1\r\n",
+    ),
     newer(
         KNOWS_X,
         "ms a 3 E500\r\nxyz\r\nmd a x C499\r\nmg a v\r\n",

@@ -166,6 +166,43 @@ fn without_cas_every_unique_is_0() {
     let mut conn = server.connect();
     conn.round("set a 0 0 1\r\nx\r\n", "STORED\r\n");
     conn.round("gets a\r\n", "VALUE a 0 1 0\r\nx\r\nEND\r\n");
+    // 0 tells nobody from who stored in between, so no store that compares goes through.
+    for request in [
+        "cas a 0 0 1 0\r\ny\r\n",
+        "cas a 0 0 1 5\r\ny\r\n",
+        "cas a 0 0 1 0\r\ny\r\n",
+    ] {
+        conn.round(request, "EXISTS\r\n");
+    }
+    conn.round("cas none 0 0 1 0\r\ny\r\n", "NOT_FOUND\r\n");
+    for flags in ["C0", "C5", "C0 I", "C5 I", "MR C0", "C0 E9"] {
+        conn.round(format!("ms a 1 {flags}\r\ny\r\n"), "EX\r\n");
+    }
+    conn.round("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    if is_ketch() {
+        // memcached forgets the unique it is to compare and appends.
+        conn.round("ms a 1 MA C5\r\ny\r\n", "EX\r\n");
+        conn.round("ms a 2 E9\r\nhi\r\nmg a v C0 c\r\n", "HD\r\nHD c0\r\n");
+    }
+}
+
+#[test]
+fn nobody_compares_the_unique_0() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    conn.round("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    conn.round("cas a 0 0 1 0\r\ny\r\n", "EXISTS\r\n");
+    conn.round("cas none 0 0 1 0\r\ny\r\n", "NOT_FOUND\r\n");
+    if is_ketch() {
+        // Given by E, which 1.6.18 does not know: still nobody's.
+        conn.round(
+            "md a I E0\r\ngets a\r\n",
+            "HD\r\nVALUE a 0 1 0\r\nx\r\nEND\r\n",
+        );
+        conn.round("cas a 0 0 1 0\r\ny\r\n", "EXISTS\r\n");
+        conn.round("ms a 1 C0\r\ny\r\n", "EX\r\n");
+    }
+    conn.round("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
 }
 
 #[test]

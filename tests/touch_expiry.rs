@@ -12,6 +12,8 @@ use support::{Conn, Server, Vector, both, is_ketch, newer, run_vectors, wait_unt
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
 
+const ALIKE: &str = "memcached refuses here what it takes in a set";
+
 const VECTORS: &[Vector] = &[
     both("touch a 0\r\n", "NOT_FOUND\r\n"),
     both("touch a 0 noreply\r\n", ""),
@@ -69,6 +71,46 @@ const VECTORS: &[Vector] = &[
     both(
         "set a 0 2147483647 1\r\nx\r\nmg a t\r\n",
         "STORED\r\nHD t{n}\r\n",
+    ),
+    // One reading everywhere: from thirty days before 2^32 on, the low 32 bits with their sign.
+    both(
+        "set a 0 4294967295 1\r\nx\r\nget a\r\nadd a 0 4294967295 1\r\nx\r\nget a\r\nset b 0 4292375296 1\r\nx\r\nget b\r\n",
+        "STORED\r\nEND\r\nSTORED\r\nEND\r\nSTORED\r\nEND\r\n",
+    ),
+    both(
+        "set a 0 4294967396 1\r\nx\r\nmg a t\r\nset a 0 4294967296 1\r\nx\r\nmg a t\r\nset a 0 9223372036854775807 1\r\nx\r\nget a\r\n",
+        "STORED\r\nHD t{100}\r\nSTORED\r\nHD t-1\r\nSTORED\r\nEND\r\n",
+    ),
+    newer(
+        "1.6.18 takes what does not fit into 64 bits for the nearest that does",
+        "set a 0 9223372036854775808 1\r\nx\r\nget a\r\n",
+        "CLIENT_ERROR bad command line format\r\nEND\r\n",
+    ),
+    newer(
+        ALIKE,
+        "ms a 1 T4294967295\r\nx\r\nmg a\r\nms a 1 T4294967396\r\nx\r\nmg a t\r\nmg a T4294967397\r\nmg a t\r\ntouch a 4294967398\r\nmg a t\r\n",
+        "HD\r\nEN\r\nHD\r\nHD t{100}\r\nHD\r\nHD t{101}\r\nTOUCHED\r\nHD t{102}\r\n",
+    ),
+    newer(
+        ALIKE,
+        "set a 0 0 1\r\n1\r\ngat 4294967396 a\r\nma a T4294967397 t\r\nmd a x T4294967396\r\nmg a t\r\ntouch a 4294967295\r\nget a\r\nma a N4294967395 t v\r\n",
+        "STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\nHD t{101}\r\nHD\r\nHD t{100}\r\nTOUCHED\r\nEND\r\nVA 1 t{99}\r\n0\r\n",
+    ),
+    newer(
+        ALIKE,
+        "touch a 9223372036854775808\r\ngat 9223372036854775808 a\r\nmg a T-9223372036854775809\r\n",
+        "CLIENT_ERROR invalid exptime argument\r\nCLIENT_ERROR invalid exptime argument\r\nCLIENT_ERROR bad token in command line format\r\n",
+    ),
+    newer(
+        "memcached cuts these too, to times that nobody meant",
+        "set a 0 -4294967296 1\r\nx\r\nget a\r\nset a 0 -9223372036854775808 1\r\nx\r\nget a\r\n",
+        "STORED\r\nEND\r\nSTORED\r\nEND\r\n",
+    ),
+    // Moments after January 2038.
+    newer(
+        "memcached takes them for negative ones in text",
+        "set a 0 2147483648 1\r\nx\r\nmg a v\r\ntouch a 4292375295\r\nget a\r\nms a 1 T3000000000\r\ny\r\nget a\r\n",
+        "STORED\r\nVA 1\r\nx\r\nTOUCHED\r\nVALUE a 0 1\r\nx\r\nEND\r\nHD\r\nVALUE a 0 1\r\ny\r\nEND\r\n",
     ),
     // flush_all: what was there is gone, what comes after is there, in the same second too.
     both(

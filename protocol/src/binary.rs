@@ -244,6 +244,7 @@ impl<'b> Packet<'b> {
                 invalidate: false,
                 touch: None,
                 drop_value: false,
+                client_flags: 0,
                 reply: ReplyMode::Binary(self.head),
             }),
             INCREMENT | DECREMENT => self.arith(),
@@ -276,7 +277,11 @@ impl<'b> Packet<'b> {
             key: Key::plain(self.key),
             mode,
             client_flags: if joins { 0 } else { u32_at(self.extras, 0) },
-            exptime: if joins { Exptime(0) } else { self.exptime(4) },
+            exptime: if joins {
+                Exptime::NEVER
+            } else {
+                self.exptime(4)
+            },
             value_len: self.value_len,
             compare_cas: self.compare_cas,
             new_cas: None,
@@ -314,7 +319,7 @@ impl<'b> Packet<'b> {
         match self.opcode {
             VERSION => BinaryVerb::Version,
             QUIT => BinaryVerb::Quit,
-            FLUSH if self.extras.is_empty() => BinaryVerb::Flush(Exptime(0)),
+            FLUSH if self.extras.is_empty() => BinaryVerb::Flush(Exptime::NEVER),
             FLUSH => BinaryVerb::Flush(self.exptime(0)),
             VERBOSITY => BinaryVerb::Verbosity(u32_at(self.extras, 0)),
             STAT => BinaryVerb::Stat(self.key),
@@ -323,10 +328,8 @@ impl<'b> Packet<'b> {
         }
     }
 
-    /// An exptime, which has no sign here. One beyond 31 bits is a moment after 2038; it is drawn in to the last one that
-    /// text can name.
     fn exptime(&self, at: usize) -> Exptime {
-        Exptime(i32::try_from(u32_at(self.extras, at)).unwrap_or(i32::MAX))
+        Exptime::from(u32_at(self.extras, at))
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod base64;
 pub mod binary;
 pub mod error;
+mod exptime;
 mod meta;
 pub mod reply;
 pub mod text;
@@ -27,6 +28,7 @@ mod words;
 
 pub use binary::{BinaryHead, Status};
 pub use error::ErrorLine;
+pub use exptime::{Expiry, Exptime};
 use words::Words;
 
 /// The longest key, in bytes, after base64 decoding.
@@ -130,11 +132,6 @@ impl<'b> Key<'b> {
         }
     }
 }
-
-/// An expiry time as the client sent it: 0 never, below 0 at once, above 30 days an absolute unix time, else seconds
-/// from now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exptime(pub i32);
 
 /// One request, whatever its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,10 +328,12 @@ pub struct Delete<'b> {
     pub new_cas: Option<u64>,
     /// `I`: keep the item but mark it stale.
     pub invalidate: bool,
-    /// `T`: with `I`, the item's new expiry.
+    /// `T`: with `I` or `x`, the item's new expiry.
     pub touch: Option<Exptime>,
     /// `x`: keep the item, drop its value and client flags.
     pub drop_value: bool,
+    /// `F`: with `x`, the client flags of what stays.
+    pub client_flags: u32,
     /// How to answer.
     pub reply: ReplyMode<'b>,
 }
@@ -392,6 +391,8 @@ pub struct MetaGet<'b> {
     pub recache: Option<Exptime>,
     /// `E`: the CAS unique a vivified item gets.
     pub new_cas: Option<u64>,
+    /// `C`: the value is left out if the item's CAS unique is this.
+    pub known_cas: Option<u64>,
     /// The tokens to echo, in order; holds `q` too.
     pub tokens: MetaTokens<'b>,
 }

@@ -15,7 +15,7 @@
 //! M3. Errors are answered even under `q`.
 
 use crate::text::{Refusal, block, value_length};
-use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
+use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
     Arith, Delete, ErrorLine, Exptime, KEY_LEN_MAX, Key, META_TOKENS_MAX, MetaGet, MetaTokens,
     OPAQUE_LEN_MAX, ReplyMode, Request, Store, StoreMode, base64,
@@ -60,6 +60,7 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
             vivify: None,
             recache: None,
             new_cas: None,
+            known_cas: None,
             tokens: MetaTokens {
                 text,
                 quiet: letters & bit(b'q') != 0,
@@ -77,6 +78,7 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         vivify: flags.vivify,
         recache: flags.recache,
         new_cas: flags.new_cas,
+        known_cas: flags.compare_cas,
         tokens: MetaTokens {
             text,
             quiet: flags.quiet,
@@ -124,9 +126,12 @@ fn stored<'b>(key: &'b [u8], value_len: u32, text: &'b [u8]) -> Result<Request<'
         key,
         mode,
         client_flags: flags.client_flags,
-        exptime: flags.touch.unwrap_or(Exptime(0)),
+        exptime: flags.touch.unwrap_or(Exptime::NEVER),
         value_len,
-        compare_cas: flags.compare_cas.filter(|_| mode != StoreMode::Add),
+        // 0 is no unique: set compares it in vain, append and prepend do not compare.
+        compare_cas: flags
+            .compare_cas
+            .filter(|&cas| mode == StoreMode::Set || extends && cas != 0),
         new_cas: flags.new_cas,
         invalidate: flags.invalidate && flags.compare_cas.is_some() && mode == StoreMode::Set,
         vivify: flags.vivify.filter(|_| extends),
@@ -152,6 +157,7 @@ pub(crate) fn delete(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         invalidate: flags.invalidate,
         touch: flags.touch,
         drop_value: flags.drop_value,
+        client_flags: flags.client_flags,
         reply: ReplyMode::Meta(MetaTokens {
             text,
             quiet: flags.quiet,
@@ -160,15 +166,12 @@ pub(crate) fn delete(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     }))
 }
 
-/// `ma K f*`. One error line stands for all faults of its flags.
+/// `ma K f*`. One error line stands for all faults of its key and flags.
 pub(crate) fn arith(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     let mut words = Words::new(rest);
     let key = words.next_key().ok_or(ErrorLine::BadFormat)?;
     let text = words::skip_spaces(words.rest());
-    let (key, flags) = preparse(key, 2, text).map_err(|error| match error {
-        ErrorLine::BadFormat if key.len() > KEY_LEN_MAX => error,
-        _ => ErrorLine::InvalidOrDuplicateFlag,
-    })?;
+    let (key, flags) = preparse(key, 2, text).map_err(|_| ErrorLine::InvalidOrDuplicateFlag)?;
     let decrement = match flags.mode {
         None | Some(b'I' | b'+') => false,
         Some(b'D' | b'-') => true,
@@ -182,7 +185,7 @@ pub(crate) fn arith(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         vivify: flags.vivify,
         initial: flags.initial,
         touch: flags.touch,
-        compare_cas: flags.compare_cas,
+        compare_cas: flags.compare_cas.filter(|&cas| cas != 0),
         new_cas: flags.new_cas,
         want_value: flags.want_value,
         reply: ReplyMode::Meta(MetaTokens {
@@ -230,8 +233,7 @@ fn preparse<'b>(
     let mut seen = 0u64;
     for (flag, token) in words::flags(text) {
         let bit = match flag {
-            127.. => return Err(ErrorLine::DuplicateFlag),
-            64.. => bit(flag),
+            64..127 => bit(flag),
             _ => return Err(ErrorLine::InvalidFlag),
         };
         if seen & bit != 0 {
@@ -334,7 +336,7 @@ fn decodes(key: &[u8]) -> bool {
 }
 
 fn exptime(token: &[u8], fault: &mut Option<ErrorLine>) -> Option<Exptime> {
-    let exptime = parse_i32(token).map(Exptime);
+    let exptime = parse_exptime(token);
     if exptime.is_none() {
         *fault = Some(ErrorLine::BadToken);
     }

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use crate::Key;
+use crate::{Key, base64};
 
 /// Ends the values of `get` and the lines of `stats`.
 pub const END: &[u8] = b"END\r\n";
@@ -193,6 +193,13 @@ impl<'o> MetaLine<'o> {
         }
     }
 
+    /// A key that lines cannot show, in base64: `kZm9v b`.
+    pub fn key_in_base64(&mut self, key: &[u8]) {
+        self.mark(b'k');
+        base64::encode(key, self.out);
+        self.mark(b'b');
+    }
+
     /// Ends the line.
     #[inline]
     pub fn end(self) {
@@ -251,12 +258,13 @@ mod tests {
                 text: b"Zm9v",
                 base64: true,
             });
+            line.key_in_base64(b"foo");
             line.mark(b'W');
             line.end();
         });
         assert_eq!(
             line,
-            "before|VA 0 t-1 c18446744073709551615 Oabc kfoo kZm9v b W\r\n"
+            "before|VA 0 t-1 c18446744073709551615 Oabc kfoo kZm9v b kZm9v b W\r\n"
         );
         for (code, text) in [
             (MetaCode::HD, "before|HD\r\n"),

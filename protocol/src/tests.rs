@@ -44,7 +44,7 @@ fn show_request(request: Request<'_>) -> String {
         Request::Get(get) => {
             let GetVerb { with_cas, touch } = get.verb;
             line.word(if with_cas { "gets" } else { "get" });
-            line.some("touch", touch.map(|exptime| exptime.0));
+            line.some("touch", touch);
             for key in get.keys.iter() {
                 line.text("key", key);
             }
@@ -56,14 +56,14 @@ fn show_request(request: Request<'_>) -> String {
             write!(
                 line.0,
                 " flags={} exptime={}",
-                store.client_flags, store.exptime.0
+                store.client_flags, store.exptime
             )
             .unwrap();
             write!(line.0, " len={}", store.value_len).unwrap();
             line.some("compare", store.compare_cas);
             line.some("new", store.new_cas);
             line.flag("invalidate", store.invalidate);
-            line.some("vivify", store.vivify.map(|exptime| exptime.0));
+            line.some("vivify", store.vivify);
             line.reply(store.reply);
         }
         Request::Delete(delete) => {
@@ -72,17 +72,21 @@ fn show_request(request: Request<'_>) -> String {
             line.some("compare", delete.compare_cas);
             line.some("new", delete.new_cas);
             line.flag("invalidate", delete.invalidate);
-            line.some("touch", delete.touch.map(|exptime| exptime.0));
+            line.some("touch", delete.touch);
             line.flag("drop_value", delete.drop_value);
+            line.some(
+                "flags",
+                (delete.client_flags != 0).then_some(delete.client_flags),
+            );
             line.reply(delete.reply);
         }
         Request::Arith(arith) => {
             line.word(if arith.decrement { "decr" } else { "incr" });
             line.key(arith.key);
             write!(line.0, " delta={}", arith.delta).unwrap();
-            line.some("vivify", arith.vivify.map(|exptime| exptime.0));
+            line.some("vivify", arith.vivify);
             line.some("initial", (arith.initial != 0).then_some(arith.initial));
-            line.some("touch", arith.touch.map(|exptime| exptime.0));
+            line.some("touch", arith.touch);
             line.some("compare", arith.compare_cas);
             line.some("new", arith.new_cas);
             line.flag("value", arith.want_value);
@@ -91,7 +95,7 @@ fn show_request(request: Request<'_>) -> String {
         Request::Touch(touch) => {
             line.word("touch");
             line.key(touch.key);
-            line.some("exptime", Some(touch.exptime.0));
+            line.some("exptime", Some(touch.exptime));
             line.flag("noreply", touch.noreply);
         }
         Request::MetaGet(get) => {
@@ -99,10 +103,11 @@ fn show_request(request: Request<'_>) -> String {
             line.key(get.key);
             line.flag("value", get.want_value);
             line.flag("no_bump", get.no_bump);
-            line.some("touch", get.touch.map(|exptime| exptime.0));
-            line.some("vivify", get.vivify.map(|exptime| exptime.0));
-            line.some("recache", get.recache.map(|exptime| exptime.0));
+            line.some("touch", get.touch);
+            line.some("vivify", get.vivify);
+            line.some("recache", get.recache);
             line.some("new", get.new_cas);
+            line.some("known", get.known_cas);
             line.reply(ReplyMode::Meta(get.tokens));
         }
         Request::MetaDebug(key) => {
@@ -120,7 +125,7 @@ fn show_request(request: Request<'_>) -> String {
         Request::BinaryGet(get) => {
             line.word("get");
             line.key(get.key);
-            line.some("touch", get.touch.map(|exptime| exptime.0));
+            line.some("touch", get.touch);
             line.flag("value", get.want_value);
             line.flag("want_key", get.want_key);
             line.reply(ReplyMode::Binary(get.head));
@@ -166,9 +171,9 @@ impl Line {
         self.text(if key.base64 { "key64" } else { "key" }, key.text);
     }
 
-    fn some(&mut self, name: &str, number: Option<impl Into<i128>>) {
+    fn some(&mut self, name: &str, number: Option<impl std::fmt::Display>) {
         if let Some(number) = number {
-            write!(self.0, " {name}={}", number.into()).unwrap();
+            write!(self.0, " {name}={number}").unwrap();
         }
     }
 

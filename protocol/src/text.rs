@@ -25,11 +25,11 @@
 
 use memchr::{memchr, memchr2, memrchr};
 
-use crate::words::{self, Words, parse_i32, parse_u32, parse_u64};
+use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
-    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Exptime, Fault, Get, GetVerb,
-    KEY_LEN_MAX, Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode,
-    Touch, VALUE_LEN_MAX, meta,
+    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, KEY_LEN_MAX,
+    Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch,
+    VALUE_LEN_MAX, meta,
 };
 
 /// Why a line is not a request.
@@ -110,8 +110,8 @@ fn plain_get(buf: &[u8]) -> Option<(&[u8], usize)> {
     plain.then_some((key, NAME.len() + end + 1))
 }
 
-/// Parses on in a key list whose earlier piece came with `last == false`.
-pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
+/// Parses on in a key list whose earlier piece came with `last == false`; `any` tells whether a piece had a key so far.
+pub fn parse_keys(verb: GetVerb, any: bool, buf: &[u8]) -> Parsed<'_> {
     let Some(end) = memchr(b'\n', buf) else {
         return if buf.len() > LINE_LEN_MAX {
             piece(verb, buf, 0)
@@ -121,8 +121,8 @@ pub fn parse_keys(verb: GetVerb, buf: &[u8]) -> Parsed<'_> {
     };
     let list = without_cr(&buf[..end]);
     let consumed = end + 1;
-    if keys_fit(list) {
-        let keys = Keys(words::skip_spaces(list));
+    let keys = Keys(words::skip_spaces(list));
+    if keys_fit(list) && (any || !keys.0.is_empty()) {
         Parsed::Complete {
             request: Request::Get(Get {
                 verb,
@@ -155,8 +155,8 @@ fn unfinished(buf: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// The verb, and where its keys begin, if a line longer than [`LINE_LEN_MAX`] may stay: a retrieval command with a key
-/// in sight. Looks at no more than is there when a line without end has just become too long (T1).
+/// The verb, and where its keys begin, if a line longer than [`LINE_LEN_MAX`] may stay: a retrieval command. Looks at no
+/// more than is there when a line without end has just become too long (T1).
 fn long_get(buf: &[u8]) -> Option<(GetVerb, usize)> {
     let seen = &buf[..=LINE_LEN_MAX];
     let mut words = Words::new(seen);
@@ -165,13 +165,12 @@ fn long_get(buf: &[u8]) -> Option<(GetVerb, usize)> {
         b"gets" => GETS,
         name @ (b"gat" | b"gats") => GetVerb {
             with_cas: name == b"gats",
-            touch: Some(Exptime(parse_i32(words.next()?)?)),
+            touch: Some(parse_exptime(words.next()?)?),
         },
         _ => return None,
     };
-    let keys = words.rest();
-    let in_sight = !buf.starts_with(b" ") && keys.iter().any(|&b| b != b' ' && b != b'\r');
-    in_sight.then_some((verb, seen.len() - keys.len()))
+    let start = seen.len() - words.rest().len();
+    (!buf.starts_with(b" ")).then_some((verb, start))
 }
 
 /// The keys of an endless list, which begins at `start`, that are whole because a space stands behind them.
@@ -206,6 +205,15 @@ fn piece(verb: GetVerb, buf: &[u8], start: usize) -> Parsed<'_> {
 #[inline]
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// A number of a store without its `+`, which memcached allows there and nowhere else.
+#[inline]
+fn without_plus(word: &[u8]) -> &[u8] {
+    match word {
+        [b'+', digits @ ..] => digits,
+        word => word,
+    }
 }
 
 /// True if no key of the list is too long. A list shorter than a key needs no look.
@@ -294,11 +302,11 @@ fn get_and_touch(with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Refusal> {
     if words::skip_spaces(list).is_empty() {
         return Err(ErrorLine::BadFormat.into());
     }
-    let exptime = parse_i32(exptime).ok_or(ErrorLine::InvalidExptime)?;
+    let exptime = parse_exptime(exptime).ok_or(ErrorLine::InvalidExptime)?;
     get(
         GetVerb {
             with_cas,
-            touch: Some(Exptime(exptime)),
+            touch: Some(exptime),
         },
         list,
     )
@@ -323,8 +331,8 @@ fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Re
     if key.len() > KEY_LEN_MAX {
         return Err(refusal());
     }
-    let client_flags = parse_u32(client_flags).ok_or_else(refusal)?;
-    let exptime = Exptime(parse_i32(exptime).ok_or_else(refusal)?);
+    let client_flags = parse_u32(without_plus(client_flags)).ok_or_else(refusal)?;
+    let exptime = parse_exptime(without_plus(exptime)).ok_or_else(refusal)?;
     let compare_cas = if with_cas {
         Some(words.next().and_then(parse_u64).ok_or_else(refusal)?)
     } else {
@@ -409,6 +417,7 @@ fn delete(rest: &[u8]) -> Result<Request<'_>, Refusal> {
         invalidate: false,
         touch: None,
         drop_value: false,
+        client_flags: 0,
         reply: reply_mode(noreply),
     }))
 }
@@ -440,14 +449,17 @@ fn arith(decrement: bool, rest: &[u8]) -> Result<Request<'_>, Refusal> {
 fn touch(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     let mut words = Words::new(rest);
     let (key, noreply) = checked_key(&mut words, 1)?;
-    let exptime = words.next().and_then(parse_i32).ok_or(Refusal::Answer {
-        error: ErrorLine::InvalidExptime,
-        quiet: noreply,
-        skip: Skip::None,
-    })?;
+    let exptime = words
+        .next()
+        .and_then(parse_exptime)
+        .ok_or(Refusal::Answer {
+            error: ErrorLine::InvalidExptime,
+            quiet: noreply,
+            skip: Skip::None,
+        })?;
     Ok(Request::Touch(Touch {
         key,
-        exptime: Exptime(exptime),
+        exptime,
         noreply,
     }))
 }

@@ -4,6 +4,8 @@
 
 use memchr::memchr;
 
+use crate::Exptime;
+
 /// A cursor over the words of a text.
 #[derive(Debug, Clone)]
 pub(crate) struct Words<'b> {
@@ -110,11 +112,17 @@ pub(crate) fn parse_u32(text: &[u8]) -> Option<u32> {
 
 /// A decimal number that may begin with `-`.
 #[inline]
-pub(crate) fn parse_i32(text: &[u8]) -> Option<i32> {
+pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     match text {
-        [b'-', digits @ ..] => i32::try_from(-i64::from(parse_u32(digits)?)).ok(),
-        digits => i32::try_from(parse_u64(digits)?).ok(),
+        [b'-', digits @ ..] => 0i64.checked_sub_unsigned(parse_u64(digits)?),
+        digits => i64::try_from(parse_u64(digits)?).ok(),
     }
+}
+
+/// An expiry time.
+#[inline]
+pub(crate) fn parse_exptime(text: &[u8]) -> Option<Exptime> {
+    parse_i64(text).map(Exptime::from)
 }
 
 #[cfg(test)]
@@ -159,18 +167,19 @@ mod tests {
         for (text, number) in u64_vectors {
             assert_eq!(parse_u64(text), number, "{}", text.escape_ascii());
         }
-        let i32_vectors: [(&[u8], Option<i32>); 8] = [
+        let i64_vectors: [(&[u8], Option<i64>); 9] = [
             (b"-0", Some(0)),
             (b"-1", Some(-1)),
-            (b"2147483647", Some(i32::MAX)),
-            (b"-2147483648", Some(i32::MIN)),
-            (b"2147483648", None),
-            (b"-2147483649", None),
+            (b"9223372036854775807", Some(i64::MAX)),
+            (b"-9223372036854775808", Some(i64::MIN)),
+            (b"9223372036854775808", None),
+            (b"-9223372036854775809", None),
             (b"-", None),
             (b"--1", None),
+            (b"+1", None),
         ];
-        for (text, number) in i32_vectors {
-            assert_eq!(parse_i32(text), number, "{}", text.escape_ascii());
+        for (text, number) in i64_vectors {
+            assert_eq!(parse_i64(text), number, "{}", text.escape_ascii());
         }
         assert_eq!(parse_u32(b"4294967295"), Some(u32::MAX));
         assert_eq!(parse_u32(b"4294967296"), None);

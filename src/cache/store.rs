@@ -585,6 +585,13 @@ impl<'c> Entry<'c> {
         self.note_access();
     }
 
+    /// Notes a use that is no read: the value was changed in its place. Panics without an item.
+    #[inline]
+    pub fn bump_written(&self) {
+        self.header().count_write();
+        self.note_access();
+    }
+
     /// Notes that the item was named, though not read. Panics without an item.
     #[inline]
     pub fn note_access(&self) {

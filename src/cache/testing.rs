@@ -49,9 +49,14 @@ pub(crate) fn small_items(megabytes: usize) -> Items {
 
 /// A whole cache.
 pub(crate) fn small_cache(megabytes: usize) -> Cache {
+    small_cache_with(megabytes, true)
+}
+
+/// The same, with CAS uniques or without.
+pub(crate) fn small_cache_with(megabytes: usize, use_cas: bool) -> Cache {
     let config = CacheConfig {
         slabs: slabs(megabytes),
-        use_cas: true,
+        use_cas,
         item_bytes_max: 1 << 20,
         hash_power: 16,
         hash_expand: true,

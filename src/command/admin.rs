@@ -172,10 +172,10 @@ fn flush_all(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
         return Err(ErrorLine::Error);
     }
     let delay = match words.first() {
-        Some(word) => number(word).ok_or(ErrorLine::InvalidExptime),
+        Some(word) => number::<i32>(word).ok_or(ErrorLine::InvalidExptime),
         None => Ok(0),
     };
-    flush(ctx, delay.map(Exptime))
+    flush(ctx, delay.map(|delay| Exptime::from(i64::from(delay))))
 }
 
 /// Flushes at a moment, if that is one and it is allowed.

@@ -81,8 +81,8 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
         value[..digits.len()].copy_from_slice(digits);
         entry.overwrite(value);
         entry.set_cas(cas);
-        // It was read, and what is counted is in use.
-        entry.bump();
+        // What is counted is in use, though nobody has fetched it.
+        entry.bump_written();
     } else {
         let spec = ItemSpec {
             key,
@@ -225,15 +225,11 @@ fn counted(
     }
 }
 
-/// The number a value begins with: blanks before it are passed over, and behind it there is a blank or nothing.
+/// A value as a number: digits, and behind them what counting down leaves, blanks. Nothing else is changed: a value that
+/// only begins like a number is somebody's text.
 fn parse(value: &[u8]) -> Option<u64> {
-    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
-    let mut rest = value.trim_ascii_start();
-    if let [b'+', digits @ ..] = rest {
-        rest = digits;
-    }
-    let len = rest.iter().position(is_blank).unwrap_or(rest.len());
-    let digits = &rest[..len];
+    let blanks = value.iter().rev().take_while(|&&byte| byte == b' ').count();
+    let digits = &value[..value.len() - blanks];
     if digits.is_empty() {
         return None;
     }
@@ -250,18 +246,24 @@ mod tests {
 
     #[test]
     fn what_reads_as_a_number() {
-        let vectors: [(&[u8], Option<u64>); 18] = [
+        let vectors: [(&[u8], Option<u64>); 24] = [
             (b"0", Some(0)),
             (b"007", Some(7)),
-            (b"+7", Some(7)),
-            (b" \t7", Some(7)),
             (b"7 ", Some(7)),
-            (b"1 2", Some(1)),
-            (b"1\x0bx", Some(1)),
+            (b"7      ", Some(7)),
             (b"18446744073709551615", Some(u64::MAX)),
             (b"000000000000000000000000005", Some(5)),
             (b"18446744073709551616", None),
             (b"99999999999999999999", None),
+            (b"2 years later", None),
+            (b"1 2", None),
+            (b"1\x0bx", None),
+            (b" 7", None),
+            (b"\t7", None),
+            (b"7\t", None),
+            (b"7\r\n", None),
+            (b"7\0", None),
+            (b"+7", None),
             (b"", None),
             (b" ", None),
             (b"+", None),

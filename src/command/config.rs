@@ -2,7 +2,7 @@
 //! memcached).
 //!
 //! ```text
-//!  config get cluster                    CONFIG cluster FLAGS LEN\r\n the value \r\nEND\r\n, END alone if none is set
+//!  config get cluster                    CONFIG cluster FLAGS LEN\r\n the value \r\nEND\r\n, ERROR if none is set, as memcached
 //!  get AmazonElastiCache:cluster         the same value as an item: what servers before 1.4.14 had, and clients still ask
 //!  binary opcode 0x60, key "cluster"     flags as extras and the value; "Not found" if none is set
 //!  config set|add cluster FLAGS LEN      STORED; add: NOT_STORED if one is set
@@ -64,14 +64,15 @@ impl ClusterConfig {
         held.take().is_some()
     }
 
-    /// What `config get` answers, but for `END`.
-    fn show(&self, out: &mut Output<'_>) {
+    /// What `config get` answers, but for `END`; false if there is no list.
+    fn show(&self, out: &mut Output<'_>) -> bool {
         let held = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = &*held {
             reply::config_head(&mut out.buf, NAME, value.client_flags, value.bytes.len());
             out.bytes(&value.bytes);
             out.bytes(reply::CRLF);
         }
+        held.is_some()
     }
 
     /// What `get` answers to [`OLD_KEY`], but for `END`.
@@ -106,10 +107,7 @@ pub(super) fn get_binary(ctx: Ctx<'_>, head: BinaryHead, name: &[u8], out: &mut 
 /// Executes what has no data block, and answers.
 pub(super) fn execute(ctx: Ctx<'_>, words: &[&[u8]], noreply: bool, out: &mut Output<'_>) {
     let line = match words {
-        [b"get", name] => {
-            if *name == NAME {
-                ctx.shared.cluster.show(out);
-            }
+        [b"get", name] if *name == NAME && ctx.shared.cluster.show(out) => {
             return out.bytes(reply::END);
         }
         [b"delete", name] if *name == NAME && ctx.shared.cluster.delete() => {
@@ -205,7 +203,7 @@ mod tests {
     fn set_and_get() {
         let server = Server::start();
         let (len, list) = (LIST.len(), LIST);
-        assert_eq!(server.ask("config get cluster\r\n"), "END\r\n");
+        assert_eq!(server.ask("config get cluster\r\n"), "ERROR\r\n");
         assert_eq!(
             server.ask(&format!("config set cluster 0 {len}\r\n{list}\r\n")),
             "STORED\r\n"
@@ -232,7 +230,7 @@ mod tests {
             ),
             ("config delete cluster", "DELETED|"),
             ("config delete cluster", "NOT_FOUND|"),
-            ("config get cluster", "END|"),
+            ("config get cluster", "ERROR|"),
             ("config add cluster 0 0|", "STORED|"),
             ("config get cluster", "CONFIG cluster 0 0||END|"),
         ]);
@@ -254,7 +252,7 @@ mod tests {
             ("config get", "ERROR|"),
             ("config get cluster twice", "ERROR|"),
             ("config dance cluster", "ERROR|"),
-            ("config get other", "END|"),
+            ("config get other", "ERROR|"),
             ("config delete other", "NOT_FOUND|"),
             (
                 "config set cluster 0",
@@ -273,7 +271,7 @@ mod tests {
                 "config set cluster 0 4|quitxxmn",
                 "CLIENT_ERROR bad data chunk|MN|",
             ),
-            ("config get cluster", "END|"),
+            ("config get cluster", "ERROR|"),
         ]);
         // A length that nobody would believe is no reason to hold memory.
         assert_eq!(

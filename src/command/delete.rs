@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  delete, md     the item is removed
-//!  md x           its value and client flags are dropped, a new CAS unique tells that it changed
+//!  md x           its value, client flags and time to live are dropped, its CAS unique stays
 //!  md I           it is stale: still served, but one reader is asked to fetch it anew
 //!  md x I         both: a tombstone that can be won
 //! ```
@@ -14,6 +14,7 @@ use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
 use crate::cache::{Entry, ItemSpec, Probe};
+use crate::clock::RelTime;
 
 /// How a delete ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,15 +65,21 @@ fn delete<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<
 
 /// The item stays, changed. False if there is no memory for that.
 fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c>) -> bool {
-    let cas = request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
+    let touch = request.touch.map(|exptime| ctx.expires_at(exptime));
+    // A tombstone keeps the unique: who read the value before may still replace it. Only what is stale has a new one.
+    let cas = match (request.new_cas, entry.item()) {
+        (Some(cas), _) => cas,
+        (None, Some(item)) if !request.invalidate => item.cas(),
+        (None, _) => ctx.cache.next_cas(),
+    };
     if let Some(item) = entry.item()
         && request.drop_value
     {
         let spec = ItemSpec {
             key,
             key_binary: item.key_binary(),
-            client_flags: 0,
-            expires_at: item.expires_at(),
+            client_flags: request.client_flags,
+            expires_at: touch.unwrap_or(RelTime::NEVER),
             value_len: 0,
         };
         let Ok(empty) = entry.create(&spec) else {
@@ -84,8 +91,8 @@ fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c
     if request.invalidate {
         entry.mark_stale();
     }
-    if let Some(exptime) = request.touch {
-        entry.touch(ctx.expires_at(exptime));
+    if let Some(expires_at) = touch {
+        entry.touch(expires_at);
     }
     true
 }
@@ -169,12 +176,15 @@ mod tests {
             ("mg a t", "HD t30 X W|"),
             ("ms a 3 F9 T100 E5|xyz", "HD|"),
             ("md a x E6", "HD|"),
-            ("mg a v f t c", "VA 0 f0 t100 c6||"),
+            ("mg a v f t c", "VA 0 f0 t-1 c6||"),
             ("md a x I T30 E7", "HD|"),
             ("mg a v f t c", "VA 0 f0 t30 c7 X W||"),
-            // The unique changes with each, also when none is given.
-            ("md a x", "HD|"),
-            ("ms a 1 C7|y", "EX|"),
+            ("ms a 3 F9 T100 E5|xyz", "HD|"),
+            ("md a x T40 F3", "HD|"),
+            ("mg a v f t c", "VA 0 f3 t40 c5||"),
+            // A new unique with I alone, if none is given.
+            ("md a x I", "HD|"),
+            ("ms a 1 C5|y", "EX|"),
             ("get a", "VALUE a 0 0||END|"),
         ]);
         server.shared.cache.check_invariants();

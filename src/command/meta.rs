@@ -44,7 +44,9 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
         }
         return;
     };
-    let code = if request.want_value {
+    // Who knows the unique has the value.
+    let want_value = request.want_value && request.known_cas != Some(item.cas());
+    let code = if want_value {
         MetaCode::VA(item.value_len() as u32)
     } else {
         MetaCode::HD
@@ -54,7 +56,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     let mut won = created || (stale && !win_sent);
     if request.tokens.bare {
         for &letter in request.tokens.text.iter().step_by(2) {
-            echo_one(ctx, &mut line, (letter, b""), request.key, Some(&item));
+            tell(ctx, &mut line, (letter, b""), request.key, Some(&item));
         }
     } else {
         won |= act(ctx, request, &mut entry, created, &mut line);
@@ -72,7 +74,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     line.end();
 
     if let Some(item) = entry.item()
-        && request.want_value
+        && want_value
     {
         retrieval::write_value(&entry, &item, out);
         out.bytes(CRLF);
@@ -103,10 +105,26 @@ fn act(
                 let expires_at = item.map_or(RelTime::NEVER, |item| item.expires_at());
                 won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
             }
-            _ => echo_one(ctx, line, (flag, token), request.key, item.as_ref()),
+            _ => tell(ctx, line, (flag, token), request.key, item.as_ref()),
         }
     }
     won
+}
+
+/// Gives back one token of `mg`, which names the key as it was stored: in base64 if that is how it came.
+#[inline]
+fn tell(
+    ctx: Ctx<'_>,
+    line: &mut MetaLine<'_>,
+    (flag, token): (u8, &[u8]),
+    key: Key<'_>,
+    item: Option<&ItemView<'_>>,
+) {
+    match (flag, item) {
+        (b'k', Some(item)) if item.key_binary() => line.key_in_base64(item.key()),
+        (b'k', Some(item)) => line.bytes(b'k', item.key()),
+        _ => echo_one(ctx, line, (flag, token), key, item),
+    }
 }
 
 /// `N`: an empty item in the place of a missing one. Without memory for it, the miss stays a miss.
@@ -261,7 +279,10 @@ mod tests {
             ("mg a", "HD|"),
             ("mg none k O1 s t", "EN knone O1|"),
             ("mg none q", ""),
-            ("mg YQ== b k v", "VA 2 kYQ== b|hi|"),
+            ("mg YQ== b k v", "VA 2 ka|hi|"),
+            ("mg bm9uZQ== b k", "EN kbm9uZQ== b|"),
+            ("ms YQ== 2 b k|hi", "HD kYQ== b|"),
+            ("mg a k", "HD kYQ== b|"),
         ]);
     }
 
@@ -295,6 +316,28 @@ mod tests {
             ("mg a l", "HD l7|"),
             ("mg a l", "HD l0|"),
         ]);
+    }
+
+    #[test]
+    fn who_knows_the_unique_gets_no_value() {
+        let server = Server::start();
+        server.check(&[
+            ("ms a 2 E5 F3|hi", "HD|"),
+            ("mg a v C5", "HD|"),
+            ("mg a v C5 c s f", "HD c5 s2 f3|"),
+            ("mg a v C4 c", "VA 2 c5|hi|"),
+            ("mg a C4", "HD|"),
+            ("mg a v C0", "VA 2|hi|"),
+            ("mg none v C5", "EN|"),
+            ("mg new N30 E5 v C5", "HD W|"),
+            ("mg a v C5 T30 t", "HD t30|"),
+            (
+                "mg a v Cx",
+                "CLIENT_ERROR bad token in command line format|",
+            ),
+        ]);
+        let server = Server::without_cas();
+        server.check(&[("ms a 2|hi", "HD|"), ("mg a v C0 c", "HD c0|")]);
     }
 
     #[test]

@@ -68,7 +68,8 @@ enum State<'c> {
     Start(WireProtocol),
     SignIn(Box<SignIn>),
     Command,
-    Keys(GetVerb),
+    /// Whether a key was among the pieces so far.
+    Keys(GetVerb, bool),
     Body(Box<Body<'c>>),
     Config(Box<ConfigBody<'c>>),
     Swallow(u64),
@@ -219,7 +220,7 @@ impl<'c> Session<'c> {
     pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Body(body) => body.refuse_short(out),
-            State::Command | State::Keys(_) if !unread.is_empty() => match self.wire {
+            State::Command | State::Keys(..) if !unread.is_empty() => match self.wire {
                 Wire::Text => out.error(ErrorLine::Error),
                 Wire::Binary => refuse_packet(unread, Status::InvalidArguments, out),
             },
@@ -360,7 +361,7 @@ impl<'c> Session<'c> {
                         None => State::Command,
                     };
                 }
-                State::Command | State::Keys(_) if *budget == 0 => break Next::Yield,
+                State::Command | State::Keys(..) if *budget == 0 => break Next::Yield,
                 State::Command => {
                     let consumed = self.commands(ctx, rest, budget, out);
                     if consumed == 0 && matches!(self.state, State::Command) && !out.is_full() {
@@ -369,14 +370,17 @@ impl<'c> Session<'c> {
                     self.lone &= at == 0 && consumed == input.len();
                     at += consumed;
                 }
-                State::Keys(verb) => {
-                    let verb = *verb;
-                    match text::parse_keys(verb, rest) {
+                State::Keys(verb, any) => {
+                    let any = *any;
+                    match text::parse_keys(*verb, any, rest) {
                         Parsed::Incomplete => break Next::Read,
                         parsed => {
                             *budget -= 1;
                             self.state = State::Command;
                             at += self.parsed(ctx, parsed, rest, out);
+                            if let State::Keys(_, any_now) = &mut self.state {
+                                *any_now |= any;
+                            }
                         }
                     }
                 }
@@ -629,13 +633,13 @@ impl<'c> Session<'c> {
         let keys = get.keys.0;
         let done = retrieval::get(ctx, get.verb, get.keys, out);
         if done < keys.len() {
-            self.state = State::Keys(get.verb);
+            self.state = State::Keys(get.verb, true);
             return keys.as_ptr().addr() - input.as_ptr().addr() + done;
         }
         if get.last {
             out.bytes(protocol::reply::END);
         } else {
-            self.state = State::Keys(get.verb);
+            self.state = State::Keys(get.verb, !keys.is_empty());
         }
         end
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use protocol::{Expiry, Exptime};
+
 use super::config::ClusterConfig;
 use super::connections::Registry;
 use super::prefixes::Prefixes;
@@ -163,7 +165,12 @@ pub struct Ctx<'c> {
 
 impl Ctx<'_> {
     /// What a client's exptime means now.
-    pub fn expires_at(&self, exptime: protocol::Exptime) -> RelTime {
-        self.shared.clock.expires_at(exptime.0, self.now)
+    pub fn expires_at(&self, exptime: Exptime) -> RelTime {
+        match exptime.expiry() {
+            Expiry::Never => RelTime::NEVER,
+            Expiry::AtOnce => RelTime::AT_ONCE,
+            Expiry::In(seconds) => RelTime(self.now.0.saturating_add(seconds)),
+            Expiry::At(unix_s) => self.shared.clock.expiry_at(unix_s),
+        }
     }
 }

@@ -116,12 +116,12 @@ fn replace<'c>(
         return Outcome::Stored;
     };
     let class = &ctx.stats.classes[item.class().index()];
-    if compare == item.cas() {
+    if is_unique(compare, &item) {
         class.cas_hits.inc();
         entry.put(new, cas_for(ctx, store));
         return Outcome::Stored;
     }
-    if store.invalidate && compare < item.cas() {
+    if store.invalidate && compare != 0 && compare < item.cas() {
         // An older value may be stored, but only as a stale one: the time left and the lease stay as they were.
         let (expires_at, win_sent) = (item.expires_at(), item.is_win_sent());
         entry.put(new, cas_for(ctx, store));
@@ -153,7 +153,7 @@ fn extend<'c>(
         return Outcome::Stored;
     };
     if let Some(compare) = store.compare_cas
-        && compare != old.cas()
+        && !is_unique(compare, &old)
     {
         return Outcome::Exists;
     }
@@ -199,8 +199,16 @@ fn write_new(to: &mut NewItem<'_>, from: &NewItem<'_>) {
     }
 }
 
+/// True if a store that compares may go on. 0 is no unique: all items have it with `-C`, where nobody could be told from
+/// who stored in between.
+fn is_unique(compare: u64, item: &ItemView<'_>) -> bool {
+    compare != 0 && compare == item.cas()
+}
+
+/// The new item's unique; to give 0 is to give none.
 fn cas_for(ctx: Ctx<'_>, store: &Store<'_>) -> u64 {
-    store.new_cas.unwrap_or_else(|| ctx.cache.next_cas())
+    let given = store.new_cas.filter(|&cas| cas != 0);
+    given.unwrap_or_else(|| ctx.cache.next_cas())
 }
 
 fn answer(

@@ -4,7 +4,7 @@ use super::output::Output;
 use super::session::{Next, Session};
 use super::shared::Shared;
 use crate::auth::Auth;
-use crate::cache::testing::small_cache;
+use crate::cache::testing::{small_cache, small_cache_with};
 use crate::settings::Settings;
 
 /// A server with a small cache, whose clock stands still.
@@ -19,6 +19,16 @@ impl Server {
 
     pub(super) fn with(settings: Settings) -> Self {
         let shared = Shared::new(settings, small_cache(16), |_| {});
+        Server::of(shared)
+    }
+
+    /// One whose items have no CAS uniques.
+    pub(super) fn without_cas() -> Self {
+        let cache = small_cache_with(16, false);
+        Server::of(Shared::new(Settings::default(), cache, |_| {}))
+    }
+
+    fn of(shared: Shared) -> Self {
         shared.clock.pause(true);
         Server { shared }
     }

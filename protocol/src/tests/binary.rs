@@ -89,7 +89,7 @@ fn retrievals() {
     check(
         &packet(TOUCH, 0, b"\xff\xff\xff\xff", b"k", b""),
         0,
-        "get key=k touch=2147483647 [1c feed]",
+        "get key=k touch=-1 [1c feed]",
     );
 }
 

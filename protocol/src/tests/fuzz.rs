@@ -105,7 +105,7 @@ fn check_promises(buf: &[u8]) {
             touch: None,
         },
     ] {
-        let parsed = parse_keys(verb, buf);
+        let parsed = parse_keys(verb, buf.contains(&b'a'), buf);
         match parsed {
             Parsed::Incomplete => assert!(buf.len() <= LINE_LEN_MAX && !buf.contains(&b'\n')),
             Parsed::HangUp => panic!("a key list is never hung up on"),

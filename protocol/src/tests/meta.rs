@@ -65,6 +65,14 @@ fn meta_set() {
             "ms k 5 MA C9",
             "Append key=k flags=0 exptime=0 len=5 compare=9 (MA C9)",
         ),
+        (
+            "ms k 5 C0",
+            "Set key=k flags=0 exptime=0 len=5 compare=0 (C0)",
+        ),
+        (
+            "ms k 5 MP C0",
+            "Prepend key=k flags=0 exptime=0 len=5 (MP C0)",
+        ),
         ("ms k 5 ME C9", "Add key=k flags=0 exptime=0 len=5 (ME C9)"),
         (
             "ms k 5 C9 I",
@@ -202,8 +210,8 @@ fn faults_of_flags() {
     check_all(&[
         ("mg k v v", "DuplicateFlag"),
         ("mg k Oa Ob", "DuplicateFlag"),
-        ("mg k \x7f", "DuplicateFlag"),
-        ("mg k \u{e9}", "DuplicateFlag"),
+        ("mg k \x7f", "InvalidFlag"),
+        ("mg k v \u{e9}", "InvalidFlag"),
         ("mg k z", "InvalidFlag"),
         ("mg k S", "InvalidFlag"),
         ("mg k 5", "InvalidFlag"),
@@ -212,7 +220,7 @@ fn faults_of_flags() {
         ("mg k ~", "InvalidFlag"),
         ("mg k Tx", "BadToken"),
         ("mg k T", "BadToken"),
-        ("mg k T2147483648", "BadToken"),
+        ("mg k T9223372036854775808", "BadToken"),
         ("mg k N", "BadToken"),
         ("mg k R1.5", "BadToken"),
         ("mg k E-1", "BadToken"),
@@ -222,7 +230,10 @@ fn faults_of_flags() {
         ("mg k J", "InitialValue"),
         ("mg k D", "DeltaValue"),
         // Letters of other commands are checked, and that is all.
-        ("mg k F1 C2 I M? x D3 J4", "mg key=k (F1 C2 I M? x D3 J4)"),
+        (
+            "mg k F1 C2 I M? x D3 J4",
+            "mg key=k known=2 (F1 C2 I M? x D3 J4)",
+        ),
         // The reading goes on behind a bad number, and stops at a bad letter.
         ("mg k Tx Dx", "DeltaValue"),
         ("mg k Dx Tx", "BadToken"),
@@ -287,7 +298,7 @@ fn key_lengths() {
         ("ms K 5", "BadFormat skip 7"),
         ("ms K 5 q", "BadFormat skip 7"),
         ("md K", "BadFormat"),
-        ("ma K", "BadFormat"),
+        ("ma K", "InvalidOrDuplicateFlag"),
         ("me K", "BadFormat"),
     ] {
         check(line.replace('K', &too_long), answer);

@@ -27,7 +27,8 @@ fn retrieval() {
         ("gat 0 ", "BadFormat"),
         ("gat k k", "InvalidExptime"),
         ("gat 1x k", "InvalidExptime"),
-        ("gats 2147483648 k", "InvalidExptime"),
+        ("gats 2147483648 k", "gets touch=2147483648 key=k"),
+        ("gats 9223372036854775808 k", "InvalidExptime"),
     ]);
 }
 
@@ -83,13 +84,18 @@ fn storage() {
         ("set k 1 2 3", "Set key=k flags=1 exptime=2 len=3"),
         ("set  k  1  2  3  ", "Set key=k flags=1 exptime=2 len=3"),
         ("set k 0 0 0", "Set key=k flags=0 exptime=0 len=0"),
+        ("set k +7 +60 0", "Set key=k flags=7 exptime=60 len=0"),
+        (
+            "cas k 0 4294967295 1 5",
+            "Set key=k flags=0 exptime=-1 len=1 compare=5",
+        ),
         (
             "set k 4294967295 -1 2147483645",
             "Set key=k flags=4294967295 exptime=-1 len=2147483645",
         ),
         (
             "set k 0 -2147483648 1",
-            "Set key=k flags=0 exptime=-2147483648 len=1",
+            "Set key=k flags=0 exptime=-1 len=1",
         ),
         (
             "set k 0 0 5 noreply",
@@ -151,7 +157,10 @@ fn a_refused_store_names_its_data() {
         ("set k -1 0 5", "BadFormat skip 7"),
         ("set k 4294967296 0 5", "BadFormat skip 7"),
         ("set k 0 x 5", "BadFormat skip 7"),
-        ("set k 0 2147483648 5", "BadFormat skip 7"),
+        ("set k 0 9223372036854775808 5", "BadFormat skip 7"),
+        ("set k 0 -9223372036854775809 5", "BadFormat skip 7"),
+        ("set k 0 ++1 5", "BadFormat skip 7"),
+        ("set k 0 + 5", "BadFormat skip 7"),
         ("set k x 0 5 noreply", "BadFormat quiet skip 7"),
         ("add k 0 0x 5 noreply", "BadFormat quiet skip 7"),
         ("cas k 0 0 5", "BadFormat skip 7"),
@@ -222,7 +231,10 @@ fn delete_arith_and_touch() {
         ("touch", "BadFormat"),
         ("touch k", "BadFormat"),
         ("touch k x", "InvalidExptime"),
-        ("touch k 2147483648", "InvalidExptime"),
+        ("touch k 9223372036854775808", "InvalidExptime"),
+        ("touch k +1", "InvalidExptime"),
+        ("touch k 2147483648", "touch key=k exptime=2147483648"),
+        ("touch k 4294967295", "touch key=k exptime=-1"),
         ("touch k noreply", "InvalidExptime quiet"),
     ]);
 }

@@ -192,10 +192,16 @@ impl Header {
     /// Counts a read; under the stripe lock.
     #[inline]
     pub fn count_use(&self) {
-        let bits = self.state();
-        if bits & state::FETCHED == 0 {
-            self.set_bits(state::FETCHED | 1 << state::USES_SHIFT);
-        } else if bits & state::USES != state::USES {
+        if self.state() & state::FETCHED == 0 {
+            self.set_bits(state::FETCHED);
+        }
+        self.count_write();
+    }
+
+    /// Counts a change of the value, which is a use but shows it to nobody; under the stripe lock.
+    #[inline]
+    pub fn count_write(&self) {
+        if self.state() & state::USES != state::USES {
             // Only the stripe's holder counts up, others only set the count lower: it cannot overflow.
             self.state.fetch_add(1 << state::USES_SHIFT, Relaxed);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use protocol::{Parsed, Request, StoreMode};
+use protocol::{Expiry, Exptime, Parsed, Request, StoreMode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Mode {
@@ -62,10 +62,11 @@ impl SimulatedNode {
     /// What a server answers to `request`.
     pub(crate) fn execute(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        let expires_at = |exptime: i32| match exptime {
-            0 => 0,
-            1..=2_592_000 => now_s + exptime as u64,
-            _ => exptime as u64,
+        let expires_at = |exptime: Exptime| match exptime.expiry() {
+            Expiry::Never => 0,
+            Expiry::AtOnce => 1,
+            Expiry::In(seconds) => now_s + u64::from(seconds),
+            Expiry::At(unix_s) => unix_s.into(),
         };
         let mut room = [0; protocol::KEY_LEN_MAX];
         while !request.is_empty() {
@@ -88,7 +89,7 @@ impl SimulatedNode {
                         let empty = Item {
                             value: Vec::new(),
                             flags: 0,
-                            expires_at: expires_at(exptime.0),
+                            expires_at: expires_at(exptime),
                             cas,
                             won: false,
                         };
@@ -101,12 +102,11 @@ impl SimulatedNode {
                         continue;
                     };
                     if let Some(exptime) = get.touch {
-                        item.expires_at = expires_at(exptime.0);
+                        item.expires_at = expires_at(exptime);
                     }
                     let mut tokens = String::new();
                     if let Some(exptime) = get.recache {
-                        let left = item.expires_at.saturating_sub(now_s);
-                        wins |= item.expires_at != 0 && left < exptime.0 as u64;
+                        wins |= item.expires_at != 0 && item.expires_at < expires_at(exptime);
                     }
                     match (item.won, wins) {
                         (true, _) => tokens += " Z",
@@ -154,7 +154,7 @@ impl SimulatedNode {
                     let new = Item {
                         value,
                         flags: store.client_flags,
-                        expires_at: expires_at(store.exptime.0),
+                        expires_at: expires_at(store.exptime),
                         cas,
                         won: false,
                     };
@@ -226,7 +226,7 @@ impl SimulatedNode {
                                 continue;
                             };
                             let value = count.initial.to_string().into_bytes();
-                            let expires_at = expires_at(exptime.0);
+                            let expires_at = expires_at(exptime);
                             self.items.insert(
                                 key,
                                 Item {
