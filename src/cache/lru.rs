@@ -398,9 +398,11 @@ mod tests {
             value_len: 3,
         };
         let new = items.create(&spec, |class| items.slabs().alloc(class));
-        new.map_err(|error: AllocError| format!("{error:?}"))
-            .unwrap()
-            .into_handle()
+        let mut new = new
+            .map_err(|error: AllocError| format!("{error:?}"))
+            .unwrap();
+        new.write(b"abc");
+        new.into_handle()
     }
 
     fn link(lru: &mut ClassLru, items: &Items, handle: ChunkHandle, to: Segment) {

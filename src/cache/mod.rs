@@ -6,6 +6,7 @@
 //!    |                     item/      handle -> header, key, value
 //!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
 //!                          lru.rs     the items' order, by class     eviction/  the policies that make it
+//!    +- Entry::update      update.rs  verbs that make an item from the one they find
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
 //!
@@ -23,6 +24,7 @@ mod sizing;
 mod store;
 mod table;
 mod turnover;
+mod update;
 
 pub use crawler::{ClassMask, WalkCursor};
 pub use eviction::Policy;
@@ -33,6 +35,7 @@ pub use page_moves::{MoveError, MoveStats};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
 pub use table::{KeyHash, Probe, TableShape};
+pub use update::{Room, Shortage};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,6 +6,9 @@
 //! E1. An entry never shows an expired or flushed item: it unlinks it and says why there is none.
 //! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out: `Cache::unlink`, or
 //!     `Cache::unlink_from_tail` for who comes from the LRU and holds its lock.
+//! E3. Nothing lets an entry's stripe go and takes it again: what a verb has read holds until it drops the entry. A verb
+//!     that lacks memory for what it makes runs anew on another entry (`update`).
+//! E4. Only an item whose value is written to the last byte gets in.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -18,7 +21,8 @@ use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{
-    AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, state,
+    AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, Spare,
+    state,
 };
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::page_moves::PageMoves;
@@ -307,17 +311,35 @@ impl Cache {
     /// Best called while no [`Entry`] is open: items of a locked stripe can be neither evicted nor moved, and a page
     /// of small items holds some of every stripe.
     pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
+        let created = self.items.create(spec, self.alloc_for(spec, now));
+        self.count_failure(spec, created)
+    }
+
+    /// As [`Cache::create`], of the chunks in `spare` first.
+    pub(super) fn create_from<'c>(
+        &'c self,
+        spare: &mut Spare<'c>,
+        spec: &ItemSpec<'_>,
+        now: RelTime,
+    ) -> Result<NewItem<'c>, AllocError> {
+        let created = spare.create(spec, self.alloc_for(spec, now));
+        self.count_failure(spec, created)
+    }
+
+    fn alloc_for(
+        &self,
+        spec: &ItemSpec<'_>,
+        now: RelTime,
+    ) -> impl FnMut(ClassId) -> Option<ChunkHandle> {
         // For what can never fit, everybody would be evicted in vain.
         let fits = spec.value_len as usize <= self.limit_bytes();
-        let alloc = |class| {
+        move |class| {
             if fits {
                 self.alloc_chunk(class, now)
             } else {
                 None
             }
-        };
-        let created = self.items.create(spec, alloc);
-        self.count_failure(spec, created)
+        }
     }
 
     /// A new item of which only the first chunk is there yet, for a value that comes in pieces.
@@ -536,15 +558,15 @@ impl<'c> Found<'c> {
     }
 }
 
-/// One key, its stripe locked.
+/// One key, its stripe locked from the moment it is opened until it is dropped.
 #[derive(Debug)]
 pub struct Entry<'c> {
-    cache: &'c Cache,
+    pub(super) cache: &'c Cache,
     guard: StripeGuard<'c>,
-    hash: KeyHash,
-    now: RelTime,
+    pub(super) hash: KeyHash,
+    pub(super) now: RelTime,
     found: Option<Found<'c>>,
-    lookup: Lookup,
+    pub(super) lookup: Lookup,
 }
 
 impl<'c> Entry<'c> {
@@ -640,40 +662,8 @@ impl<'c> Entry<'c> {
         self.cache.items.overwrite_value(self.handle(), value);
     }
 
-    /// As [`Cache::create`], for a new item that is made from what the entry has found. If a page has to be moved for it,
-    /// the stripe is let go meanwhile; should the key have changed by then, that counts as a lack of memory.
-    pub fn create(&mut self, spec: &ItemSpec<'_>) -> Result<NewItem<'c>, AllocError> {
-        let (cache, now) = (self.cache, self.now);
-        let at_hand = cache
-            .items
-            .create(spec, |class| cache.alloc_at_hand(class, now));
-        if !matches!(at_hand, Err(AllocError::OutOfMemory)) {
-            return at_hand;
-        }
-        let before = self
-            .found
-            .map(|found| (cache.items.cas(found.handle), found.handle));
-        let created = self.guard.unlocked(|| cache.create(spec, now));
-        let is_it = |handle| cache.items.key(handle) == spec.key;
-        let found = self.guard.find(self.hash, is_it);
-        self.found = found.map(|(slot, handle)| Found::new(&cache.items, Some(slot), handle));
-        let same = match (before, self.found) {
-            (None, None) => true,
-            // A page move gives an item another handle and keeps its CAS unique, which without CAS is always 0.
-            (Some((cas, handle)), Some(found)) => {
-                let unique = cas != 0 && cas == cache.items.cas(found.handle);
-                (unique || handle == found.handle) && cache.life(found.header, now) == Lookup::Found
-            }
-            _ => false,
-        };
-        if same {
-            created
-        } else {
-            Err(AllocError::OutOfMemory)
-        }
-    }
-
-    /// Puts a new item in the place of the present one, or of none.
+    /// Puts a new item in the place of the present one, or of none. Panics if its value is not written to the last byte:
+    /// what lies behind would be another item's.
     pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
         let cache = self.cache;
         let items = &cache.items;

@@ -360,7 +360,7 @@ impl Table {
         Some(StripeGuard {
             table: self,
             stripe,
-            state: Some(state),
+            state,
         })
     }
 
@@ -380,7 +380,7 @@ impl Table {
         StripeGuard {
             table: self,
             stripe,
-            state: Some(state),
+            state,
         }
     }
 
@@ -389,8 +389,8 @@ impl Table {
         let mut shape = TableShape::default();
         for stripe in 0..self.stripes.len() {
             let guard = self.lock_stripe(stripe);
-            shape.buckets += (1usize << guard.state().level) + guard.state().split as usize;
-            shape.items += guard.state().items as usize;
+            shape.buckets += (1usize << guard.state.level) + guard.state.split as usize;
+            shape.items += guard.state.items as usize;
         }
         let pieces = self.pieces_list();
         shape.pieces = pieces.in_use as usize;
@@ -435,8 +435,7 @@ impl Table {
 pub struct StripeGuard<'t> {
     table: &'t Table,
     stripe: usize,
-    /// Absent only while [`StripeGuard::unlocked`] runs.
-    state: Option<MutexGuard<'t, StripeState>>,
+    state: MutexGuard<'t, StripeState>,
 }
 
 /// Where an item's slot is; good until its stripe changes.
@@ -503,24 +502,6 @@ struct Place<'t> {
 }
 
 impl<'t> StripeGuard<'t> {
-    #[inline]
-    fn state(&self) -> &StripeState {
-        self.state.as_ref().expect("the stripe is locked")
-    }
-
-    #[inline]
-    fn state_mut(&mut self) -> &mut StripeState {
-        self.state.as_mut().expect("the stripe is locked")
-    }
-
-    /// Lets the stripe go while `work` runs, and locks it again: every slot known before may have changed.
-    pub fn unlocked<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        self.state = None;
-        let done = work();
-        *self = self.table.lock_stripe(self.stripe);
-        done
-    }
-
     /// True if `hash` belongs to this stripe.
     pub fn covers(&self, hash: KeyHash) -> bool {
         self.table.stripe_index(hash) == self.stripe
@@ -528,7 +509,7 @@ impl<'t> StripeGuard<'t> {
 
     #[inline]
     fn home_index(&self, hash: KeyHash) -> usize {
-        let state = self.state();
+        let state = &self.state;
         self.table.bucket_index(hash, state.level, state.split)
     }
 
@@ -602,16 +583,16 @@ impl<'t> StripeGuard<'t> {
     pub fn insert(&mut self, hash: KeyHash, handle: ChunkHandle) {
         debug_assert!(self.covers(hash));
         self.append(start(self.home(hash)), hash.tag(), handle);
-        self.state_mut().items += 1;
-        let buckets = (1u32 << self.state().level) + self.state().split;
+        self.state.items += 1;
+        let buckets = (1u32 << self.state.level) + self.state.split;
         let [sparse, dense] = ITEMS_PER_BUCKET_X2;
         let most = if buckets < self.table.sparse_buckets_max {
             sparse
         } else {
             dense
         };
-        let full = self.state().items * 2 > buckets * most;
-        if full && self.table.may_grow && self.state().level < self.table.level_max {
+        let full = self.state.items * 2 > buckets * most;
+        if full && self.table.may_grow && self.state.level < self.table.level_max {
             self.split();
         }
     }
@@ -642,7 +623,7 @@ impl<'t> StripeGuard<'t> {
         {
             self.cut(before);
         }
-        self.state_mut().items -= 1;
+        self.state.items -= 1;
     }
 
     /// Frees the (empty) pieces behind `block`.
@@ -681,7 +662,7 @@ impl<'t> StripeGuard<'t> {
 
     /// Splits the bucket in turn: its items part by the next bit of their hash.
     fn split(&mut self) {
-        let (level, split) = (self.state().level, self.state().split);
+        let (level, split) = (self.state.level, self.state.split);
         let bits = self.table.stripe_bits;
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
@@ -709,18 +690,18 @@ impl<'t> StripeGuard<'t> {
             }
         }
         self.cut(stay.block);
-        self.state_mut().split += 1;
-        if self.state().split == 1 << level {
-            self.state_mut().level += 1;
-            self.state_mut().split = 0;
+        self.state.split += 1;
+        if self.state.split == 1 << level {
+            self.state.level += 1;
+            self.state.split = 0;
         }
-        let shape = self.state().level << 27 | self.state().split;
+        let shape = self.state.level << 27 | self.state.split;
         self.table.stripes[self.stripe].shape.store(shape, Relaxed);
     }
 
     /// The chains of the stripe: the index of each one's bucket, and its blocks.
     fn chains(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = Block<'t>>)> {
-        let buckets = (1usize << self.state().level) + self.state().split as usize;
+        let buckets = (1usize << self.state.level) + self.state.split as usize;
         (0..buckets).map(move |local| {
             let index = local << self.table.stripe_bits | self.stripe;
             let home = Block(self.table.buckets.get(index));
@@ -731,7 +712,7 @@ impl<'t> StripeGuard<'t> {
 
     /// Every item of the stripe.
     pub fn entries(&self) -> Vec<(KeyHash, ChunkHandle)> {
-        let mut entries = Vec::with_capacity(self.state().items as usize);
+        let mut entries = Vec::with_capacity(self.state.items as usize);
         for (index, blocks) in self.chains() {
             for block in blocks {
                 for slot in 0..block.used() {
@@ -761,14 +742,14 @@ impl<'t> StripeGuard<'t> {
             }
         }
         for (hash, _) in self.entries() {
-            let state = self.state();
+            let state = &self.state;
             let home = self.table.bucket_index(hash, state.level, state.split);
             let listed = Block(self.table.buckets.get(home));
             let found = std::iter::successors(Some(listed), |&block| self.after(block))
                 .any(|block| block.find(hash.tag(), |_| true).is_some());
             assert!(found, "T3: a slot in the wrong chain");
         }
-        assert_eq!(items, self.state().items);
+        assert_eq!(items, self.state.items);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the store's tests share.
 
+use std::cell::{Cell, RefCell};
+
 use slab_alloc::{Config, Sizes, SlabAllocator};
 
 use super::item::Items;
@@ -63,4 +65,40 @@ pub(crate) fn small_cache_with(megabytes: usize, use_cas: bool) -> Cache {
         threads: 2,
     };
     Cache::new(&config).unwrap()
+}
+
+thread_local! {
+    static BETWEEN_TURNS: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+    static TURNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Has `act` run on this thread whenever a verb has no entry open, between two turns (`update`), and has every verb that
+/// makes an item take a second turn.
+pub(crate) fn set_between_turns(act: impl FnMut() + 'static) {
+    BETWEEN_TURNS.set(Some(Box::new(act)));
+}
+
+/// No longer.
+pub(crate) fn clear_between_turns() {
+    BETWEEN_TURNS.set(None);
+}
+
+/// Turns that verbs took on this thread beyond their first ones.
+pub(crate) fn turns_repeated() -> u64 {
+    TURNS.get()
+}
+
+/// True if verbs are to take a second turn.
+pub(crate) fn wants_second_turn() -> bool {
+    BETWEEN_TURNS.with_borrow(Option::is_some)
+}
+
+/// Called between two turns.
+pub(crate) fn between_turns() {
+    TURNS.set(TURNS.get() + 1);
+    // Taken out meanwhile: what it does may lack memory too.
+    if let Some(mut act) = BETWEEN_TURNS.take() {
+        act();
+        BETWEEN_TURNS.set(Some(act));
+    }
 }

@@ -16,7 +16,7 @@ use protocol::{
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, Probe};
+use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
 
 /// Values up to this long are padded on the stack.
@@ -35,28 +35,36 @@ enum Outcome {
 pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
-    let outcome = if entry.item().is_some() {
-        count(ctx, request, key, &mut entry)
-    } else {
-        vivify(ctx, request, key, &mut entry)
-    };
+    let entry = ctx.cache.entry(key, probe, ctx.now);
+    let (mut entry, outcome) = entry.update(key, |entry, room| {
+        if entry.item().is_some() {
+            count(ctx, request, key, entry, room)
+        } else {
+            vivify(ctx, request, key, entry, room)
+        }
+    });
     answer(ctx, request, outcome, &mut entry, out);
 }
 
-fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
+fn count<'c>(
+    ctx: Ctx<'c>,
+    request: &Arith<'_>,
+    key: &[u8],
+    entry: &mut Entry<'c>,
+    room: &mut Room<'c>,
+) -> Result<Outcome, Shortage> {
     let Some(item) = entry.item() else {
-        return Outcome::NotFound;
+        return Ok(Outcome::NotFound);
     };
     // What cannot be a number at all is refused before the uniques are compared, what reads as none after it.
     let Some(value) = item.value().filter(|value| !value.is_empty()) else {
-        return Outcome::Refused(ErrorLine::NonNumeric);
+        return Ok(Outcome::Refused(ErrorLine::NonNumeric));
     };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
-        return Outcome::Exists;
+        return Ok(Outcome::Exists);
     }
     let Some(number) = parse(value) else {
-        return Outcome::Refused(ErrorLine::NonNumeric);
+        return Ok(Outcome::Refused(ErrorLine::NonNumeric));
     };
     let number = if request.decrement {
         number.saturating_sub(request.delta)
@@ -64,7 +72,7 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
         number.wrapping_add(request.delta)
     };
     let class = &ctx.stats.classes[item.class().index()];
-    let cas = request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
+    let new_cas = || request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
 
@@ -80,7 +88,7 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
         };
         value[..digits.len()].copy_from_slice(digits);
         entry.overwrite(value);
-        entry.set_cas(cas);
+        entry.set_cas(new_cas());
         // What is counted is in use, though nobody has fetched it.
         entry.bump_written();
     } else {
@@ -91,32 +99,38 @@ fn count<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c
             expires_at: item.expires_at(),
             value_len: digits.len() as u32,
         };
-        let Ok(mut longer) = entry.create(&spec) else {
-            return Outcome::Refused(ErrorLine::OutOfMemory);
+        let Ok(mut longer) = room.create(entry, &spec)? else {
+            return Ok(Outcome::Refused(ErrorLine::OutOfMemory));
         };
         longer.write(digits);
-        entry.put(longer, cas);
+        entry.put(longer, new_cas());
     }
     if request.decrement {
         class.decr_hits.inc();
     } else {
         class.incr_hits.inc();
     }
-    Outcome::Counted {
+    Ok(Outcome::Counted {
         number,
         created: false,
-    }
+    })
 }
 
 /// `ma N`, and binary: a missing item begins at its initial value.
-fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
+fn vivify<'c>(
+    ctx: Ctx<'c>,
+    request: &Arith<'_>,
+    key: &[u8],
+    entry: &mut Entry<'c>,
+    room: &mut Room<'c>,
+) -> Result<Outcome, Shortage> {
     let Some(exptime) = request.vivify else {
         if request.decrement {
             ctx.stats.general.decr_misses.inc();
         } else {
             ctx.stats.general.incr_misses.inc();
         }
-        return Outcome::NotFound;
+        return Ok(Outcome::NotFound);
     };
     let is_binary = request.reply.is_binary();
     let mut digits = itoa::Buffer::new();
@@ -133,15 +147,15 @@ fn vivify<'c>(ctx: Ctx<'c>, request: &Arith<'_>, key: &[u8], entry: &mut Entry<'
         },
         value_len: digits.len() as u32,
     };
-    let Ok(mut new) = entry.create(&spec) else {
-        return Outcome::Refused(ErrorLine::OutOfMemoryNewItem);
+    let Ok(mut new) = room.create(entry, &spec)? else {
+        return Ok(Outcome::Refused(ErrorLine::OutOfMemoryNewItem));
     };
     new.write(digits);
     entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));
-    Outcome::Counted {
+    Ok(Outcome::Counted {
         number: request.initial,
         created: true,
-    }
+    })
 }
 
 fn answer(

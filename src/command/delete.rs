@@ -13,7 +13,7 @@ use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, Probe};
+use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
 
 /// How a delete ended.
@@ -30,28 +30,34 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
     ctx.shared.prefixes.count_delete(key);
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
-    let outcome = delete(ctx, request, key, &mut entry);
+    let entry = ctx.cache.entry(key, probe, ctx.now);
+    let (entry, outcome) = entry.update(key, |entry, room| delete(ctx, request, key, entry, room));
     drop(entry);
     answer(ctx, request, outcome, out);
 }
 
-fn delete<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c>) -> Outcome {
+fn delete<'c>(
+    ctx: Ctx<'c>,
+    request: &Delete<'_>,
+    key: &[u8],
+    entry: &mut Entry<'c>,
+    room: &mut Room<'c>,
+) -> Result<Outcome, Shortage> {
     let Some(item) = entry.item() else {
         ctx.stats.general.delete_misses.inc();
-        return Outcome::NotFound;
+        return Ok(Outcome::NotFound);
     };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
         // memcached counts it as a miss in md alone.
         if !request.reply.is_binary() {
             ctx.stats.general.delete_misses.inc();
         }
-        return Outcome::Exists;
+        return Ok(Outcome::Exists);
     }
     let class = item.class();
     if request.drop_value || request.invalidate {
-        if !keep(ctx, request, key, entry) {
-            return Outcome::OutOfMemory;
+        if !keep(ctx, request, key, entry, room)? {
+            return Ok(Outcome::OutOfMemory);
         }
     } else {
         entry.remove();
@@ -60,18 +66,22 @@ fn delete<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<
     if !request.invalidate {
         ctx.stats.classes[class.index()].delete_hits.inc();
     }
-    Outcome::Done
+    Ok(Outcome::Done)
 }
 
 /// The item stays, changed. False if there is no memory for that.
-fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c>) -> bool {
+fn keep<'c>(
+    ctx: Ctx<'c>,
+    request: &Delete<'_>,
+    key: &[u8],
+    entry: &mut Entry<'c>,
+    room: &mut Room<'c>,
+) -> Result<bool, Shortage> {
     let touch = request.touch.map(|exptime| ctx.expires_at(exptime));
     // A tombstone keeps the unique: who read the value before may still replace it. Only what is stale has a new one.
-    let cas = match (request.new_cas, entry.item()) {
-        (Some(cas), _) => cas,
-        (None, Some(item)) if !request.invalidate => item.cas(),
-        (None, _) => ctx.cache.next_cas(),
-    };
+    let kept = entry.item().map(|item| item.cas());
+    let cas = request.new_cas.or(kept.filter(|_| !request.invalidate));
+    let new_cas = || cas.unwrap_or_else(|| ctx.cache.next_cas());
     if let Some(item) = entry.item()
         && request.drop_value
     {
@@ -82,19 +92,20 @@ fn keep<'c>(ctx: Ctx<'c>, request: &Delete<'_>, key: &[u8], entry: &mut Entry<'c
             expires_at: touch.unwrap_or(RelTime::NEVER),
             value_len: 0,
         };
-        let Ok(empty) = entry.create(&spec) else {
-            return false;
+        let Ok(empty) = room.create(entry, &spec)? else {
+            return Ok(false);
         };
-        entry.put(empty, cas);
+        entry.put(empty, new_cas());
+    } else {
+        entry.set_cas(new_cas());
     }
-    entry.set_cas(cas);
     if request.invalidate {
         entry.mark_stale();
     }
     if let Some(expires_at) = touch {
         entry.touch(expires_at);
     }
-    true
+    Ok(true)
 }
 
 fn answer(ctx: Ctx<'_>, request: &Delete<'_>, outcome: Outcome, out: &mut Output<'_>) {

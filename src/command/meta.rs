@@ -22,7 +22,7 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 use super::output::Output;
 use super::retrieval;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, ItemView, Probe};
+use crate::cache::{Entry, ItemSpec, ItemView, Probe, Room, Shortage};
 use crate::clock::RelTime;
 
 /// `mg`.
@@ -36,7 +36,10 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
         request.key.text
     };
     let mut entry = ctx.cache.entry(key, probe, ctx.now);
-    let created = entry.item().is_none() && vivify(ctx, request, key, &mut entry);
+    let mut created = false;
+    if entry.item().is_none() && request.vivify.is_some() {
+        (entry, created) = entry.update(key, |entry, room| vivify(ctx, request, key, entry, room));
+    }
     count(ctx, request, &entry, key, created);
     let Some(item) = entry.item() else {
         if !request.tokens.quiet {
@@ -127,11 +130,17 @@ fn tell(
     }
 }
 
-/// `N`: an empty item in the place of a missing one. Without memory for it, the miss stays a miss.
+/// `N`: an empty item in the place of a missing one; true if it was put there. Without memory for it, the miss stays a miss.
 #[cold]
-fn vivify<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, key: &[u8], entry: &mut Entry<'c>) -> bool {
-    if request.vivify.is_none() {
-        return false;
+fn vivify<'c>(
+    ctx: Ctx<'c>,
+    request: &MetaGet<'_>,
+    key: &[u8],
+    entry: &mut Entry<'c>,
+    room: &mut Room<'c>,
+) -> Result<bool, Shortage> {
+    if entry.item().is_some() {
+        return Ok(false);
     }
     let spec = ItemSpec {
         key,
@@ -141,11 +150,11 @@ fn vivify<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, key: &[u8], entry: &mut Entry
         expires_at: RelTime::NEVER,
         value_len: 0,
     };
-    let Ok(new) = entry.create(&spec) else {
-        return false;
+    let Ok(new) = room.create(entry, &spec)? else {
+        return Ok(false);
     };
     entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));
-    true
+    Ok(true)
 }
 
 /// Counts as memcached does: a hit with `T` is a touch and no get, and an item that was created is a hit.

@@ -18,6 +18,8 @@ mod dump;
 mod meta;
 mod output;
 mod prefixes;
+#[cfg(test)]
+mod race_tests;
 mod retrieval;
 mod session;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use protocol::{BinaryHead, ErrorLine, KeyBuf, ReplyMode, Status, Store, StoreMod
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{AllocError, Entry, ItemSpec, ItemView, NewItem, Probe};
+use crate::cache::{AllocError, Entry, ItemSpec, ItemView, NewItem, Probe, Room, Shortage};
 
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,9 @@ pub(super) fn execute<'c>(
     ctx.stats.classes[new.class().index()].cmd_set.inc();
     let mut entry = ctx.cache.entry(key, probe, ctx.now);
     let outcome = if extends {
-        extend(ctx, store, key, new, &mut entry)
+        let extended;
+        (entry, extended) = entry.update(key, |entry, room| extend(ctx, store, &new, entry, room));
+        extended.unwrap_or_else(|| begin(ctx, store, new, &mut entry))
     } else {
         replace(ctx, store, new, &mut entry)
     };
@@ -136,54 +138,55 @@ fn replace<'c>(
     Outcome::Exists
 }
 
-/// append, prepend: `new` holds what is added.
+/// append, prepend: `added` holds what is added. None if there is no item to add it to.
 fn extend<'c>(
     ctx: Ctx<'c>,
     store: &Store<'_>,
-    key: &[u8],
-    new: NewItem<'c>,
+    added: &NewItem<'c>,
     entry: &mut Entry<'c>,
-) -> Outcome {
+    room: &mut Room<'c>,
+) -> Result<Option<Outcome>, Shortage> {
     let Some(old) = entry.item() else {
-        let Some(exptime) = store.vivify else {
-            return Outcome::NotStored;
-        };
-        entry.put(new, cas_for(ctx, store));
-        entry.touch(ctx.expires_at(exptime));
-        return Outcome::Stored;
+        return Ok(None);
     };
     if let Some(compare) = store.compare_cas
         && !is_unique(compare, &old)
     {
-        return Outcome::Exists;
+        return Ok(Some(Outcome::Exists));
     }
     let spec = ItemSpec {
-        key,
+        key: old.key(),
         key_binary: old.key_binary(),
         client_flags: old.client_flags(),
         expires_at: old.expires_at(),
-        value_len: (old.value_len() + new.value_len()).min(u32::MAX as usize) as u32,
+        value_len: (old.value_len() + added.value_len()).min(u32::MAX as usize) as u32,
     };
-    let created = entry.create(&spec);
-    let (mut joined, old) = match (created, entry.item()) {
-        (Ok(joined), Some(old)) => (joined, old),
-        // An item that is gone by now did not come back whole either.
-        (Ok(_), None) => return Outcome::NotStored,
+    let mut joined = match room.create(entry, &spec)? {
+        Ok(joined) => joined,
         // Whether it would be too large or there is no memory: memcached knows one answer, and the old value stays.
-        (Err(error), _) => {
+        Err(error) => {
             count_refusal(ctx, error_line(error));
-            return Outcome::NotStored;
+            return Ok(Some(Outcome::NotStored));
         }
     };
     if store.mode == StoreMode::Append {
         write_pieces(&mut joined, &old);
-        write_new(&mut joined, &new);
+        write_new(&mut joined, added);
     } else {
-        write_new(&mut joined, &new);
+        write_new(&mut joined, added);
         write_pieces(&mut joined, &old);
     }
-    drop(new);
     entry.put(joined, cas_for(ctx, store));
+    Ok(Some(Outcome::Stored))
+}
+
+/// append, prepend of a missing item: it begins with what was to be added, if the client asked for that.
+fn begin<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entry<'c>) -> Outcome {
+    let Some(exptime) = store.vivify else {
+        return Outcome::NotStored;
+    };
+    entry.put(new, cas_for(ctx, store));
+    entry.touch(ctx.expires_at(exptime));
     Outcome::Stored
 }
 

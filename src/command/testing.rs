@@ -4,6 +4,7 @@ use super::output::Output;
 use super::session::{Next, Session};
 use super::shared::Shared;
 use crate::auth::Auth;
+use crate::cache::Cache;
 use crate::cache::testing::{small_cache, small_cache_with};
 use crate::settings::Settings;
 
@@ -18,17 +19,17 @@ impl Server {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
-        let shared = Shared::new(settings, small_cache(16), |_| {});
-        Server::of(shared)
+        Server::over(settings, small_cache(16))
     }
 
     /// One whose items have no CAS uniques.
     pub(super) fn without_cas() -> Self {
-        let cache = small_cache_with(16, false);
-        Server::of(Shared::new(Settings::default(), cache, |_| {}))
+        Server::over(Settings::default(), small_cache_with(16, false))
     }
 
-    fn of(shared: Shared) -> Self {
+    /// One with this cache.
+    pub(super) fn over(settings: Settings, cache: Cache) -> Self {
+        let shared = Shared::new(settings, cache, |_| {});
         shared.clock.pause(true);
         Server { shared }
     }
@@ -48,11 +49,15 @@ impl Server {
 
     /// The replies to `input` as a connection of its own would get them.
     pub(super) fn ask(&self, input: &str) -> String {
+        String::from_utf8(self.ask_worker(0, input.as_bytes())).expect("the tests' data is text")
+    }
+
+    /// The same of any bytes, by a worker of that number.
+    pub(super) fn ask_worker(&self, worker: usize, input: &[u8]) -> Vec<u8> {
         let (mut session, mut out) = (Session::new(), Output::new());
         let (mut at, mut replies) = (0, Vec::new());
         loop {
-            let input = &input.as_bytes()[at..];
-            let drive = session.drive(self.shared.ctx(0), input, &mut 100, &mut out);
+            let drive = session.drive(self.shared.ctx(worker), &input[at..], &mut 100, &mut out);
             at += drive.consumed;
             while !out.is_empty() {
                 let mut slices = Vec::new();
@@ -67,7 +72,7 @@ impl Server {
                 self.shared.auth.as_ref().expect("users").verify_queued();
             }
             if matches!(drive.next, Next::Read | Next::Close | Next::HangUp) {
-                return String::from_utf8(replies).expect("the tests' data is text");
+                return replies;
             }
         }
     }

@@ -23,7 +23,7 @@
 //!     before anything is concluded from it.
 //! I5. The state word is 0 in a chunk that is free or not yet initialised: `free` clears it first, and the allocator
 //!     zeroes it in a chunk it hands out for the first time. So a walk over a page sees only real items.
-//! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`]) keeps the arena mapped.
+//! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`], [`Spare`]) keeps the arena mapped.
 //!
 //! This module is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
 //! writes bytes names the invariant its caller keeps.
@@ -32,6 +32,7 @@
 mod header;
 mod new_item;
 mod pinned;
+mod spare;
 
 use std::fmt;
 use std::ops::Range;
@@ -45,6 +46,7 @@ use slab_alloc::{ChunkHandle, ClassId, SlabAllocator};
 pub use self::header::{HEADER_BYTES, Header, state, uses};
 pub use self::new_item::NewItem;
 pub use self::pinned::PinnedValue;
+pub use self::spare::Spare;
 use crate::clock::RelTime;
 
 /// Where the CAS unique is.

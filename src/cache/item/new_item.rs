@@ -17,6 +17,8 @@ pub struct NewItem<'c> {
     /// The chunk being filled, and how far.
     chunk: ChunkHandle,
     filled: usize,
+    /// Bytes of the value that are not written yet.
+    unwritten: usize,
     /// The last chunk of the chain, and the bytes of the value that have no chunk yet.
     last: ChunkHandle,
     missing: usize,
@@ -25,13 +27,15 @@ pub struct NewItem<'c> {
 impl<'c> NewItem<'c> {
     /// Takes over an item whose first chunk is made.
     pub(super) fn of(items: &'c Items, handle: ChunkHandle) -> Self {
+        let value_len = items.header(handle).value_len();
         NewItem {
             items,
             handle,
             chunk: handle,
             filled: 0,
+            unwritten: value_len,
             last: handle,
-            missing: items.header(handle).value_len() - items.value_range(handle).len(),
+            missing: value_len - items.value_range(handle).len(),
         }
     }
 }
@@ -123,6 +127,7 @@ impl NewItem<'_> {
     pub fn advance(&mut self, n: usize) {
         self.filled += n;
         assert!(self.filled <= self.items.value_range(self.chunk).len());
+        self.unwritten -= n;
     }
 
     /// Writes the next bytes of the value; gives how many fitted.
@@ -147,11 +152,25 @@ impl NewItem<'_> {
         self.items.key(self.handle)
     }
 
-    /// Hands the item over to the table and the LRU.
+    /// Hands the item over to the table and the LRU. Panics if its value is not written to the last byte.
     pub fn into_handle(self) -> ChunkHandle {
+        assert!(
+            self.unwritten == 0,
+            "{} bytes of a value were not written",
+            self.unwritten
+        );
         let handle = self.handle;
         std::mem::forget(self);
         handle
+    }
+}
+
+impl NewItem<'_> {
+    /// Gives up the item for its chunks, which are the caller's from now on.
+    pub(super) fn into_chunks(self) -> Vec<ChunkHandle> {
+        let chunks = self.items.value_pieces_chunks(self.handle).collect();
+        std::mem::forget(self);
+        chunks
     }
 }
 

@@ -277,13 +277,31 @@ fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
     set(&cache, grown, &value(0, 10), now).unwrap();
     for len in (1..40).map(|n| n * n * 600) {
         let hash = cache.probe(grown);
-        let mut entry = cache.entry(grown, hash, now);
-        let mut new = entry.create(&spec(grown, len)).unwrap();
-        new.write(&value(len as u64, len));
-        assert!(entry.item().is_some(), "nobody else changed it");
-        entry.put(new, cache.next_cas());
+        let entry = cache.entry(grown, hash, now);
+        let (entry, made) = entry.update(grown, |entry, room| {
+            let Ok(mut new) = room.create(entry, &spec(grown, len))? else {
+                return Ok(false);
+            };
+            new.write(&value(len as u64, len));
+            assert!(entry.item().is_some(), "nobody else changed it");
+            entry.put(new, cache.next_cas());
+            Ok(true)
+        });
         drop(entry);
+        assert!(made, "there is room for {len} bytes");
         assert_eq!(get(&cache, grown, now).unwrap(), value(len as u64, len));
     }
     cache.check_invariants();
+}
+
+/// Nothing that was not written can be sent.
+#[test]
+#[should_panic(expected = "1 bytes of a value were not written")]
+fn an_item_that_is_not_written_to_its_end_is_refused() {
+    let cache = small_cache(MEGABYTES);
+    let now = RelTime(12);
+    let mut new = cache.create(&spec(b"key", 100_000), now).unwrap();
+    new.write(&[1; 99_999]);
+    let mut entry = cache.entry(b"key", cache.probe(b"key"), now);
+    entry.put(new, 1);
 }
