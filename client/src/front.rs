@@ -80,7 +80,7 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     begin: impl FnOnce(Context) -> Call<O, D>,
 ) -> R {
     let Shared { options, .. } = front.shared();
-    let snapshot = front.shared().snapshot();
+    let snapshot = front.shared().begin();
     let now = front.now();
     for (node, pool) in snapshot.pools.iter().enumerate() {
         F::tend(pool, &snapshot.ring, node, now);

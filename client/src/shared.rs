@@ -6,7 +6,9 @@
 //!  Client ../                ^-- set_nodes, by hand or by the thread that follows a source
 //! ```
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::Node;
@@ -21,6 +23,9 @@ pub(crate) struct Shared<P> {
     pub(crate) options: Arc<ClientOptions>,
     snapshot: RwLock<Arc<Snapshot<P>>>,
     pub(crate) values: Values,
+    /// Whose the connections are.
+    process: AtomicU32,
+    parting: Mutex<()>,
     /// Ends the thread that follows the source of the nodes, if there is one.
     _following: Option<Following>,
 }
@@ -37,6 +42,8 @@ impl<P: NodePool> Shared<P> {
             snapshot: RwLock::new(Arc::new(snapshot)),
             values: Values::new(options.clone()),
             options,
+            process: AtomicU32::new(process::id()),
+            parting: Mutex::default(),
             _following: following,
         })
     }
@@ -71,6 +78,25 @@ impl<P: NodePool> Shared<P> {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *snapshot = Arc::new(snapshot.after(nodes, &self.options, dual_read, now));
+    }
+
+    /// The nodes as they are now, for an operation that begins. After a `fork()`, the child leaves the connections to its
+    /// parent: both would read each other's replies.
+    pub(crate) fn begin(&self) -> Arc<Snapshot<P>> {
+        let snapshot = self.snapshot();
+        // A system call, but there is no other way to learn of it.
+        let process = process::id();
+        if self.process.load(Ordering::Acquire) != process {
+            let _parting = self.parting.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.process.load(Ordering::Acquire) != process {
+                for pool in &snapshot.pools {
+                    pool.member().part();
+                    pool.part();
+                }
+                self.process.store(process, Ordering::Release);
+            }
+        }
+        snapshot
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot<P>> {

@@ -24,6 +24,9 @@ pub(crate) trait NodePool: Send + Sync + 'static {
 
     /// Whose they are.
     fn member(&self) -> &Arc<Member>;
+
+    /// This process is a child of the one whose connections these are: it has none.
+    fn part(&self);
 }
 
 pub(crate) struct Snapshot<P> {

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "fronts/copies.rs"]
 mod copies;
+#[path = "fronts/faulty.rs"]
+mod faulty;
 #[path = "fronts/load.rs"]
 mod load;
 #[path = "fronts/one_copy.rs"]

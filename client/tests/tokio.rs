@@ -6,6 +6,8 @@ mod waiting;
 
 #[path = "fronts/copies.rs"]
 mod copies;
+#[path = "fronts/faulty.rs"]
+mod faulty;
 #[path = "fronts/load.rs"]
 mod load;
 #[path = "fronts/one_copy.rs"]

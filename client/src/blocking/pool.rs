@@ -73,7 +73,8 @@ struct Place(Arc<Pool>);
 impl Drop for Place {
     fn drop(&mut self) {
         let mut connections = self.0.connections();
-        connections.open -= 1;
+        // After a fork, nothing is open.
+        connections.open = connections.open.saturating_sub(1);
         let waited_for = connections.waiting > 0;
         drop(connections);
         if waited_for {
@@ -98,6 +99,12 @@ impl NodePool for Pool {
 
     fn member(&self) -> &Arc<Member> {
         &self.member
+    }
+
+    fn part(&self) {
+        *self.connections() = Connections::default();
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.resolver.part();
     }
 }
 

@@ -39,6 +39,12 @@ impl Resolver {
         }
     }
 
+    /// The thread that looked the name up is that of another process.
+    pub(super) fn part(&self) {
+        let mut found = self.found.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.running = false;
+    }
+
     /// The next of the node's addresses, if one is known by `until`.
     pub(super) fn next(&self, now: Instant, until: Instant) -> Option<SocketAddr> {
         let (lock, ready) = &*self.found;

@@ -6,8 +6,12 @@
 //!  a disowned one may have a watch, which is told of the last reply, and dropped with the link
 //! ```
 //!
-//! L1. Replies belong to exchanges in the order of sending; a reply without an exchange breaks the link.
+//! L1. Replies belong to exchanges in the order of sending. What is to have a tag (see [`request`](super::request)) and does not
+//!     have that of its request breaks the link, and so does a reply without an exchange: nothing is ever taken for the
+//!     answer to something else, whatever a node or a proxy adds, loses or repeats.
 //! L2. A link that broke, or whose node complained of not understanding, is never used again.
+//! L3. Of what has no tag, a classic `VALUE` tells its key. Error lines and statistics tell nothing: one too many of them is
+//!     noticed with the next reply.
 
 use std::collections::VecDeque;
 
@@ -20,12 +24,76 @@ use crate::error::Failure;
 /// Which replies an exchange has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
-    /// So many.
-    Count(u32),
-    /// All up to and with `MN`.
+    /// The login's `STORED`.
+    Login,
+    /// `count` of them, `next` of which have come; the first has tag `first`, each other the next.
+    Each { first: u32, next: u32, count: u32 },
+    /// Some of `count` that are tagged so, the last in any case.
+    Hits { first: u32, next: u32, count: u32 },
+    /// `VALUE` of any number, `END`, and one with this tag.
+    Values { tag: u32 },
+    /// Those, after `END`.
+    Last { tag: u32 },
+    /// All up to and with `MN`, on a connection that has no other exchange.
     Noop,
-    /// All up to and with `END`, or one of another kind.
-    End,
+    /// `STAT` up to and with `END`, or another line; and `MN`.
+    Lines { ended: bool },
+}
+
+impl Expect {
+    /// Takes in a reply with this tag: whether it is the last, and its place in the exchange. `None`: it is none of those.
+    fn take(&mut self, reply: &Reply, tag: Option<u32>) -> Option<(bool, u32)> {
+        let refused = matches!(reply, Reply::Refused(_));
+        let tagged = matches!(
+            reply,
+            Reply::Ok(_) | Reply::Missing | Reply::NotStored | Reply::Exists
+        );
+        match self {
+            Expect::Login => Some((true, 0)),
+            Expect::Each { first, next, count } => {
+                let place = *next;
+                let good = refused || (tagged && tag == Some(first.wrapping_add(place)));
+                *next += 1;
+                good.then_some((*next >= *count, place))
+            }
+            // Whose an error is cannot be told.
+            Expect::Hits { .. } | Expect::Values { .. } | Expect::Last { .. } if refused => {
+                Some((true, 0))
+            }
+            Expect::Hits { first, next, count } => {
+                let place = tag?.wrapping_sub(*first);
+                let last = place.checked_add(1)? == *count;
+                let good = tagged && place >= *next && place < *count;
+                *next = place.saturating_add(1);
+                (good && (last || matches!(reply, Reply::Ok(_)))).then_some((last, place))
+            }
+            Expect::Values { tag } => match reply {
+                Reply::Value(_) => Some((false, 0)),
+                Reply::End => {
+                    *self = Expect::Last { tag: *tag };
+                    Some((false, 0))
+                }
+                _ => None,
+            },
+            Expect::Last { tag: wanted } => (tagged && tag == Some(*wanted)).then_some((true, 0)),
+            Expect::Noop => Some((matches!(reply, Reply::Noop), 0)),
+            Expect::Lines { ended } => match reply {
+                Reply::Refused(_) => Some((true, 0)),
+                Reply::Noop => ended.then_some((true, 0)),
+                Reply::Stat(_) if !*ended => Some((false, 0)),
+                Reply::Line(_) | Reply::End if !*ended => {
+                    *ended = true;
+                    Some((false, 0))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// True if an error line leaves in doubt what comes behind it.
+    fn is_doubtful(&self) -> bool {
+        !matches!(self, Expect::Each { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -61,7 +129,7 @@ impl Link {
         };
         if let Some(login) = login {
             link.out.push_back(login);
-            link.expected.push_back((Expect::Count(1), Owner::Login));
+            link.expected.push_back((Expect::Login, Owner::Login));
         }
         link
     }
@@ -138,9 +206,11 @@ impl Link {
         owners.any(|owner| matches!(owner, Owner::Nobody(Some(_))))
     }
 
-    /// True if another exchange may be begun, perhaps behind replies that nobody waits for.
+    /// True if another exchange may be begun, perhaps behind replies that nobody waits for. Bytes that nobody asked for are
+    /// none of them.
     pub(crate) fn reusable(&self) -> bool {
         !self.broken
+            && (self.inbox.is_empty() || !self.expected.is_empty())
             && self.out.is_empty()
             && !self
                 .expected
@@ -171,7 +241,7 @@ impl Link {
                 }
                 return Ok(None);
             }
-            let reply = match self.inbox.next() {
+            let mut reply = match self.inbox.next() {
                 Ok(Some(reply)) => reply,
                 Ok(None) => return Ok(None),
                 Err(_) => {
@@ -180,13 +250,18 @@ impl Link {
                 }
             };
             let (expect, owner) = self.expected.front_mut().expect("just seen");
-            let last = match expect {
-                Expect::Count(left) => {
-                    *left -= 1;
-                    *left == 0
-                }
-                Expect::Noop => matches!(reply, Reply::Noop),
-                Expect::End => !matches!(reply, Reply::Stat(_) | Reply::Value(_)),
+            let Some((last, place)) = expect.take(&reply, self.inbox.tag()) else {
+                self.broken = true;
+                return Err(Failure::Garbage);
+            };
+            if let Reply::Ok(meta) = &mut reply {
+                meta.tag = Some(place);
+            }
+            // What follows a misunderstanding is not to be trusted (L2).
+            self.broken = match &reply {
+                Reply::Refused(Refusal::Client(_)) => true,
+                Reply::Refused(_) => expect.is_doubtful(),
+                _ => false,
             };
             let (login, current) = (
                 matches!(owner, Owner::Login),
@@ -195,8 +270,6 @@ impl Link {
             if last && let Some((_, Owner::Nobody(Some(watch)))) = self.expected.pop_front() {
                 watch.answered();
             }
-            // What follows a misunderstanding is not to be trusted (L2).
-            self.broken = matches!(reply, Reply::Refused(Refusal::Client(_)));
             if current {
                 self.heard = true;
                 return Ok(Some((reply, last)));
@@ -225,16 +298,22 @@ mod tests {
         }
     }
 
-    const GET: &[u8] = b"mg k v\r\n";
+    const GET: &[u8] = b"mg k v O9\r\n";
+    /// What comes after it.
+    const ONE: Expect = Expect::Each {
+        first: 9,
+        next: 0,
+        count: 1,
+    };
 
     #[test]
     fn a_login_comes_first_and_must_succeed() {
         for (reply, good) in [
-            ("STORED\r\nEN\r\n", true),
+            ("STORED\r\nEN O9\r\n", true),
             ("CLIENT_ERROR authentication failure\r\n", false),
         ] {
             let mut link = Link::new(Some(Bytes::from_static(b"set auth 0 0 3\r\nu p\r\n")));
-            link.send(Bytes::from_static(GET), Expect::Count(1));
+            link.send(Bytes::from_static(GET), ONE);
             assert!(link.unsent().starts_with(b"set auth"));
             drain(&mut link);
             feed(&mut link, reply.as_bytes());
@@ -255,18 +334,22 @@ mod tests {
     fn replies_nobody_waits_for_are_not_handed_to_the_next() {
         let mut link = Link::new(None);
         link.send(
-            Bytes::from_static(b"mg a v O1 q\r\nmg b v O2 q\r\nmn\r\n"),
-            Expect::Noop,
+            Bytes::from_static(b"mg a v q O1\r\nmg b v O2\r\n"),
+            Expect::Hits {
+                first: 1,
+                next: 0,
+                count: 2,
+            },
         );
         assert!(!link.reusable());
         drain(&mut link);
         link.disown(None);
         assert!(link.reusable() && !link.settled());
-        link.send(Bytes::from_static(GET), Expect::Count(1));
+        link.send(Bytes::from_static(GET), ONE);
         drain(&mut link);
-        feed(&mut link, b"VA 1 O1\r\nx\r\nMN\r\n");
+        feed(&mut link, b"VA 1 O1\r\nx\r\nEN O2\r\n");
         assert_eq!(link.next(), Ok(None));
-        feed(&mut link, b"EN\r\n");
+        feed(&mut link, b"EN O9\r\n");
         assert_eq!(link.next(), Ok(Some((Reply::Missing, true))));
         assert!(link.reusable() && link.settled());
     }
@@ -274,20 +357,90 @@ mod tests {
     #[test]
     fn what_nobody_asked_for_breaks_the_link() {
         let mut link = Link::new(None);
-        link.send(Bytes::from_static(GET), Expect::Count(1));
+        link.send(Bytes::from_static(GET), ONE);
         drain(&mut link);
-        feed(&mut link, b"EN\r\nEN\r\n");
+        feed(&mut link, b"EN O9\r\nEN O9\r\n");
         assert_eq!(link.next(), Ok(Some((Reply::Missing, true))));
+        assert!(!link.reusable(), "there is more than was asked for");
         assert_eq!(link.next(), Err(Failure::Garbage));
         assert!(!link.reusable());
+    }
+
+    /// How many replies of the exchange are handed on, and how it ends.
+    fn replies(expect: Expect, wire: &str) -> (usize, Result<bool, Failure>) {
+        let mut link = Link::new(None);
+        link.send(Bytes::from_static(GET), expect);
+        drain(&mut link);
+        feed(&mut link, wire.as_bytes());
+        for count in 0.. {
+            match link.next() {
+                Ok(Some((_, true))) => return (count + 1, Ok(link.reusable())),
+                Ok(Some((_, false))) => {}
+                Ok(None) => return (count, Ok(false)),
+                Err(failure) => return (count, Err(failure)),
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_reply_to_something_else_is_none() {
+        const GARBAGE: Result<bool, Failure> = Err(Failure::Garbage);
+        let (first, next, count) = (9, 0, 3);
+        let each = Expect::Each { first, next, count };
+        let hits = Expect::Hits { first, next, count };
+        let values = Expect::Values { tag: 9 };
+        let lines = Expect::Lines { ended: false };
+        for (expect, wire, result) in [
+            (ONE, "VA 1 O9\r\nx\r\n", (1, Ok(true))),
+            (ONE, "VA 1 O8\r\nx\r\n", (0, GARBAGE)),
+            (ONE, "VA 1\r\nx\r\n", (0, GARBAGE)),
+            (ONE, "EN\r\n", (0, GARBAGE)),
+            (ONE, "VALUE k 0 1\r\nx\r\n", (0, GARBAGE)),
+            (ONE, "MN\r\n", (0, GARBAGE)),
+            (ONE, "STORED\r\n", (0, GARBAGE)),
+            (ONE, "SERVER_ERROR odd\r\n", (1, Ok(true))),
+            (each, "HD O9\r\nNS O10\r\nEX O11\r\n", (3, Ok(true))),
+            (each, "HD O9\r\nHD O9\r\nHD O10\r\n", (1, GARBAGE)),
+            (each, "HD O9\r\nHD O11\r\n", (1, GARBAGE)),
+            (each, "SERVER_ERROR odd\r\nHD O9\r\n", (1, GARBAGE)),
+            (hits, "VA 0 O10\r\n\r\nEN O11\r\n", (2, Ok(true))),
+            (hits, "VA 0 O11\r\n\r\n", (1, Ok(true))),
+            (hits, "VA 0 O10\r\n\r\nVA 0 O9\r\n\r\n", (1, GARBAGE)),
+            (hits, "EN O10\r\n", (0, GARBAGE)),
+            (hits, "MN\r\n", (0, GARBAGE)),
+            (hits, "VA 0 O12\r\n\r\n", (0, GARBAGE)),
+            (hits, "SERVER_ERROR odd\r\n", (1, Ok(false))),
+            (
+                values,
+                "VALUE k 0 1\r\nx\r\nEND\r\nEN O9\r\n",
+                (3, Ok(true)),
+            ),
+            (values, "END\r\nVALUE k 0 1\r\nx\r\n", (1, GARBAGE)),
+            (values, "END\r\nEND\r\n", (1, GARBAGE)),
+            (values, "END\r\nEN O8\r\n", (1, GARBAGE)),
+            (values, "EN O9\r\n", (0, GARBAGE)),
+            (lines, "STAT a 1\r\nEND\r\nMN\r\n", (3, Ok(true))),
+            (lines, "OK\r\nMN\r\n", (2, Ok(true))),
+            (lines, "MN\r\n", (0, GARBAGE)),
+            (lines, "OK\r\nOK\r\n", (1, GARBAGE)),
+            (lines, "VA 1 O9\r\nx\r\n", (0, GARBAGE)),
+            (lines, "ERROR\r\n", (1, Ok(false))),
+        ] {
+            assert_eq!(replies(expect, wire), result, "{expect:?} {wire}");
+        }
     }
 
     #[test]
     fn a_misunderstanding_ends_the_use_of_the_link() {
         let mut link = Link::new(None);
         link.send(
-            Bytes::from_static(b"ms k 1\r\nv\r\nms l 1\r\nv\r\n"),
-            Expect::Count(2),
+            Bytes::from_static(b"ms k 1 O1\r\nv\r\nms l 1 O2\r\nv\r\n"),
+            Expect::Each {
+                first: 1,
+                next: 0,
+                count: 2,
+            },
         );
         drain(&mut link);
         feed(

@@ -95,8 +95,8 @@ pub(crate) struct Meta {
     pub cas: u64,
     /// Seconds left; -1 without end, `None` if not told.
     pub ttl: Option<i64>,
-    /// Opaque of the request: its index in a batch.
-    pub index: Option<u32>,
+    /// Opaque of the request; from [`Link`](super::link::Link) on, its place in the exchange.
+    pub tag: Option<u32>,
     /// `W`: the reader is to compute the value anew.
     pub won: bool,
     /// `X`.
@@ -141,6 +141,8 @@ pub(crate) struct Inbox {
     shared: Option<(usize, Bytes)>,
     /// A large value that is coming in.
     large: Option<Large>,
+    /// See [`tag`](Self::tag).
+    tag: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -159,7 +161,13 @@ impl Inbox {
             end: 0,
             shared: None,
             large: None,
+            tag: None,
         }
+    }
+
+    /// The opaque of the reply that came last, if it has one.
+    pub(crate) fn tag(&self) -> Option<u32> {
+        self.tag
     }
 
     /// Where the next bytes from the socket go; never empty.
@@ -209,6 +217,7 @@ impl Inbox {
             }
             body.truncate(body.len() - 2);
             let value_at = head.key.len();
+            self.tag = head.meta.tag;
             return Ok(Some(head.reply(body.into(), value_at)));
         }
         let come = &self.buf[self.start..self.end];
@@ -225,13 +234,19 @@ impl Inbox {
             Some(space) => (&line[..space], &line[space + 1..]),
             None => (line, &b""[..]),
         };
+        let mut tag = None;
+        let mut meta = || {
+            let meta = tokens(rest)?;
+            tag = meta.tag;
+            Ok(meta)
+        };
         let reply = match word {
             b"VA" => return self.value(behind, false),
             b"VALUE" => return self.value(behind, true),
-            b"HD" => Reply::Ok(tokens(rest)?),
-            b"EN" | b"NF" => Reply::Missing,
-            b"NS" => Reply::NotStored,
-            b"EX" => Reply::Exists,
+            b"HD" => Reply::Ok(meta()?),
+            b"EN" | b"NF" => meta().map(|_| Reply::Missing)?,
+            b"NS" => meta().map(|_| Reply::NotStored)?,
+            b"EX" => meta().map(|_| Reply::Exists)?,
             b"MN" => Reply::Noop,
             b"STAT" => Reply::Stat(Bytes::copy_from_slice(rest)),
             b"END" => Reply::End,
@@ -239,7 +254,7 @@ impl Inbox {
             b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Reply::Refused(refusal(line)),
             _ => return Err(Broken),
         };
-        self.start += behind;
+        (self.start, self.tag) = (self.start + behind, tag);
         Ok(Some(reply))
     }
 
@@ -266,6 +281,7 @@ impl Inbox {
                 true => body,
                 false => self.start + head.key.start,
             };
+            self.tag = head.meta.tag;
             let reply = head.reply(self.cut(text, body - text + len), body - text);
             self.start = body + len + 2;
             return Ok(Some(reply));
@@ -375,7 +391,7 @@ fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
             b'c' => meta.cas = number(token)?,
             b't' if token == b"-1" => meta.ttl = Some(-1),
             b't' => meta.ttl = Some(i64::try_from(number(token)?).map_err(|_| Broken)?),
-            b'O' => meta.index = Some(u32::try_from(number(token)?).map_err(|_| Broken)?),
+            b'O' => meta.tag = Some(u32::try_from(number(token)?).map_err(|_| Broken)?),
             b'W' => meta.won = true,
             b'X' => meta.stale = true,
             b'Z' => meta.won_by_other = true,
@@ -475,7 +491,7 @@ mod tests {
                         flags: 7,
                         cas: u64::MAX,
                         ttl: Some(-1),
-                        index: Some(12),
+                        tag: Some(12),
                         won: true,
                         stale: true,
                         won_by_other: true,

@@ -1,12 +1,88 @@
 //! Requests as bytes: meta commands, and classic text where meta has no word.
 //!
-//! All functions append to the buffer of a node, so that a batch is one buffer, whatever its number of keys.
+//! All functions append to the [`Requests`] of a node, so that a batch is one buffer, whatever its number of keys.
+//!
+//! ```text
+//!  mg alpha v f q O81  mg beta v f q O82  mg gamma v f O83      tags, one after the other; the last is always answered
+//!  get alpha beta      mg gamma v f O83                         the keys are echoed; the tag tells where it ends
+//! ```
+//!
+//! T1. Each meta request has a tag (its opaque) that no other request of the process had for the last four billion: a reply
+//!     that carries it is the reply to it, whatever else comes on the connection.
 
+use std::hash::{BuildHasher, RandomState};
 use std::slice;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use protocol::{KEY_LEN_MAX, Key, base64};
 
+use super::link::Expect;
 use crate::error::KeyFault;
+
+/// The next tag. It begins anywhere, so that a proxy which confuses two processes is noticed.
+static NEXT_TAG: LazyLock<AtomicU32> =
+    LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(0) as u32));
+
+/// Requests to one node, that go together.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    bytes: Vec<u8>,
+    /// The tag of the first.
+    first: u32,
+    /// Those that have a tag.
+    tagged: u32,
+    /// Keys of a classic `get` come before.
+    plain: bool,
+    /// A miss, of one but the last, is not answered.
+    quiet: bool,
+}
+
+impl Requests {
+    /// At most `count` will come, of some `room` bytes.
+    pub(crate) fn new(count: usize, room: usize) -> Self {
+        Requests {
+            bytes: Vec::with_capacity(room),
+            first: NEXT_TAG.fetch_add(count as u32, Ordering::Relaxed),
+            tagged: 0,
+            plain: false,
+            quiet: false,
+        }
+    }
+
+    /// What is to be sent, and what will come.
+    pub(crate) fn finish(self) -> (Bytes, Expect) {
+        let Requests {
+            bytes,
+            first,
+            tagged: count,
+            ..
+        } = self;
+        let expect = match (self.plain, self.quiet) {
+            (true, _) => Expect::Values { tag: first },
+            (false, true) => Expect::Hits {
+                first,
+                next: 0,
+                count,
+            },
+            (false, false) => Expect::Each {
+                first,
+                next: 0,
+                count,
+            },
+        };
+        (bytes.into(), expect)
+    }
+
+    /// Ends a request's line with its tag.
+    fn end_line(&mut self) {
+        let tag = self.first.wrapping_add(self.tagged);
+        self.tagged += 1;
+        put(&mut self.bytes, b" O", tag);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
 
 /// How a store treats what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +129,13 @@ pub(crate) fn check_key(key: &[u8], long_binary: bool) -> Result<(), KeyFault> {
     }
 }
 
-/// `mg`. With `index`, a batch's: a miss is not answered, a hit tells the index.
-pub(crate) fn get(out: &mut Vec<u8>, key: &[u8], wanted: Wanted, index: Option<u32>) {
+/// `mg`. If it is `quiet`, a miss is not answered: the last of a batch is not.
+pub(crate) fn get(requests: &mut Requests, key: &[u8], wanted: Wanted, quiet: bool) {
+    let out = &mut requests.bytes;
+    if requests.plain {
+        // The classic line is over.
+        out.extend_from_slice(b"\r\n");
+    }
     out.extend_from_slice(b"mg ");
     let binary = put_key(out, key);
     out.extend_from_slice(b" v f");
@@ -72,16 +153,19 @@ pub(crate) fn get(out: &mut Vec<u8>, key: &[u8], wanted: Wanted, index: Option<u
         put(out, b" N", lease);
         put(out, b" R", recache);
     }
-    if let Some(index) = index {
-        put(out, b" q O", index);
+    if quiet {
+        out.extend_from_slice(b" q");
+        requests.quiet = true;
     }
-    out.extend_from_slice(b"\r\n");
+    requests.end_line();
 }
 
-/// One more key of a classic `get`, which the end of the line completes. A node works less on it than on as many `mg`.
+/// One more key of a classic `get`, behind which the last key goes by [`get`]. A node works less on it than on as many `mg`.
 /// The key needs no base64.
-pub(crate) fn get_plain(out: &mut Vec<u8>, key: &[u8]) {
-    out.extend_from_slice(if out.is_empty() { &b"get "[..] } else { b" " });
+pub(crate) fn get_plain(requests: &mut Requests, key: &[u8]) {
+    let out = &mut requests.bytes;
+    out.extend_from_slice(if requests.plain { &b" "[..] } else { b"get " });
+    requests.plain = true;
     out.extend_from_slice(key);
 }
 
@@ -94,7 +178,7 @@ pub(crate) fn is_binary(key: &[u8]) -> bool {
 
 /// `ms`. With `compare`, only if the item's CAS unique is this; with `want_cas`, the answer tells the new one.
 pub(crate) fn store(
-    out: &mut Vec<u8>,
+    requests: &mut Requests,
     key: &[u8],
     (value, flags): (&[u8], u32),
     exptime: i32,
@@ -102,6 +186,7 @@ pub(crate) fn store(
     compare: Option<u64>,
     want_cas: bool,
 ) {
+    let out = &mut requests.bytes;
     out.reserve(key.len() + value.len() + 64);
     out.extend_from_slice(b"ms ");
     let binary = put_key(out, key);
@@ -126,33 +211,36 @@ pub(crate) fn store(
     if want_cas {
         out.extend_from_slice(b" c");
     }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    requests.end_line();
+    requests.bytes.extend_from_slice(value);
+    requests.bytes.extend_from_slice(b"\r\n");
 }
 
 /// `md`; with `compare`, only if the item's CAS unique is this.
-pub(crate) fn delete(out: &mut Vec<u8>, key: &[u8], compare: Option<u64>) {
+pub(crate) fn delete(requests: &mut Requests, key: &[u8], compare: Option<u64>) {
+    let out = &mut requests.bytes;
     out.extend_from_slice(b"md ");
     let binary = put_key(out, key);
     put_binary(out, binary);
     if let Some(unique) = compare {
         put(out, b" C", unique);
     }
-    out.extend_from_slice(b"\r\n");
+    requests.end_line();
 }
 
 /// A new expiry time, by `mg` without a value.
-pub(crate) fn touch(out: &mut Vec<u8>, key: &[u8], exptime: i32) {
+pub(crate) fn touch(requests: &mut Requests, key: &[u8], exptime: i32) {
+    let out = &mut requests.bytes;
     out.extend_from_slice(b"mg ");
     let binary = put_key(out, key);
     put_binary(out, binary);
     put(out, b" T", exptime);
-    out.extend_from_slice(b"\r\n");
+    requests.end_line();
 }
 
 /// `ma`; the answer carries the number and the time to live.
-pub(crate) fn count(out: &mut Vec<u8>, key: &[u8], count: Count) {
+pub(crate) fn count(requests: &mut Requests, key: &[u8], count: Count) {
+    let out = &mut requests.bytes;
     out.extend_from_slice(b"ma ");
     let binary = put_key(out, key);
     put_binary(out, binary);
@@ -162,13 +250,12 @@ pub(crate) fn count(out: &mut Vec<u8>, key: &[u8], count: Count) {
         put(out, b" J", initial);
         put(out, b" N", exptime);
     }
-    out.extend_from_slice(b" v t\r\n");
+    out.extend_from_slice(b" v t");
+    requests.end_line();
 }
 
-/// `mn`, answered behind all that was asked before.
-pub(crate) fn noop(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"mn\r\n");
-}
+/// `mn`, whose answer `MN` has no tag: it ends a connection's only exchange ([`Expect::Noop`]), or lines that have none either.
+pub(crate) const NOOP: &[u8] = b"mn\r\n";
 
 /// The login of ASCII authentication, which is a store of the token under any key.
 pub(crate) fn login(user: &str, password: &str) -> Vec<u8> {
@@ -206,10 +293,15 @@ fn put(out: &mut Vec<u8>, before: &[u8], number: impl itoa::Integer) {
 mod tests {
     use super::*;
 
-    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        encode(&mut out);
-        String::from_utf8(out).expect("these are text")
+    /// What `encode` puts into requests of which the first has tag 7, but for that tag.
+    fn text(encode: impl FnOnce(&mut Requests)) -> String {
+        let mut requests = Requests::new(1, 0);
+        requests.first = 7;
+        encode(&mut requests);
+        let (bytes, _) = requests.finish();
+        let text = String::from_utf8(bytes.to_vec()).expect("these are text");
+        assert_eq!(text.matches(" O7\r\n").count(), 1, "{text}");
+        text.replacen(" O7\r\n", "\r\n", 1)
     }
 
     #[test]
@@ -239,16 +331,13 @@ mod tests {
         };
         for (sent, wire) in [
             (
-                text(|o| get(o, b"k", Wanted::default(), None)),
+                text(|o| get(o, b"k", Wanted::default(), false)),
                 "mg k v f\r\n",
             ),
-            (text(|o| get(o, b"k", lease, None)), "mg k v f N5 R11\r\n"),
+            (text(|o| get(o, b"k", lease, false)), "mg k v f N5 R11\r\n"),
+            (text(|o| get(o, b"k", all, true)), "mg k v f c t T60 q\r\n"),
             (
-                text(|o| get(o, b"k", all, Some(12))),
-                "mg k v f c t T60 q O12\r\n",
-            ),
-            (
-                text(|o| get(o, b"\x01", all, None)),
+                text(|o| get(o, b"\x01", all, false)),
                 "mg AQ== v f b c t T60\r\n",
             ),
             (
@@ -287,14 +376,38 @@ mod tests {
                 text(|o| count(o, b"k", down)),
                 "ma k MD D18446744073709551615 J10 N60 v t\r\n",
             ),
-            (text(noop), "mn\r\n"),
-            (
-                text(|o| o.extend(login("me", "secret"))),
-                "set auth 0 0 9\r\nme secret\r\n",
-            ),
         ] {
             assert_eq!(sent, wire);
         }
+        assert_eq!(login("me", "secret"), b"set auth 0 0 9\r\nme secret\r\n");
+    }
+
+    #[test]
+    fn no_two_requests_have_a_tag_in_common() {
+        let (mut one, mut other) = (Requests::new(3, 0), Requests::new(1, 0));
+        for key in [b"a", b"b", b"c"] {
+            get(&mut one, key, Wanted::default(), *key != *b"c");
+        }
+        get(&mut other, b"d", Wanted::default(), false);
+        let (first, (bytes, expect)) = (one.first, one.finish());
+        let tags = [0, 1, 2].map(|step| first.wrapping_add(step));
+        let [a, b, c] = tags;
+        let wire = format!("mg a v f q O{a}\r\nmg b v f q O{b}\r\nmg c v f O{c}\r\n");
+        assert_eq!(bytes, wire);
+        let (next, count) = (0, 3);
+        assert_eq!(expect, Expect::Hits { first, next, count });
+        assert!(!tags.contains(&other.first));
+    }
+
+    #[test]
+    fn a_classic_batch_ends_with_a_tag() {
+        let mut batch = Requests::new(3, 0);
+        get_plain(&mut batch, b"a");
+        get_plain(&mut batch, b"b");
+        get(&mut batch, b"c", Wanted::default(), false);
+        let (tag, (bytes, expect)) = (batch.first, batch.finish());
+        assert_eq!(bytes, format!("get a b\r\nmg c v f O{tag}\r\n"));
+        assert_eq!(expect, Expect::Values { tag });
     }
 
     #[test]

@@ -187,6 +187,8 @@ impl NodePool for NoPool {
     fn member(&self) -> &Arc<Member> {
         &self.0
     }
+
+    fn part(&self) {}
 }
 
 /// A client of the world.

@@ -44,6 +44,8 @@ pub(crate) struct Pool {
     options: Arc<ClientOptions>,
     resolver: Arc<Resolver>,
     permits: Arc<Semaphore>,
+    /// Permits there are, held or not.
+    outstanding: usize,
     lanes: Arc<Mutex<Vec<Lane>>>,
 }
 
@@ -68,9 +70,11 @@ fn lock(lanes: &Mutex<Vec<Lane>>) -> MutexGuard<'_, Vec<Lane>> {
 impl NodePool for Pool {
     fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
         let outstanding = options.pool_connections_max.max(1) * OUTSTANDING_A_LANE;
+        let outstanding = outstanding.min(Semaphore::MAX_PERMITS);
         Pool {
             resolver: Arc::new(Resolver::new(&member.node.host, member.node.port)),
-            permits: Arc::new(Semaphore::new(outstanding.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(outstanding)),
+            outstanding,
             lanes: Arc::default(),
             member,
             options,
@@ -79,6 +83,14 @@ impl NodePool for Pool {
 
     fn member(&self) -> &Arc<Member> {
         &self.member
+    }
+
+    fn part(&self) {
+        // To close them would be to end the parent's watch over its sockets: it is the same to the kernel.
+        std::mem::forget(std::mem::take(&mut *lock(&self.lanes)));
+        let held = self.outstanding - self.permits.available_permits();
+        self.permits.add_permits(held);
+        self.resolver.part();
     }
 }
 

@@ -57,6 +57,11 @@ impl Resolver {
         }
     }
 
+    /// The task that looked the name up is that of another process.
+    pub(super) fn part(&self) {
+        self.shared.found().running = false;
+    }
+
     /// The next of the node's addresses. Who does not want to wait drops this.
     pub(super) async fn next(&self, now: Instant) -> Option<SocketAddr> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {

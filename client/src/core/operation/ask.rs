@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Context;
 use crate::core::link::Expect;
 use crate::core::reply::{Broken, Reply};
+use crate::core::request::NOOP;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
@@ -29,7 +30,7 @@ impl Ask {
     /// Asks every node of the ring; `everywhere`: also those where keys were before a change that is fresh.
     pub(crate) fn new(context: Context, request: Bytes, everywhere: bool) -> Self {
         Ask {
-            request,
+            request: [&request, NOOP].concat().into(),
             everywhere,
             nodes: Vec::new(),
             answers: Vec::new(),
@@ -53,7 +54,7 @@ impl Ask {
                 id: id as u32,
                 node,
                 request: self.request.clone(),
-                expect: Expect::End,
+                expect: Expect::Lines { ended: false },
                 // Statistics of a busy node may take a while.
                 deadline: self.context.deadline,
                 repeatable: true,
@@ -103,7 +104,7 @@ impl Operation for Ask {
                     lines.push(line);
                 }
             }
-            Reply::End => {}
+            Reply::End | Reply::Noop => {}
             Reply::Refused(refusal) => {
                 self.answers[at] = Err(self.context.refused(self.nodes[at], refusal))
             }

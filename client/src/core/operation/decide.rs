@@ -26,9 +26,8 @@
 use std::time::Instant;
 
 use super::{Command, Context, Entry, Read, Write, was_not_done};
-use crate::core::link::Expect;
 use crate::core::reply::{Broken, Meta, Reply, number};
-use crate::core::request::{self, Count, StoreMode, Wanted};
+use crate::core::request::{self, Count, Requests, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
@@ -161,7 +160,7 @@ impl<'a> Decide<'a> {
                 return self.recover(false);
             }
         }
-        let mut request = Vec::new();
+        let mut request = Requests::new(1, 0);
         let value = (self.entry.value.bytes, self.entry.value.flags);
         let key = self.entry.key;
         match self.decision {
@@ -189,11 +188,12 @@ impl<'a> Decide<'a> {
             Decision::Touch { exptime } => request::touch(&mut request, key, exptime),
         }
         self.enter(Phase::Asked);
+        let (request, expect) = request.finish();
         todo.send.push(Exchange {
             id: self.first_id,
             node: decider,
-            request: request.into(),
-            expect: Expect::Count(1),
+            request,
+            expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: self.is_repeatable(),
             must_send: true,

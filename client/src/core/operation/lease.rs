@@ -13,9 +13,8 @@
 use std::time::Instant;
 
 use super::Context;
-use crate::core::link::Expect;
 use crate::core::reply::{Broken, Meta, Reply};
-use crate::core::request::{self, Wanted};
+use crate::core::request::{self, Requests, Wanted};
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
@@ -77,14 +76,15 @@ impl<'a> Lease<'a> {
             return;
         };
         self.decider = decider;
-        let mut request = Vec::new();
-        request::get(&mut request, self.key, self.wanted, None);
+        let mut request = Requests::new(1, self.key.len() + 64);
+        request::get(&mut request, self.key, self.wanted, false);
+        let (request, expect) = request.finish();
         self.exchanges += 1;
         todo.send.push(Exchange {
             id: self.exchanges,
             node: decider,
-            request: request.into(),
-            expect: Expect::Count(1),
+            request,
+            expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: true,
             must_send: false,
@@ -186,7 +186,7 @@ mod tests {
         let mut lease = Lease::new(context(now), b"k", 5, 11);
         let (sent, todo) = step(&mut lease, now);
         let sent = sent.expect("it asks");
-        assert_eq!(&sent.request[..], b"mg k v f c t N5 R11\r\n");
+        assert!(sent.request.starts_with(b"mg k v f c t N5 R11 O"));
         assert!(!todo.done && todo.wake_at.is_some());
         assert!(step(&mut lease, now).0.is_none(), "once");
         let meta = Meta {

@@ -21,10 +21,9 @@
 use std::time::Instant;
 
 use super::{Context, Later};
-use crate::core::link::Expect;
 use crate::core::options::Reads;
 use crate::core::reply::{Broken, Meta, Reply};
-use crate::core::request::{self, StoreMode, Wanted};
+use crate::core::request::{self, Requests, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
@@ -173,8 +172,17 @@ impl<'a> Read<'a> {
         looks_on.then_some(next)
     }
 
+    /// What is wanted of the next copy that is asked for `key`.
+    fn wanted(&self, key: u32) -> Wanted {
+        let state = &self.states[key as usize];
+        Wanted {
+            ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
+            ..self.wanted
+        }
+    }
+
     /// Chooses the node to ask for `key`, and how: by classic `get` (plain) or by `mg`.
-    fn choose(&mut self, key: u32, batched: bool, now: Instant) -> Option<(usize, Wanted, bool)> {
+    fn choose(&mut self, key: u32, batched: bool, now: Instant) -> Option<(usize, bool)> {
         if self.results[key as usize].is_some() {
             return None;
         }
@@ -185,13 +193,9 @@ impl<'a> Read<'a> {
         let state = &mut self.states[key as usize];
         state.tried.push(node);
         state.pending += 1;
-        let wanted = Wanted {
-            ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
-            ..self.wanted
-        };
-        let by_meta = !batched || state.by_meta || wanted != Wanted::default();
+        let by_meta = !batched || state.by_meta || self.wanted(key) != Wanted::default();
         let plain = !by_meta && !request::is_binary(self.keys[key as usize]);
-        Some((node, wanted, plain))
+        Some((node, plain))
     }
 
     fn send_due(&mut self, now: Instant, todo: &mut Todo) {
@@ -209,11 +213,11 @@ impl<'a> Read<'a> {
             repair: None,
         };
         if let &[key] = &due[..] {
-            if let Some((node, wanted, _)) = self.choose(key, false, now) {
+            if let Some((node, _)) = self.choose(key, false, now) {
                 let bytes = self.keys[key as usize];
-                let mut request = Vec::with_capacity(bytes.len() + 32);
-                request::get(&mut request, bytes, wanted, None);
-                self.send(todo, now, request, Expect::Count(1), sent(node, due));
+                let mut request = Requests::new(1, bytes.len() + 32);
+                request::get(&mut request, bytes, self.wanted(key), false);
+                self.send(todo, now, request, sent(node, due));
             }
             return;
         }
@@ -221,55 +225,50 @@ impl<'a> Read<'a> {
         let share = due.len() / self.context.ring.members.len().max(1) + 1;
         let key_len = due.first().map_or(0, |&key| self.keys[key as usize].len());
         let room = 32 + share * (key_len + 1);
-        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
         // By node, those that go by classic `get` behind the others.
-        batches.resize_with(2 * self.context.ring.members.len(), || None);
+        let mut batches = vec![Vec::new(); 2 * self.context.ring.members.len()];
         for key in due {
-            let Some((node, wanted, plain)) = self.choose(key, true, now) else {
-                continue;
-            };
-            let bytes = self.keys[key as usize];
-            let batch = &mut batches[2 * node + usize::from(plain)];
-            let (request, keys) =
-                batch.get_or_insert_with(|| (Vec::with_capacity(room), Vec::with_capacity(share)));
-            if plain {
-                request::get_plain(request, bytes);
-            } else {
-                request::get(request, bytes, wanted, Some(key));
+            if let Some((node, plain)) = self.choose(key, true, now) {
+                let batch: &mut Vec<u32> = &mut batches[2 * node + usize::from(plain)];
+                if batch.is_empty() {
+                    batch.reserve(share);
+                }
+                batch.push(key);
             }
-            keys.push(key);
         }
-        for (at, batch) in batches.into_iter().enumerate() {
-            let Some((mut request, keys)) = batch else {
+        for (at, keys) in batches.into_iter().enumerate() {
+            let Some((&last, others)) = keys.split_last() else {
                 continue;
             };
             let (node, plain) = (at / 2, at % 2 == 1);
-            let expect = if plain {
-                request.extend_from_slice(b"\r\n");
-                Expect::End
-            } else {
-                request::noop(&mut request);
-                Expect::Noop
-            };
-            self.send(todo, now, request, expect, sent(node, keys));
+            let mut request = Requests::new(keys.len(), room);
+            for &key in others {
+                let bytes = self.keys[key as usize];
+                if plain {
+                    request::get_plain(&mut request, bytes);
+                } else {
+                    request::get(&mut request, bytes, self.wanted(key), true);
+                }
+            }
+            request::get(
+                &mut request,
+                self.keys[last as usize],
+                self.wanted(last),
+                false,
+            );
+            self.send(todo, now, request, sent(node, keys));
         }
     }
 
-    fn send(
-        &mut self,
-        todo: &mut Todo,
-        now: Instant,
-        request: Vec<u8>,
-        expect: Expect,
-        sent: Sent,
-    ) {
+    fn send(&mut self, todo: &mut Todo, now: Instant, request: Requests, sent: Sent) {
         if let Some(at) = sent.hedge_at {
             todo.wake(at);
         }
+        let (request, expect) = request.finish();
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node: sent.node,
-            request: request.into(),
+            request,
             expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: true,
@@ -285,7 +284,7 @@ impl<'a> Read<'a> {
         let mut repairs = std::mem::take(&mut self.repairs);
         repairs.sort_unstable();
         for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
-            let mut request = Vec::new();
+            let mut request = Requests::new(batch.len(), 0);
             let mut count = 0;
             let mut repair = match self.await_repairs {
                 true => Repair::Awaited,
@@ -333,7 +332,6 @@ impl<'a> Read<'a> {
                     todo,
                     now,
                     request,
-                    Expect::Count(count),
                     Sent {
                         node: usize::from(batch[0].0),
                         keys: Vec::new(),
@@ -539,10 +537,13 @@ impl Operation for Read<'_> {
         let mut rest = sent.keys[sent.answered..].iter();
         match reply {
             Reply::Ok(meta) => {
-                let ahead = match meta.index {
-                    Some(index) => rest.position(|&key| key == index),
-                    None => (last && rest.len() == 1).then_some(0),
+                // The last comes behind what was asked by classic `get`.
+                let ahead = match meta.tag {
+                    _ if last => rest.len().checked_sub(1),
+                    Some(place) => (place as usize).checked_sub(sent.answered),
+                    None => None,
                 };
+                let ahead = ahead.filter(|&ahead| ahead < rest.len());
                 self.hit_ahead(id, ahead.ok_or(Broken)?, meta, false, now);
             }
             Reply::Value(found) => {
@@ -554,7 +555,9 @@ impl Operation for Read<'_> {
                 };
                 self.hit_ahead(id, ahead.ok_or(Broken)?, meta, true, now);
             }
-            Reply::Missing | Reply::Noop | Reply::End if last => {}
+            Reply::Missing if last => {}
+            // Behind it comes the last key's.
+            Reply::End if !last => {}
             Reply::Refused(refusal) => sent.refused = Some(self.context.refused(node, refusal)),
             _ => return Err(Broken),
         }

@@ -21,7 +21,7 @@ use super::{Context, Later, was_not_done};
 use crate::core::link::Expect;
 use crate::core::options::{Ack, OnEjection};
 use crate::core::reply::{Broken, Reply};
-use crate::core::request::{self, Count, StoreMode};
+use crate::core::request::{self, Count, Requests, StoreMode};
 use crate::core::routing::Nodes;
 use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
@@ -72,7 +72,7 @@ impl Command {
         matches!(self, Command::Delete { .. })
     }
 
-    fn encode(self, out: &mut Vec<u8>, entry: &Entry<'_>) {
+    fn encode(self, out: &mut Requests, entry: &Entry<'_>) {
         match self {
             Command::Store { mode, exptime } => {
                 let value = (entry.value.bytes, entry.value.flags);
@@ -360,9 +360,9 @@ impl<'a> Write<'a> {
         if let &[entry] = &self.entries[..] {
             let own = self.command(0);
             let encoded = |command: Command| {
-                let mut request = Vec::new();
+                let mut request = Requests::new(1, 0);
                 command.encode(&mut request, &entry);
-                Bytes::from(request)
+                request.finish()
             };
             let mut request = None;
             for Target { node, counts, .. } in due {
@@ -382,8 +382,9 @@ impl<'a> Write<'a> {
             }
             return;
         }
-        let mut batches: Vec<Option<(Vec<u8>, Vec<u32>)>> = Vec::new();
+        let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
         batches.resize_with(2 * self.context.ring.members.len(), || None);
+        let count = due.len();
         for Target {
             entry,
             node,
@@ -391,7 +392,8 @@ impl<'a> Write<'a> {
         } in due
         {
             let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
-            let (request, entries) = batch.get_or_insert_with(Default::default);
+            let (request, entries) =
+                batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
             let at = entry as usize;
             let command = if counts { self.command(at) } else { DELETE };
             command.encode(request, &self.entries[at]);
@@ -406,12 +408,18 @@ impl<'a> Write<'a> {
                     entries,
                     answered: 0,
                 };
-                self.send(todo, now, request.into(), sent);
+                self.send(todo, now, request.finish(), sent);
             }
         }
     }
 
-    fn send(&mut self, todo: &mut Todo, now: Instant, request: Bytes, sent: Sent) {
+    fn send(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (request, expect): (Bytes, Expect),
+        sent: Sent,
+    ) {
         if self.command.is_delete() || !sent.counts {
             let member = &self.context.ring.members[sent.node];
             for &at in &sent.entries {
@@ -422,7 +430,7 @@ impl<'a> Write<'a> {
             id: self.sent.len() as u32,
             node: sent.node,
             request,
-            expect: Expect::Count(sent.entries.len() as u32),
+            expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: !sent.counts || self.command.is_repeatable(),
             must_send: true,

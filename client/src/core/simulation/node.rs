@@ -59,8 +59,36 @@ impl SimulatedNode {
         self.items.get_mut(key)
     }
 
-    /// What a server answers to `request`.
-    pub(crate) fn execute(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
+    /// What a server answers to `requests`, each with the opaque of its request.
+    pub(crate) fn execute(&mut self, mut requests: &[u8], now_s: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !requests.is_empty() {
+            let Parsed::Complete { request, consumed } = protocol::text::parse(requests) else {
+                panic!("no request: {:?}", String::from_utf8_lossy(requests));
+            };
+            let block = match &request {
+                Request::Store(store) => store.block_len() as usize,
+                _ => 0,
+            };
+            let line = String::from_utf8_lossy(&requests[..consumed]).into_owned();
+            let one;
+            (one, requests) = requests.split_at(consumed + block);
+            let mut answer = self.execute_one(one, now_s);
+            let opaque = line.split_ascii_whitespace().find(|word| {
+                let digits = word.strip_prefix('O').unwrap_or("");
+                !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            if let Some(opaque) = opaque
+                && let Some(end) = answer.windows(2).position(|pair| pair == b"\r\n")
+            {
+                answer.splice(end..end, format!(" {opaque}").into_bytes());
+            }
+            out.extend(answer);
+        }
+        out
+    }
+
+    fn execute_one(&mut self, mut request: &[u8], now_s: u64) -> Vec<u8> {
         let mut out = Vec::new();
         let expires_at = |exptime: Exptime| match exptime.expiry() {
             Expiry::Never => 0,
@@ -114,16 +142,12 @@ impl SimulatedNode {
                         _ => {}
                     }
                     item.won |= wins;
-                    for (flag, token) in get.tokens.iter() {
+                    for (flag, _) in get.tokens.iter() {
                         match flag {
                             b'f' => tokens += &format!(" f{}", item.flags),
                             b'c' => tokens += &format!(" c{}", item.cas),
                             b't' if item.expires_at == 0 => tokens += " t-1",
                             b't' => tokens += &format!(" t{}", item.expires_at - now_s),
-                            b'O' => {
-                                tokens +=
-                                    &format!(" O{}", std::str::from_utf8(token).expect("digits"))
-                            }
                             _ => {}
                         }
                     }
