@@ -55,7 +55,7 @@ fn serve(settings: Settings) -> Result<ExitCode, String> {
         .log_file
         .as_deref()
         .filter(|path| sys::is_roots_own(path));
-    let mut log_file = roots_log.map(|path| open_log_file(path)).transpose()?;
+    let mut log_file = roots_log.map(open_log_file).transpose()?;
     raise_limits(&settings);
     let mut signals = Signals::new().map_err(|err| format!("signals: {err}"))?;
 

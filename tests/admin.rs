@@ -5,6 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use support::packet::{op::STAT, packet};
 use support::{Conn, PATIENCE, Server, Vector, both, is_ketch, newer, run_vectors, wait_until};
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
@@ -401,6 +402,97 @@ fn metadump_of_50_000_items_while_others_are_served() {
         .filter_map(|line| line.strip_prefix("key=")?.split(' ').next())
         .collect();
     assert_eq!(keys.len(), 50_000);
+}
+
+const BUSY: &str = "BUSY currently processing crawler request\r\n";
+
+/// Four dumps that nobody reads, of more than the socket takes; on a unix socket, whose buffer does not grow. They wait for
+/// their places.
+fn four_deaf_dumps(server: &Server) -> Vec<Conn> {
+    let deaf = |_| {
+        let mut conn = server.connect();
+        wait_until("a place for a dump", PATIENCE, || {
+            conn.ask("lru_crawler metadump all\r\n") == "OK"
+        });
+        conn
+    };
+    (0..4).map(deaf).collect()
+}
+
+#[track_caller]
+fn wait_for_a_place(conn: &mut Conn) {
+    wait_until("a place for a dump", PATIENCE, || {
+        conn.ask("stats detail dump\r\n") == "END"
+    });
+}
+
+#[test]
+fn four_dumps_run_at_a_time() {
+    if !is_ketch() {
+        // memcached runs one crawler, and builds the other dumps at once.
+        return;
+    }
+    const ITEMS: usize = 30_000;
+    let server = Server::start_unix(&["-m", "64", "-o", "debugtime,track_sizes"]);
+    let mut conn = server.connect();
+    let stores: String = (0..ITEMS)
+        .map(|i| format!("set item:{i} 0 0 5 noreply\r\n{i:05}\r\n"))
+        .collect();
+    conn.round(stores + "mn\r\n", "MN\r\n");
+    let mut deaf = four_deaf_dumps(&server);
+    for request in [
+        "lru_crawler metadump all",
+        "lru_crawler mgdump hash",
+        "stats cachedump 1 0",
+        "stats sizes",
+        "stats detail dump",
+    ] {
+        conn.round(format!("{request}\r\nmn\r\n"), format!("{BUSY}MN\r\n"));
+    }
+    let mut binary = server.connect();
+    for group in ["sizes", "detail dump"] {
+        let reply = binary.ask_packet(&packet(STAT, group, ""));
+        assert_eq!(
+            (reply.status, &reply.value[..]),
+            (0x85, &b"Busy"[..]),
+            "{group}"
+        );
+    }
+    // Reports are no dumps.
+    assert!(conn.stats("items").len() > 10);
+    assert!(conn.stats("conns").len() > 10);
+
+    // A client that goes leaves its place, a dump that is complete as well.
+    drop(deaf.pop());
+    wait_for_a_place(&mut conn);
+    wait_for_a_place(&mut conn);
+    let text = deaf[0].read_until(b"\nEND\r\n");
+    assert_eq!(text.split(|&byte| byte == b'\n').count(), ITEMS + 2);
+    wait_for_a_place(&mut conn);
+    drop(deaf);
+    wait_for_a_place(&mut conn);
+
+    // Clients that take nothing lend theirs, and have what they asked for when they read on.
+    let mut deaf = four_deaf_dumps(&server);
+    conn.round("stats detail dump\r\n", BUSY);
+    conn.round(
+        "debugtime 4\r\nstats detail dump\r\n",
+        format!("OK\r\n{BUSY}"),
+    );
+    conn.round("debugtime 2\r\n", "OK\r\n");
+    wait_for_a_place(&mut conn);
+    let others = four_deaf_dumps(&server);
+    // There is no place for them.
+    conn.round("stats detail dump\r\n", BUSY);
+    let mut first = deaf.remove(0);
+    let reader = std::thread::spawn(move || first.read_until(b"\nEND\r\n"));
+    drop(others);
+    for conn in &mut deaf {
+        let text = conn.read_until(b"\nEND\r\n");
+        assert_eq!(text.split(|&byte| byte == b'\n').count(), ITEMS + 2);
+    }
+    let text = reader.join().expect("the rest of a dump");
+    assert_eq!(text.split(|&byte| byte == b'\n').count(), ITEMS + 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use support::packet::{op::STAT, packet};
 use support::{Conn, Rng, Server, is_ketch, wait_until};
 
 /// The value of key number `i`, of `len` bytes.
@@ -426,4 +427,115 @@ fn smaller_items_where_it_is_so_ordered() {
         "SERVER_ERROR object too large for cache"
     );
     assert_eq!(conn.get("k"), None);
+}
+
+/// Waits until so many connections are in this state.
+#[track_caller]
+fn wait_for_state(conn: &mut Conn, state: &str, count: usize) {
+    wait_until(state, Duration::from_secs(60), || {
+        let conns = conn.stats("conns");
+        conns.values().filter(|found| *found == state).count() >= count
+    });
+}
+
+/// What 300 clients make the server hold by asking for large replies and not reading them, in megabytes: then, when each
+/// reply was built whole, and now.
+///
+/// ```text
+///  request                          one reply        then    now
+///  stats detail dump                2 MB            1_176      0   four at a time; with all 65,536 prefixes 4.8 GB then
+///  stats conns                      55 KB              14     19   200 bytes a connection: of 2,000 each 435 then, 85 now
+///  stats conns, in binary           70 KB              29     14
+///  stats items, stats slabs         up to 200 KB       20     20   with 255 classes
+///  get of 100 values of 2 KB        200 KB             19     19
+///  config get cluster               32 KB              19     19
+///  lru_crawler metadump             1.8 MB             16      0   four at a time
+///  stats cachedump                  500 KB             19      0   four at a time
+/// ```
+///
+/// The rest is never large: `stats`, `stats settings` and replies about one key have a few kilobytes, values of 4 KB and
+/// more stay in their items, and what is pipelined behind a full output is not executed.
+#[test]
+fn replies_that_nobody_reads_are_not_kept_whole() {
+    if !is_ketch() {
+        // memcached builds them whole.
+        return;
+    }
+    const DEAF: usize = 300;
+    /// A full output, a step's lines above it, and what its room was rounded up to.
+    const KEPT_KB_MAX: u64 = 80;
+    const PREFIXES: usize = 8192;
+    let server = Server::start_unix(&["-m", "64", "-c", "2000", "-f", "1.05", "-D", ":"]);
+    let mut conn = server.connect();
+    conn.round("stats detail off\r\n", "OK\r\n");
+    let mut len = 1;
+    while len < 30_000 {
+        assert_eq!(conn.set(&format!("len{len}"), &value(1, len)), "STORED");
+        len += len / 20 + 1;
+    }
+    assert_eq!(conn.set("k", &value(2, 2000)), "STORED");
+    let list = "n".repeat(32 << 10);
+    conn.round(
+        format!("config set cluster 0 {}\r\n{list}\r\n", list.len()),
+        "STORED\r\n",
+    );
+    let items: String = (0..20_000)
+        .map(|i| format!("set item:{i} 0 0 1 noreply\r\nx\r\n"))
+        .collect();
+    conn.round(items + "mn\r\n", "MN\r\n");
+    conn.round("stats detail on\r\n", "OK\r\n");
+    for i in 0..PREFIXES {
+        conn.send(format!("get {}{i:05}:\r\n", "p".repeat(240)));
+        conn.expect("END\r\n");
+    }
+    conn.round("stats detail off\r\n", "OK\r\n");
+
+    let stat_conns = packet(STAT, "conns", "").bytes();
+    let all: [(&str, Vec<u8>, usize); 9] = [
+        ("stats conns", b"stats conns\r\n".repeat(50), DEAF),
+        ("stats items", b"stats items\r\n".repeat(50), DEAF),
+        ("stats slabs", b"stats slabs\r\n".repeat(50), DEAF),
+        ("stats conns, in binary", stat_conns.repeat(50), DEAF),
+        (
+            "get of 100 values",
+            format!("get{}\r\n", " k".repeat(100)).repeat(8).into(),
+            DEAF,
+        ),
+        (
+            "config get cluster",
+            b"config get cluster\r\n".repeat(30),
+            DEAF,
+        ),
+        ("stats detail dump", b"stats detail dump\r\n".to_vec(), 4),
+        (
+            "lru_crawler metadump",
+            b"lru_crawler metadump all\r\n".to_vec(),
+            4,
+        ),
+        ("stats cachedump", b"stats cachedump 1 0\r\n".to_vec(), 0),
+    ];
+    let mut too_much = Vec::new();
+    for (what, request, stuck) in all {
+        let buffers_kb = |conn: &mut Conn| conn.stat("ketch_buffer_bytes") / 1024;
+        let before = (server.rss_kb(), buffers_kb(&mut conn));
+        let mut deaf: Vec<Conn> = (0..DEAF).map(|_| server.connect()).collect();
+        // All are there before the first asks.
+        wait_for_state(&mut conn, "conn_read", DEAF);
+        for conn in &mut deaf {
+            conn.send(&request);
+        }
+        wait_for_state(&mut conn, "conn_mwrite", stuck);
+        // Memory that was used before does not show as resident, a reply under way does not show in the count.
+        let resident = server.rss_kb().saturating_sub(before.0);
+        let kept = resident.max(buffers_kb(&mut conn).saturating_sub(before.1));
+        println!("{what}: {kept} KB for {DEAF} clients");
+        if kept > KEPT_KB_MAX * DEAF as u64 {
+            too_much.push((what, kept));
+        }
+        drop(deaf);
+        wait_until("the clients to be gone", Duration::from_secs(60), || {
+            conn.stat("curr_connections") < 5
+        });
+    }
+    assert!(too_much.is_empty(), "{too_much:?}");
 }

@@ -449,14 +449,20 @@ impl Cache {
 
     /// Every class that has pages or has ever held an item.
     pub fn class_reports(&self, now: RelTime) -> Vec<ClassReport> {
-        let reports = self
-            .items
-            .slabs()
-            .classes()
-            .map(|class| self.class_report(class, now));
-        reports
+        self.class_reports_from(0, now).collect()
+    }
+
+    /// The same from the class of index `first` on, each looked at when it is taken.
+    pub fn class_reports_from(
+        &self,
+        first: usize,
+        now: RelTime,
+    ) -> impl Iterator<Item = ClassReport> + '_ {
+        let classes = self.items.slabs().classes();
+        classes
+            .filter(move |class| class.index() >= first)
+            .map(move |class| self.class_report(class, now))
             .filter(|report| report.slabs.total_pages > 0 || report.lru.total_items > 0)
-            .collect()
     }
 
     fn class_report(&self, class: ClassId, now: RelTime) -> ClassReport {

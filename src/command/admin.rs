@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use log::LevelFilter;
 use protocol::{
-    Admin, AdminVerb, BinaryAdmin, BinaryVerb, ErrorLine, Exptime, Status, binary, reply,
+    Admin, AdminVerb, Args, BinaryAdmin, BinaryVerb, ErrorLine, Exptime, Status, binary, reply,
 };
 
 use super::config;
 use super::dump::Dump;
 use super::output::Output;
+use super::report::Report;
 use super::shared::{Ctx, MEMCACHED_VERSION, StopMode};
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
@@ -37,6 +38,8 @@ pub(super) enum AdminOutcome {
     Close,
     /// Steps through a dump, which answers.
     Dump(Dump),
+    /// The same with a report.
+    Report(Report),
 }
 
 /// Words behind `flush_all`: a delay and what was meant for `noreply`.
@@ -50,10 +53,7 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     let words: Vec<&[u8]> = request.args.iter().collect();
     let answer = match request.verb {
         AdminVerb::Quit => return AdminOutcome::Close,
-        AdminVerb::Stats => {
-            return stats::execute(ctx, request.args, out)
-                .map_or(AdminOutcome::Done, AdminOutcome::Dump);
-        }
+        AdminVerb::Stats => return stats::execute(ctx, request.args, out),
         AdminVerb::Version => {
             // Even with `noreply`, as memcached does.
             reply::version(&mut out.buf, MEMCACHED_VERSION);
@@ -104,13 +104,36 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
     AdminOutcome::Done
 }
 
-/// Whether the command is for connections alone: it answers for as long as they last, or it ends the server or changes
-/// where clients look for their keys, which only a peer that has shown its address may do.
+/// Whether the command is for connections alone: it answers for as long as they last, or it changes the server or what
+/// all clients find in it. Nobody can tell who has sent a datagram, so there is only what shows.
 pub(super) fn needs_stream(request: &Admin<'_>) -> bool {
+    let first = request.args.iter().next();
     match request.verb {
-        AdminVerb::Watch | AdminVerb::Shutdown => true,
-        AdminVerb::Config => request.args.iter().next() != Some(b"get"),
-        _ => false,
+        AdminVerb::Version | AdminVerb::Quit => false,
+        AdminVerb::Stats => first.is_some_and(stats::changes),
+        AdminVerb::Config => first != Some(b"get"),
+        AdminVerb::FlushAll
+        | AdminVerb::Verbosity
+        | AdminVerb::Shutdown
+        | AdminVerb::Watch
+        | AdminVerb::CacheMemlimit
+        | AdminVerb::RefreshCerts
+        | AdminVerb::Slabs
+        | AdminVerb::Lru
+        | AdminVerb::LruCrawler
+        | AdminVerb::Extstore
+        | AdminVerb::DebugTime => true,
+    }
+}
+
+/// The same of what is binary.
+pub(super) fn needs_stream_binary(request: &BinaryAdmin<'_>) -> bool {
+    match request.verb {
+        BinaryVerb::Noop | BinaryVerb::Version | BinaryVerb::Quit | BinaryVerb::ConfigGet(_) => {
+            false
+        }
+        BinaryVerb::Stat(group) => Args(group).iter().next().is_some_and(stats::changes),
+        BinaryVerb::Flush(_) | BinaryVerb::Verbosity(_) => true,
     }
 }
 
@@ -127,10 +150,7 @@ pub(super) fn execute_binary<'c>(
             binary::text(&mut out.buf, head, Status::Ok, version);
             return AdminOutcome::Done;
         }
-        BinaryVerb::Stat(group) => {
-            return stats::execute_binary(ctx, head, group, out)
-                .map_or(AdminOutcome::Done, AdminOutcome::Dump);
-        }
+        BinaryVerb::Stat(group) => return stats::execute_binary(ctx, head, group, out),
         BinaryVerb::ConfigGet(name) => {
             config::get_binary(ctx, head, name, out);
             return AdminOutcome::Done;

@@ -330,6 +330,6 @@ mod tests {
             format!("{refused}MN\r\n")
         );
         assert_eq!(ask("config delete cluster\r\n"), refused);
-        assert_eq!(ask("config get cluster\r\n"), "END\r\n");
+        assert_eq!(ask("config get cluster\r\n"), "ERROR\r\n");
     }
 }

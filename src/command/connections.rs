@@ -147,8 +147,15 @@ impl Registry {
         change(&self.reply_bytes, before.replies, after.replies);
     }
 
-    /// All of them, by descriptor.
-    pub fn list(&self) -> Vec<Arc<ConnInfo>> {
-        self.open.lock().values().cloned().collect()
+    /// The next `count` of them by descriptor, from `first` on.
+    pub fn list_from(&self, first: usize, count: usize) -> Vec<Arc<ConnInfo>> {
+        let Ok(first) = i32::try_from(first) else {
+            return Vec::new();
+        };
+        let open = self.open.lock();
+        open.range(first..)
+            .take(count)
+            .map(|(_, info)| info.clone())
+            .collect()
     }
 }

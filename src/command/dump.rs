@@ -1,19 +1,23 @@
-//! Dumps of items: `lru_crawler metadump`, `lru_crawler mgdump`, `stats cachedump` and `stats sizes`.
+//! Dumps: of items (`lru_crawler metadump`, `lru_crawler mgdump`, `stats cachedump`, `stats sizes`) and of the counts by
+//! prefix (`stats detail dump`).
 //!
 //! ```text
 //!  step, step, step ..        each: a slice of the walk over all pages, lines into the output, until it is full
 //! ```
 //!
-//! A dump belongs to the connection that asked for it and holds nothing between its steps, so any number of them may
-//! run, and a peer that stops reading only stops its own.
+//! A dump belongs to the connection that asked for it and holds nothing between its steps but a place: as walks take time
+//! from everybody else's requests, there are [`PLACES`] of them, and who finds none is answered `BUSY`.
 //!
-//! D1. A step looks at no more than [`SLICE`] chunks.
+//! D1. A step looks at no more than [`SLICE`] chunks, and is all that its connection does in a turn.
 //! D2. The terminator is written once, by the last step.
+//! D3. A place is given back when its dump ends or its connection does. A dump whose peer has taken nothing for
+//!     [`STALL_S`] seconds lends its place to others; it goes on when its peer does and a place is free.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use protocol::reply::{self, CRLF, END, OK};
-use protocol::{BinaryHead, binary};
+use protocol::{BinaryHead, ErrorLine, Status, binary};
 
 use super::meta;
 use super::output::Output;
@@ -21,10 +25,101 @@ use super::shared::Ctx;
 use crate::cache::{ClassMask, ItemView, WalkCursor};
 use crate::clock::{Clock, RelTime};
 
+/// Dumps that run at the same time. memcached has one; four are enough to copy a cache and look at another at once.
+const PLACES: usize = 4;
+/// Seconds without a step, as the peer takes nothing, after which a dump lends its place.
+const STALL_S: u32 = 5;
 /// Chunks a step looks at: as many as memcached's crawler between two pauses; well below a millisecond.
 const SLICE: usize = 1000;
+/// Bytes of lines that a step of a dump of prefixes writes.
+const PREFIX_BYTES: usize = 16 << 10;
 /// The width of a class of `stats sizes`, in bytes.
 const SIZES_STEP: usize = 32;
+
+/// The places of the dumps that run.
+#[derive(Debug, Default)]
+pub struct DumpPlaces(AtomicUsize);
+
+impl DumpPlaces {
+    fn take(&self) -> Option<Place<'_>> {
+        let one_more = |taken: usize| (taken < PLACES).then_some(taken + 1);
+        let taken = self.0.fetch_update(Relaxed, Relaxed, one_more);
+        taken.ok().map(|_| Place(&self.0))
+    }
+}
+
+/// One of them, given back when it is dropped.
+#[derive(Debug)]
+struct Place<'c>(&'c AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A dump that its connection goes through.
+#[derive(Debug)]
+pub(super) struct Running<'c> {
+    dump: Dump,
+    /// None while it is lent (D3).
+    place: Option<Place<'c>>,
+    /// When it made its last step.
+    stepped_at: RelTime,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stepped {
+    /// There is more.
+    More,
+    /// The dump is complete.
+    Done,
+    /// No place is free: later.
+    NoPlace,
+}
+
+impl<'c> Running<'c> {
+    /// Begins a dump, or answers why not.
+    pub(super) fn begin(ctx: Ctx<'c>, dump: Dump, out: &mut Output<'_>) -> Option<Self> {
+        let Some(place) = ctx.shared.dump_places.take() else {
+            dump.refuse(ErrorLine::CrawlerBusy, out);
+            return None;
+        };
+        Some(Running {
+            dump,
+            place: Some(place),
+            stepped_at: ctx.now,
+        })
+    }
+
+    pub(super) fn step(&mut self, ctx: Ctx<'c>, out: &mut Output<'_>) -> Stepped {
+        if self.place.is_none() {
+            self.place = ctx.shared.dump_places.take();
+            if self.place.is_none() {
+                return Stepped::NoPlace;
+            }
+        }
+        self.stepped_at = ctx.now;
+        if self.dump.step(ctx, out) {
+            Stepped::Done
+        } else {
+            Stepped::More
+        }
+    }
+
+    /// Lends the place if it is time to. To be called while the peer has replies to take.
+    pub(super) fn lend_place(&mut self, now: RelTime) {
+        if now.since(self.stepped_at) >= STALL_S {
+            self.place = None;
+        }
+    }
+
+    /// True if it waits for a place.
+    pub(super) fn has_no_place(&self) -> bool {
+        self.place.is_none()
+    }
+}
 
 /// What a dump shows.
 #[derive(Debug)]
@@ -39,6 +134,13 @@ enum Kind {
     Sizes {
         /// By the upper end of the size.
         sizes: BTreeMap<usize, u64>,
+        /// The head of its packets, if it is binary.
+        binary: Option<BinaryHead>,
+    },
+    /// What is counted of each prefix.
+    Prefixes {
+        /// The number of the one to go on from.
+        next: usize,
         /// The head of its packets, if it is binary.
         binary: Option<BinaryHead>,
     },
@@ -85,8 +187,29 @@ impl Dump {
         Dump::new(Kind::Sizes { sizes, binary }, ClassMask::ALL)
     }
 
+    /// `stats detail dump`, in text or in packets with this head.
+    pub(super) fn prefixes(binary: Option<BinaryHead>) -> Self {
+        Dump::new(Kind::Prefixes { next: 0, binary }, ClassMask::NONE)
+    }
+
+    /// Answers with an error instead.
+    pub(super) fn refuse(&self, error: ErrorLine, out: &mut Output<'_>) {
+        match self.kind {
+            Kind::Sizes {
+                binary: Some(head), ..
+            }
+            | Kind::Prefixes {
+                binary: Some(head), ..
+            } => binary::error(&mut out.buf, head, Status::from(error)),
+            _ => out.error(error),
+        }
+    }
+
     /// Goes on for a slice; true when the dump is complete.
-    pub(super) fn step<'c>(&mut self, ctx: Ctx<'c>, out: &mut Output<'c>) -> bool {
+    fn step(&mut self, ctx: Ctx<'_>, out: &mut Output<'_>) -> bool {
+        if let Kind::Prefixes { next, binary } = &mut self.kind {
+            return step_over_prefixes(ctx, next, *binary, out);
+        }
         let Dump {
             kind,
             classes,
@@ -107,28 +230,62 @@ impl Dump {
         match kind {
             Kind::Metadata | Kind::Items { .. } => out.bytes(END),
             Kind::Keys => out.bytes(b"EN\r\n"),
-            Kind::Sizes {
-                sizes,
-                binary: Some(head),
-            } => {
-                for (size, count) in sizes {
-                    let (size, count) = (size.to_string(), count.to_string());
-                    binary::stat(&mut out.buf, *head, size.as_bytes(), count.as_bytes());
-                }
-                binary::stat_end(&mut out.buf, *head);
-            }
-            Kind::Sizes {
-                sizes,
-                binary: None,
-            } => {
-                for (size, count) in sizes {
-                    reply::stat(&mut out.buf, size, count);
-                }
-                out.bytes(END);
-            }
+            Kind::Sizes { sizes, binary } => return show_sizes(sizes, *binary, out),
+            Kind::Prefixes { .. } => unreachable!("they are not items"),
         }
         true
     }
+}
+
+/// Writes sizes until the output is full; true when that was all.
+fn show_sizes(
+    sizes: &mut BTreeMap<usize, u64>,
+    binary: Option<BinaryHead>,
+    out: &mut Output<'_>,
+) -> bool {
+    while !out.is_full() {
+        match (sizes.pop_first(), binary) {
+            (Some((size, count)), Some(head)) => {
+                let (size, count) = (size.to_string(), count.to_string());
+                binary::stat(&mut out.buf, head, size.as_bytes(), count.as_bytes());
+            }
+            (Some((size, count)), None) => reply::stat(&mut out.buf, size, count),
+            (None, Some(head)) => {
+                binary::stat_end(&mut out.buf, head);
+                return true;
+            }
+            (None, None) => {
+                out.bytes(END);
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Writes the lines of some prefixes; true when those were all. In binary the lines of a step are the value of one packet:
+/// up to [`PREFIX_BYTES`] that is the one packet which memcached sends.
+fn step_over_prefixes(
+    ctx: Ctx<'_>,
+    next: &mut usize,
+    binary: Option<BinaryHead>,
+    out: &mut Output<'_>,
+) -> bool {
+    let mut lines = Vec::new();
+    let more = ctx.shared.prefixes.dump(*next, PREFIX_BYTES, &mut lines);
+    match more {
+        Some(at) => *next = at,
+        None => lines.extend_from_slice(END),
+    }
+    let Some(head) = binary else {
+        out.bytes(&lines);
+        return more.is_none();
+    };
+    binary::stat(&mut out.buf, head, b"detailed", &lines);
+    if more.is_none() {
+        binary::stat_end(&mut out.buf, head);
+    }
+    more.is_none()
 }
 
 impl Kind {
@@ -156,6 +313,7 @@ impl Kind {
                 let size = item.item_bytes().next_multiple_of(SIZES_STEP);
                 *sizes.entry(size).or_default() += 1;
             }
+            Kind::Prefixes { .. } => {}
         }
         false
     }
@@ -211,6 +369,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::command::session::Session;
     use crate::command::testing::Server;
     use crate::settings::Settings;
 
@@ -253,6 +412,91 @@ mod tests {
         }
         assert!(steps >= 5000 / SLICE, "{steps} steps");
         assert!(out.buf.ends_with(b"\nEND\r\n"));
+    }
+
+    /// D1: whatever the budget of commands, others come after each step.
+    #[test]
+    fn a_turn_is_one_step() {
+        let server = filled(5000);
+        let (mut session, mut out) = (Session::new(), Output::new());
+        let mut input = &b"lru_crawler mgdump all\r\n"[..];
+        let mut turns = 0;
+        while !out.buf.ends_with(b"EN\r\n") {
+            out.clear();
+            let mut budget = 100;
+            let drive = session.drive(server.shared.ctx(0), input, &mut budget, &mut out);
+            input = &input[drive.consumed..];
+            assert_eq!(budget, 0);
+            turns += 1;
+        }
+        assert!(turns >= 5000 / SLICE, "{turns} turns");
+    }
+
+    /// D3.
+    #[test]
+    fn a_place_is_lent_while_nobody_reads() {
+        let server = filled(5000);
+        let (places, mut out) = (&server.shared.dump_places, Output::new());
+        let taken = || places.0.load(Relaxed);
+        let begin = |out: &mut Output<'_>| {
+            Running::begin(server.shared.ctx(0), Dump::keys(ClassMask::ALL), out)
+        };
+        let mut running: Vec<_> = (0..PLACES).filter_map(|_| begin(&mut out)).collect();
+        assert_eq!((running.len(), taken()), (PLACES, PLACES));
+        assert!(begin(&mut out).is_none());
+        assert_eq!(out.buf, ErrorLine::CrawlerBusy.line());
+        drop(running.pop());
+        running.extend(begin(&mut out));
+        assert_eq!((running.len(), taken()), (PLACES, PLACES));
+
+        server.pass(i64::from(STALL_S) - 1);
+        let now = || server.shared.clock.now();
+        running[0].step(server.shared.ctx(0), &mut out);
+        server.pass(1);
+        running.iter_mut().for_each(|dump| dump.lend_place(now()));
+        assert_eq!(taken(), 1, "but for the one that moved");
+        assert!(running[1].has_no_place());
+        let others: Vec<_> = (0..PLACES).filter_map(|_| begin(&mut out)).collect();
+        assert_eq!(others.len(), PLACES - 1);
+        assert_eq!(
+            running[1].step(server.shared.ctx(0), &mut out),
+            Stepped::NoPlace
+        );
+        drop(others);
+        while running[1].step(server.shared.ctx(0), &mut out) == Stepped::More {}
+        assert_eq!(taken(), 2);
+        drop(running);
+        assert_eq!(taken(), 0);
+    }
+
+    #[test]
+    fn prefixes_are_dumped_in_steps() {
+        let server = Server::start();
+        server.ask("stats detail on\r\n");
+        for n in 0..2000 {
+            server.ask(&format!("get {}{n}:x\r\n", "p".repeat(200)));
+        }
+        for binary in [
+            None,
+            binary::head(&[[0x80, 0x10].as_slice(), &[0; 22]].concat()),
+        ] {
+            let (mut out, mut steps) = (Output::new(), 0);
+            let mut dump = Dump::prefixes(binary);
+            let mut text = Vec::new();
+            loop {
+                let done = dump.step(server.shared.ctx(0), &mut out);
+                assert!(out.buf.len() < PREFIX_BYTES + 1000, "{}", out.buf.len());
+                text.extend_from_slice(&out.buf);
+                out.clear();
+                steps += 1;
+                if done {
+                    break;
+                }
+            }
+            assert!(steps > 2000 * 200 / PREFIX_BYTES, "{steps}");
+            let lines = text.windows(7).filter(|word| word == b"PREFIX ").count();
+            assert_eq!(lines, 2000);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod output;
 mod prefixes;
 #[cfg(test)]
 mod race_tests;
+mod report;
 mod retrieval;
 mod session;
 #[cfg(test)]

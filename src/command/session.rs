@@ -6,7 +6,7 @@
 //!    |                            +--> Config      a node list is coming                  --+
 //!  Start --+----------> Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
 //!    |     +-> SignIn --^         +--> Dump        a dump in progress                    --+
-//!    |            if there are users; only the right password leads on (sign_in.rs)
+//!    |            if there are users; only the right password leads on (sign_in.rs); a Report is like a Dump
 //!    +- its first byte tells whether a connection speaks text or binary, and that stays
 //! ```
 //!
@@ -23,14 +23,16 @@ use protocol::{
 use super::admin::{self, AdminOutcome};
 use super::body::{self, Body, Fed};
 use super::config::ConfigBody;
-use super::dump::Dump;
+use super::dump::{Running, Stepped};
 use super::output::Output;
+use super::report::Report;
 use super::shared::Ctx;
 use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::Ticket;
 use crate::cache::Probe;
+use crate::clock::RelTime;
 use crate::settings::WireProtocol;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
@@ -47,6 +49,8 @@ pub enum Next {
     Yield,
     /// The answer to [`Session::verification`].
     Verify,
+    /// A place for the dump in progress: [`Session::see_to_dump`] tells when to try again.
+    Place,
     /// To be closed, once the replies are written: the peer has asked for it.
     Close,
     /// To be closed, once the replies are written, though the peer may go on sending.
@@ -74,7 +78,8 @@ enum State<'c> {
     Config(Box<ConfigBody<'c>>),
     Swallow(u64),
     SwallowLine,
-    Dump(Box<Dump>),
+    Dump(Box<Running<'c>>),
+    Report(Box<Report>),
     Closing,
     /// Where the next request begins is not known.
     Lost,
@@ -206,8 +211,8 @@ impl<'c> Session<'c> {
     }
 
     /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
-    /// `watch`; so is `shutdown`, as nobody can tell who sent it. It asks for no password: there is no UDP where one is
-    /// needed.
+    /// `watch`; so is all that changes the server or flushes it, as nobody can tell who sent it. It asks for no password:
+    /// there is no UDP where one is needed.
     pub fn of_datagram(protocol: WireProtocol) -> Self {
         Session {
             datagram: true,
@@ -275,7 +280,24 @@ impl<'c> Session<'c> {
 
     /// True if there is work to do without any input.
     pub fn has_own_work(&self) -> bool {
-        matches!(self.state, State::Dump(_)) || self.verification().is_some()
+        matches!(self.state, State::Dump(_) | State::Report(_)) || self.verification().is_some()
+    }
+
+    /// True while a dump is in progress: [`Session::see_to_dump`] is to be called once a second.
+    pub fn is_dumping(&self) -> bool {
+        matches!(self.state, State::Dump(_))
+    }
+
+    /// Has the dump in progress lend its place, if its peer has had replies to take for too long. True if it has none and
+    /// is to try for one, by a drive.
+    pub fn see_to_dump(&mut self, now: RelTime, peer_has_replies: bool) -> bool {
+        let State::Dump(dump) = &mut self.state else {
+            return false;
+        };
+        if peer_has_replies {
+            dump.lend_place(now);
+        }
+        dump.has_no_place() && !peer_has_replies
     }
 
     /// True if the next input is likely to be one request about one key, as the last was. Where there are more, they find
@@ -324,8 +346,21 @@ impl<'c> Session<'c> {
                     if *budget == 0 {
                         break Next::Yield;
                     }
+                    match dump.step(ctx, out) {
+                        Stepped::More => {}
+                        Stepped::Done => self.state = State::Command,
+                        Stepped::NoPlace => break Next::Place,
+                    }
+                    // Others' requests come between two steps.
+                    *budget = 0;
+                    continue;
+                }
+                State::Report(report) => {
+                    if *budget == 0 {
+                        break Next::Yield;
+                    }
                     *budget -= 1;
-                    if dump.step(ctx, out) {
+                    if report.step(ctx, out) {
                         self.state = State::Command;
                     }
                     continue;
@@ -668,15 +703,16 @@ impl<'c> Session<'c> {
             }
             Request::Admin(request) => {
                 let outcome = admin::execute(ctx, request, out);
-                self.admin(outcome, out);
+                self.admin(ctx, outcome, out);
+            }
+            Request::BinaryAdmin(request)
+                if self.datagram && admin::needs_stream_binary(request) =>
+            {
+                binary::error(&mut out.buf, request.head, ErrorLine::NotOverUdp.into());
             }
             Request::BinaryAdmin(request) => {
                 let outcome = admin::execute_binary(ctx, request, out);
-                if self.datagram && matches!(outcome, AdminOutcome::Dump(_)) {
-                    let status = ErrorLine::NotOverUdp.into();
-                    return binary::error(&mut out.buf, request.head, status);
-                }
-                self.admin(outcome, out);
+                self.admin(ctx, outcome, out);
             }
             Request::Sasl(sasl) => {
                 if ctx.shared.auth.is_some() {
@@ -697,12 +733,17 @@ impl<'c> Session<'c> {
         }
     }
 
-    fn admin(&mut self, outcome: AdminOutcome, out: &mut Output<'c>) {
+    fn admin(&mut self, ctx: Ctx<'c>, outcome: AdminOutcome, out: &mut Output<'c>) {
         match outcome {
             AdminOutcome::Done => {}
             AdminOutcome::Close => self.state = State::Closing,
-            AdminOutcome::Dump(_) if self.datagram => out.error(ErrorLine::NotOverUdp),
-            AdminOutcome::Dump(dump) => self.state = State::Dump(Box::new(dump)),
+            AdminOutcome::Dump(dump) if self.datagram => dump.refuse(ErrorLine::NotOverUdp, out),
+            AdminOutcome::Dump(dump) => {
+                if let Some(running) = Running::begin(ctx, dump, out) {
+                    self.state = State::Dump(Box::new(running));
+                }
+            }
+            AdminOutcome::Report(report) => self.state = State::Report(Box::new(report)),
         }
     }
 }

@@ -8,6 +8,7 @@ use protocol::{Expiry, Exptime};
 
 use super::config::ClusterConfig;
 use super::connections::Registry;
+use super::dump::DumpPlaces;
 use super::prefixes::Prefixes;
 use crate::auth::Auth;
 use crate::cache::Cache;
@@ -87,6 +88,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Counts by key prefix.
     pub prefixes: Prefixes,
+    /// The places of the dumps that run.
+    pub(super) dump_places: DumpPlaces,
     /// The cluster's nodes, for clients that ask for them.
     pub cluster: ClusterConfig,
     /// The open connections.
@@ -114,6 +117,7 @@ impl Shared {
             clock: Clock::new(),
             stats: Stats::new(settings.threads),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
+            dump_places: DumpPlaces::default(),
             cluster: ClusterConfig::default(),
             connections: Registry::default(),
             auth: None,

@@ -11,12 +11,12 @@ use std::time::Duration;
 use protocol::reply::{self, END, RESET};
 use protocol::{Args, BinaryHead, ErrorLine, Status, binary};
 
-use super::admin::number;
-use super::connections::ConnState;
+use super::admin::{AdminOutcome, number};
 use super::dump::Dump;
 use super::output::Output;
+use super::report::Report;
 use super::shared::{Ctx, MEMCACHED_VERSION};
-use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport, LruCounters, Segment};
+use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport};
 use crate::settings::{Tls, WireProtocol};
 use crate::sys;
 
@@ -28,44 +28,72 @@ const TEMPORARY_TTL_S: u32 = 61;
 const CONNECTION_BYTES: usize = 256;
 const WORKER_BUFFER_BYTES: usize = 76 << 10;
 
-/// `stats [GROUP ..]`; a dump if the group walks over the items.
+/// `stats [GROUP ..]`. What grows with what the server holds is answered in steps.
 ///
 /// The longer names may be cut short, as in memcached: the first that begins with the word is meant.
-pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Option<Dump> {
+pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> AdminOutcome {
     let mut words = args.iter();
     let Some(group) = words.next() else {
         general(ctx, out);
         out.bytes(END);
-        return None;
+        return AdminOutcome::Done;
     };
     match group {
-        b"items" => items(ctx, out),
-        b"slabs" => slabs(ctx, out),
-        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(None)),
+        b"items" => return AdminOutcome::Report(Report::items(None)),
+        b"slabs" => return AdminOutcome::Report(Report::slabs(None)),
+        b"sizes" if ctx.shared.settings.track_sizes => {
+            return AdminOutcome::Dump(Dump::sizes(None));
+        }
         b"sizes" => reply::stat(&mut out.buf, "sizes_status", "disabled"),
-        _ if b"reset".starts_with(group) => {
+        _ if is_short_for(group, RESET_GROUP) => {
             reset(ctx);
             out.bytes(RESET);
-            return None;
+            return AdminOutcome::Done;
         }
-        _ if b"detail".starts_with(group) => {
-            detail(ctx, words.next(), out);
-            return None;
+        _ if is_short_for(group, DETAIL_GROUP) => {
+            return match detail(ctx, words.next()) {
+                Ok(Some(dump)) => AdminOutcome::Dump(dump),
+                Ok(None) => {
+                    out.bytes(reply::OK);
+                    AdminOutcome::Done
+                }
+                Err(error) => {
+                    out.error(error);
+                    AdminOutcome::Done
+                }
+            };
         }
         _ if b"settings".starts_with(group) => settings(ctx, out),
         _ if b"cachedump".starts_with(group) => {
-            return cachedump(ctx, words.next(), words.next())
-                .map_err(|error| out.error(error))
-                .ok();
+            return match cachedump(ctx, words.next(), words.next()) {
+                Ok(dump) => AdminOutcome::Dump(dump),
+                Err(error) => {
+                    out.error(error);
+                    AdminOutcome::Done
+                }
+            };
         }
-        _ if b"conns".starts_with(group) => conns(ctx, out),
+        _ if b"conns".starts_with(group) => return AdminOutcome::Report(Report::conns(None)),
         _ => {
             out.error(ErrorLine::Error);
-            return None;
+            return AdminOutcome::Done;
         }
     }
     out.bytes(END);
-    None
+    AdminOutcome::Done
+}
+
+/// The groups that are commands.
+const RESET_GROUP: &[u8] = b"reset";
+const DETAIL_GROUP: &[u8] = b"detail";
+
+fn is_short_for(word: &[u8], group: &[u8]) -> bool {
+    group.starts_with(word)
+}
+
+/// Whether `stats` of this group does something, rather than show something.
+pub(super) fn changes(group: &[u8]) -> bool {
+    is_short_for(group, RESET_GROUP) || is_short_for(group, DETAIL_GROUP)
 }
 
 /// Binary `stat`: the same lines, each in a packet. Rare enough to write them as text first.
@@ -76,37 +104,42 @@ pub(super) fn execute_binary(
     head: BinaryHead,
     group: &[u8],
     out: &mut Output<'_>,
-) -> Option<Dump> {
-    let mut text = Output::new();
+) -> AdminOutcome {
     match group {
         b"detail dump" | b"detail on" | b"detail off" if !ctx.shared.settings.dump_enabled => {
             binary::error(&mut out.buf, head, Status::AuthError);
-            return None;
+            return AdminOutcome::Done;
         }
-        b"detail dump" => {
-            ctx.shared.prefixes.dump(&mut text.buf);
-            text.bytes(END);
-            binary::stat(&mut out.buf, head, b"detailed", &text.buf);
+        b"detail dump" => return AdminOutcome::Dump(Dump::prefixes(Some(head))),
+        b"sizes" if ctx.shared.settings.track_sizes => {
+            return AdminOutcome::Dump(Dump::sizes(Some(head)));
         }
-        b"sizes" if ctx.shared.settings.track_sizes => return Some(Dump::sizes(Some(head))),
-        b"" | b"items" | b"slabs" | b"sizes" | b"settings" | b"conns" | b"reset" | b"detail on"
-        | b"detail off" => {
+        b"items" => return AdminOutcome::Report(Report::items(Some(head))),
+        b"slabs" => return AdminOutcome::Report(Report::slabs(Some(head))),
+        b"conns" => return AdminOutcome::Report(Report::conns(Some(head))),
+        b"" | b"sizes" | b"settings" | b"reset" | b"detail on" | b"detail off" => {
+            let mut text = Output::new();
             execute(ctx, Args(group), &mut text);
-            for line in text.buf.split(|&byte| byte == b'\n') {
-                binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
-            }
+            binary_lines(head, &text.buf, out);
         }
         _ => {
             binary::error(&mut out.buf, head, Status::NotFound);
-            return None;
+            return AdminOutcome::Done;
         }
     }
     binary::stat_end(&mut out.buf, head);
-    None
+    AdminOutcome::Done
+}
+
+/// Lines of text, each in its packet.
+pub(super) fn binary_lines(head: BinaryHead, lines: &[u8], out: &mut Output<'_>) {
+    for line in lines.split(|&byte| byte == b'\n') {
+        binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
+    }
 }
 
 /// A line `STAT key value` in its packet. Other lines are ends, which have one of their own.
-pub(super) fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
+fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
     if let Some(pair) = line.strip_prefix(b"STAT ") {
         let key_len = pair.iter().position(|&byte| byte == b' ');
         let (key, value) = pair.split_at(key_len.unwrap_or(pair.len()));
@@ -136,22 +169,19 @@ fn reset(ctx: Ctx<'_>) {
     }
 }
 
-/// `stats detail on|off|dump`.
-fn detail(ctx: Ctx<'_>, word: Option<&[u8]>, out: &mut Output<'_>) {
+/// `stats detail on|off|dump`; the dump if that is asked for.
+fn detail(ctx: Ctx<'_>, word: Option<&[u8]>) -> Result<Option<Dump>, ErrorLine> {
     if !ctx.shared.settings.dump_enabled {
-        return out.error(ErrorLine::StatsDetailNotAllowed);
+        return Err(ErrorLine::StatsDetailNotAllowed);
     }
     let prefixes = &ctx.shared.prefixes;
     match word {
         Some(word) if b"on".starts_with(word) => prefixes.enable(true),
         Some(word) if b"off".starts_with(word) => prefixes.enable(false),
-        Some(word) if b"dump".starts_with(word) => {
-            prefixes.dump(&mut out.buf);
-            return out.bytes(END);
-        }
-        _ => return out.error(ErrorLine::StatsDetailUsage),
+        Some(word) if b"dump".starts_with(word) => return Ok(Some(Dump::prefixes(None))),
+        _ => return Err(ErrorLine::StatsDetailUsage),
     }
-    out.bytes(reply::OK);
+    Ok(None)
 }
 
 /// The last slab class that memcached has. Tools that go through all classes (libmemcached's memcdump) end with it.
@@ -210,6 +240,8 @@ macro_rules! fields {
         $($lines.stat(stringify!($key), $from.$key);)*
     };
 }
+
+pub(super) use fields;
 
 /// The same for atomics.
 macro_rules! loaded {
@@ -397,123 +429,8 @@ fn about_memory(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     );
 }
 
-fn items_of(report: &ClassReport) -> usize {
+pub(super) fn items_of(report: &ClassReport) -> usize {
     report.counts.iter().sum()
-}
-
-/// Lines whose keys begin with a class: `items:5:`, `5:`.
-struct ClassLines<'o> {
-    out: &'o mut Vec<u8>,
-    prefix: &'static str,
-    class: ClassId,
-}
-
-impl ClassLines<'_> {
-    fn stat(&mut self, key: &str, value: impl Display) {
-        let (prefix, class) = (self.prefix, self.class.get());
-        reply::stat(self.out, format_args!("{prefix}{class}:{key}"), value);
-    }
-}
-
-/// `stats items`: the classes that hold any.
-fn items(ctx: Ctx<'_>, out: &mut Output<'_>) {
-    let sums = ctx.shared.stats.read();
-    let temp = ctx.cache.tuning.temporary_ttl_s.load(Relaxed) >= 0;
-    for report in ctx.cache.class_reports(ctx.now) {
-        if items_of(&report) == 0 {
-            continue;
-        }
-        let count = |segment: Segment| report.counts[segment as usize];
-        let age = |segment: Segment| report.ages_s[segment as usize];
-        let mut lines = ClassLines {
-            out: &mut out.buf,
-            prefix: "items:",
-            class: report.class,
-        };
-        lines.stat("number", items_of(&report));
-        lines.stat("number_hot", count(Segment::Hot));
-        lines.stat("number_warm", count(Segment::Warm));
-        lines.stat("number_cold", count(Segment::Cold));
-        if temp {
-            lines.stat("number_temp", count(Segment::Temp));
-        }
-        lines.stat("age_hot", age(Segment::Hot));
-        lines.stat("age_warm", age(Segment::Warm));
-        lines.stat("age", age(Segment::Cold));
-        lines.stat("mem_requested", report.mem_requested);
-        let lru: LruCounters = report.lru;
-        fields!(lines, lru, evicted evicted_nonzero evicted_time outofmemory);
-        // Nothing is ever taken from a reader that holds it too long.
-        lines.stat("tailrepairs", 0);
-        fields!(lines, lru, reclaimed expired_unfetched evicted_unfetched evicted_active
-            crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm
-            moves_within_lru direct_reclaims);
-        let hits = &sums.classes[report.class.index()];
-        fields!(lines, hits, hits_to_hot hits_to_warm hits_to_cold hits_to_temp);
-    }
-}
-
-/// `stats slabs`: the classes that have pages, and those that had some, for what they counted.
-fn slabs(ctx: Ctx<'_>, out: &mut Output<'_>) {
-    let sums = ctx.shared.stats.read();
-    let (mut active, mut pages) = (0, ctx.cache.pool_pages());
-    for report in ctx.cache.class_reports(ctx.now) {
-        let slabs = report.slabs;
-        active += 1;
-        pages += slabs.total_pages;
-        let total_chunks = slabs.total_pages * slabs.chunks_per_page;
-        let mut lines = ClassLines {
-            out: &mut out.buf,
-            prefix: "",
-            class: report.class,
-        };
-        lines.stat("chunk_size", slabs.chunk_bytes);
-        lines.stat("chunks_per_page", slabs.chunks_per_page);
-        lines.stat("total_pages", slabs.total_pages);
-        lines.stat("total_chunks", total_chunks);
-        lines.stat("used_chunks", slabs.used_chunks);
-        lines.stat(
-            "free_chunks",
-            total_chunks.saturating_sub(slabs.used_chunks),
-        );
-        // Those never used count as free, as in every memcached since 1.4.
-        lines.stat("free_chunks_end", 0);
-        // memcached shows it in `stats items`; here it stands beside what it is to be compared with.
-        lines.stat("mem_requested", report.mem_requested);
-        let hits = &sums.classes[report.class.index()];
-        fields!(lines, hits, get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval
-            touch_hits);
-    }
-    reply::stat(&mut out.buf, "active_slabs", active);
-    reply::stat(
-        &mut out.buf,
-        "total_malloced",
-        pages * ctx.cache.page_bytes(),
-    );
-}
-
-/// `stats conns`.
-fn conns(ctx: Ctx<'_>, out: &mut Output<'_>) {
-    for conn in ctx.shared.connections.list() {
-        let state = conn.state();
-        let mut stat = |key: &str, value: &dyn Display| {
-            reply::stat(&mut out.buf, format_args!("{}:{key}", conn.fd), value);
-        };
-        let is_udp = conn.addr.starts_with("udp:");
-        if is_udp {
-            stat("UDP", &"UDP");
-        }
-        stat("addr", &conn.addr);
-        if state != ConnState::Listening && !is_udp {
-            stat("listen_addr", &conn.listen_addr);
-        }
-        stat("state", &state.name());
-        let last_command = conn.last_command.load(Relaxed);
-        stat(
-            "secs_since_last_cmd",
-            &ctx.now.0.saturating_sub(last_command),
-        );
-    }
 }
 
 /// `stats settings`: what is in force now, commands included.

@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::peers::Proof;
 use super::stream::Stream;
+use crate::clock::RelTime;
 use crate::command::{ConnInfo, ConnState, Ctx, Foreseen, Kept, Next, Output, Registry, Session};
 use crate::settings::WireProtocol;
 
@@ -272,6 +273,7 @@ impl<'c> Conn<'c> {
                     break Turn::Again;
                 }
                 Next::Verify => break Turn::Verify,
+                Next::Place => break Turn::Wait,
                 Next::Close => break Turn::Close,
                 Next::HangUp => {
                     self.phase = Phase::HangingUp;
@@ -391,6 +393,17 @@ impl<'c> Conn<'c> {
         {
             stream.count_late();
         }
+    }
+
+    /// True if a worker is to look at it once a second.
+    pub(super) fn is_timed(&self) -> bool {
+        self.deadline.is_some() || self.session.is_dumping()
+    }
+
+    /// Looks after a dump in progress; true if it is to have a turn.
+    pub(super) fn see_to_dump(&mut self, now: RelTime) -> bool {
+        let peer_has_replies = self.output.is_some() || self.stream.has_unsent();
+        self.session.see_to_dump(now, peer_has_replies) && !self.queued
     }
 
     /// Calls `wake` when the password that the session waits for is checked.

@@ -179,6 +179,7 @@ impl Worker {
                 late_checked = ctx.now;
                 if idle_timeout_s > 0 || serving.timed > 0 {
                     serving.close_late(ctx, idle_timeout_s);
+                    serving.see_to_dumps(ctx);
                 }
             }
         }
@@ -194,7 +195,7 @@ struct Serving<'c> {
     conns: Slab<Conn<'c>>,
     udp: Option<WorkerUdp>,
     again: VecDeque<usize>,
-    /// Connections that have a deadline.
+    /// Connections that are to be looked at once a second.
     timed: usize,
     /// One for each of a group.
     buffers: [Vec<u8>; GROUP],
@@ -227,7 +228,7 @@ impl<'c> Serving<'c> {
         self.shared.connections.add(info.clone());
         let proof = self.udp.as_ref().zip(stream.peer_ip());
         let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
-        self.timed += usize::from(conn.deadline.is_some());
+        self.timed += usize::from(conn.is_timed());
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
         slot.insert(conn);
         self.turn(ctx, id);
@@ -308,9 +309,9 @@ impl<'c> Serving<'c> {
     /// A turn of a connection of which the buffer at `place` holds `read` bytes already.
     fn turn_with(&mut self, ctx: Ctx<'c>, id: usize, place: usize, read: usize) {
         let conn = &mut self.conns[id];
-        let was_timed = usize::from(conn.deadline.is_some());
+        let was_timed = usize::from(conn.is_timed());
         let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
-        self.timed = self.timed - was_timed + usize::from(conn.deadline.is_some());
+        self.timed = self.timed - was_timed + usize::from(conn.is_timed());
         match turn {
             Turn::Wait => {}
             Turn::Again => {
@@ -348,7 +349,7 @@ impl<'c> Serving<'c> {
         let conn = self.conns.remove(id);
         log::debug!("<{} connection closed", conn.info.fd);
         let info = conn.info.clone();
-        self.timed -= usize::from(conn.deadline.is_some());
+        self.timed -= usize::from(conn.is_timed());
         conn.forget_buffers(&self.shared.connections);
         self.shared.connections.remove(&info);
         // The socket is closed before the place is given free.
@@ -365,6 +366,15 @@ impl<'c> Serving<'c> {
             .fetch_sub(1, Relaxed);
         if before >= self.shared.settings.conns_max {
             self.listener.wake();
+        }
+    }
+
+    /// Gives a turn to the dumps that wait for a place.
+    fn see_to_dumps(&mut self, ctx: Ctx<'c>) {
+        let to_turn = |(id, conn): (usize, &mut Conn<'c>)| conn.see_to_dump(ctx.now).then_some(id);
+        let ids: Vec<usize> = self.conns.iter_mut().filter_map(to_turn).collect();
+        for id in ids {
+            self.turn(ctx, id);
         }
     }
 

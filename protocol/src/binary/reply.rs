@@ -29,6 +29,8 @@ pub enum Status {
     UnknownCommand = 0x81,
     /// No memory.
     OutOfMemory = 0x82,
+    /// Others are served; later.
+    Busy = 0x85,
 }
 
 impl Status {
@@ -45,6 +47,7 @@ impl Status {
             Status::AuthError => "Auth failure.",
             Status::UnknownCommand => "Unknown command",
             Status::OutOfMemory => "Out of memory",
+            Status::Busy => "Busy",
         }
     }
 }
@@ -63,6 +66,7 @@ impl From<ErrorLine> for Status {
             | ErrorLine::OutOfMemoryStoring
             | ErrorLine::OutOfMemoryDuringRead
             | ErrorLine::OutOfMemoryNewItem => Status::OutOfMemory,
+            ErrorLine::CrawlerBusy => Status::Busy,
             _ => Status::InvalidArguments,
         }
     }
