@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let args = env::args_os()
         .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned());
-    match settings::parse(args, &|name| env::var(name).ok()) {
+    match settings::parse(args, &|name| env::var(name).ok(), sys::container()) {
         Ok(Start::Run(settings)) => {
             serve(*settings).unwrap_or_else(|reason| fail(&reason, EX_OSERR))
         }
@@ -38,9 +38,15 @@ fn fail(reason: &str, code: u8) -> ExitCode {
 }
 
 /// Runs the server until a signal ends it.
-fn serve(settings: Settings) -> Result<ExitCode, String> {
+fn serve(mut settings: Settings) -> Result<ExitCode, String> {
     let mut background = None;
-    if settings.daemon {
+    // By the process id that the service manager knows, which a daemon does not keep.
+    let handed_over = sys::handed_over().map_err(|err| format!("LISTEN_FDS: {err}"))?;
+    let manager = sys::Manager::of_environment();
+    if settings.daemon && manager.is_some() {
+        let notice = "-d has no effect: who started the server keeps it in the background (NOTIFY_SOCKET is set)";
+        settings.notices.push(notice.to_owned());
+    } else if settings.daemon {
         match sys::daemonize().map_err(|err| format!("-d: cannot go to the background: {err}"))? {
             Fork::Parent { ready: true } => return Ok(ExitCode::SUCCESS),
             // The daemon has said why.
@@ -56,11 +62,11 @@ fn serve(settings: Settings) -> Result<ExitCode, String> {
         .as_deref()
         .filter(|path| sys::is_roots_own(path));
     let mut log_file = roots_log.map(open_log_file).transpose()?;
-    raise_limits(&settings);
+    raise_limits(&mut settings)?;
     let mut signals = Signals::new().map_err(|err| format!("signals: {err}"))?;
 
     // Ports first: those below 1024 are for root alone.
-    let server = Server::bind(settings.clone()).map_err(|err| err.to_string())?;
+    let server = Server::bind(settings.clone(), handed_over).map_err(|err| err.to_string())?;
     sys::drop_root(settings.user.as_deref())?;
     if let (None, Some(path)) = (&log_file, &settings.log_file) {
         log_file = Some(open_log_file(path)?);
@@ -84,14 +90,38 @@ fn serve(settings: Settings) -> Result<ExitCode, String> {
             background.detach(log_file.is_some() || settings.verbosity > 0),
         );
     }
-    loop {
-        match signals.wait() {
-            Event::Stop => break running.stop(false),
-            Event::StopGracefully => break running.stop(true),
-            Event::Reload => running.reload(),
+    let tell = |state| {
+        if let Some(manager) = &manager {
+            warn_of("NOTIFY_SOCKET", manager.tell(state));
         }
-    }
+    };
+    tell("READY=1");
+    let graceful = loop {
+        match signals.wait() {
+            Event::Stop => break false,
+            Event::StopGracefully => break true,
+            Event::Reload => {
+                let reopened = settings.log_file.as_deref().map(reopen_log_file);
+                if !running.reload() && reopened.is_none() {
+                    log::warn!("SIGHUP: there is nothing to read again");
+                }
+            }
+        }
+    };
+    tell("STOPPING=1");
+    running.stop(graceful);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Goes on in the file that is now at the log's path, after the old one was moved away.
+fn reopen_log_file(path: &Path) {
+    let reopened = open_log_file(path)
+        .and_then(|file| sys::redirect_stderr(&file).map_err(|err| err.to_string()));
+    match reopened {
+        // At a level that is always shown: it says why a file begins here.
+        Ok(()) => log::warn!("SIGHUP: the log goes on in {}", path.display()),
+        Err(reason) => log::warn!("SIGHUP: the log stays in the file it was: {reason}"),
+    }
 }
 
 fn start_log(settings: &Settings) {
@@ -122,19 +152,39 @@ fn open_log_file(path: &Path) -> Result<File, String> {
     })
 }
 
-fn raise_limits(settings: &Settings) {
-    let needed = (settings.conns_max + settings.files_reserved()) as u64;
-    match warn_of("limit on open files", sys::raise_open_files(needed)) {
-        Some(files) if files < needed => log::warn!(
-            "-c {}: needs {needed} open files, the limit is {files}; raise it or start as root",
-            settings.conns_max
-        ),
-        _ => {}
+/// Raises the limits that the options need, and takes back what they ask for where that cannot be had.
+fn raise_limits(settings: &mut Settings) -> Result<(), String> {
+    let asked = settings.conns_max;
+    let needed = (asked + settings.files_reserved()) as u64;
+    if let Some(files) = warn_of("limit on open files", sys::raise_open_files(needed))
+        && files < needed
+    {
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let Some(conns) = settings.conns_with(files) else {
+            return Err(format!(
+                "-c {asked}: the limit on open files is {files}, and the server itself needs as many; raise it \
+                 (ulimit -n, LimitNOFILE=) or start as root"
+            ));
+        };
+        settings.conns_short = Some(conns);
+        log::warn!(
+            "-c {asked}: needs {needed} open files, the limit is {files}: {conns} clients at one time; raise it \
+             (ulimit -n, LimitNOFILE=) or start as root"
+        );
+    }
+    let bytes = settings.memory_limit_bytes as u64;
+    if let Some((limit, whose)) = sys::memory_limit().filter(|&(limit, _)| bytes >= limit) {
+        log::warn!(
+            "-m: {} MB for items, and {whose} {} MB in all: a full cache may be killed, or end in swap",
+            bytes >> 20,
+            limit >> 20
+        );
     }
     if settings.lock_memory {
-        let locked = sys::lock_memory(settings.memory_limit_bytes as u64);
+        let locked = sys::lock_memory(bytes, settings.user.as_deref());
         warn_of("-k: memory is not locked", locked);
     }
+    Ok(())
 }
 
 /// Logs an error that the server can live with.

@@ -7,6 +7,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -43,7 +45,8 @@ pub struct Server {
 impl Server {
     /// Binds the ports, and reads users and certificates, whose files may be for root's eyes. The error names the address,
     /// or the file.
-    pub fn bind(settings: Settings) -> Result<Self, String> {
+    /// `handed_over` are the sockets that the service manager listens on, if it does ([`sys::handed_over`]).
+    pub fn bind(settings: Settings, handed_over: Vec<OwnedFd>) -> Result<Self, String> {
         let auth = auth(&settings)?;
         let cluster = cluster(&settings)?;
         let tls = if settings.tls.enabled {
@@ -51,11 +54,16 @@ impl Server {
         } else {
             None
         };
-        let bound = Bound::bind(&settings)?;
-        if settings.listen_given.is_none() && !bound.addrs.is_empty() {
-            log::warn!(
-                "without -l only this machine can connect; -l 0.0.0.0 listens on all addresses"
-            );
+        let bound = Bound::bind(&settings, handed_over)?;
+        if settings.listen_given.is_none() && !bound.addrs.is_empty() && !bound.is_handed_over {
+            match settings.container {
+                Some(sign) => log::warn!(
+                    "in a container ({sign}) without -l or KETCH_LISTEN, listening on all addresses"
+                ),
+                None => log::warn!(
+                    "without -l only this machine can connect; -l 0.0.0.0 listens on all addresses"
+                ),
+            }
         }
         for addr in &bound.addrs {
             log::info!("listening on {addr}");
@@ -148,7 +156,48 @@ fn cluster(settings: &Settings) -> Result<Option<Vec<u8>>, String> {
     if list.len() > CONFIG_LEN_MAX {
         return Err(told(&format_args!("longer than {CONFIG_LEN_MAX} bytes")));
     }
+    check_cluster(&list).map_err(|reason| told(&reason))?;
     Ok(Some(list))
+}
+
+/// Whether a node list is what clients with auto discovery read: a line with a version, and one with the nodes.
+fn check_cluster(list: &[u8]) -> Result<(), String> {
+    let text = str::from_utf8(list).map_err(|_| "not a text in UTF-8".to_owned())?;
+    let mut lines = text.lines();
+    let version = lines.next().unwrap_or_default();
+    if version.trim().parse::<u64>().is_err() {
+        return Err(format!(
+            "line 1 must be the list's version, a number, and is {version:?}"
+        ));
+    }
+    let nodes: Vec<_> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    if nodes.is_empty() {
+        return Err("line 2 must have the nodes, HOST|IP|PORT with blanks between them".to_owned());
+    }
+    let is_node = |node: &&str| {
+        let parts: Vec<_> = node.split('|').collect();
+        // A name that was not looked up has no address.
+        let [host, ip, port] = parts[..] else {
+            return false;
+        };
+        let has_ip = ip.is_empty() || ip.parse::<IpAddr>().is_ok();
+        !host.is_empty() && has_ip && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    if let Some(node) = nodes.iter().find(|node| !is_node(node)) {
+        return Err(format!(
+            "line 2: a node must be HOST|IP|PORT, and is {node:?}"
+        ));
+    }
+    match lines.find(|line| !line.trim().is_empty()) {
+        Some(line) => Err(format!(
+            "all nodes must be in line 2, with blanks between them, and there is another line, {line:?}"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// An empty cache as the settings want it.
@@ -270,8 +319,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads users and certificates again. What cannot be read stays as it was.
-    pub fn reload(&self) {
+    /// Reads users and certificates again. What cannot be read stays as it was. False if there is nothing to read again.
+    pub fn reload(&self) -> bool {
         let certs = self.shared.certs.as_ref();
         match certs.map(|certs| certs.refresh(self.shared.clock.now())) {
             Some(Ok(())) => log::info!("SIGHUP: the certificates were read again"),
@@ -281,11 +330,9 @@ impl Running {
         match self.shared.auth.as_ref().map(Auth::reload) {
             Some(Ok(count)) => log::info!("SIGHUP: {count} users"),
             Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
-            None if self.shared.certs.is_none() => {
-                log::warn!("SIGHUP: there is nothing to read again");
-            }
             None => {}
         }
+        self.shared.certs.is_some() || self.shared.auth.is_some()
     }
 
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
@@ -386,6 +433,37 @@ impl Threads {
 mod tests {
     use super::*;
     use crate::settings::extended::POLICIES;
+
+    #[test]
+    fn a_node_list_is_what_clients_read() {
+        for list in [
+            "12\na|10.0.0.1|11211 b.example|10.0.0.2|11212\n",
+            "1\na||11211",
+            "1\r\na|::1|11211\r\n\r\n",
+        ] {
+            assert_eq!(check_cluster(list.as_bytes()), Ok(()), "{list:?}");
+        }
+        for (list, told) in [
+            ("", "line 1 must be"),
+            ("a|10.0.0.1|11211\n", "line 1 must be"),
+            ("-1\na|10.0.0.1|11211\n", "line 1 must be"),
+            ("1\n", "line 2 must have the nodes"),
+            ("1\n\na|10.0.0.1|11211\n", "line 2 must have the nodes"),
+            ("1\na:11211\n", "is \"a:11211\""),
+            ("1\na|10.0.0.1|0\n", "is \"a|10.0.0.1|0\""),
+            ("1\na|b|11211\n", "is \"a|b|11211\""),
+            ("1\n|10.0.0.1|11211\n", "is \"|10.0.0.1|11211\""),
+            ("1\na|10.0.0.1|11211,b|10.0.0.2|11211\n", "a node must be"),
+            (
+                "1\na|10.0.0.1|1\nb|10.0.0.2|1\n",
+                "another line, \"b|10.0.0.2|1\"",
+            ),
+        ] {
+            let err = check_cluster(list.as_bytes()).unwrap_err();
+            assert!(err.contains(told), "{list:?}: {err}");
+        }
+        assert!(check_cluster(b"1\na\xff|10.0.0.1|1\n").is_err());
+    }
 
     #[test]
     fn the_settings_know_the_policies_of_the_cache() {

@@ -23,8 +23,10 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -160,8 +162,13 @@ pub fn drop_root(user: Option<&str>) -> Result<(), String> {
     }
     let refused = |err| format!("-u {name}: cannot become this user: {err}");
     // The last type of initgroups differs between systems.
-    // SAFETY: the name is a string ending in NUL that lives through the call.
-    check(unsafe { libc::initgroups(user.name.as_ptr(), user.gid as _) }).map_err(refused)?;
+    let grouped = match &user.name {
+        // SAFETY: the name is a string ending in NUL that lives through the call.
+        Some(name) => unsafe { libc::initgroups(name.as_ptr(), user.gid as _) },
+        // SAFETY: one group, read from our own memory.
+        None => unsafe { libc::setgroups(1, &user.gid) },
+    };
+    check(grouped).map_err(refused)?;
     // The group goes first: after setuid there is no right to change it.
     // SAFETY: plain numbers.
     check(unsafe { libc::setgid(user.gid) }).map_err(refused)?;
@@ -232,6 +239,15 @@ pub fn why_not_made(path: &Path, error: &io::Error) -> String {
     }
 }
 
+/// Whether a process has bound a unix socket to `path`; `None` where the system does not tell.
+pub fn is_socket_bound(path: &Path) -> Option<bool> {
+    // Lines end with the path, as it was given to bind.
+    let sockets = fs::read("/proc/net/unix").ok()?;
+    let wanted = [b" ", path.as_os_str().as_bytes()].concat();
+    let mut lines = sockets.split(|byte| *byte == b'\n');
+    Some(lines.any(|line| line.ends_with(&wanted)))
+}
+
 /// The directory that the file at `path` lies in.
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
@@ -241,7 +257,8 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 struct User {
-    name: CString,
+    /// None for one that only has a number.
+    name: Option<CString>,
     uid: libc::uid_t,
     gid: libc::gid_t,
 }
@@ -266,12 +283,18 @@ impl User {
             )
         };
         if failed != 0 || found.is_null() {
-            return Err(unknown());
+            // Containers have users that are in no database; their group has the same number.
+            let number = name.to_str().ok().and_then(|name| name.parse().ok());
+            return number.ok_or_else(unknown).map(|uid| User {
+                name: None,
+                uid,
+                gid: uid,
+            });
         }
         // SAFETY: a non-null `found` points to `entry`, filled in. Its strings are not looked at.
         let entry = unsafe { entry.assume_init() };
         Ok(User {
-            name,
+            name: Some(name),
             uid: entry.pw_uid,
             gid: entry.pw_gid,
         })
@@ -302,17 +325,139 @@ pub fn allow_coredumps() -> io::Result<()> {
     Ok(())
 }
 
-/// Locks all memory of this process, now and later. To be called as root where there is a root: the limit on locked
-/// memory is lifted first, and stays lifted for the user who comes after. Where it stays below twice `memory_bytes` nothing
-/// is locked, as the allocations to come would fail.
-pub fn lock_memory(memory_bytes: u64) -> io::Result<()> {
+/// Locks all memory of this process, now and later, as it is touched. To be called as root where there is a root: the
+/// limit on locked memory is lifted first, and stays lifted for `user`, who comes after. Where it stays below twice
+/// `memory_bytes` nothing is locked, as the allocations to come would fail; but who may lock memory, and stays who they are,
+/// has no limit.
+pub fn lock_memory(memory_bytes: u64, user: Option<&str>) -> io::Result<()> {
     let limit = raise_limit(libc::RLIMIT_MEMLOCK, libc::RLIM_INFINITY)?;
-    if limit < memory_bytes.saturating_mul(2) {
-        let reason = format!("the limit on locked memory is {limit} bytes and cannot be raised");
+    let stays = match user {
+        Some(name) if is_root() => User::find(name).is_ok_and(|user| user.uid == 0),
+        _ => true,
+    };
+    let is_free = stays && may_lock_memory();
+    if !is_free && limit < memory_bytes.saturating_mul(2) {
+        let reason = format!(
+            "the limit on locked memory is {limit} bytes and cannot be raised (ulimit -l, LimitMEMLOCK=)"
+        );
         return Err(io::Error::other(reason));
     }
+    // On touch: what is reserved for the cache to grow into would otherwise become memory at once.
+    #[cfg(target_os = "linux")]
+    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    #[cfg(not(target_os = "linux"))]
+    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE;
     // SAFETY: plain flags.
-    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) })
+    check(unsafe { libc::mlockall(flags) })
+}
+
+/// Whether this process has Linux's right to lock memory beyond its limit (CAP_IPC_LOCK).
+fn may_lock_memory() -> bool {
+    const CAP_IPC_LOCK: u64 = 1 << 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let rights = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|rights| u64::from_str_radix(rights.trim(), 16).ok());
+    rights.unwrap_or(0) & CAP_IPC_LOCK != 0
+}
+
+/// The memory that this process can have, in bytes, and who says so: the machine, or a control group it is in. `None` where
+/// the system does not tell.
+pub fn memory_limit() -> Option<(u64, &'static str)> {
+    memory_limit_by(Path::new("/"))
+}
+
+fn memory_limit_by(root: &Path) -> Option<(u64, &'static str)> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+    let machine = read("proc/meminfo").and_then(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some((kb << 10, "the machine has"))
+    });
+    let groups = read("proc/self/cgroup").unwrap_or_default();
+    // Version 2 has one hierarchy, `0::/path`, version 1 one for memory, `4:memory:/path`.
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (fields.next().unwrap_or("-"), fields.next().unwrap_or("/"));
+        let (base, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        // A group has no more than those above it. In a container its own is the root.
+        let group = Path::new(group.trim_start_matches('/'));
+        let limits = group.ancestors().filter_map(|group| {
+            let path = root.join(base).join(group).join(file);
+            fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+        });
+        limits
+            .map(|limit| (limit, "its control group allows"))
+            .collect()
+    });
+    limits.chain(machine).min()
+}
+
+/// The sockets that the service manager listens on for this process: as many as `LISTEN_FDS` says, from descriptor 3 on, if
+/// `LISTEN_PID` is ours (sd_listen_fds(3)). To be called once, before threads and before a fork.
+pub fn handed_over() -> io::Result<Vec<OwnedFd>> {
+    const FIRST: RawFd = 3;
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(process::id()) {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).min(FILES_HANDED_OVER_MAX);
+    let fds = (0..count).map(|index| {
+        let fd = FIRST + index as RawFd;
+        // SAFETY: a plain number; the call fails for one that is no open descriptor.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        // SAFETY: it is open, and by the protocol of LISTEN_FDS it was given to this process and to nobody in it before.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    fds.collect()
+}
+
+/// More sockets are handed over to nobody: a bound on what a variable says.
+const FILES_HANDED_OVER_MAX: u32 = 64;
+
+/// The service manager that wants to know when the server is ready (sd_notify(3)).
+pub struct Manager {
+    address: SocketAddrUnix,
+}
+
+impl Manager {
+    /// The one whose address the environment has in `NOTIFY_SOCKET`. A process that inherited the variable from the one
+    /// that the manager has started (`SYSTEMD_EXEC_PID`) has none.
+    pub fn of_environment() -> Option<Self> {
+        let started = std::env::var("SYSTEMD_EXEC_PID").unwrap_or_default();
+        if started.parse().is_ok_and(|pid: u32| pid != process::id()) {
+            return None;
+        }
+        let address = std::env::var_os("NOTIFY_SOCKET")?;
+        let address = match address.as_bytes() {
+            [b'/', ..] => SocketAddrUnix::from_pathname(&address).ok()?,
+            #[cfg(target_os = "linux")]
+            [b'@', name @ ..] => {
+                use std::os::linux::net::SocketAddrExt;
+                SocketAddrUnix::from_abstract_name(name).ok()?
+            }
+            _ => return None,
+        };
+        Some(Manager { address })
+    }
+
+    /// Tells it a state, such as `READY=1`.
+    pub fn tell(&self, state: &str) -> io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket
+            .send_to_addr(state.as_bytes(), &self.address)
+            .map(drop)
+    }
 }
 
 fn raise_limit(resource: Resource, wanted: libc::rlim_t) -> io::Result<u64> {
@@ -466,6 +611,33 @@ pub fn rusage() -> Rusage {
     }
 }
 
+/// What tells that this process runs in a container; `None` if nothing does. systemd, Podman and LXC set `container`,
+/// Kubernetes `KUBERNETES_SERVICE_HOST`; Docker and Podman leave a file, and cgroups of version 1 carry the engine's name.
+pub fn container() -> Option<&'static str> {
+    container_by(
+        &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()),
+        Path::new("/"),
+    )
+}
+
+fn container_by(is_set: &dyn Fn(&str) -> bool, root: &Path) -> Option<&'static str> {
+    for name in ["KUBERNETES_SERVICE_HOST", "container"] {
+        if is_set(name) {
+            return Some(name);
+        }
+    }
+    for file in ["/.dockerenv", "/run/.containerenv"] {
+        if root.join(&file[1..]).exists() {
+            return Some(file);
+        }
+    }
+    let cgroup = fs::read_to_string(root.join("proc/1/cgroup")).unwrap_or_default();
+    ["docker", "kubepods", "libpod", "containerd", "lxc"]
+        .into_iter()
+        .any(|engine| cgroup.contains(engine))
+        .then_some("/proc/1/cgroup")
+}
+
 /// Bytes of this process's memory that are resident; `None` where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -617,6 +789,72 @@ mod tests {
             "-u no-such-user: no such user"
         );
         assert_eq!(User::find("a\0b").err().unwrap(), "-u a\0b: no such user");
+        let numbered = User::find("11211").unwrap();
+        assert_eq!((numbered.uid, numbered.gid), (11211, 11211));
+        assert!(numbered.name.is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_machine_and_the_control_groups() {
+        let root = scratch("memory");
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(memory_limit_by(&root), None);
+        write("proc/meminfo", "MemTotal:       4096 kB\nMemFree: 1 kB\n");
+        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
+        write("proc/self/cgroup", "0::/a/b\n");
+        write("sys/fs/cgroup/a/b/memory.max", "max\n");
+        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
+        write("sys/fs/cgroup/a/memory.max", "2097152\n");
+        let group = "its control group allows";
+        assert_eq!(memory_limit_by(&root), Some((2 << 20, group)));
+        write("proc/self/cgroup", "5:cpu:/\n4:memory,x:/c\n0::/\n");
+        write("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "1048576\n");
+        assert_eq!(memory_limit_by(&root), Some((1 << 20, group)));
+        write(
+            "sys/fs/cgroup/memory/c/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        );
+        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_bound_socket_is_known() {
+        let path = scratch("bound");
+        assert_eq!(is_socket_bound(&path), Some(false));
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(is_socket_bound(&path), Some(true));
+        drop(socket);
+        assert_eq!(is_socket_bound(&path), Some(false));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_container_tells_of_itself() {
+        let root = scratch("root");
+        fs::create_dir_all(root.join("proc/1")).unwrap();
+        fs::create_dir_all(root.join("run")).unwrap();
+        let by = |set: &str| container_by(&|name| name == set, &root);
+        fs::write(root.join("proc/1/cgroup"), "0::/init.scope\n").unwrap();
+        assert_eq!(by(""), None);
+        assert_eq!(by("container"), Some("container"));
+        assert_eq!(
+            by("KUBERNETES_SERVICE_HOST"),
+            Some("KUBERNETES_SERVICE_HOST")
+        );
+        for group in ["1:cpu:/docker/ab", "0::/kubepods/besteffort/pod1"] {
+            fs::write(root.join("proc/1/cgroup"), group).unwrap();
+            assert_eq!(by(""), Some("/proc/1/cgroup"), "{group}");
+        }
+        for file in ["run/.containerenv", ".dockerenv"] {
+            fs::write(root.join(file), "").unwrap();
+            assert_eq!(by(""), Some(&*format!("/{file}")));
+        }
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

@@ -22,6 +22,7 @@ fn ketch(args: &[impl AsRef<OsStr>]) -> Command {
     command
         .args(args)
         .env_remove("MEMCACHED_PORT_FILENAME")
+        .env_remove("KETCH_LISTEN")
         .stdin(Stdio::null());
     command
 }
@@ -157,18 +158,12 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
         ("-e /mnt/x", "-e /mnt/x"),
-        ("-N 2", "-N 2"),
         ("-o ext_path=x:1g", "-o ext_path=x:1g"),
         ("-o proxy_config=x", "-o proxy_config=x"),
-        (
-            "-Z -o ssl_chain_cert=x,ssl_verify_mode=2",
-            "-o ssl_verify_mode=2",
-        ),
         ("-o ssl_keyformat=DER", "-o ssl_keyformat=DER"),
         ("-o ssl_min_version=0", "-o ssl_min_version=0"),
         ("-o ssl_min_version=1", "-o ssl_min_version=1"),
-        ("-o ssl_ciphers=HIGH", "-o ssl_ciphers=HIGH"),
-        ("-o ssl_kernel_tls", "-o ssl_kernel_tls"),
+        ("-o ssl_ciphers=", "-o ssl_ciphers="),
         ("-o eviction=mru", "-o eviction=mru"),
         ("-o foo", "-o foo"),
         ("-o slab_automove=3", "-o slab_automove=3"),
@@ -176,7 +171,15 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("--config /no/such/file", "--config /no/such/file"),
         ("-q", "-q"),
         ("-m", "-m"),
-        ("--threads=0", "-t 0"),
+        ("--threads=0", "--threads=0"),
+        ("-d start", "start"),
+        ("-o modern, track_sizes", "track_sizes"),
+        ("--memroy-limit=64", "--memroy-limit=64"),
+        ("--mem 64", "--mem"),
+        ("-port 11211", "-port"),
+        ("-o modren", "-o modren"),
+        ("-m 64x", "-m 64x"),
+        ("--print html", "--print html"),
         ("-d -t 0", "-t 0"),
     ];
     for (line, named) in table {
@@ -595,4 +598,338 @@ fn a_unix_socket_is_made_by_the_user() {
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
     assert!(!socket.exists());
+}
+
+/// A server with its log in a file, started by a shell that says `before` first.
+fn start_by_shell(before: &str, args: &str, scratch: &Scratch) -> Server {
+    let log = fs::File::create(scratch.path("stderr")).unwrap();
+    let line = format!("{before} exec {} {args}", env!("CARGO_BIN_EXE_ketch"));
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &line])
+        .env("MEMCACHED_PORT_FILENAME", scratch.path("ports"))
+        .env_remove("KETCH_LISTEN")
+        .stdin(Stdio::null())
+        .stderr(log);
+    Server(command.spawn().unwrap())
+}
+
+/// What a new connection on the port answers to a no-op, in one read.
+fn ask(port: u16) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Who is refused may be closed before it has said anything.
+    let _ = stream.write_all(b"mn\r\n");
+    let mut reply = [0; 64];
+    let len = stream.read(&mut reply).unwrap_or(0);
+    let reply = String::from_utf8_lossy(&reply[..len]).into_owned();
+    (stream, reply)
+}
+
+fn stat_of(port: u16, command: &str, key: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = format!("{command}\r\nquit\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = format!("STAT {key} ");
+    let value = text.lines().find_map(|told| told.strip_prefix(&line));
+    value
+        .unwrap_or_else(|| panic!("no {key} in {text}"))
+        .to_owned()
+}
+
+#[test]
+fn a_socket_that_answers_is_not_taken_over_and_one_of_another_not_removed() {
+    let scratch = Scratch::new("taken");
+    let socket = scratch.path("socket");
+    let args = format!("-u root -s {}", socket.display());
+    let first = Server::start(&args, &scratch.path("ports"));
+    until("a connection", || UnixStream::connect(&socket).ok());
+    let out = output(&args);
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        format!(
+            "ketch: cannot listen on {}: another server answers there; end it, or name another path\n",
+            socket.display()
+        )
+    );
+    UnixStream::connect(&socket).unwrap();
+
+    // Another server has put its own socket there meanwhile.
+    fs::remove_file(&socket).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0));
+    UnixStream::connect(&socket).expect("it is still there");
+
+    // Left behind by one that has gone, it is taken.
+    drop(other);
+    assert!(socket.exists());
+    let next = Server::start(&args, &scratch.path("ports"));
+    until("a connection", || UnixStream::connect(&socket).ok());
+    next.signal("TERM");
+    assert_eq!(next.wait().code(), Some(0));
+    assert!(!socket.exists());
+
+    // What is no socket stays what it is.
+    fs::write(&socket, "a file").unwrap();
+    assert_eq!(output(&args).status.code(), Some(EX_OSERR));
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "a file");
+}
+
+#[test]
+fn fewer_descriptors_than_asked_for_are_fewer_clients() {
+    let scratch = Scratch::new("descriptors");
+    // More than any machine has, so that root cannot raise the limit either.
+    let args = "-c 16m -t 1 -p -1 -l 127.0.0.1 -u root";
+    let _server = start_by_shell("ulimit -n 100;", args, &scratch);
+    let port = tcp_port(&scratch.path("ports"));
+    let most: usize = stat_of(port, "stats", "max_connections").parse().unwrap();
+    assert!((40..100).contains(&most), "{most}");
+    let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+    let told = format!("the limit is 100: {most} clients at one time");
+    assert!(
+        log.contains("-c 16000000: needs ") && log.contains(&told),
+        "{log}"
+    );
+    // The connections that asked before may still be on their way out.
+    until("all places to be free", || {
+        (stat_of(port, "stats", "curr_connections") == "1").then_some(())
+    });
+    let mut served = Vec::new();
+    until("no more places", || {
+        let (stream, reply) = ask(port);
+        if reply == "MN\r\n" {
+            served.push(stream);
+            return None;
+        }
+        assert!(
+            reply.starts_with("ERROR Too many open connections"),
+            "{reply}"
+        );
+        Some(())
+    });
+    assert!(
+        most - 1 <= served.len() && served.len() <= most,
+        "{} of {most}",
+        served.len()
+    );
+    for _ in 0..20 {
+        assert!(ask(port).1.starts_with("ERROR Too many open connections"));
+    }
+    served.pop();
+    until("a place that has become free", || {
+        (ask(port).1 == "MN\r\n").then_some(())
+    });
+
+    let out = Command::new("sh")
+        .args([
+            "-c",
+            &format!("ulimit -n 20; exec {} {args}", env!("CARGO_BIN_EXE_ketch")),
+        ])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(EX_OSERR), "{err}");
+    assert!(
+        err.starts_with("ketch: -c 16000000: the limit on open files is 20"),
+        "{err}"
+    );
+}
+
+#[test]
+fn memory_that_is_not_there_is_warned_of_with_numbers() {
+    let scratch = Scratch::new("memory");
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let kb: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .map(|rest| rest.trim().trim_end_matches("kB").trim().parse().unwrap())
+        .unwrap();
+    let (too_much, enough) = ((kb >> 10) + 1024, 64);
+    for (mb, is_warned) in [
+        (too_much.min(256 << 10), too_much < 256 << 10),
+        (enough, false),
+    ] {
+        let args = format!("-m {mb} -p -1 -l 127.0.0.1 -u root");
+        let server = start_by_shell("", &args, &scratch);
+        tcp_port(&scratch.path("ports"));
+        let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+        let told = format!("-m: {mb} MB for items, and ");
+        assert_eq!(log.contains(&told), is_warned, "{mb}: {log}");
+        drop(server);
+        fs::remove_file(scratch.path("ports")).unwrap();
+    }
+}
+
+/// Who may lock memory is not told of a limit that does not hold for them.
+#[test]
+fn locked_memory_is_locked_or_warned_of() {
+    let scratch = Scratch::new("locked");
+    let server = start_by_shell("", "-k -m 64 -p -1 -l 127.0.0.1 -u root", &scratch);
+    tcp_port(&scratch.path("ports"));
+    let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let locked: u64 = locked
+        .unwrap()
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(
+        locked > 64 << 10,
+        !log.contains("-k: "),
+        "{locked} kB locked: {log}"
+    );
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_opened_anew() {
+    let scratch = Scratch::new("rotated");
+    let (ports, log, old) = (
+        scratch.path("ports"),
+        scratch.path("log"),
+        scratch.path("old"),
+    );
+    let args = format!("-l 127.0.0.1 -p -1 -u root --logfile {}", log.display());
+    let server = Server::start(&args, &ports);
+    tcp_port(&ports);
+    until("the server to take its log", || {
+        server.signal("HUP");
+        text_of(&log).contains("SIGHUP").then_some(())
+    });
+    fs::rename(&log, &old).unwrap();
+    server.signal("HUP");
+    until("a new log", || {
+        let text = fs::read_to_string(&log).ok()?;
+        text.contains("the log goes on in").then_some(())
+    });
+    let kept = fs::read_to_string(&old).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(
+        fs::read_to_string(&old).unwrap(),
+        kept,
+        "nothing is written there any more"
+    );
+}
+
+#[test]
+fn a_node_list_that_no_client_could_read_ends_the_start() {
+    let scratch = Scratch::new("nodes");
+    let list = scratch.path("list");
+    fs::write(&list, "1\na|10.0.0.1|11211\nb|10.0.0.2|11211\n").unwrap();
+    let out = output(&format!(
+        "-u root -p -1 -o cluster_config={}",
+        list.display()
+    ));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+    let err = String::from_utf8(out.stderr).unwrap();
+    let told = format!(
+        "ketch: -o cluster_config: {}: all nodes must be in line 2",
+        list.display()
+    );
+    assert!(err.starts_with(&told) && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn a_default_address_that_is_taken_is_passed_over() {
+    let Ok(taken) = TcpListener::bind("[::1]:0") else {
+        // Without IPv6 there is only one default address.
+        return;
+    };
+    let scratch = Scratch::new("default");
+    let port = taken.local_addr().unwrap().port();
+    let _server = start_by_shell("", &format!("-p {port} -u root"), &scratch);
+    assert_eq!(ports_of(&scratch.path("ports"), "TCP"), [port]);
+    assert_eq!(ask(port).1, "MN\r\n");
+    let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+    assert!(
+        log.contains("cannot listen on [::") && log.contains("going on without it"),
+        "{log}"
+    );
+
+    // One that was asked for is not.
+    let out = output(&format!("-u root -l 127.0.0.2:{port} -l [::1]:{port}"));
+    assert_eq!(out.status.code(), Some(EX_OSERR));
+}
+
+#[test]
+fn a_container_listens_on_all_addresses_and_says_so_once() {
+    let scratch = Scratch::new("container");
+    for (variables, inter, told) in [
+        ("KUBERNETES_SERVICE_HOST=10.0.0.1", "NULL", 1),
+        (
+            "KUBERNETES_SERVICE_HOST=10.0.0.1 KETCH_LISTEN=127.0.0.1",
+            "127.0.0.1",
+            0,
+        ),
+    ] {
+        let server = start_by_shell(&format!("export {variables};"), "-p -1 -u root", &scratch);
+        let text = text_of(&scratch.path("ports"));
+        let port = tcp_port(&scratch.path("ports"));
+        assert_eq!(ask(port).1, "MN\r\n");
+        assert_eq!(stat_of(port, "stats settings", "inter"), inter);
+        let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+        let sign = "in a container (KUBERNETES_SERVICE_HOST)";
+        assert_eq!(log.matches(sign).count(), told, "{log}");
+        let conns = Command::new("sh")
+            .args(["-c", "cat /proc/net/tcp"])
+            .output()
+            .unwrap();
+        let conns = String::from_utf8(conns.stdout).unwrap();
+        let any = format!(" 00000000:{port:04X} ");
+        assert_eq!(conns.contains(&any), told == 1, "{text}");
+        drop(server);
+        fs::remove_file(scratch.path("ports")).unwrap();
+    }
+}
+
+/// What systemd does for a unit of `Type=notify`, with sockets of its own.
+#[test]
+fn a_service_manager_hands_sockets_over_and_hears_when_the_server_is_ready() {
+    let scratch = Scratch::new("manager");
+    let notices = scratch.path("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&notices).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let heard = || {
+        let mut state = [0; 64];
+        let len = manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..len].to_vec()).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Connected before the server is there, and answered when it is.
+    let mut early = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    early.set_read_timeout(Some(DEADLINE)).unwrap();
+    early.write_all(b"mn\r\n").unwrap();
+
+    // `-d` would lose the process that the manager knows.
+    let line = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 NOTIFY_SOCKET={} exec {} -d -l 127.0.0.5:1 -u root",
+        notices.display(),
+        env!("CARGO_BIN_EXE_ketch")
+    );
+    let log = fs::File::create(scratch.path("stderr")).unwrap();
+    let child = Command::new("sh")
+        .args(["-c", &line])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let server = Server(child);
+    assert_eq!(heard(), "READY=1");
+    let mut reply = [0; 4];
+    early.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"MN\r\n");
+    let log = fs::read_to_string(scratch.path("stderr")).unwrap();
+    assert!(log.contains("-d has no effect"), "{log}");
+    server.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(server.wait().code(), Some(0));
 }

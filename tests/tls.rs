@@ -10,8 +10,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
-use support::tls::{self, Authority, BOTH, TLS12, TLS13};
+use support::tls::{self, Authority, BOTH, Cert, TLS12, TLS13};
 use support::{Conn, PATIENCE, Rng, Server, wait_until};
 
 /// A server with TLS on its first port and without on its second, its files, and who signed them.
@@ -718,4 +720,270 @@ fn idle_connections_are_kept_small() {
         println!("{each} KB each after requests of {} bytes", request.len());
         assert!(each < 16, "{each} KB");
     }
+}
+
+/// One DER element.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut all = vec![tag];
+    match content.len() {
+        len @ 0..=0x7f => all.push(len as u8),
+        len => {
+            let bytes = (len as u32).to_be_bytes();
+            let from = bytes
+                .iter()
+                .position(|byte| *byte != 0)
+                .expect("it is not 0");
+            all.push(0x80 | (bytes.len() - from) as u8);
+            all.extend_from_slice(&bytes[from..]);
+        }
+    }
+    all.extend_from_slice(content);
+    all
+}
+
+/// The elements in a DER sequence's content, whole.
+fn elements(mut content: &[u8]) -> Vec<&[u8]> {
+    let mut all = Vec::new();
+    while let [_, first, rest @ ..] = content {
+        let count = usize::from(first.saturating_sub(0x80));
+        let len = match first {
+            0..=0x7f => usize::from(*first),
+            _ => rest[..count]
+                .iter()
+                .fold(0, |len, byte| len << 8 | usize::from(*byte)),
+        };
+        let (whole, after) = content.split_at(2 + count + len);
+        all.push(whole);
+        content = after;
+    }
+    all
+}
+
+fn content(element: &[u8]) -> &[u8] {
+    let head = 2 + usize::from(element[1].saturating_sub(0x80));
+    &element[head..]
+}
+
+/// The certificate as version 1: without its version and its extensions, signed again by `authority`.
+fn as_version_1(cert: &Cert, authority: &Authority) -> Cert {
+    let der_of = CertificateDer::from_pem_slice(cert.cert.as_bytes()).unwrap();
+    let parts = elements(content(&der_of));
+    let fields = elements(content(parts[0]));
+    let is_plain = |field: &&&[u8]| !matches!(field[0], 0xa0 | 0xa3);
+    let fields: Vec<_> = fields.iter().filter(is_plain).copied().collect();
+    let signed = der(0x30, &fields.concat());
+    let signature = [&[0], &authority.sign(&signed)[..]].concat();
+    let whole = der(0x30, &[&signed, parts[1], &der(0x03, &signature)].concat());
+    Cert {
+        cert: tls::pem("CERTIFICATE", &whole),
+        key: cert.key.clone(),
+    }
+}
+
+/// What OpenSSL takes and rustls alone does not: the file of the roots has a client's own certificate in it, or the root
+/// has signed one of version 1. What neither takes leaves a line in the log.
+#[test]
+fn client_certificates_hold_as_for_openssl() {
+    let authority = Authority::new("test root");
+    let stranger = Authority::new("stranger");
+    let dir = Files::of(&authority);
+    let own = tls::self_signed(2000, 2100);
+    let expired = tls::self_signed(2000, 2001);
+    let roots = [authority.pem(), own.cert.clone(), expired.cert.clone()].concat();
+    fs::write(dir.0.join("ca.pem"), roots).unwrap();
+    let options = dir.options("ssl_verify_mode=2");
+    let server = Server::start(&["-Z", "-o", &options]);
+    let version_1 = as_version_1(&authority.issue(), &authority);
+    let forged = as_version_1(&authority.issue(), &stranger);
+    let table = [
+        ("issued", Some(authority.issue()), true, ""),
+        ("listed", Some(own), true, ""),
+        ("version 1", Some(version_1), true, ""),
+        ("expired", Some(expired), false, "expired"),
+        (
+            "of a stranger",
+            Some(stranger.issue()),
+            false,
+            "no root of ssl_ca_cert has signed it",
+        ),
+        (
+            "unlisted",
+            Some(tls::self_signed(2000, 2100)),
+            false,
+            "client certificate refused",
+        ),
+        (
+            "version 1 of a stranger",
+            Some(forged),
+            false,
+            "openssl x509",
+        ),
+        ("none", None, false, "it has shown none"),
+    ];
+    for (name, cert, is_let_in, told) in &table {
+        for version in [&TLS12, &TLS13] {
+            let before = server.stderr().len();
+            let config = authority.client(&[version], cert.as_ref());
+            assert_eq!(is_served(server.port(), &config), *is_let_in, "{name}");
+            if !is_let_in {
+                wait_until("a line in the log", PATIENCE, || {
+                    let log = server.stderr();
+                    log[before..].contains("client certificate refused")
+                });
+                let log = server.stderr();
+                assert!(log[before..].contains(told), "{name}: {}", &log[before..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_roots_no_client_certificate_holds() {
+    let authority = Authority::new("test root");
+    let dir = Files::of(&authority);
+    let own = authority.issue();
+    let path = dir.0.display();
+    for (mode, without, with) in [(1, true, false), (2, false, false)] {
+        let files =
+            format!("ssl_chain_cert={path}/cert.pem,ssl_key={path}/key.pem,ssl_verify_mode={mode}");
+        // A listener that asks for none shows that the server is ready.
+        let server = Server::start(&["-Z", "-l", "notls:127.0.0.1:0", "-o", &files]);
+        let port = server.ports()[0];
+        let is_let_in = |cert| is_served(port, &authority.client(BOTH, cert));
+        assert_eq!(
+            (is_let_in(None), is_let_in(Some(&own))),
+            (without, with),
+            "{mode}"
+        );
+        assert!(server.stderr().contains("ssl_ca_cert"), "{mode}");
+    }
+}
+
+/// Keys and certificates under other names, and a chain of version 1, which is for the client to judge.
+#[test]
+fn files_are_read_as_openssl_writes_them() {
+    let authority = Authority::new("test root");
+    let dir = Files::of(&authority);
+    let path = dir.0.display();
+    let good = authority.issue();
+    let trusted = CertificateDer::from_pem_slice(good.cert.as_bytes()).unwrap();
+    let trusted = [&trusted[..], &der(0x30, &der(0x0c, b"a name"))].concat();
+    let rsa = |name: &str| good.key.replace("PRIVATE KEY", name);
+    for (name, cert, key) in [
+        ("RSA", good.cert.clone(), rsa("RSA PRIVATE KEY")),
+        ("EC", good.cert.clone(), rsa("EC PRIVATE KEY")),
+        (
+            "trusted",
+            tls::pem("TRUSTED CERTIFICATE", &trusted),
+            good.key.clone(),
+        ),
+        (
+            "X509",
+            good.cert.replace("CERTIFICATE", "X509 CERTIFICATE"),
+            good.key.clone(),
+        ),
+    ] {
+        fs::write(dir.0.join("cert.pem"), cert).unwrap();
+        fs::write(dir.0.join("key.pem"), key).unwrap();
+        let server = Server::start(&["-Z", "-o", &dir.options("")]);
+        assert!(
+            is_served(server.port(), &authority.client(BOTH, None)),
+            "{name}"
+        );
+    }
+    let old = as_version_1(&good, &authority);
+    old.write(&dir.0);
+    let server = Server::start(&["-Z", "-l", "notls:127.0.0.1:0", "-o", &dir.options("")]);
+    let mut hello = socket(server.ports()[0]);
+    let mut client = tls::client(&authority.client(BOTH, None));
+    client.write_tls(&mut hello).unwrap();
+    let mut record = [0];
+    hello.read_exact(&mut record).unwrap();
+    assert_eq!(record, [22], "a record of a handshake, not an alert");
+
+    // What cannot be taken says how to convert it.
+    for (key, told) in [
+        (
+            rsa("ENCRYPTED PRIVATE KEY"),
+            "decrypt it: openssl pkey -in ",
+        ),
+        (
+            tls::pem("PRIVATE KEY", &key_on_curve(b"\x2b\x81\x04\x00\x23")),
+            "P-521",
+        ),
+        (
+            tls::pem("EC PRIVATE KEY", &key_on_curve(b"\x2b\x81\x04\x00\x0a")),
+            "secp256k1",
+        ),
+        (authority.issue().key, "Error validating the certificate"),
+    ] {
+        fs::write(dir.0.join("key.pem"), &key).unwrap();
+        let out = Command::new(support::binary())
+            .args(["-u", "root", "-p", "-1", "-Z", "-o", &dir.options("")])
+            .output()
+            .unwrap();
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(!out.status.success() && err.contains(told), "{told}: {err}");
+        if !told.starts_with("Error") {
+            let file = format!("ketch: Error loading the key: {path}/key.pem : ");
+            assert!(
+                err.starts_with(&file) && err.contains("(-o ssl_key)"),
+                "{err}"
+            );
+        }
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+/// PKCS#8 of an elliptic curve by its object identifier, with a secret that is none.
+fn key_on_curve(identifier: &[u8]) -> Vec<u8> {
+    let ec = der(0x06, b"\x2a\x86\x48\xce\x3d\x02\x01");
+    let algorithm = der(0x30, &[ec, der(0x06, identifier)].concat());
+    let secret = der(0x30, &[der(0x02, &[1]), der(0x04, &[7; 66])].concat());
+    der(
+        0x30,
+        &[der(0x02, &[0]), algorithm, der(0x04, &secret)].concat(),
+    )
+}
+
+#[test]
+fn ciphers_are_those_that_were_listed() {
+    let authority = Authority::new("test root");
+    let dir = Files::of(&authority);
+    let list = "ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA";
+    let server = Server::start(&["-Z", "-o", &dir.options(&format!("ssl_ciphers={list}"))]);
+    let suite = |version| {
+        let (tls, _) = tls::handshake(server.port(), &authority.client(&[version], None)).unwrap();
+        format!("{:?}", tls.negotiated_cipher_suite().unwrap().suite())
+    };
+    assert_eq!(suite(&TLS12), "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+    assert!(suite(&TLS13).starts_with("TLS13_"));
+    let log = server.stderr();
+    assert!(
+        log.contains("AES128-SHA") && log.contains("left out"),
+        "{log}"
+    );
+    let config = authority.client(BOTH, None);
+    let settings = tls::connect(server.port(), &config)
+        .unwrap()
+        .stats("settings");
+    assert_eq!(settings["ssl_ciphers"], list);
+
+    let out = Command::new(support::binary())
+        .args([
+            "-u",
+            "root",
+            "-p",
+            "-1",
+            "-Z",
+            "-o",
+            &dir.options("ssl_ciphers=RC4-SHA"),
+        ])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        err.starts_with("ketch: -o ssl_ciphers=RC4-SHA: none of these"),
+        "{err}"
+    );
 }

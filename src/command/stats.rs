@@ -278,7 +278,7 @@ fn about_process(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
 
 fn about_connections(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     let (settings, connections) = (&ctx.shared.settings, &ctx.shared.connections);
-    lines.stat("max_connections", settings.conns_max);
+    lines.stat("max_connections", settings.conns_allowed());
     loaded!(lines, connections, curr_connections total_connections rejected_connections);
     lines.stat(
         "connection_structures",
@@ -566,7 +566,10 @@ fn tls_settings(tls: &Tls, lines: &mut Lines<'_>) {
     );
     // PEM.
     lines.stat("ssl_keyformat", 1);
-    lines.stat("ssl_ciphers", "NULL");
+    lines.stat(
+        "ssl_ciphers",
+        tls.ciphers.clone().unwrap_or_else(|| "NULL".to_owned()),
+    );
     lines.stat("ssl_ca_cert", path_or(tls.ca_cert.as_deref(), "NULL"));
     lines.stat("ssl_wbuf_size", tls.wbuf_bytes);
     lines.switch("ssl_session_cache", tls.session_cache);

@@ -7,9 +7,9 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -66,17 +66,26 @@ pub struct Bound {
     pub udp_addrs: Vec<SocketAddr>,
     /// Who may be sent large replies over UDP.
     peers: Arc<Peers>,
-    /// The unix socket, to be removed in the end.
-    path: Option<PathBuf>,
+    /// The service manager has bound the sockets.
+    pub is_handed_over: bool,
+    /// The unix socket we have made, to be removed in the end.
+    made: Option<Made>,
 }
 
 impl Bound {
     /// Binds all ports the settings name. An address that this machine does not have is passed over if its entry has
-    /// another one.
-    pub fn bind(settings: &Settings) -> Result<Self, String> {
+    /// another one. Sockets that were handed over take the place of all that `-p`, `-l` and `-s` name.
+    pub fn bind(settings: &Settings, handed_over: Vec<OwnedFd>) -> Result<Self, String> {
         let mut bound = Bound::default();
-        for listen in &settings.listen {
-            bound.bind_entry(listen, settings.backlog)?;
+        if !handed_over.is_empty() {
+            bound.is_handed_over = true;
+            for socket in handed_over {
+                bound.take_over(socket.into(), settings)?;
+            }
+        } else {
+            for listen in &settings.listen {
+                bound.bind_entry(listen, settings.backlog)?;
+            }
         }
         for listen in &settings.udp_listen {
             for (sockets, addr) in
@@ -102,6 +111,38 @@ impl Bound {
         Ok(())
     }
 
+    /// Takes a socket that the service manager listens on.
+    fn take_over(&mut self, socket: Socket, settings: &Settings) -> Result<(), String> {
+        let failed = |error: io::Error| format!("a socket handed over by LISTEN_FDS: {error}");
+        let is_stream = socket.r#type().map_err(failed)? == Type::STREAM;
+        if !is_stream || !socket.is_listener().map_err(failed)? {
+            let reason = "not one that listens for streams (ListenStream=)";
+            return Err(failed(io::Error::other(reason)));
+        }
+        socket.set_nonblocking(true).map_err(failed)?;
+        let (acceptor, name, tls) = match socket.local_addr().map_err(failed)?.as_socket() {
+            Some(addr) => {
+                self.addrs.push(addr);
+                let acceptor = Acceptor::Tcp(TcpListener::from_std(socket.into()));
+                (acceptor, format!("tcp:{addr}"), settings.tls.of_listeners())
+            }
+            None => {
+                let listener = UnixListener::from_std(socket.into());
+                let path = listener.local_addr().map_err(failed)?;
+                let path = path.as_pathname().unwrap_or(Path::new(""));
+                let name = format!("unix:{}", path.display());
+                (Acceptor::Unix(listener), name, None)
+            }
+        };
+        self.doors.push(Door {
+            acceptor,
+            name: name.into(),
+            protocol: settings.protocol,
+            tls,
+        });
+        Ok(())
+    }
+
     /// One worker's UDP sockets, one for each address; `None` without UDP.
     pub(super) fn take_udp(&mut self, shared: &Shared) -> io::Result<Option<WorkerUdp>> {
         let sockets: Vec<_> = self
@@ -117,20 +158,43 @@ impl Bound {
     /// Makes the unix socket, if there is to be one. To be called by the user who serves, not by root in that user's place:
     /// whoever may write to the directory may put a link where root makes, removes or gives away a file.
     pub fn bind_unix(&mut self, settings: &Settings) -> Result<(), String> {
-        let Some(path) = &settings.unix_socket else {
+        let Some(path) = settings
+            .unix_socket
+            .as_ref()
+            .filter(|_| !self.is_handed_over)
+        else {
             return Ok(());
         };
         let failed = |error: io::Error| {
             let reason = sys::why_not_made(path, &error);
             format!("cannot listen on {}: {reason}", path.display())
         };
-        // A socket that a server before us left behind.
+        let address = socket2::SockAddr::unix(path).map_err(failed)?;
+        // A socket that a server before us left behind is removed, one that somebody serves is not.
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-            fs::remove_file(path).map_err(failed)?;
+            let probe = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+            probe.set_nonblocking(true).map_err(failed)?;
+            match probe.connect(&address) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(failed)?;
+                }
+                // Another user's, who lets nobody ask: the kernel knows whether it is in use.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && sys::is_socket_bound(path) == Some(false) =>
+                {
+                    fs::remove_file(path).map_err(failed)?;
+                }
+                // Its queue may be full; that is an answer, too.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(failed(error)),
+                _ => {
+                    let reason = "another server answers there; end it, or name another path";
+                    return Err(failed(io::Error::other(reason)));
+                }
+            }
         }
         let _umask = sys::Umask::allow(settings.unix_mask);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-        let address = socket2::SockAddr::unix(path).map_err(failed)?;
         socket.bind(&address).map_err(failed)?;
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
@@ -140,27 +204,47 @@ impl Bound {
             protocol: settings.protocol,
             tls: None,
         });
-        self.path = Some(path.to_owned());
+        self.made = Made::at(path);
         Ok(())
+    }
+}
+
+/// A file of ours: its path, and the device and inode by which it is told from one that another has put there.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Made {
+    fn at(path: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok()?;
+        let file = (found.dev(), found.ino());
+        let path = path.to_owned();
+        Some(Made { path, file })
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
+        if let Some(made) = &self.made {
+            let there = Made::at(&made.path);
+            if there.is_some_and(|there| there.file == made.file) {
+                let _ = fs::remove_file(&made.path);
+            }
         }
     }
 }
 
-/// Binds the addresses of an entry, and passes over those that this machine does not have if there is another one.
-/// `what` stands before an address in errors.
+/// Binds the addresses of an entry, and passes over those that this machine does not have if there is another one. Of the
+/// default addresses, those that cannot be had for another reason are passed over too, with a warning. `what` stands before
+/// an address in errors.
 fn bind_each<S>(
     listen: &Listen,
     what: &str,
     bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
 ) -> Result<Vec<(S, SocketAddr)>, String> {
-    let mut missing = None;
+    let mut passed_over = Vec::new();
     let mut bound: Vec<(S, SocketAddr)> = Vec::new();
     for &addr in &listen.addrs {
         // One free port serves all addresses of an entry.
@@ -174,17 +258,23 @@ fn bind_each<S>(
             Ok(socket) => bound.push(socket),
             Err(error) => {
                 let reason = format!("cannot listen on {what}{addr}: {error}");
-                if !is_missing(&error) {
+                if !is_missing(&error) && !listen.is_default {
                     return Err(reason);
                 }
-                missing = Some(reason);
+                passed_over.push((reason, is_missing(&error)));
             }
         }
     }
-    match missing {
-        Some(error) if bound.is_empty() => Err(error),
-        _ => Ok(bound),
+    if bound.is_empty() {
+        // What is taken says more than what is not there.
+        passed_over.sort_by_key(|&(_, is_missing)| is_missing);
+        let first = passed_over.into_iter().next();
+        return Err(first.expect("an entry has addresses").0);
     }
+    for (reason, _) in passed_over.iter().filter(|(_, is_missing)| !is_missing) {
+        log::warn!("{reason}; going on without it");
+    }
+    Ok(bound)
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -325,7 +415,8 @@ impl Accepting<'_> {
         let (shared, connections) = (self.shared, &self.shared.connections);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
-            let full = connections.curr_connections.load(Relaxed) >= shared.settings.conns_max;
+            let full =
+                connections.curr_connections.load(Relaxed) >= shared.settings.conns_allowed();
             if full && !shared.settings.maxconns_fast {
                 return Accepted::Full;
             }

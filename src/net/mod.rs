@@ -7,14 +7,18 @@
 //!
 //! Nothing here knows what a command means; [`crate::command::Session`] does.
 
+mod ciphers;
+mod client_cert;
 mod conn;
 mod listener;
 mod peers;
 mod stream;
 mod tls;
+mod tls_files;
 mod tls_stream;
 mod udp;
 mod worker;
+mod x509;
 
 pub use listener::{Bound, Listener, ListenerHandle};
 pub use tls::Tls;

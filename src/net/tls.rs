@@ -16,12 +16,16 @@ use std::sync::{Arc, Mutex};
 
 use mio::net::TcpStream;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, version};
+use rustls::pki_types::CertificateDer;
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys, ServerConfig, version};
 
+use super::ciphers;
+use super::client_cert::Verifier;
+use super::tls_files::{certificates, key};
 use super::tls_stream::TlsStream;
+use super::x509::Certificate;
 use crate::settings::{self, ClientCert, TlsVersion};
 use crate::stats::TlsCounters;
 
@@ -43,12 +47,6 @@ pub struct Tls {
 #[derive(Debug)]
 struct Configs {
     ignored: Arc<ServerConfig>,
-    /// Both are there if there are roots to check a certificate against.
-    asking: Option<Asking>,
-}
-
-#[derive(Debug)]
-struct Asking {
     optional: Arc<ServerConfig>,
     required: Arc<ServerConfig>,
 }
@@ -56,7 +54,17 @@ struct Asking {
 impl Tls {
     /// Loads the files that `settings` name. The error names the file.
     pub fn load(settings: &settings::Tls, counters: Arc<TlsCounters>) -> Result<Self, String> {
-        let provider = Arc::new(ring::default_provider());
+        let mut provider = ring::default_provider();
+        if let Some(list) = &settings.ciphers {
+            let told = |what: &str| format!("-o ssl_ciphers={list}: {what}");
+            let unknown = ciphers::select(list, &mut provider.cipher_suites);
+            let unknown = unknown.map_err(|reason| told(&reason))?;
+            if !unknown.is_empty() {
+                let names = unknown.join(", ");
+                log::warn!("{}", told(&format!("not spoken, and left out: {names}")));
+            }
+        }
+        let provider = Arc::new(provider);
         let configs = Mutex::new(Configs::load(settings, &provider)?);
         Ok(Tls {
             settings: settings.clone(),
@@ -83,10 +91,9 @@ impl Tls {
 
     /// The server's side of a connection whose client has sent nothing yet.
     pub(super) fn accept(&self, socket: TcpStream, cert: ClientCert) -> Result<TlsStream, String> {
-        let config = self.config(cert).ok_or("no roots to check clients with")?;
         TlsStream::new(
             socket,
-            config,
+            self.config(cert),
             self.settings.wbuf_bytes,
             self.counters.clone(),
         )
@@ -96,17 +103,17 @@ impl Tls {
         })
     }
 
-    fn config(&self, cert: ClientCert) -> Option<Arc<ServerConfig>> {
+    fn config(&self, cert: ClientCert) -> Arc<ServerConfig> {
         let configs = self
             .configs
             .lock()
             .expect("no holder of the configs panics");
-        let asking = configs.asking.as_ref();
-        match cert {
-            ClientCert::Ignored => Some(configs.ignored.clone()),
-            ClientCert::Optional => asking.map(|asking| asking.optional.clone()),
-            ClientCert::Required => asking.map(|asking| asking.required.clone()),
-        }
+        let config = match cert {
+            ClientCert::Ignored => &configs.ignored,
+            ClientCert::Optional => &configs.optional,
+            ClientCert::Required => &configs.required,
+        };
+        config.clone()
     }
 }
 
@@ -117,29 +124,47 @@ impl Configs {
         };
         let chain = certificates(chain_file)
             .map_err(|reason| told("loading the certificate chain", chain_file, &reason))?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|error| told("loading the key", key_file, &reason(&error)))?;
-        let roots = match &settings.ca_cert {
+        let key = key(key_file, provider).map_err(|reason| {
+            let option = if settings.key.is_some() {
+                "ssl_key"
+            } else {
+                "ssl_chain_cert"
+            };
+            told(
+                "loading the key",
+                key_file,
+                &format!("{reason} (-o {option})"),
+            )
+        })?;
+        let own = CertifiedKey::new(chain, key);
+        check_pair(&own).map_err(|reason| format!("Error validating the certificate: {reason}"))?;
+        let own = Arc::new(SingleCertAndKey::from(own));
+        let (roots, ca_file) = match &settings.ca_cert {
             Some(file) => {
-                let failed = |reason: String| told("loading the CA certificate", file, &reason);
-                let mut roots = RootCertStore::empty();
-                for root in certificates(file).map_err(failed)? {
-                    roots.add(root).map_err(|error| failed(error.to_string()))?;
-                }
-                Some(Arc::new(roots))
+                let roots = certificates(file)
+                    .map_err(|reason| told("loading the CA certificate", file, &reason))?;
+                (roots, file.as_path())
             }
-            None => None,
+            None => (Vec::new(), Path::new("")),
         };
-        let config = |cert| config(settings, provider, &chain, &key, roots.as_ref(), cert);
+        let roots: Arc<[CertificateDer<'static>]> = roots.into();
+        let config = |cert| {
+            let verifier = match cert {
+                ClientCert::Ignored => None,
+                _ => {
+                    let required = cert == ClientCert::Required;
+                    let verifier = Verifier::new(roots.clone(), provider, required);
+                    let told =
+                        |reason: String| told("loading the CA certificate", ca_file, &reason);
+                    Some(verifier.map_err(told)?)
+                }
+            };
+            config(settings, provider, &own, verifier)
+        };
         Ok(Configs {
             ignored: config(ClientCert::Ignored)?,
-            asking: match &roots {
-                Some(_) => Some(Asking {
-                    optional: config(ClientCert::Optional)?,
-                    required: config(ClientCert::Required)?,
-                }),
-                None => None,
-            },
+            optional: config(ClientCert::Optional)?,
+            required: config(ClientCert::Required)?,
         })
     }
 }
@@ -147,35 +172,21 @@ impl Configs {
 fn config(
     settings: &settings::Tls,
     provider: &Arc<CryptoProvider>,
-    chain: &[CertificateDer<'static>],
-    key: &PrivateKeyDer<'static>,
-    roots: Option<&Arc<RootCertStore>>,
-    cert: ClientCert,
+    own: &Arc<SingleCertAndKey>,
+    verifier: Option<Verifier>,
 ) -> Result<Arc<ServerConfig>, String> {
-    let invalid =
-        |reason: &dyn std::fmt::Display| format!("Error validating the certificate: {reason}");
     let versions: &[_] = match settings.min_version {
         TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
         TlsVersion::V1_3 => &[&version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
-        .map_err(|error| invalid(&error))?;
-    let builder = match (cert, roots) {
-        (ClientCert::Ignored, _) | (_, None) => builder.with_no_client_auth(),
-        (_, Some(roots)) => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
-            let verifier = match cert {
-                ClientCert::Required => verifier,
-                _ => verifier.allow_unauthenticated(),
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| invalid(&error))?)
-        }
+        .map_err(|error| format!("Error validating the certificate: {error}"))?;
+    let builder = match verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
     };
-    let mut config = builder
-        .with_single_cert(chain.to_vec(), key.clone_key())
-        .map_err(|error| invalid(&error))?;
+    let mut config = builder.with_cert_resolver(own.clone());
     if settings.session_cache {
         // A cache of this config's own (C2).
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
@@ -187,21 +198,23 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// The certificates in a file, at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match all {
-        Ok(all) if all.is_empty() => Err("no certificate in it".to_owned()),
-        Ok(all) => Ok(all),
-        Err(error) => Err(reason(&error)),
-    }
-}
-
-fn reason(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "no private key in it".to_owned(),
-        error => error.to_string(),
+/// Whether certificate and key belong together. Certificates of version 1, which rustls does not read, are read here: it is
+/// the client that judges them.
+fn check_pair(own: &CertifiedKey) -> Result<(), String> {
+    match own.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
+        Err(Error::InvalidCertificate(error)) => {
+            let leaf = own.end_entity_cert().map_err(|error| error.to_string())?;
+            let cert = Certificate::parse(leaf).filter(|cert| cert.version < 3);
+            let cert = cert.ok_or_else(|| Error::InvalidCertificate(error).to_string())?;
+            match own.key.public_key() {
+                Some(key) if *key != *cert.key_info => {
+                    Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch).to_string())
+                }
+                _ => Ok(()),
+            }
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 

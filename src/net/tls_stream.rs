@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use mio::net::TcpStream;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
+use super::client_cert;
 use crate::stats::TlsCounters;
 
 /// Reads of the socket in one `read`, when they bring no text: bounds what a peer can do without saying anything.
@@ -160,6 +161,12 @@ impl TlsStream {
             }
         }
         if let Err(error) = processed {
+            if let Some(why) = client_cert::refusal(&error) {
+                match self.socket.peer_addr() {
+                    Ok(peer) => log::warn!("tcp:{peer}: {why}"),
+                    Err(_) => log::warn!("{why}"),
+                }
+            }
             return Err(self.failed(io::Error::new(ErrorKind::InvalidData, error)));
         }
         self.flush()?;

@@ -364,7 +364,7 @@ impl<'c> Serving<'c> {
             .connections
             .curr_connections
             .fetch_sub(1, Relaxed);
-        if before >= self.shared.settings.conns_max {
+        if before >= self.shared.settings.conns_allowed() {
             self.listener.wake();
         }
     }

@@ -1,5 +1,5 @@
-//! The config file: one option a line, as on the command line, with `#` comments. The form of Debian's memcached.conf,
-//! whose `logfile FILE` line is read as `--logfile FILE`.
+//! The config file: options as on the command line, usually one a line, with `#` comments and quotes as in a shell. The
+//! form of Debian's memcached.conf, whose `logfile FILE` line is read as `--logfile FILE`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::SettingsError;
 use super::given::{Given, split};
 
 /// Options for the command line alone.
-const NOT_HERE: [&str; 4] = ["config", "help", "license", "version"];
+const NOT_HERE: [&str; 5] = ["config", "help", "license", "print", "version"];
 
 /// Reads the file that `config` names.
 pub(super) fn read(config: &Given) -> Result<Vec<Given>, SettingsError> {
@@ -29,23 +29,41 @@ pub(super) fn read(config: &Given) -> Result<Vec<Given>, SettingsError> {
     Ok(given)
 }
 
-/// The option of a line and, behind the first space, its value; nothing for an empty line.
+/// The words of a line, as a shell would cut them: at blanks, but not between quotes; a `#` behind a blank begins a
+/// comment. What follows a value and is no option belongs to the value, so that `-P /run/my file` names one file.
 pub(super) fn words(line: &str) -> Vec<String> {
-    let is_comment = |at: usize| line[..at].trim_end().len() < at || at == 0;
-    let end = line
-        .match_indices('#')
-        .map(|(at, _)| at)
-        .find(|&at| is_comment(at));
-    let line = line[..end.unwrap_or(line.len())].trim();
-    let (option, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let option = if option == "logfile" {
-        "--logfile"
-    } else {
-        option
-    };
-    [option, value.trim_start()]
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = line.trim();
+    while !rest.is_empty() && !rest.starts_with('#') {
+        let (word, after) = word(rest);
+        rest = after.trim_start();
+        match words.len() {
+            0 if word == "logfile" => words.push("--logfile".to_owned()),
+            0 | 1 => words.push(word),
+            _ if word.starts_with('-') => words.push(word),
+            last => {
+                words[last - 1].push(' ');
+                words[last - 1].push_str(&word);
+            }
+        }
+    }
+    words
+}
+
+/// The word that `text` begins with, without its quotes, and what follows it.
+fn word(text: &str) -> (String, &str) {
+    let mut word = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next().filter(|c| !c.is_whitespace()) {
+        rest = &rest[c.len_utf8()..];
+        // A quote that is never closed is a character like others.
+        match rest.split_once(c) {
+            Some((quoted, after)) if c == '"' || c == '\'' => {
+                word.push_str(quoted);
+                rest = after;
+            }
+            _ => word.push(c),
+        }
+    }
+    (word, rest)
 }

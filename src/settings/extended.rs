@@ -1,7 +1,8 @@
 //! The options behind `-o`: their table, and a list `name=value,name` taken apart.
 
-use super::options::{Opt, flag, not_built, value};
-use super::values::{decimal, slab_sizes, text, whole};
+use super::nearest::nearest;
+use super::options::{Opt, flag, inert, not_built, value};
+use super::values::{Unit, decimal, size, slab_sizes, text, whole};
 use super::{PAGE_BYTES, Settings, tls};
 
 /// The policies of `-o eviction=`; the server's tests hold them to those the cache has.
@@ -147,17 +148,19 @@ pub(super) static EXTENDED: &[Opt] = &[
         ("A-B-C", ""),
         |s, v| slab_sizes(v).map(|sizes| s.slab_sizes = sizes),
         "chunk sizes in bytes, ascending, instead of those -f gives",
-    ),
+    )
+    .example("96-144-200-400-1000"),
     value(
         "",
         "slab_chunk_max",
         ("KB", "32"),
         |s, v| {
-            whole("slab_chunk_max", v, 1..=PAGE_BYTES >> 10, "KB")
-                .map(|kb| s.slab_chunk_bytes_max = kb << 10)
+            size("slab_chunk_max", v, 1..=PAGE_BYTES >> 10, Unit::Kb)
+                .map(|bytes| s.slab_chunk_bytes_max = bytes)
         },
         "largest chunk, in kilobytes; larger items are chained (memcached: 512)",
-    ),
+    )
+    .more("1 to 1024."),
     flag(
         "",
         "no_chunked_items",
@@ -175,7 +178,8 @@ pub(super) static EXTENDED: &[Opt] = &[
                 .ok_or_else(|| format!("eviction must be one of {}", POLICIES.join(", ")))
         },
         "who gives way when memory is full: s3fifo, slru (memcached's), lru, lfu, fifo, random, ttl",
-    ),
+    )
+    .more("docs/eviction.md tells when to choose which."),
     flag(
         "",
         "lru_crawler",
@@ -203,8 +207,8 @@ pub(super) static EXTENDED: &[Opt] = &[
         "lru_crawler_tocrawl",
         ("NUM", "0"),
         |s, v| {
-            whole("lru_crawler_tocrawl", v, 0..=u32::MAX, "")
-                .map(|items| s.lru_crawler_tocrawl = items)
+            size("lru_crawler_tocrawl", v, 0..=u32::MAX as usize, Unit::Count)
+                .map(|items| s.lru_crawler_tocrawl = items as u32)
         },
         "items the crawler looks at per class and run; 0 is all",
     ),
@@ -232,7 +236,8 @@ pub(super) static EXTENDED: &[Opt] = &[
         ("PCT", "20"),
         |s, v| whole("hot_lru_pct", v, 1..=79, "percent").map(|pct| s.hot_lru_pct = pct),
         "share of a class for the HOT segment, in percent",
-    ),
+    )
+    .more("Of -o eviction=slru alone, as the next three."),
     value(
         "",
         "warm_lru_pct",
@@ -263,7 +268,8 @@ pub(super) static EXTENDED: &[Opt] = &[
                 .map(|ttl| s.temporary_ttl_s = Some(ttl))
         },
         "keep items with less time to live in a TEMP segment; off if not given",
-    ),
+    )
+    .example("61"),
     value(
         "",
         "idle_timeout",
@@ -273,14 +279,15 @@ pub(super) static EXTENDED: &[Opt] = &[
                 .map(|timeout| s.idle_timeout_s = timeout)
         },
         "close connections after this long without a command; 0 is never",
-    ),
+    )
+    .more("A connection in the middle of a value, sent or received, is not idle."),
     value(
         "",
         "watcher_logbuf_size",
         ("KB", "256"),
         |s, v| {
-            whole("watcher_logbuf_size", v, 1..=1usize << 20, "KB")
-                .map(|kb| s.watcher_logbuf_bytes = kb << 10)
+            size("watcher_logbuf_size", v, 1..=1 << 20, Unit::Kb)
+                .map(|bytes| s.watcher_logbuf_bytes = bytes)
         },
         "log kept for each watcher, in kilobytes",
     ),
@@ -289,8 +296,8 @@ pub(super) static EXTENDED: &[Opt] = &[
         "worker_logbuf_size",
         ("KB", "64"),
         |s, v| {
-            whole("worker_logbuf_size", v, 1..=1usize << 20, "KB")
-                .map(|kb| s.worker_logbuf_bytes = kb << 10)
+            size("worker_logbuf_size", v, 1..=1 << 20, Unit::Kb)
+                .map(|bytes| s.worker_logbuf_bytes = bytes)
         },
         "log kept by each worker for watchers, in kilobytes",
     ),
@@ -299,8 +306,8 @@ pub(super) static EXTENDED: &[Opt] = &[
         "read_buf_mem_limit",
         ("MB", "0"),
         |s, v| {
-            whole("read_buf_mem_limit", v, 0..=256usize << 10, "MB")
-                .map(|mb| s.read_buf_mem_limit_bytes = mb << 20)
+            size("read_buf_mem_limit", v, 0..=256 << 10, Unit::Mb)
+                .map(|bytes| s.read_buf_mem_limit_bytes = bytes)
         },
         "bound on all read buffers, in megabytes; 0 is none",
     ),
@@ -309,8 +316,10 @@ pub(super) static EXTENDED: &[Opt] = &[
         "cluster_config",
         ("FILE", ""),
         |s, v| text("node list", v).map(|path| s.cluster_config = Some(path)),
-        "what \"config get cluster\" answers: a version, then host|ip|port of each node, a line each",
-    ),
+        "what \"config get cluster\" answers: a line with a version number, one with HOST|IP|PORT of each node, blanks between",
+    )
+    .more("\"config set cluster\" changes it while the server runs.")
+    .example("/etc/ketch/cluster"),
     flag(
         "",
         "track_sizes",
@@ -326,36 +335,40 @@ pub(super) static EXTENDED: &[Opt] = &[
     ),
     flag("", "inline_ascii_resp", |_| (), "accepted, no effect"),
     flag("", "no_inline_ascii_resp", |_| (), "accepted, no effect"),
-    value(
+    inert(
         "",
         "resp_obj_mem_limit",
-        ("MB", ""),
-        |s, v| {
-            s.notices
-                .push("-o resp_obj_mem_limit has no effect; read_buf_mem_limit bounds the buffers");
-            whole("resp_obj_mem_limit", v, 0..=256usize << 10, "MB").map(drop)
-        },
-        "accepted, no effect",
-    ),
+        "MB",
+        "-o read_buf_mem_limit bounds the buffers",
+    )
+    .example("0"),
     flag("", "relaxed_privileges", |_| (), "accepted, no effect"),
     flag("", "no_drop_privileges", |_| (), ""),
     flag("", "debugtime", |s| s.debugtime = true, ""),
-    not_built("", "drop_privileges", "", "a system call filter"),
-    not_built("", "sock_cookie_id", "ID", "socket marks"),
+    inert(
+        "",
+        "drop_privileges",
+        "",
+        "system calls are not filtered; the unit file packaging/ketch.service lets systemd do that",
+    ),
+    inert("", "sock_cookie_id", "ID", "sockets are not marked")
+    .example("1"),
     value(
         "",
         "ssl_chain_cert",
         ("FILE", ""),
         |s, v| text("certificate file", v).map(|path| s.tls.chain_cert = Some(path)),
         "with -Z: the server's certificate and its chain, PEM",
-    ),
+    )
+    .example("/etc/ketch/cert.pem"),
     value(
         "",
         "ssl_key",
         ("FILE", ""),
         |s, v| text("key file", v).map(|path| s.tls.key = Some(path)),
         "its private key, PEM; without it the key is in ssl_chain_cert",
-    ),
+    )
+    .example("/etc/ketch/key.pem"),
     value(
         "",
         "ssl_keyformat",
@@ -370,28 +383,39 @@ pub(super) static EXTENDED: &[Opt] = &[
         |s, v| whole("ssl_verify_mode", v, 0..=3, "").map(|mode| s.tls.verify_mode = mode),
         "clients' certificates: 0 not asked for, 1 checked if given, 2 and 3 required",
     ),
-    not_built("", "ssl_ciphers", "LIST", "cipher lists of OpenSSL"),
+    value(
+        "",
+        "ssl_ciphers",
+        ("LIST", ""),
+        |s, v| text("cipher list", v).map(|list| s.tls.ciphers = Some(list)),
+        "ciphers of TLS 1.2, as OpenSSL lists them; those that are not spoken are left out, with a warning",
+    )
+    .more("Those of TLS 1.3 are always offered.")
+    .example("HIGH"),
     value(
         "",
         "ssl_ca_cert",
         ("FILE", ""),
         |s, v| text("CA file", v).map(|path| s.tls.ca_cert = Some(path)),
         "the roots that clients' certificates are checked against, PEM",
-    ),
+    )
+    .more("A self-signed certificate of a client may stand there itself. Without this file no client certificate holds.")
+    .example("/etc/ketch/clients-ca.pem"),
     value(
         "",
         "ssl_wbuf_size",
         ("KB", "16"),
-        |s, v| whole("ssl_wbuf_size", v, 1..=1024usize, "KB").map(|kb| s.tls.wbuf_bytes = kb << 10),
+        |s, v| size("ssl_wbuf_size", v, 1..=1024, Unit::Kb).map(|bytes| s.tls.wbuf_bytes = bytes),
         "output encrypted at once and kept for a slow reader, in kilobytes",
-    ),
+    )
+    .more("1 to 1024. As much may wait for a client that reads slowly."),
     flag(
         "",
         "ssl_session_cache",
         |s| s.tls.session_cache = true,
         "let clients resume TLS sessions",
     ),
-    not_built("", "ssl_kernel_tls", "", "TLS in the kernel"),
+    inert("", "ssl_kernel_tls", "", "TLS is done in the process"),
     value(
         "",
         "ssl_min_version",
@@ -435,14 +459,26 @@ fn no_modern(s: &mut Settings) {
 pub(super) fn split(
     list: &str,
     mut found: impl FnMut(&'static Opt, String, String, bool),
-) -> Result<(), (String, &'static str)> {
+) -> Result<(), (String, String)> {
     // memcached reads over an empty place and a comma at the end.
-    for item in list.split(',').filter(|item| !item.is_empty()) {
-        let label = format!("-o {item}");
+    let mut items = list.split(',').map(str::trim).peekable();
+    while let Some(item) = items.next() {
+        if item.is_empty() {
+            continue;
+        }
+        // The comma stays in sight where a blank behind it may have cut the list.
+        let cut = items.peek().is_some_and(|next| next.is_empty());
+        let label = format!("-o {item}{}", if cut { "," } else { "" });
         let (name, value) = item.split_once('=').unwrap_or((item, ""));
-        match EXTENDED.iter().find(|opt| opt.long == name) {
-            Some(opt) => found(opt, label, value.to_owned(), item.contains('=')),
-            None => return Err((label, "unknown option")),
+        match EXTENDED.iter().find(|opt| opt.long == name.trim_end()) {
+            Some(opt) => found(opt, label, value.trim().to_owned(), item.contains('=')),
+            None => {
+                let reason = match nearest(name) {
+                    Some(name) => format!("unknown option; did you mean {name}?"),
+                    None => "unknown option".to_owned(),
+                };
+                return Err((format!("-o {item}"), reason));
+            }
         }
     }
     Ok(())

@@ -1,25 +1,47 @@
-//! From arguments to the options they give, in their order.
+//! From words to the options they give, in their order. The grammar is that of getopt_long:
+//!
+//! ```text
+//!  -v  -d -vv  -dvv                      flags; letters share a word
+//!  -m 64  -m64  "-m 64"  -m=64  -vm 64   a letter and its value, in the next word or in its own
+//!  --memory-limit 64  --memory-limit=64  a name and its value; "--memory-limit 64" as one word, too
+//!  --memory-l 64                         a name cut short, where only one begins so
+//!  ""                                    nothing: a variable that was empty
+//! ```
 
 use std::path::PathBuf;
 
-use getopts::{Fail, HasArg, Occur};
-
+use super::nearest::nearest;
 use super::options::{Kind, OPTIONS, Opt, not_built_reason};
 use super::{Settings, SettingsError, extended};
+
+/// Where words stand in a config file: its path and the line.
+pub(super) type At = Option<(PathBuf, usize)>;
 
 /// One option as it was given, on the command line or in the config file.
 pub(super) struct Given {
     pub opt: &'static Opt,
     /// Empty for a flag, and for an extended option without `=`.
     pub value: String,
-    /// As it stands in an error.
+    /// As it stands in an error: the words as they were written.
     label: String,
-    at: Option<(PathBuf, usize)>,
+    at: At,
     /// A flag that was handed a value.
     surplus: bool,
 }
 
 impl Given {
+    /// `-l` as the environment gives it.
+    pub fn listen_of_environment(value: String) -> Given {
+        let opt = OPTIONS.iter().find(|opt| opt.long == "listen");
+        Given {
+            opt: opt.expect("the table has it"),
+            label: format!("KETCH_LISTEN={value}"),
+            value,
+            at: None,
+            surplus: false,
+        }
+    }
+
     pub fn is(&self, long: &str) -> bool {
         self.opt.long == long
     }
@@ -36,16 +58,47 @@ impl Given {
 
     pub fn apply(&self, settings: &mut Settings) -> Result<(), SettingsError> {
         match &self.opt.kind {
-            Kind::Flag(_) if self.surplus => Err(self.error("takes no value")),
+            Kind::Flag(_) | Kind::Inert { value: "", .. } if self.surplus => {
+                Err(self.error("takes no value"))
+            }
             Kind::Flag(apply) => {
                 apply(settings);
                 Ok(())
             }
             Kind::Value { set, .. } => {
-                set(settings, &self.value).map_err(|reason| self.error(reason))
+                set(settings, &self.value).map_err(|reason| self.error(reason + self.likely_slip()))
+            }
+            Kind::Inert { why, .. } => {
+                // Zero asks for what happens anyway.
+                if self.value != "0" {
+                    let label = self.label.trim_end_matches(',');
+                    let notice = format!("{label}: accepted, no effect: {why}");
+                    settings.notices.push(notice);
+                }
+                Ok(())
             }
             Kind::NotBuilt { what, .. } => Err(self.error(not_built_reason(what))),
         }
+    }
+
+    /// What has probably happened, by the look of a value that is refused.
+    fn likely_slip(&self) -> &'static str {
+        if self.is_short_of_value() {
+            "; the next option stands where the value should"
+        } else if self.value.contains(" -") {
+            "; each option must be a word of its own"
+        } else {
+            ""
+        }
+    }
+
+    /// Whether the next option has become the value.
+    fn is_short_of_value(&self) -> bool {
+        let letter = self
+            .value
+            .strip_prefix('-')
+            .and_then(|rest| rest.chars().next());
+        letter.is_some_and(|letter| letter.is_ascii_alphabetic())
     }
 
     /// An error about this option.
@@ -58,96 +111,203 @@ impl Given {
     }
 }
 
-/// Finds the options in `args`, in the order given, with `-o` taken apart. `at` is where `args` stand in the config file.
-pub(super) fn split(
-    args: &[String],
-    at: Option<(PathBuf, usize)>,
-) -> Result<Vec<Given>, SettingsError> {
-    let mut parser = getopts::Options::new();
-    for opt in OPTIONS {
-        let has_arg = if opt.takes_value() {
-            HasArg::Yes
-        } else {
-            HasArg::No
-        };
-        parser.opt(opt.short, opt.long, "", "", has_arg, Occur::Multi);
-    }
-    let refused = |option: String, reason: &str| SettingsError {
-        at: at.clone(),
-        option,
-        reason: reason.to_owned(),
+/// Finds the options in `words`, in the order given, with `-o` taken apart. `at` is where they stand in the config file.
+pub(super) fn split(words: &[String], at: At) -> Result<Vec<Given>, SettingsError> {
+    let mut splitter = Splitter {
+        words: words.iter(),
+        at,
+        given: Vec::new(),
     };
-    let found = parser.parse(args).map_err(|fail| match fail {
-        Fail::UnrecognizedOption(name) => refused(dashed(&name), "unknown option"),
-        Fail::ArgumentMissing(name) => refused(dashed(&name), "needs a value"),
-        Fail::UnexpectedArgument(name) => refused(dashed(&name), "takes no value"),
-        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => {
-            refused(dashed(&name), "given wrongly")
-        }
-    })?;
-    if let Some(word) = found.free.first() {
-        return Err(refused(word.clone(), "not an option"));
+    while let Some(word) = splitter.words.next() {
+        splitter.take(word)?;
     }
+    Ok(splitter.given)
+}
 
-    let mut given = Vec::new();
-    for opt in OPTIONS {
-        if opt.takes_value() {
-            given.extend(
-                found
-                    .opt_strs_pos(opt.long)
-                    .into_iter()
-                    .map(|(pos, value)| (pos, opt, value)),
-            );
-        } else {
-            given.extend(
-                found
-                    .opt_positions(opt.long)
-                    .into_iter()
-                    .map(|pos| (pos, opt, String::new())),
-            );
+struct Splitter<'w> {
+    words: std::slice::Iter<'w, String>,
+    at: At,
+    given: Vec<Given>,
+}
+
+impl Splitter<'_> {
+    fn take(&mut self, word: &str) -> Result<(), SettingsError> {
+        match word.trim() {
+            // Ends the options, so that what follows can be no option: it is told as such.
+            "" | "--" => Ok(()),
+            word if word.starts_with("--") => self.take_name(word),
+            word if word.starts_with('-') && word.len() > 1 => self.take_letters(word),
+            word => Err(self.refused(word, self.not_an_option(word))),
         }
     }
-    given.sort_by_key(|(pos, ..)| *pos);
 
-    let mut all = Vec::new();
-    for (_, opt, value) in given {
-        if opt.long == "extended" {
-            extended::split(&value, |opt, label, value, surplus| {
-                all.push(Given {
-                    opt,
-                    value,
-                    label,
-                    at: at.clone(),
-                    surplus,
-                });
-            })
-            .map_err(|(option, reason)| refused(option, reason))?;
-        } else {
-            let mut label = dashed(if opt.short.is_empty() {
-                opt.long
-            } else {
-                opt.short
-            });
-            if opt.takes_value() {
-                label = format!("{label} {value}");
+    /// `--NAME`, `--NAME=VALUE` or `--NAME VALUE`.
+    fn take_name(&mut self, word: &str) -> Result<(), SettingsError> {
+        let end = word.find(|c: char| c == '=' || c.is_whitespace());
+        let (name, value) = match end {
+            Some(end) => {
+                let cut = word[end..].chars().next().map_or(0, char::len_utf8);
+                (&word[2..end], Some(&word[end + cut..]))
             }
-            all.push(Given {
+            None => (&word[2..], None),
+        };
+        let opt = by_name(name).map_err(|reason| self.refused(word, reason))?;
+        match value {
+            Some(_) if !opt.takes_value() => Err(self.refused(word, "takes no value")),
+            Some(value) => self.add(opt, word.to_owned(), value),
+            None => self.add_with_next(opt, word),
+        }
+    }
+
+    /// `-LETTERS`, the last of which may have a value.
+    fn take_letters(&mut self, word: &str) -> Result<(), SettingsError> {
+        let name = word[1..].split(|c: char| c == '=' || c.is_whitespace());
+        let name = name.into_iter().next().unwrap_or_default();
+        // `-help` begins with a letter that prints the help.
+        if OPTIONS.iter().any(|opt| opt.long == name && name != "help") {
+            return Err(self.refused(word, format!("unknown option; did you mean --{name}?")));
+        }
+        for (at, letter) in word.char_indices().skip(1) {
+            let rest = &word[at + letter.len_utf8()..];
+            if letter.is_whitespace() {
+                let reason = if rest.trim_start().starts_with('-') {
+                    "each option must be a word of its own".to_owned()
+                } else {
+                    format!("{} takes no value", &word[..at])
+                };
+                return Err(self.refused(word, reason));
+            }
+            let opt = by_letter(letter).map_err(|reason| self.refused(word, reason))?;
+            if opt.takes_value() {
+                return match rest {
+                    "" => self.add_with_next(opt, word),
+                    // `-m=64` is no other letter's way, and stands in many manifests.
+                    value => {
+                        let value = value.strip_prefix('=').unwrap_or(value);
+                        self.add(opt, word.to_owned(), value)
+                    }
+                };
+            }
+            self.add(opt, word.to_owned(), "")?;
+        }
+        Ok(())
+    }
+
+    /// An option whose value, if it takes one, is the next word.
+    fn add_with_next(&mut self, opt: &'static Opt, word: &str) -> Result<(), SettingsError> {
+        if !opt.takes_value() {
+            return self.add(opt, word.to_owned(), "");
+        }
+        match self.words.next() {
+            Some(value) => self.add(opt, format!("{word} {value}"), value),
+            None => Err(self.refused(word, "needs a value")),
+        }
+    }
+
+    fn add(&mut self, opt: &'static Opt, label: String, value: &str) -> Result<(), SettingsError> {
+        let (at, value) = (&self.at, value.trim());
+        if opt.long != "extended" {
+            self.given.push(Given {
                 opt,
-                value,
+                value: value.to_owned(),
                 label,
                 at: at.clone(),
                 surplus: false,
             });
+            return Ok(());
+        }
+        let given = &mut self.given;
+        let taken = extended::split(value, |opt, label, value, surplus| {
+            given.push(Given {
+                opt,
+                value,
+                label,
+                at: at.clone(),
+                surplus,
+            });
+        });
+        taken.map_err(|(option, reason)| self.refused(&option, reason))
+    }
+
+    /// Why a word that is no option stands here, most likely.
+    fn not_an_option(&self, word: &str) -> String {
+        let before = self.given.last();
+        let slip = match before {
+            _ if word.starts_with([
+                '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2212}',
+            ]) =>
+            {
+                "; it begins with another sign than -".to_owned()
+            }
+            Some(before) if !before.opt.takes_value() && !before.opt.is_extended() => {
+                format!("; {} takes no value", before.label)
+            }
+            Some(before) if before.is_short_of_value() => {
+                format!("; {} stands where a value should", before.value)
+            }
+            Some(before) if before.label.ends_with(',') => "; a blank after a comma?".to_owned(),
+            _ => match nearest(word) {
+                Some(name) => format!("; did you mean {name}?"),
+                None => String::new(),
+            },
+        };
+        format!("not an option{slip}")
+    }
+
+    fn refused(&self, option: &str, reason: impl Into<String>) -> SettingsError {
+        SettingsError {
+            at: self.at.clone(),
+            option: option.to_owned(),
+            reason: reason.into(),
         }
     }
-    Ok(all)
 }
 
-/// An option's name with its dashes.
-fn dashed(name: &str) -> String {
-    if name.chars().count() == 1 {
-        format!("-{name}")
-    } else {
-        format!("--{name}")
+fn by_letter(letter: char) -> Result<&'static Opt, String> {
+    let of = |letter: char| {
+        let mut found = OPTIONS.iter();
+        found.find(|opt| opt.short.chars().eq([letter]))
+    };
+    of(letter).ok_or_else(|| {
+        let other = match letter {
+            'a'..='z' => letter.to_ascii_uppercase(),
+            _ => letter.to_ascii_lowercase(),
+        };
+        match of(other) {
+            Some(opt) => format!(
+                "unknown option; did you mean -{} ({})?",
+                opt.short, opt.long
+            ),
+            None => "unknown option".to_owned(),
+        }
+    })
+}
+
+/// The option with this name, or the only one that begins with it. What is short enough for memcached's names alone stays
+/// so, whatever names were added here.
+fn by_name(name: &str) -> Result<&'static Opt, String> {
+    let name = name.replace('_', "-");
+    if let Some(opt) = OPTIONS.iter().find(|opt| opt.long == name) {
+        return Ok(opt);
     }
+    for own in [false, true] {
+        let begins = |opt: &&Opt| opt.long.starts_with(&name) && opt.is_own() == own;
+        let found: Vec<_> = OPTIONS.iter().filter(begins).collect();
+        match &found[..] {
+            _ if name.is_empty() => {}
+            [] => {}
+            [opt] => return Ok(opt),
+            several => {
+                let names: Vec<_> = several
+                    .iter()
+                    .map(|opt| format!("--{}", opt.long))
+                    .collect();
+                return Err(format!("cut too short: {}", names.join(" or ")));
+            }
+        }
+    }
+    Err(match nearest(&name) {
+        Some(name) => format!("unknown option; did you mean {name}?"),
+        None => "unknown option".to_owned(),
+    })
 }

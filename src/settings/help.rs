@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::extended::EXTENDED;
-use super::options::{Kind, OPTIONS, Opt};
+use super::options::{OPTIONS, Opt};
 
 /// Column at which the explanations start.
 const COLUMN: usize = 34;
@@ -36,29 +36,55 @@ pub(super) fn text() -> String {
     for opt in EXTENDED {
         line(&mut text, opt, opt.long);
     }
-    text.push_str(
-        "\nenvironment:\n  MEMCACHED_PORT_FILENAME         write the ports that were bound to this file\n\
-         \x20 MEMCACHED_SASL_PWDB             users of -S, lines USER:PASSWORD[:REALM]\n\
-         \nsignals: INT and TERM stop the server, USR1 lets clients finish first, HUP reads users and certificates again.\n",
-    );
+    for (title, rows) in [("environment", ENVIRONMENT), ("signals", SIGNALS)] {
+        writeln!(text, "\n{title}:").expect("a String takes everything");
+        for (name, what) in rows {
+            let left = format!("  {name}");
+            writeln!(text, "{left:<COLUMN$}{what}").expect("a String takes everything");
+        }
+    }
     text
 }
 
+/// The variables that are read, and what for.
+pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "KETCH_LISTEN",
+        "addresses to listen on where there is no -l",
+    ),
+    (
+        "MEMCACHED_PORT_FILENAME",
+        "write the ports that were bound to this file",
+    ),
+    (
+        "MEMCACHED_SASL_PWDB",
+        "users of -S, lines USER:PASSWORD[:REALM]",
+    ),
+    (
+        "NOTIFY_SOCKET, LISTEN_FDS",
+        "a service manager that wants to know when the server is ready, and the sockets it has bound for it",
+    ),
+];
+
+/// The signals that are answered.
+pub(super) const SIGNALS: &[(&str, &str)] = &[
+    ("INT, TERM", "stop the server"),
+    ("USR1", "stop it when the clients have finished"),
+    (
+        "HUP",
+        "read users and certificates again, and open the log file anew",
+    ),
+];
+
 fn line(text: &mut String, opt: &Opt, names: &str) {
-    if opt.help.is_empty() {
+    if opt.is_hidden() {
         return;
     }
-    let (left, default) = match opt.kind {
-        Kind::Value { hint, default, .. } => (format!("  {names}={hint}"), default),
-        _ => (format!("  {names}"), ""),
-    };
-    write!(
-        text,
-        "{left:<COLUMN$}{}{}",
-        if left.len() < COLUMN { "" } else { " " },
-        opt.help
-    )
-    .expect("a String takes everything");
+    let (hint, default) = opt.hint_and_default();
+    let equals = if hint.is_empty() { "" } else { "=" };
+    let left = format!("  {names}{equals}{hint}");
+    let gap = if left.len() < COLUMN { "" } else { " " };
+    write!(text, "{left:<COLUMN$}{gap}{}", opt.told()).expect("a String takes everything");
     if !default.is_empty() {
         write!(text, " (default: {default})").expect("a String takes everything");
     }

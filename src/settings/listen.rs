@@ -1,6 +1,6 @@
 //! `-l`: where to listen, and what is spoken there.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::given::Given;
 use super::values::whole;
@@ -33,10 +33,13 @@ impl WireProtocol {
 
 /// One entry of `-l`, resolved. A name can have several addresses, and a machine can be without one of the families:
 /// an address that does not exist here (`EADDRNOTAVAIL`, `EAFNOSUPPORT`) may be left out when another one is bound.
+/// So may one that is taken, of those that nobody has asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listen {
     /// What to bind; never empty. Port 0 stands for any free port.
     pub addrs: Vec<SocketAddr>,
+    /// The addresses are those of a start without `-l`.
+    pub is_default: bool,
     /// What its connections may speak.
     pub protocol: WireProtocol,
     /// The name given in `tag[..]`.
@@ -59,8 +62,9 @@ pub(super) fn resolve(
     let mut listen = Vec::new();
     for one in given.iter().filter(|one| one.is("listen")) {
         let before = listen.len();
-        // memcached reads over an empty place between commas.
-        for entry in one.value.split(',').filter(|entry| !entry.is_empty()) {
+        // memcached parts them by semicolons as well, and reads over an empty place.
+        let entries = one.value.split([',', ';']).map(str::trim);
+        for entry in entries.filter(|entry| !entry.is_empty()) {
             listen.push(Listen::parse(entry, port, settings).map_err(|reason| {
                 // With several in the list, the value alone does not tell which one it was.
                 let entry = if entry == one.value {
@@ -76,10 +80,14 @@ pub(super) fn resolve(
         }
     }
     if listen.is_empty() {
-        let loopback: [std::net::IpAddr; 2] =
-            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let ips: [IpAddr; 2] = match settings.container {
+            // Nobody outside of it could connect to its loopback.
+            Some(_) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        };
         listen.push(Listen {
-            addrs: loopback.map(|ip| SocketAddr::new(ip, port)).to_vec(),
+            addrs: ips.map(|ip| SocketAddr::new(ip, port)).to_vec(),
+            is_default: true,
             protocol: settings.protocol,
             tag: None,
             tls: settings.tls.of_listeners(),
@@ -93,6 +101,7 @@ impl Listen {
     fn parse(entry: &str, port: u16, settings: &Settings) -> Result<Self, String> {
         let mut listen = Listen {
             addrs: Vec::new(),
+            is_default: false,
             protocol: settings.protocol,
             tag: None,
             tls: settings.tls.of_listeners(),

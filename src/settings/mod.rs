@@ -18,7 +18,9 @@ pub(crate) mod extended;
 mod given;
 mod help;
 mod listen;
+mod nearest;
 mod options;
+mod pages;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -34,6 +36,8 @@ pub use tls::{ClientCert, Tls, TlsVersion};
 
 /// Descriptors beyond the clients' connections: listeners, files, and room for refusing a connection.
 const FILES_RESERVED: usize = 64;
+/// The least of them, where there are few.
+const FILES_RESERVED_MIN: usize = 24;
 /// Descriptors of one worker besides its UDP sockets: its poll and its waker.
 const FILES_PER_THREAD: usize = 4;
 
@@ -51,8 +55,11 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// Where to listen over UDP; empty with `-U 0` or a unix socket.
     pub udp_listen: Vec<Listen>,
-    /// `-l` as given, entries joined by commas; `None` means that `listen` is the loopback default.
+    /// `-l` as given, entries joined by commas; `None` means that `listen` is the default: the loopback addresses, or all
+    /// in a container.
     pub listen_given: Option<String>,
+    /// What tells that this is a container, where without `-l` all addresses are listened on.
+    pub container: Option<&'static str>,
     /// `-p` as given: -1 picks a free port, 0 listens on none.
     pub tcp_port: i32,
     /// `-U` as given: -1 picks a free port, 0 listens on none.
@@ -67,8 +74,10 @@ pub struct Settings {
     pub protocol: WireProtocol,
     /// `-Z` and the `ssl_..` options.
     pub tls: Tls,
-    /// `-c`: client connections at one time.
+    /// `-c`: client connections at one time, as asked for; [`Settings::conns_allowed`] says how many there may be.
     pub conns_max: usize,
+    /// How many the process has descriptors for, where they are fewer.
+    pub conns_short: Option<usize>,
     /// Answer an error and close when full, instead of leaving the peer in the backlog.
     pub maxconns_fast: bool,
     /// `-b`: length of the listen queue.
@@ -193,7 +202,7 @@ pub struct Settings {
     /// `-r`: let the kernel write core files of any size.
     pub coredumps: bool,
     /// What to tell the operator once there is a log.
-    pub notices: Vec<&'static str>,
+    pub notices: Vec<String>,
 }
 
 impl Default for Settings {
@@ -203,6 +212,7 @@ impl Default for Settings {
             listen: Vec::new(),
             udp_listen: Vec::new(),
             listen_given: None,
+            container: None,
             tcp_port: 11211,
             udp_port: 0,
             unix_socket: None,
@@ -211,6 +221,7 @@ impl Default for Settings {
             protocol: WireProtocol::Auto,
             tls: Tls::default(),
             conns_max: 1024,
+            conns_short: None,
             maxconns_fast: true,
             backlog: 1024,
             idle_timeout_s: 0,
@@ -310,12 +321,18 @@ impl fmt::Display for SettingsError {
 impl Error for SettingsError {}
 
 /// Reads the options of `args` (without the program's name) and of the config file they name. `env` looks up the
-/// environment.
+/// environment; `container` is what tells that this is a container, if anything does.
 pub fn parse(
     args: impl Iterator<Item = String>,
     env: &dyn Fn(&str) -> Option<String>,
+    container: Option<&'static str>,
 ) -> Result<Start, SettingsError> {
-    let line = given::split(&args.collect::<Vec<_>>(), None)?;
+    let mut args: Vec<_> = args.collect();
+    // Images whose entry point is the server are given its name once more: `command: memcached -m 64`.
+    if let Some("memcached" | "ketch") = args.first().map(String::as_str) {
+        args.remove(0);
+    }
+    let line = given::split(&args, None)?;
     for (long, text) in [
         ("help", help::text as fn() -> String),
         ("version", help::version),
@@ -326,6 +343,12 @@ pub fn parse(
         }
     }
 
+    if let Some(print) = line.iter().find(|given| given.is("print")) {
+        let page = pages::page(&print.value);
+        let named = || print.error(format!("page must be one of {}", pages::PAGES.join(", ")));
+        return page.map(Start::Print).ok_or_else(named);
+    }
+
     let (config, line): (Vec<_>, Vec<_>) = line.into_iter().partition(|given| given.is("config"));
     let mut given = Vec::new();
     if let Some(config) = config.last() {
@@ -333,8 +356,13 @@ pub fn parse(
         given.retain(|of_file| !of_file.adds_up() || !line.iter().any(|own| of_file.same(own)));
     }
     given.extend(line);
+    if !given.iter().any(|one| one.is("listen")) {
+        let listen = env("KETCH_LISTEN").filter(|value| !value.trim().is_empty());
+        given.extend(listen.map(Given::listen_of_environment));
+    }
 
     let mut settings = Settings {
+        container,
         port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
         sasl_pwdb: env("MEMCACHED_SASL_PWDB").map(PathBuf::from),
         ..Settings::default()
@@ -355,6 +383,19 @@ impl Settings {
             .map(|listen| listen.addrs.len())
             .sum();
         self.threads * (FILES_PER_THREAD + udp_addrs) + FILES_RESERVED
+    }
+
+    /// The client connections that there may be at one time.
+    pub fn conns_allowed(&self) -> usize {
+        self.conns_short.unwrap_or(self.conns_max)
+    }
+
+    /// The client connections that `files` descriptors are enough for, at most `-c`; `None` if there would be none. What is
+    /// reserved besides is less than usual, and still more than the server opens.
+    pub fn conns_with(&self, files: usize) -> Option<usize> {
+        let least = self.files_reserved() - FILES_RESERVED + FILES_RESERVED_MIN;
+        let conns = files.checked_sub(least).filter(|&conns| conns > 0)?;
+        Some(conns.min(self.conns_max))
     }
 
     /// Checks what no option can check alone, and fills in what depends on several.

@@ -1,6 +1,9 @@
 //! The options with a dash: one table for parsing, help and what is not built.
 
-use super::values::{decimal, delimiter, item_size, octal_mask, text, unix_path, whole};
+use super::extended::EXTENDED;
+use super::values::{
+    Unit, decimal, delimiter, item_size, octal_mask, size, text, unix_path, whole,
+};
 use super::{Settings, WireProtocol};
 
 /// One option, with a dash or behind `-o`.
@@ -12,6 +15,10 @@ pub(super) struct Opt {
     pub kind: Kind,
     /// The line of help; empty keeps the option out of the help text.
     pub help: &'static str,
+    /// More sentences about it, for the pages that have room for them.
+    pub more: &'static str,
+    /// What stands for the value in an example, where there is no default.
+    pub example: &'static str,
 }
 
 /// What an option does when given.
@@ -24,6 +31,12 @@ pub(super) enum Kind {
         default: &'static str,
         set: fn(&mut Settings, &str) -> Result<(), String>,
     },
+    /// Taken for memcached's sake and of no effect here, for the reason `why`; `value` is empty for a flag. The start
+    /// says so and goes on.
+    Inert {
+        value: &'static str,
+        why: &'static str,
+    },
     /// Known to memcached, not done here yet; `value` is empty for a flag.
     NotBuilt {
         value: &'static str,
@@ -32,9 +45,66 @@ pub(super) enum Kind {
 }
 
 impl Opt {
+    const fn new(short: &'static str, long: &'static str, kind: Kind, help: &'static str) -> Self {
+        Opt {
+            short,
+            long,
+            kind,
+            help,
+            more: "",
+            example: "",
+        }
+    }
+
+    /// The option with more sentences about it.
+    pub const fn more(self, more: &'static str) -> Self {
+        Opt { more, ..self }
+    }
+
+    /// The option with a value for examples.
+    pub const fn example(self, example: &'static str) -> Self {
+        Opt { example, ..self }
+    }
+
+    /// What stands for the value in the help, and what holds without the option; empty where there is none.
+    pub fn hint_and_default(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::Value { hint, default, .. } => (hint, default),
+            Kind::Inert { value, .. } | Kind::NotBuilt { value, .. } => (value, ""),
+            Kind::Flag(_) => ("", ""),
+        }
+    }
+
+    /// The line of help, which says of an option without effect that it has none.
+    pub fn told(&self) -> String {
+        let inert = match self.kind {
+            Kind::Inert { .. } => "accepted, no effect: ",
+            _ => "",
+        };
+        format!("{inert}{}", self.help)
+    }
+
     /// Whether the option comes with a value.
     pub fn takes_value(&self) -> bool {
-        !matches!(self.kind, Kind::Flag(_) | Kind::NotBuilt { value: "", .. })
+        !matches!(
+            self.kind,
+            Kind::Flag(_) | Kind::NotBuilt { value: "", .. } | Kind::Inert { value: "", .. }
+        )
+    }
+
+    /// Whether it stands behind `-o`.
+    pub fn is_extended(&self) -> bool {
+        EXTENDED.iter().any(|opt| opt.long == self.long)
+    }
+
+    /// Whether memcached does not have it.
+    pub fn is_own(&self) -> bool {
+        OWN.contains(&self.long)
+    }
+
+    /// Whether it is left out of the help text.
+    pub fn is_hidden(&self) -> bool {
+        self.help.is_empty()
     }
 }
 
@@ -45,12 +115,7 @@ pub(super) const fn flag(
     apply: fn(&mut Settings),
     help: &'static str,
 ) -> Opt {
-    Opt {
-        short,
-        long,
-        kind: Kind::Flag(apply),
-        help,
-    }
+    Opt::new(short, long, Kind::Flag(apply), help)
 }
 
 /// An option with a value.
@@ -61,12 +126,17 @@ pub(super) const fn value(
     set: fn(&mut Settings, &str) -> Result<(), String>,
     help: &'static str,
 ) -> Opt {
-    Opt {
-        short,
-        long,
-        kind: Kind::Value { hint, default, set },
-        help,
-    }
+    Opt::new(short, long, Kind::Value { hint, default, set }, help)
+}
+
+/// An option of memcached that has no effect here, for the reason `why`.
+pub(super) const fn inert(
+    short: &'static str,
+    long: &'static str,
+    value: &'static str,
+    why: &'static str,
+) -> Opt {
+    Opt::new(short, long, Kind::Inert { value, why }, why)
 }
 
 /// An option that ends the start: `what` of memcached is missing here.
@@ -76,18 +146,16 @@ pub(super) const fn not_built(
     value: &'static str,
     what: &'static str,
 ) -> Opt {
-    Opt {
-        short,
-        long,
-        kind: Kind::NotBuilt { value, what },
-        help: "",
-    }
+    Opt::new(short, long, Kind::NotBuilt { value, what }, "")
 }
 
 /// The reason given for what memcached does and ketch does not.
 pub(super) fn not_built_reason(what: &str) -> String {
     format!("not built yet: {what}")
 }
+
+/// The names that memcached does not have; those it has may be cut short as there.
+const OWN: [&str; 4] = ["config", "logfile", "prefix-delimiter", "print"];
 
 /// All options with a dash, in the order of the help text.
 pub(super) static OPTIONS: &[Opt] = &[
@@ -104,14 +172,17 @@ pub(super) static OPTIONS: &[Opt] = &[
         ("NUM", "0"),
         |s, v| whole("UDP port", v, -1..=65535, "").map(|port| s.udp_port = port),
         "UDP port, and the TCP port unless -p is given; -1 takes a free one, 0 listens on none",
-    ),
+    )
+    .more("See docs/udp.md before opening it to a network."),
     value(
         "s",
         "unix-socket",
         ("FILE", ""),
         |s, v| unix_path(v).map(|path| s.unix_socket = Some(path)),
         "listen on this unix socket, and not over TCP or UDP",
-    ),
+    )
+    .more("The directory must be one that the user of -u may write to. A socket that another server answers on is not taken over.")
+    .example("/run/ketch/ketch.sock"),
     flag(
         "A",
         "enable-shutdown",
@@ -140,14 +211,17 @@ pub(super) static OPTIONS: &[Opt] = &[
             }
             Ok(())
         },
-        "addresses to listen on: [proto[ascii]:][tag[NAME]:]HOST[:PORT], by commas or repeated; loopback if not given",
-    ),
+        "addresses to listen on: [proto[ascii]:][tag[NAME]:]HOST[:PORT], by commas or repeated; if not given loopback, in a container all",
+    )
+    .more("0.0.0.0 or * opens it to the network. The variable KETCH_LISTEN says it where there is no -l. With -Z an entry may begin with notls: (plain text), btls: (TLS, clients need no certificate) or mtls: (TLS, clients need one).")
+    .example("127.0.0.1,::1"),
     flag(
         "d",
         "daemon",
         |s| s.daemon = true,
         "run in the background; return when clients can connect",
-    ),
+    )
+    .more("Started by a service manager that wants to be told when it is ready (NOTIFY_SOCKET), it stays in the foreground."),
     flag(
         "r",
         "enable-coredumps",
@@ -159,17 +233,18 @@ pub(super) static OPTIONS: &[Opt] = &[
         "user",
         ("NAME", ""),
         |s, v| text("user", v).map(|name| s.user = Some(name)),
-        "when started as root, become this user",
-    ),
+        "when started as root, become this user, by name or number",
+    )
+    .example("memcache"),
     value(
         "m",
         "memory-limit",
         ("MB", "64"),
         |s, v| {
-            whole("memory limit", v, 1..=256usize << 10, "MB")
-                .map(|mb| s.memory_limit_bytes = mb << 20)
+            size("memory limit", v, 1..=256 << 10, Unit::Mb)
+                .map(|bytes| s.memory_limit_bytes = bytes)
         },
-        "memory for items, in megabytes",
+        "memory for items, in megabytes, or with k, m, g behind the number",
     ),
     flag(
         "M",
@@ -181,15 +256,17 @@ pub(super) static OPTIONS: &[Opt] = &[
         "c",
         "conn-limit",
         ("NUM", "1024"),
-        |s, v| whole("connections", v, 1..=1usize << 24, "").map(|conns| s.conns_max = conns),
-        "client connections at one time",
-    ),
+        |s, v| size("connections", v, 1..=1 << 24, Unit::Count).map(|conns| s.conns_max = conns),
+        "client connections at one time; 10k is 10000",
+    )
+    .more("Each needs a file descriptor: with fewer than that, fewer clients are let in, and the log says how many."),
     flag(
         "k",
         "lock-memory",
         |s| s.lock_memory = true,
         "keep all memory of the process out of swap",
-    ),
+    )
+    .more("For another user than root the limit on locked memory must allow it: ulimit -l, LimitMEMLOCK= of systemd."),
     flag(
         "v",
         "verbose",
@@ -205,7 +282,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         ("FILE", ""),
         |s, v| text("pid file", v).map(|path| s.pid_file = Some(path)),
         "write the process id here",
-    ),
+    )
+    .example("/run/ketch/ketch.pid"),
     value(
         "f",
         "slab-growth-factor",
@@ -220,17 +298,20 @@ pub(super) static OPTIONS: &[Opt] = &[
             .map(|f| (s.growth_factor, s.fixed_classes) = (f, true))
         },
         "slab classes that are each larger by this factor, instead of some that follow the sizes of the items",
-    ),
+    )
+    .more("Without -f and -n classes open and close as the sizes of the items ask for it.")
+    .example("1.14"),
     value(
         "n",
         "slab-min-size",
         ("BYTES", ""),
         |s, v| {
-            whole("chunk size", v, 1..=512usize << 10, "bytes")
+            size("chunk size", v, 1..=512 << 10, Unit::Bytes)
                 .map(|bytes| (s.chunk_bytes_min, s.fixed_classes) = (bytes, true))
         },
         "least bytes a chunk has for key, value and flags; then too classes are fixed, -f 1.14 unless given",
-    ),
+    )
+    .example("48"),
     flag(
         "L",
         "enable-largepages",
@@ -248,7 +329,9 @@ pub(super) static OPTIONS: &[Opt] = &[
             })
         },
         "what ends a key's prefix in \"stats detail\", instead of \":\"; giving it turns those counters on",
-    ),
+    )
+    .more("One character.")
+    .example(":"),
     value(
         "t",
         "threads",
@@ -271,12 +354,16 @@ pub(super) static OPTIONS: &[Opt] = &[
         "disable-cas",
         |s| s.cas = false,
         "keep no CAS unique with items",
-    ),
+    )
+    .more("That is 8 bytes less each, and no \"cas\" command."),
     value(
         "b",
         "listen-backlog",
         ("NUM", "1024"),
-        |s, v| whole("listen backlog", v, 1..=i32::MAX, "").map(|backlog| s.backlog = backlog),
+        |s, v| {
+            size("listen backlog", v, 0..=i32::MAX as usize, Unit::Count)
+                .map(|backlog| s.backlog = backlog as i32)
+        },
         "length of the listen queue",
     ),
     value(
@@ -291,7 +378,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "max-item-size",
         ("SIZE", "1m"),
         |s, v| item_size(v).map(|bytes| s.item_bytes_max = bytes),
-        "largest item, 1k to 1024m and at most half of -m",
+        "largest item, 1k to 1024m and at most half of -m; bytes without k, m, g",
     ),
     flag(
         "F",
@@ -325,6 +412,16 @@ pub(super) static OPTIONS: &[Opt] = &[
         ("FILE", ""),
         |s, v| text("log file", v).map(|path| s.log_file = Some(path)),
         "append the log to this file instead of standard error",
+    )
+    .more("\"logfile FILE\", as in Debian's memcached.conf, means the same. SIGHUP opens it anew, for logrotate. Root opens it where root alone can make files; elsewhere the user of -u must be able to.")
+    .example("/var/log/ketch.log"),
+    // Answered before the others are applied.
+    value(
+        "",
+        "print",
+        ("PAGE", ""),
+        |_, _| Ok(()),
+        "",
     ),
     // Split into the options of the extended table before it could be applied.
     value(
@@ -339,29 +436,30 @@ pub(super) static OPTIONS: &[Opt] = &[
         "enable-sasl",
         |s| s.sasl = true,
         "let in only who logs in by SASL PLAIN; binary protocol alone, no UDP",
-    ),
+    )
+    .more("The users are those of -Y, or else of the file that the environment names in MEMCACHED_SASL_PWDB, lines USER:PASSWORD[:REALM]."),
     value(
         "Y",
         "auth-file",
         ("FILE", ""),
         |s, v| text("users file", v).map(|path| s.auth_file = Some(path)),
         "let in only users of this file, lines USER:PASSWORD; text protocol alone (with -S: its users), no UDP",
-    ),
+    )
+    .more("A password may be a hash, $argon2id$.. or $scrypt$... Clients log in with a \"set\" of any key whose value is \"USER PASSWORD\". SIGHUP reads the file again.")
+    .example("/etc/ketch/users"),
     not_built("e", "memory-file", "FILE", "restart from a memory file"),
     flag(
         "Z",
         "enable-ssl",
         |s| s.tls.enabled = true,
         "encrypt TCP connections with TLS; see ssl_chain_cert and the others below",
-    ),
-    value(
+    )
+    .more("Certificates are read again on SIGHUP and by the command refresh_certs; connections that are open keep the old ones. A client that has not ended its handshake after 60 seconds is closed."),
+    inert(
         "N",
-        "napi_ids",
-        ("0", "0"),
-        |_, v| match whole("NAPI ids", v, 0..=i32::MAX, "")? {
-            0 => Ok(()),
-            _ => Err(not_built_reason("threads by NAPI id; only 0 is accepted")),
-        },
-        "",
-    ),
+        "napi-ids",
+        "NUM",
+        "connections go to the threads in turn",
+    )
+    .example("2"),
 ];

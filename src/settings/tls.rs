@@ -1,7 +1,7 @@
 //! `-Z` and the `ssl_..` options: how connections are encrypted.
 //!
-//! The numbers are memcached's and OpenSSL's. What only OpenSSL has (its cipher lists, TLS in the kernel, keys that are
-//! not PEM, versions before 1.2) is refused by name.
+//! The numbers are memcached's and OpenSSL's. What only OpenSSL has (keys that are not PEM, versions before 1.2) is refused
+//! by name.
 
 use std::path::{Path, PathBuf};
 
@@ -48,8 +48,10 @@ pub struct Tls {
     pub chain_cert: Option<PathBuf>,
     /// The private key, PEM; without it the key stands in the file of the certificates.
     pub key: Option<PathBuf>,
-    /// The roots that client certificates go back to, PEM.
+    /// The roots that client certificates go back to, PEM. Without it no client certificate holds.
     pub ca_cert: Option<PathBuf>,
+    /// `ssl_ciphers` as given: OpenSSL's list, of which is taken what is spoken here.
+    pub ciphers: Option<String>,
     /// `ssl_verify_mode` as given, 0 to 3.
     pub verify_mode: u8,
     /// The oldest version spoken.
@@ -67,6 +69,7 @@ impl Default for Tls {
             chain_cert: None,
             key: None,
             ca_cert: None,
+            ciphers: None,
             verify_mode: 0,
             min_version: TlsVersion::V1_2,
             session_cache: false,
@@ -92,7 +95,7 @@ impl Tls {
     }
 
     /// What listeners do that say nothing of their own; `None` is plain text.
-    pub(super) fn of_listeners(&self) -> Option<ClientCert> {
+    pub fn of_listeners(&self) -> Option<ClientCert> {
         self.enabled.then(|| self.client_cert())
     }
 }
@@ -123,9 +126,9 @@ pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), Sett
     let tls = &settings.tls;
     if !tls.enabled {
         if tls.chain_cert.is_some() || tls.key.is_some() {
-            settings
-                .notices
-                .push("-o ssl_.. has no effect without -Z: connections are not encrypted");
+            settings.notices.push(
+                "-o ssl_.. has no effect without -Z: connections are not encrypted".to_owned(),
+            );
         }
         return Ok(());
     }
@@ -135,19 +138,23 @@ pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), Sett
     }
     let asks = |cert| matches!(cert, ClientCert::Optional | ClientCert::Required);
     if tls.ca_cert.is_none() {
-        let reason = "needs -o ssl_ca_cert=FILE, the roots of client certificates";
-        if asks(tls.client_cert()) {
-            return Err(blame(given, &["ssl_verify_mode"], reason));
-        }
         let mut certs = settings.listen.iter().filter_map(|listen| listen.tls);
-        if certs.any(asks) {
-            return Err(blame(given, &["listen"], format!("mtls: {reason}")));
+        let asking = certs.find(|cert| asks(*cert));
+        if let Some(cert) = asking {
+            let mut notice =
+                "without -o ssl_ca_cert there are no roots, and no client certificate holds: "
+                    .to_owned();
+            notice.push_str(match cert {
+                ClientCert::Required => "nobody can connect where one is required",
+                _ => "who shows one is refused, who shows none is let in",
+            });
+            settings.notices.push(notice);
         }
     }
     if settings.unix_socket.is_some() {
         settings
             .notices
-            .push("-Z has no effect with -s: a unix socket is not encrypted");
+            .push("-Z has no effect with -s: a unix socket is not encrypted".to_owned());
     }
     Ok(())
 }

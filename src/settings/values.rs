@@ -48,18 +48,75 @@ pub(super) fn octal_mask(value: &str) -> Result<u32, String> {
     }
 }
 
-/// Bytes with an optional k or m behind them, 1k to 1024m.
-pub(super) fn item_size(value: &str) -> Result<usize, String> {
-    let (digits, shift) = match value.as_bytes().last() {
-        Some(b'k' | b'K') => (&value[..value.len() - 1], 10),
-        Some(b'm' | b'M') => (&value[..value.len() - 1], 20),
-        _ => (value, 0),
+/// What a number without a unit counts.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Unit {
+    Bytes,
+    Kb,
+    Mb,
+    /// Things, not bytes: k and m are thousands and millions.
+    Count,
+}
+
+impl Unit {
+    fn scale(self) -> usize {
+        match self {
+            Unit::Bytes | Unit::Count => 1,
+            Unit::Kb => 1 << 10,
+            Unit::Mb => 1 << 20,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Bytes => " bytes",
+            Unit::Kb => " KB",
+            Unit::Mb => " MB",
+            Unit::Count => "",
+        }
+    }
+}
+
+/// A size in bytes, or a count: a number of `unit` within `range`, or one with k, m or g behind it, upper or lower case.
+pub(super) fn size(
+    what: &str,
+    value: &str,
+    range: RangeInclusive<usize>,
+    unit: Unit,
+) -> Result<usize, String> {
+    let (least, most) = (range.start() * unit.scale(), range.end() * unit.scale());
+    scaled(value, unit)
+        .filter(|size| (least..=most).contains(size))
+        .ok_or_else(|| {
+            let (start, end, name) = (range.start(), range.end(), unit.name());
+            format!("{what} must be {start} to {end}{name}, or a number with k, m or g behind it")
+        })
+}
+
+/// The number and its unit multiplied.
+fn scaled(value: &str, unit: Unit) -> Option<usize> {
+    let value = value.trim();
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let step: usize = if unit == Unit::Count { 1000 } else { 1024 };
+    let scale = match &*value[digits.len()..].to_ascii_lowercase() {
+        "" => unit.scale(),
+        "k" | "kb" | "ki" | "kib" => step,
+        "m" | "mb" | "mi" | "mib" => step.pow(2),
+        "g" | "gb" | "gi" | "gib" => step.pow(3),
+        _ => return None,
     };
-    whole("item size", digits, 1..=1usize << 30, "")
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
+    let is_plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let number: usize = digits.parse().ok().filter(|_| is_plain)?;
+    number.checked_mul(scale)
+}
+
+/// Bytes with an optional unit behind them, 1k to 1024m.
+pub(super) fn item_size(value: &str) -> Result<usize, String> {
+    scaled(value, Unit::Bytes)
         .filter(|bytes| (1 << 10..=1 << 30).contains(bytes))
-        .ok_or_else(|| "item size must be 1k to 1024m".to_owned())
+        .ok_or_else(|| {
+            "item size must be 1k to 1024m: bytes, or a number with k, m or g behind it".to_owned()
+        })
 }
 
 /// Chunk sizes as `96-144-200`: each at least 8 bytes above the one before, as chunks are aligned to 8.
@@ -73,9 +130,9 @@ pub(super) fn slab_sizes(value: &str) -> Result<Vec<usize>, String> {
     };
     let sizes = value
         .split('-')
-        .map(|size| whole("", size, 1..=1usize << 20, ""))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| reason())?;
+        .map(|size| scaled(size, Unit::Bytes).filter(|size| (1..=1 << 20).contains(size)))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(reason)?;
     let ascends = sizes.windows(2).all(|pair| pair[1] >= pair[0] + 8);
     if ascends && sizes.len() <= SIZES_MAX {
         Ok(sizes)

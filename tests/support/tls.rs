@@ -14,10 +14,12 @@ use std::thread;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    SigningKey, date_time_ymd,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::{Conn, PATIENCE};
@@ -63,6 +65,11 @@ impl Authority {
         }
     }
 
+    /// Signs bytes with its key.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.0.key().sign(bytes).expect("a signature")
+    }
+
     /// What a client starts from that trusts this authority, and shows `cert` if it has one.
     pub fn client(
         &self,
@@ -80,13 +87,46 @@ impl Authority {
             Some(Cert { cert, key }) => {
                 let cert = CertificateDer::from_pem_slice(cert.as_bytes()).expect("a certificate");
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-                config
-                    .with_client_auth_cert(vec![cert], key)
-                    .expect("a pair that fits")
+                // Not checked by rustls, which knows no certificates of version 1.
+                let key = ring::sign::any_supported_type(&key).expect("a key of ring's");
+                let pair = CertifiedKey::new(vec![cert], key);
+                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
             }
         };
         Arc::new(config)
     }
+}
+
+/// A certificate that nobody else has signed, as `openssl req -x509` makes it, valid for these years.
+pub fn self_signed(from_year: i32, to_year: i32) -> Cert {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["client".to_owned()]).expect("a name");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(from_year, 1, 1);
+    params.not_after = date_time_ymd(to_year, 1, 1);
+    Cert {
+        cert: params.self_signed(&key).expect("a signature").pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+/// DER as a block of PEM.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = (0..3).fold(0, |bits, i| {
+                bits << 8 | u32::from(group.get(i).copied().unwrap_or(0))
+            });
+            for i in 0..4 {
+                let digit = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize] as char;
+                text.push(if i <= group.len() { digit } else { '=' });
+            }
+        }
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
 }
 
 impl Cert {
