@@ -504,11 +504,11 @@ fn lru_mode_flat_stands_in_for_a_policy_of_several_segments() {
     for (name, flat) in [("s3fifo", "lru"), ("lfu", "lru"), ("ttl", "ttl")] {
         let server = Server::start(&["-o", &format!("eviction={name}")]);
         let mut conn = server.connect();
-        assert_eq!(conn.stats("settings")["eviction"], name);
+        assert_eq!(conn.stats("settings")["ketch_eviction"], name);
         conn.round("lru mode flat\r\n", "OK\r\n");
-        assert_eq!(conn.stats("settings")["eviction"], flat);
+        assert_eq!(conn.stats("settings")["ketch_eviction"], flat);
         conn.round("lru mode segmented\r\n", "OK\r\n");
-        assert_eq!(conn.stats("settings")["eviction"], name);
+        assert_eq!(conn.stats("settings")["ketch_eviction"], name);
     }
 }
 

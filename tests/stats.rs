@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use support::packet::{count, op::*, packet, store};
 use support::{
     Conn, PATIENCE, Server, Vector, both, escape, is_ketch, newer, run_vectors, wait_until,
@@ -31,6 +31,12 @@ const VECTORS: &[Vector] = &[
         "CLIENT_ERROR Illegal slab id\r\n",
     ),
     both("stats cachedump 40 10\r\n", "END\r\n"),
+    both("stats cachedump 63 10\r\n", "END\r\n"),
+    newer(
+        "64 is the first class that memcached does not have, and 1.6.18 shows it",
+        "stats cachedump 64 0\r\nstats cachedump 200 1\r\nstats cachedump 256 1\r\n",
+        "CLIENT_ERROR Illegal slab id\r\nCLIENT_ERROR Illegal slab id\r\nCLIENT_ERROR Illegal slab id\r\n",
+    ),
     both("stats sizes\r\n", "STAT sizes_status disabled\r\nEND\r\n"),
     newer(
         "1.6.18 compares the whole word",
@@ -120,6 +126,149 @@ fn every_key_that_tools_look_for() {
     }
 }
 
+/// The recorded sections: group, option, keys.
+fn recorded_keys() -> Vec<(&'static str, Option<&'static str>, BTreeSet<&'static str>)> {
+    let text = include_str!("recorded/stats-keys-1.6.45");
+    let sections = text.split("\n[").skip(1);
+    sections
+        .map(|section| {
+            let (head, keys) = section.split_once("]\n").expect("[group option]");
+            let (group, option) = match head.split_once(' ') {
+                Some((group, option)) => (group, Some(option)),
+                None => (head, None),
+            };
+            let group = if group == "-" { "" } else { group };
+            (group, option, keys.split_whitespace().collect())
+        })
+        .collect()
+}
+
+/// `key` with N in the place of a class or a descriptor.
+fn without_number(key: &str) -> String {
+    let parts = key.split(':');
+    let named = parts.map(|part| part.parse::<u32>().map_or(part, |_| "N"));
+    named.collect::<Vec<_>>().join(":")
+}
+
+/// Every group has memcached's keys and no other, but for those that nobody can take for memcached's.
+#[test]
+fn the_keys_of_each_group_are_memcacheds() {
+    for (group, option, want) in recorded_keys() {
+        let args = option.map_or_else(Vec::new, |option| vec!["-o", option]);
+        let server = Server::start(&args);
+        let mut conn = server.connect();
+        conn.round(
+            "set a 0 0 1\r\nx\r\nget a\r\n",
+            "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n",
+        );
+        let stats = conn.stats(group);
+        let keys = stats.keys().map(|key| without_number(key));
+        let keys: BTreeSet<String> = keys.filter(|key| !key.starts_with("ketch_")).collect();
+        let missing: Vec<_> = want.iter().filter(|key| !keys.contains(**key)).collect();
+        let extra: Vec<_> = keys.iter().filter(|key| !want.contains(&***key)).collect();
+        if is_ketch() || conn.stats("")["version"] == "1.6.45" {
+            assert!(
+                missing.is_empty() && extra.is_empty(),
+                "stats {group} {option:?}: missing {missing:?}, not memcached's {extra:?}"
+            );
+        }
+    }
+}
+
+/// The metrics of one class that the Prometheus memcached_exporter makes of the keys of `stats items`...
+const EXPORTED_ITEMS: &str = "number age crawler_reclaimed evicted evicted_nonzero evicted_time evicted_unfetched \
+    expired_unfetched outofmemory reclaimed tailrepairs mem_requested moves_to_cold moves_to_warm moves_within_lru \
+    number_hot number_warm number_cold number_temp age_hot age_warm hits_to_hot hits_to_warm hits_to_cold hits_to_temp";
+
+/// ...and of `stats slabs`. It gives each metric once a class, or answers 500: what is in both groups is fatal, and what it
+/// does not find in the second it takes from the first.
+const EXPORTED_SLABS: &str = "chunk_size chunks_per_page total_pages total_chunks used_chunks free_chunks \
+    free_chunks_end mem_requested get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval touch_hits";
+
+/// The general keys that it cannot do without: each is a number.
+const EXPORTED_GENERAL: &str = "uptime time cas_badval cmd_flush cmd_set get_hits get_misses delete_hits delete_misses \
+    incr_hits incr_misses decr_hits decr_misses cas_hits cas_misses touch_hits touch_misses rusage_user rusage_system \
+    bytes limit_maxbytes curr_items total_items bytes_read bytes_written curr_connections total_connections \
+    rejected_connections conn_yields listen_disabled_num evictions reclaimed store_too_large store_no_memory \
+    lru_crawler_starts direct_reclaims crawler_items_checked crawler_reclaimed moves_to_cold moves_to_warm \
+    moves_within_lru accepting_conns";
+
+/// What the exporter reads of `stats settings`.
+const EXPORTED_SETTINGS: &str = "maxconns lru_crawler_sleep lru_crawler_tocrawl hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor";
+
+/// Reads the groups as that exporter and the client below it do, by their rules: keys of a class have one number, values
+/// are numbers, no metric comes twice for a class.
+#[test]
+fn an_exporter_takes_every_group() {
+    let server = Server::start(&["-o", "temporary_ttl=30"]);
+    let mut conn = server.connect();
+    for bytes in [1, 400, 5000, 300_000] {
+        assert_eq!(conn.set(&format!("k{bytes}"), &vec![b'v'; bytes]), "STORED");
+    }
+    let number = |stats: &BTreeMap<String, String>, key: &str| {
+        let value = stats.get(key).unwrap_or_else(|| panic!("no {key}"));
+        value
+            .parse::<f64>()
+            .unwrap_or_else(|_| panic!("{key} {value}"))
+    };
+    let general = conn.stats("");
+    for key in EXPORTED_GENERAL.split_whitespace() {
+        number(&general, key);
+    }
+    let settings = conn.stats("settings");
+    for key in EXPORTED_SETTINGS.split_whitespace() {
+        number(&settings, key);
+    }
+    for key in ["lru_crawler", "lru_maintainer_thread"] {
+        assert_eq!(settings[key], "yes", "{key}");
+    }
+
+    let mut seen = BTreeSet::new();
+    let mut export = |stats: &BTreeMap<String, String>, prefix: &[&str], known: &str| {
+        for key in stats.keys() {
+            let parts: Vec<&str> = key.split(':').collect();
+            let (class, name) = match parts.strip_prefix(prefix) {
+                Some([class, name]) => (*class, *name),
+                // Taken for a general key.
+                _ if parts.len() == 1 && prefix.is_empty() => continue,
+                _ => panic!("{key}: neither PREFIX:CLASS:NAME nor a plain word"),
+            };
+            assert!(class.parse::<u32>().is_ok(), "{key}");
+            let is_known = known.split_whitespace().any(|known| known == name);
+            if is_known {
+                number(stats, key);
+                assert!(
+                    seen.insert((class.to_string(), name.to_string())),
+                    "{key}: its metric has come already"
+                );
+            }
+            // Of a class it must know all.
+            assert!(is_known || !prefix.is_empty(), "{key}: nothing it knows");
+        }
+    };
+    export(&conn.stats("items"), &["items"], EXPORTED_ITEMS);
+    let slabs = conn.stats("slabs");
+    export(&slabs, &[], EXPORTED_SLABS);
+    number(&slabs, "total_malloced");
+    let classes: BTreeSet<_> = seen.iter().map(|(class, _)| class.clone()).collect();
+    for class in &classes {
+        for name in [
+            "number",
+            "age",
+            "mem_requested",
+            "chunk_size",
+            "used_chunks",
+        ] {
+            let metric = (class.clone(), name.to_string());
+            let is_empty_class = !seen.contains(&(class.clone(), "number".to_string()));
+            assert!(
+                seen.contains(&metric) || is_empty_class,
+                "class {class} has no {name}"
+            );
+        }
+    }
+}
+
 /// What a client parses as a number is one.
 #[test]
 fn values_have_their_types() {
@@ -132,6 +281,8 @@ fn values_have_their_types() {
         "libevent",
         "rusage_user",
         "rusage_system",
+        // Why the last page could not be moved; no reason is one too.
+        "slab_reassign_last_busy_status",
     ];
     for (key, value) in &stats {
         if !words.contains(&key.as_str()) {
@@ -445,6 +596,7 @@ fn each_connection_is_listed() {
         has(&conns, "conn_read")
     });
     assert!(has(&conns, "conn_listening"), "{conns:?}");
+    assert!(has(&conns, "conn_parse_cmd"), "who asks: {conns:?}");
     let port = server.port();
     for (key, value) in &conns {
         let (_, field) = key.split_once(':').expect("FD:field");
@@ -581,6 +733,97 @@ fn expired_and_flushed_items_are_counted() {
     );
     assert_eq!(conn.stat("get_flushed"), 1);
     assert_eq!(conn.stat("get_misses"), 3);
+}
+
+/// Memory or place of the dead that a store took, or that was taken before it had to ask, is reclaimed.
+#[test]
+fn what_the_dead_leave_is_reclaimed() {
+    if !is_ketch() {
+        return;
+    }
+    // By stores alone.
+    let server = Server::start(&["-o", "debugtime,no_lru_maintainer,no_lru_crawler"]);
+    let mut conn = server.connect();
+    conn.round(
+        "debugtime p\r\nset a 0 10 1\r\nx\r\nset read 0 10 1\r\nx\r\nget read\r\ndebugtime 10\r\n",
+        "OK\r\nSTORED\r\nSTORED\r\nVALUE read 0 1\r\nx\r\nEND\r\nOK\r\n",
+    );
+    assert_eq!(conn.stat("reclaimed"), 0);
+    conn.round(
+        "set a 0 0 1\r\nx\r\nadd read 0 0 1\r\nx\r\n",
+        "STORED\r\nSTORED\r\n",
+    );
+    assert_eq!(
+        (conn.stat("reclaimed"), conn.stat("expired_unfetched")),
+        (2, 1)
+    );
+    // A store that finds a live item takes nobody's place; who only reads takes none either.
+    conn.round(
+        "set a 0 0 1\r\nx\r\nset a 0 -1 1\r\nx\r\nget a\r\n",
+        "STORED\r\nSTORED\r\nEND\r\n",
+    );
+    conn.round("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    assert_eq!(conn.stat("reclaimed"), 2);
+    conn.round(
+        "debugtime 2\r\nflush_all\r\nset a 0 0 1\r\nx\r\n",
+        "OK\r\nOK\r\nSTORED\r\n",
+    );
+    assert_eq!(conn.stat("reclaimed"), 3);
+    let items = conn.stats("items");
+    let of_class = items.iter().find(|(key, _)| key.ends_with(":reclaimed"));
+    assert_eq!(of_class.map(|(_, value)| value.as_str()), Some("3"));
+
+    // Those at the ends of the lists are not left to the crawler.
+    let server = Server::start(&["-o", "debugtime"]);
+    let mut conn = server.connect();
+    conn.round("debugtime p\r\n", "OK\r\n");
+    for at in 0..1000 {
+        conn.send(format!("set k{at} 0 10 1 noreply\r\nx\r\n"));
+    }
+    conn.round("debugtime 10\r\n", "OK\r\n");
+    wait_until("all are gone", PATIENCE, || conn.stat("curr_items") == 0);
+    let (by_tail, by_crawler) = (conn.stat("reclaimed"), conn.stat("crawler_reclaimed"));
+    assert_eq!(by_tail + by_crawler, 1000);
+    assert!(
+        by_tail > by_crawler,
+        "{by_tail} at the ends, {by_crawler} by the crawler"
+    );
+}
+
+/// The age of the oldest item, though nothing has had to go yet.
+#[test]
+fn the_oldest_item_has_an_age() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&["-o", "debugtime"]);
+    let mut conn = server.connect();
+    conn.round(
+        "debugtime p\r\nset old 0 0 1\r\nx\r\ndebugtime 7\r\nset new 0 0 1\r\nx\r\ndebugtime 3\r\n",
+        "OK\r\nSTORED\r\nOK\r\nSTORED\r\nOK\r\n",
+    );
+    let items = conn.stats("items");
+    let age = items.iter().find(|(key, _)| key.ends_with(":age"));
+    assert_eq!(age.map(|(_, value)| value.as_str()), Some("10"));
+}
+
+/// Fixtures wait for the line.
+#[test]
+fn each_socket_is_told_of_as_memcached_does() {
+    let server = Server::start(&["-vv"]);
+    let is_told = || {
+        let stderr = server.stderr();
+        let mut lines = stderr.lines();
+        lines.any(|line| {
+            let fd = line
+                .strip_prefix('<')
+                .and_then(|line| line.strip_suffix(" server listening (auto-negotiate)"));
+            fd.is_some_and(|fd| fd.parse::<u32>().is_ok())
+        })
+    };
+    wait_until("<FD server listening (auto-negotiate)", PATIENCE, is_told);
+    let server = Server::start(&["-v"]);
+    assert!(!server.stderr().contains("server listening"));
 }
 
 #[test]

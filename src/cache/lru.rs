@@ -90,6 +90,12 @@ pub struct LruCounters {
 }
 
 impl LruCounters {
+    /// Counts a dead item whose memory or place went to a store, or was taken before a store had to ask for it.
+    pub(super) fn count_reclaimed(&mut self, unfetched: bool) {
+        self.reclaimed += 1;
+        self.expired_unfetched += u64::from(unfetched);
+    }
+
     /// Items that were moved on when their turn to be evicted had come.
     fn kept(&self) -> u64 {
         self.moves_to_cold + self.moves_to_warm + self.moves_within_lru

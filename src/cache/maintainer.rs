@@ -20,6 +20,9 @@ const PASS_S: usize = 30;
 const CRAWL_SLICE_MIN: usize = 2000;
 /// Items of one class looked at under one hold of its lock.
 const LRU_SLICE: usize = 200;
+/// Rounds of a step in which a class's dead tails are taken, its lock let go after each: some thousand items, more than
+/// the crawler passes in the same step.
+const DEAD_TAIL_ROUNDS: usize = 100;
 
 /// What the maintainer remembers between steps.
 #[derive(Debug, Default)]
@@ -138,7 +141,15 @@ impl Cache {
                     break;
                 }
             }
-            self.reclaim_dead_tails(&mut lru, now);
+            let mut more = self.reclaim_dead_tails(&mut lru, now);
+            drop(lru);
+            // Items that end together lie together. What is taken here need not be found by the crawler.
+            for _ in 0..DEAD_TAIL_ROUNDS {
+                if !more {
+                    break;
+                }
+                more = self.reclaim_dead_tails(&mut self.lru(class), now);
+            }
         }
     }
 }

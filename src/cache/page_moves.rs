@@ -383,8 +383,9 @@ impl Cache {
             return;
         }
         if self.life(self.items.header(chunk), now) != Lookup::Found {
+            let unfetched = items.header(chunk).state() & state::FETCHED == 0;
             if self.unlink_from_tail(lru, chunk) {
-                lru.segments.counters.reclaimed += 1;
+                lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }
@@ -478,8 +479,9 @@ impl Cache {
             return;
         }
         if self.life(self.items.header(head), now) != Lookup::Found {
+            let unfetched = items.header(head).state() & state::FETCHED == 0;
             if self.unlink_from_tail(lru, head) {
-                lru.segments.counters.reclaimed += 1;
+                lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }

@@ -160,8 +160,7 @@ impl Cache {
             let counters = &mut lru.segments.counters;
             let unfetched = bits & state::FETCHED == 0;
             if dead {
-                counters.reclaimed += 1;
-                counters.expired_unfetched += u64::from(unfetched);
+                counters.count_reclaimed(unfetched);
             } else {
                 counters.evicted += 1;
                 counters.evicted_nonzero += u64::from(expires_at != RelTime::NEVER);
@@ -248,22 +247,25 @@ impl Cache {
 }
 
 impl Cache {
-    /// Unlinks dead items from the ends of the segments; the caller holds the LRU lock.
-    pub(super) fn reclaim_dead_tails(&self, lru: &mut ClassLru, now: RelTime) {
+    /// Unlinks dead items from the ends of the segments; the caller holds the LRU lock. True if there are likely more.
+    pub(super) fn reclaim_dead_tails(&self, lru: &mut ClassLru, now: RelTime) -> bool {
+        let mut more = false;
         for segment in Segment::ALL {
-            for _ in 0..DEAD_TAILS {
-                let Some(tail) = lru.segments.tail(segment) else {
-                    break;
-                };
+            let mut taken = 0;
+            while taken < DEAD_TAILS
+                && let Some(tail) = lru.segments.tail(segment)
+            {
                 let unfetched = self.items.header(tail).state() & state::FETCHED == 0;
                 if self.life(self.items.header(tail), now) == Lookup::Found
                     || !self.unlink_from_tail(lru, tail)
                 {
                     break;
                 }
-                lru.segments.counters.reclaimed += 1;
-                lru.segments.counters.expired_unfetched += u64::from(unfetched);
+                lru.segments.counters.count_reclaimed(unfetched);
+                taken += 1;
             }
+            more |= taken == DEAD_TAILS;
         }
+        more
     }
 }

@@ -11,7 +11,9 @@
 //! E4. Only an item whose value is written to the last byte gets in.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
@@ -153,6 +155,7 @@ pub struct Cache {
     pub(super) moves: PageMoves,
     /// Written by every store, so that it must not lie beside what every read looks at.
     pub(super) cas: CachePadded<CasSource>,
+    limit_bytes: AtomicUsize,
     /// The knobs.
     pub tuning: Tuning,
     /// Counts of the whole store.
@@ -207,6 +210,7 @@ impl Cache {
             flush: FlushMark::default(),
             moves: PageMoves::default(),
             cas: CachePadded::default(),
+            limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
             crawl_wanted: Mutex::default(),
@@ -265,6 +269,9 @@ impl Cache {
         let found = place.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
         let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
         let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
+        // Looked at before it is buried.
+        let died_unfetched =
+            is_dead && found.is_some_and(|found| found.header.state() & state::FETCHED == 0);
         Entry {
             cache: self,
             guard: if is_dead {
@@ -276,6 +283,7 @@ impl Cache {
             now,
             found: found.filter(|_| !is_dead),
             lookup,
+            died_unfetched,
         }
     }
 
@@ -521,9 +529,9 @@ impl Cache {
         self.items.slabs().page_bytes()
     }
 
-    /// Bytes the operator granted.
+    /// Bytes the operator granted: to the byte, though items have whole pages of them.
     pub fn limit_bytes(&self) -> usize {
-        self.items.slabs().limit_bytes()
+        self.limit_bytes.load(Relaxed)
     }
 
     /// Asks for huge pages behind table and arena (`-L`): a lookup in millions of items then seldom waits for an address.
@@ -538,9 +546,17 @@ impl Cache {
         self.items.slabs().lock_memory()
     }
 
-    /// Changes the memory limit; the maintainer drains what is now too much.
-    pub fn set_limit_bytes(&self, bytes: usize) {
-        self.items.slabs().set_limit(bytes);
+    /// Changes the memory limit; the maintainer drains what is now too much. False, and no change, if it is more than was
+    /// reserved at the start.
+    pub fn set_limit_bytes(&self, bytes: usize) -> bool {
+        let slabs = self.items.slabs();
+        let before = slabs.limit_bytes();
+        if slabs.set_limit(bytes) + slabs.page_bytes() <= bytes {
+            slabs.set_limit(before);
+            return false;
+        }
+        self.limit_bytes.store(bytes, Relaxed);
+        true
     }
 }
 
@@ -573,6 +589,8 @@ pub struct Entry<'c> {
     pub(super) now: RelTime,
     found: Option<Found<'c>>,
     pub(super) lookup: Lookup,
+    /// The dead item that was found had never been read.
+    pub(super) died_unfetched: bool,
 }
 
 impl<'c> Entry<'c> {
@@ -710,6 +728,10 @@ impl<'c> Entry<'c> {
                 lru.unlink(items, old);
             }
             lru.link(items, newcomer, cache.cas.last());
+            // Once: it takes the place of the dead only if nobody has put an item there since.
+            if old.is_none() && matches!(self.lookup, Lookup::Expired | Lookup::Flushed) {
+                lru.segments.counters.count_reclaimed(self.died_unfetched);
+            }
             lru.tidy(items, cache.tuning.balance());
         }
         if let Some(old) = old {

@@ -112,7 +112,8 @@ impl<'c> Entry<'c> {
     /// Drops the entry, makes room, and opens it anew.
     #[cold]
     fn reopen(self, room: &mut Room<'c>, spec: &ItemSpec<'_>) -> Entry<'c> {
-        let (cache, hash, now, before) = (self.cache, self.hash, self.now, self.lookup);
+        let (cache, hash, now) = (self.cache, self.hash, self.now);
+        let (before, died_unfetched) = (self.lookup, self.died_unfetched);
         drop(self);
         room.refill(cache, spec, now);
         #[cfg(test)]
@@ -120,7 +121,7 @@ impl<'c> Entry<'c> {
         let mut entry = cache.entry(spec.key, Probe::new(hash), now);
         // What the first turn found dead, it has taken out itself.
         if entry.lookup == Lookup::Missing && matches!(before, Lookup::Expired | Lookup::Flushed) {
-            entry.lookup = before;
+            (entry.lookup, entry.died_unfetched) = (before, died_unfetched);
         }
         entry
     }

@@ -12,9 +12,10 @@ use super::config;
 use super::dump::Dump;
 use super::output::Output;
 use super::report::Report;
-use super::shared::{Ctx, MEMCACHED_VERSION, StopMode};
+use super::shared::{Ctx, StopMode};
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
+use crate::settings::MEMCACHED_VERSION;
 
 /// The highest level `verbosity` sets.
 const VERBOSITY_MAX: u32 = 2;
@@ -257,11 +258,7 @@ fn cache_memlimit(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
         MEMLIMIT_MB_MIN..=MEMLIMIT_MB_MAX => {}
         _ => return Err(ErrorLine::MemlimitInMegabytes),
     }
-    let (before, wanted) = (ctx.cache.limit_bytes(), (megabytes as usize) << 20);
-    ctx.cache.set_limit_bytes(wanted);
-    if ctx.cache.limit_bytes() < wanted {
-        // More than was reserved at the start.
-        ctx.cache.set_limit_bytes(before);
+    if !ctx.cache.set_limit_bytes((megabytes as usize) << 20) {
         return Err(ErrorLine::MemlimitUnable);
     }
     log::info!("cache_memlimit: {megabytes} MB");

@@ -20,6 +20,8 @@ pub enum ConnState {
     Write = 3,
     /// Waits for its peer to close.
     Closing = 4,
+    /// Has its commands executed.
+    Parse = 5,
 }
 
 impl ConnState {
@@ -31,6 +33,7 @@ impl ConnState {
             ConnState::Nread => "conn_nread",
             ConnState::Write => "conn_mwrite",
             ConnState::Closing => "conn_closing",
+            ConnState::Parse => "conn_parse_cmd",
         }
     }
 }
@@ -70,6 +73,7 @@ impl ConnInfo {
             ConnState::Nread,
             ConnState::Write,
             ConnState::Closing,
+            ConnState::Parse,
         ];
         states[usize::from(self.state.load(Relaxed))]
     }

@@ -164,7 +164,8 @@ fn item_lines(ctx: Ctx<'_>, sums: &Sums, report: &ClassReport, out: &mut Vec<u8>
     }
     lines.stat("age_hot", age(Segment::Hot));
     lines.stat("age_warm", age(Segment::Warm));
-    lines.stat("age", age(Segment::Cold));
+    // Of the oldest, wherever the policy keeps it: in memcached COLD has it, as all items come there in time.
+    lines.stat("age", report.ages_s.into_iter().max().unwrap_or_default());
     lines.stat("mem_requested", report.mem_requested);
     let lru: LruCounters = report.lru;
     fields!(lines, lru, evicted evicted_nonzero evicted_time outofmemory);
@@ -196,8 +197,6 @@ fn slab_lines(sums: &Sums, report: &ClassReport, out: &mut Vec<u8>) {
     );
     // Those never used count as free, as in every memcached since 1.4.
     lines.stat("free_chunks_end", 0);
-    // memcached shows it in `stats items`; here it stands beside what it is to be compared with.
-    lines.stat("mem_requested", report.mem_requested);
     let hits = &sums.classes[report.class.index()];
     fields!(lines, hits, get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval
         touch_hits);

@@ -17,11 +17,6 @@ use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
 use crate::sys;
 
-/// What `version` answers: the memcached whose surface this is. Stock clients and tools read it to learn what a server
-/// can do (libmemcached's take anything below 1.3 for a server without `noreply`), so ketch's own version would mislead
-/// them; that one is in `stats` and `-V`.
-pub(super) const MEMCACHED_VERSION: &str = "1.6.45";
-
 /// How a client asked the server to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {

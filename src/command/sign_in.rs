@@ -25,8 +25,9 @@ use protocol::{
 
 use super::output::Output;
 use super::session::{Next, Wire};
-use super::shared::{Ctx, MEMCACHED_VERSION};
+use super::shared::Ctx;
 use crate::auth::{Check, MECHANISMS, Plain, Ticket};
+use crate::settings::MEMCACHED_VERSION;
 
 /// The longest token, in bytes without its `\r\n` (memcached's).
 const TOKEN_LEN_MAX: u32 = 16_384;

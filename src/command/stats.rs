@@ -15,9 +15,9 @@ use super::admin::{AdminOutcome, number};
 use super::dump::Dump;
 use super::output::Output;
 use super::report::Report;
-use super::shared::{Ctx, MEMCACHED_VERSION};
-use crate::cache::{CLASSES_MAX, ClassId, ClassMask, ClassReport};
-use crate::settings::{Tls, WireProtocol};
+use super::shared::Ctx;
+use crate::cache::{ClassId, ClassMask, ClassReport};
+use crate::settings::{MEMCACHED_VERSION, Tls};
 use crate::sys;
 
 /// memcached's seconds for the TEMP segment, shown while it is not used.
@@ -197,7 +197,7 @@ fn cachedump(ctx: Ctx<'_>, class: Option<&[u8]>, limit: Option<&[u8]>) -> Result
     };
     let class: u32 = number(class).ok_or(ErrorLine::BadFormat)?;
     let limit: u32 = number(limit).ok_or(ErrorLine::BadFormat)?;
-    if class as usize >= CLASSES_MAX {
+    if class > u32::from(CLASS_KNOWN_LAST) && !is_in_use(ctx, class) {
         return Err(ErrorLine::IllegalSlabId);
     }
     let last = if class == u32::from(CLASS_KNOWN_LAST) {
@@ -210,6 +210,12 @@ fn cachedump(ctx: Ctx<'_>, class: Option<&[u8]>, limit: Option<&[u8]>) -> Result
         classes.fold(ClassMask::NONE, ClassMask::with),
         limit,
     ))
+}
+
+/// True if `stats slabs` shows the class.
+fn is_in_use(ctx: Ctx<'_>, class: u32) -> bool {
+    let first = ctx.cache.class_reports_from(class as usize, ctx.now).next();
+    first.is_some_and(|report| u32::from(report.class.get()) == class)
 }
 
 /// The lines of one reply.
@@ -335,7 +341,7 @@ fn about_server(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     lines.stat("slab_reassign_busy_items", moves.busy_items);
     lines.zeros(&["slab_reassign_busy_deletes"]);
     lines.stat("slab_reassign_busy_nomem", moves.busy_nomem);
-    lines.zeros(&["slab_reassign_last_busy_status"]);
+    lines.stat("slab_reassign_last_busy_status", "none");
     lines.stat("slab_reassign_running", u8::from(moves.running));
     lines.stat("slabs_moved", moves.moved);
 
@@ -477,14 +483,7 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("reqs_per_event", settings.reqs_per_event);
     lines.switch("cas_enabled", settings.cas);
     lines.stat("tcp_backlog", settings.backlog);
-    lines.stat(
-        "binding_protocol",
-        match settings.protocol {
-            WireProtocol::Auto => "auto-negotiate",
-            WireProtocol::Ascii => "ascii",
-            WireProtocol::Binary => "binary",
-        },
-    );
+    lines.stat("binding_protocol", settings.protocol.name());
     lines.switch("auth_enabled_sasl", settings.sasl);
     let auth_file = settings.auth_file.as_deref();
     lines.stat(
@@ -521,7 +520,7 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("hash_algorithm", settings.hash_algorithm);
     lines.switch("lru_maintainer_thread", tuning.lru_maintainer.load(Relaxed));
     lines.switch("lru_segmented", tuning.segmented.load(Relaxed));
-    lines.stat("eviction", tuning.policy().name());
+    lines.stat("ketch_eviction", tuning.policy().name());
     loaded!(lines, tuning, hot_lru_pct warm_lru_pct);
     lines.stat(
         "hot_max_factor",
@@ -541,12 +540,27 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.stat("read_buf_mem_limit", settings.read_buf_mem_limit_bytes);
     lines.switch("track_sizes", settings.track_sizes);
     lines.switch("inline_ascii_response", false);
+    external_storage_settings(&mut lines);
     let freeratio = f64::from(tuning.slab_automove_freeratio_milli.load(Relaxed)) / 1000.0;
     lines.stat("slab_automove_freeratio", format_args!("{freeratio:.3}"));
+    lines.switch("ext_drop_unread", false);
     tls_settings(&settings.tls, &mut lines);
-    lines.stat("num_napi_ids", "(null)");
+    lines.zeros(&["num_napi_ids"]);
     lines.stat("memory_file", "(null)");
     lines.stat("client_flags_size", size_of::<u32>());
+}
+
+/// What memcached shows of its storage on disk when it has none.
+fn external_storage_settings(lines: &mut Lines<'_>) {
+    lines.stat("ext_item_size", 512);
+    // Never.
+    lines.stat("ext_item_age", u32::MAX);
+    lines.zeros(&["ext_low_ttl"]);
+    lines.stat("ext_recache_rate", 2000);
+    lines.stat("ext_wbuf_size", 4 << 20);
+    lines.zeros(&["ext_compact_under", "ext_drop_under"]);
+    lines.stat("ext_max_sleep", 1_000_000);
+    lines.stat("ext_max_frag", "0.80");
 }
 
 fn tls_settings(tls: &Tls, lines: &mut Lines<'_>) {
@@ -632,7 +646,14 @@ mod tests {
                 "stats cachedump 1 -1",
                 "CLIENT_ERROR bad command line format|",
             ),
+            ("stats cachedump 64 1", "CLIENT_ERROR Illegal slab id|"),
+            ("stats cachedump 255 0", "CLIENT_ERROR Illegal slab id|"),
             ("stats cachedump 256 1", "CLIENT_ERROR Illegal slab id|"),
+            (
+                "stats cachedump 4294967295 1",
+                "CLIENT_ERROR Illegal slab id|",
+            ),
+            ("stats cachedump 0 1", "END|"),
             ("stats cachedump 63 1", "END|"),
         ]);
     }
@@ -664,7 +685,6 @@ mod tests {
         for (group, key, total) in [
             (&items, "number", "curr_items"),
             (&items, "mem_requested", "bytes"),
-            (&slabs, "mem_requested", "bytes"),
             (&slabs, "get_hits", "get_hits"),
             (&slabs, "cmd_set", "cmd_set"),
             (&slabs, "delete_hits", "delete_hits"),

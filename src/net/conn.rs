@@ -163,6 +163,8 @@ impl<'c> Conn<'c> {
         out: &mut Output<'c>,
     ) -> Turn {
         let kept = self.kept();
+        // As `stats conns` shows whoever asks for it.
+        self.info.set_state(ConnState::Parse);
         let turn = self.try_turn(ctx, buffer, read, out).or_else(|error| {
             log::debug!("{}: closed: {error}", self.info.addr);
             out.clear();

@@ -350,6 +350,7 @@ impl Listener {
                     listener.as_raw_fd()
                 }
             };
+            super::tell_listening(shared, fd, door.protocol.name());
             let state = ConnState::Listening;
             let info = ConnInfo::new(
                 fd,

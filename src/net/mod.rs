@@ -23,3 +23,17 @@ mod x509;
 pub use listener::{Bound, Listener, ListenerHandle};
 pub use tls::Tls;
 pub use worker::{Handle, Worker};
+
+use std::io::Write;
+
+use crate::command::Shared;
+
+/// Tells of a socket in the words that memcached has for it with `-vv`: fixtures of tests wait for them on standard error.
+fn tell_listening(shared: &Shared, fd: i32, what: &str) {
+    /// `-vv`.
+    const TELLS: u8 = 2;
+    if shared.settings.verbosity >= TELLS {
+        // Whoever does not listen to standard error need not hear it.
+        let _ = writeln!(std::io::stderr(), "<{fd} server listening ({what})");
+    }
+}

@@ -120,6 +120,7 @@ impl Udp {
     ) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE)?;
         shared.connections.add(self.info.clone());
+        super::tell_listening(shared, self.info.fd, "udp");
         Ok(())
     }
 

@@ -2,15 +2,17 @@
 
 use std::fmt::Write;
 
+use super::MEMCACHED_VERSION;
 use super::extended::EXTENDED;
 use super::options::{OPTIONS, Opt};
 
 /// Column at which the explanations start.
 const COLUMN: usize = 34;
 
-/// `-V`.
+/// `-V`, and the first line of `-h`. Tools read either for the version of memcached, to learn what a server can do.
 pub(super) fn version() -> String {
-    format!("ketch {}\n", env!("CARGO_PKG_VERSION"))
+    let own = env!("CARGO_PKG_VERSION");
+    format!("ketch {own} (memcached {MEMCACHED_VERSION} compatible)\n")
 }
 
 /// `-i`.
@@ -21,9 +23,13 @@ pub(super) fn license() -> String {
 /// `-h`: every option that works, one a line, from the tables.
 pub(super) fn text() -> String {
     let mut text = version();
-    text.push_str(
-        "A cache server that speaks memcached's protocols.\n\nusage: ketch [options]\n\n",
-    );
+    // Test suites look for a line that begins so.
+    writeln!(
+        text,
+        "memcached {MEMCACHED_VERSION}'s protocols, options and stats, on a storage engine of its own.\n\n\
+         usage: ketch [options]\n"
+    )
+    .expect("a String takes everything");
     for opt in OPTIONS {
         let short = if opt.short.is_empty() {
             "    ".to_owned()

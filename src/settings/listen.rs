@@ -20,6 +20,15 @@ pub enum WireProtocol {
 }
 
 impl WireProtocol {
+    /// memcached's name of it, in `stats settings` and in its log.
+    pub fn name(self) -> &'static str {
+        match self {
+            WireProtocol::Auto => "auto-negotiate",
+            WireProtocol::Ascii => "ascii",
+            WireProtocol::Binary => "binary",
+        }
+    }
+
     /// The protocol's name in `-B`, and in `proto[..]` of `-l`.
     pub(super) fn parse(name: &str) -> Result<Self, String> {
         match name {

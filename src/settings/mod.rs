@@ -34,6 +34,11 @@ use given::Given;
 pub use listen::{Listen, WireProtocol};
 pub use tls::{ClientCert, Tls, TlsVersion};
 
+/// The memcached whose options and commands these are: what `version` and `stats` answer. Stock clients and tools read it to
+/// learn what a server can do (libmemcached's take anything below 1.3 for a server without `noreply`), so ketch's own
+/// version would mislead them; that one is in `stats` and `-V`.
+pub const MEMCACHED_VERSION: &str = "1.6.45";
+
 /// Descriptors beyond the clients' connections: listeners, files, and room for refusing a connection.
 const FILES_RESERVED: usize = 64;
 /// The least of them, where there are few.

@@ -1205,7 +1205,9 @@ fn version_and_license_are_printed() {
         other => panic!("{line}: {other:?}"),
     };
     let version = printed("-V");
-    let numbers = version.strip_prefix("ketch ").unwrap().trim_end();
+    let (own, compatible) = version.split_once(" (").unwrap();
+    assert_eq!(compatible, "memcached 1.6.45 compatible)\n");
+    let numbers = own.strip_prefix("ketch ").unwrap();
     assert_eq!(
         numbers
             .split('.')
@@ -1215,6 +1217,10 @@ fn version_and_license_are_printed() {
         "{version}"
     );
     assert_eq!(printed("--version"), version);
+    // Each is read by some tool: the version anywhere in the first line, or a line that begins with it.
+    let help = printed("-h");
+    assert_eq!(help.lines().next(), Some(version.trim_end()));
+    assert!(help.contains("\nmemcached 1.6.45"), "{help}");
     assert!(printed("-i").contains("Redistribution and use in source and binary forms"));
 }
 
