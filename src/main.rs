@@ -182,7 +182,7 @@ fn raise_limits(settings: &mut Settings) -> Result<(), String> {
     }
     if settings.lock_memory {
         let locked = sys::lock_memory(bytes, settings.user.as_deref());
-        warn_of("-k: memory is not locked", locked);
+        warn_of("-k: not all memory is locked", locked);
     }
     Ok(())
 }

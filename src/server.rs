@@ -247,7 +247,7 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
     if settings.lock_memory
         && let Err(error) = cache.lock_memory()
     {
-        log::warn!("-k: memory is not locked: {error}");
+        log::warn!("-k: the memory of the items is not locked: {error}");
     }
     tune(&cache, settings);
     Ok(cache)

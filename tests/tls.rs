@@ -915,6 +915,13 @@ fn files_are_read_as_openssl_writes_them() {
             tls::pem("EC PRIVATE KEY", &key_on_curve(b"\x2b\x81\x04\x00\x0a")),
             "secp256k1",
         ),
+        (
+            tls::pem("RSA PRIVATE KEY", &small_rsa_key()),
+            "2048 to 4096 bits",
+        ),
+        ("no PEM".to_owned(), "no private key in it (-o ssl_key)"),
+        // DER begins with the character 0.
+        ("0 is DER".to_owned(), "openssl pkey -inform DER -in "),
         (authority.issue().key, "Error validating the certificate"),
     ] {
         fs::write(dir.0.join("key.pem"), &key).unwrap();
@@ -933,6 +940,14 @@ fn files_are_read_as_openssl_writes_them() {
         }
         assert_eq!(err.lines().count(), 1, "{err}");
     }
+}
+
+/// PKCS#1 of 1024 bits, with numbers that are none of RSA's.
+fn small_rsa_key() -> Vec<u8> {
+    let number = |len| der(0x02, &vec![0x7f; len]);
+    let halves = [64, 64, 64, 64, 64].map(number).concat();
+    let numbers = [number(1), number(128), number(3), number(128), halves];
+    der(0x30, &numbers.concat())
 }
 
 /// PKCS#8 of an elliptic curve by its object identifier, with a secret that is none.

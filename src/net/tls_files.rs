@@ -20,9 +20,9 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
         .replace("TRUSTED CERTIFICATE-----", "CERTIFICATE-----")
         .replace("X509 CERTIFICATE-----", "CERTIFICATE-----");
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let all = all.map_err(|error| reason(&error))?;
+    let all = all.map_err(|error| error.to_string())?;
     if all.is_empty() {
-        return Err("no certificate in it".to_owned());
+        return Err(no_pem(file, "certificate", "x509", &text));
     }
     let whole = |cert: CertificateDer<'static>| match first_element(&cert) {
         Some(first) if first.len() < cert.len() => first.to_vec().into(),
@@ -40,7 +40,10 @@ pub(super) fn key(file: &Path, provider: &CryptoProvider) -> Result<Arc<dyn Sign
             "it is encrypted, and ketch asks for no password; decrypt it: openssl pkey -in {file} -out NEW"
         ));
     }
-    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| reason(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+        pem::Error::NoItemsFound => no_pem(file, "private key", "pkey", &text),
+        error => error.to_string(),
+    })?;
     let key = by_content(key);
     let unfit = unfit(key.secret_der());
     let loaded = provider.key_provider.load_private_key(key);
@@ -64,8 +67,17 @@ fn by_content(key: PrivateKeyDer<'static>) -> PrivateKeyDer<'static> {
     }
 }
 
-/// Why a key is of no use here, by the object identifiers in it, with the way out.
+/// Why a key is of no use here, by its size and the object identifiers in it, with the way out.
 fn unfit(der: &[u8]) -> Option<&'static str> {
+    // A key has some 600 bytes of 1024 bits, 1200 of 2048 and 2400 of 4096.
+    const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+    let is_rsa = der.windows(RSA.len()).any(|part| part == RSA)
+        || KeyEncoding::of(der) == Some(KeyEncoding::Pkcs1);
+    if is_rsa && !(1100..2700).contains(&der.len()) {
+        return Some(
+            "RSA keys have 2048 to 4096 bits here; make one (openssl genrsa 2048) and have it certified",
+        );
+    }
     const NEW: [&str; 4] = [
         "keys on the curve P-521 are not taken; make one on P-256 (openssl ecparam -name prime256v1 -genkey -noout) \
          and have it certified",
@@ -89,10 +101,14 @@ fn unfit(der: &[u8]) -> Option<&'static str> {
     identifiers.iter().position(has).map(|at| NEW[at])
 }
 
-fn reason(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "no private key in it".to_owned(),
-        error => error.to_string(),
+/// Why nothing was found in a file, with the way out if it is DER, which begins with a sequence. `command` is OpenSSL's.
+fn no_pem(file: &Path, what: &str, command: &str, text: &str) -> String {
+    if !text.starts_with('0') {
+        return format!("no {what} in it");
     }
+    let file = file.display();
+    format!(
+        "no {what} in it, as it is not PEM; convert it: openssl {command} -inform DER -in {file} -out NEW (of PKCS#12: \
+         openssl pkcs12 -in {file} -out NEW -nodes)"
+    )
 }

@@ -71,7 +71,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|t| s.tail_repair_time_s = t),
         },
-        "take back items stuck at an LRU's tail after this long, at least 10; 0 is never",
+        "told in \"stats settings\", no effect: no item is stuck at an LRU's tail; at least 10, 0 is never",
     ),
     flag(
         "",
@@ -115,7 +115,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|r| s.slab_automove_ratio = r)
         },
-        "age of a class over the oldest one's below which it gets a page",
+        "told in \"stats settings\", no effect: pages move by what a class's items cost",
     ),
     value(
         "",
@@ -125,7 +125,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             whole("slab_automove_window", v, 3..=1800, "")
                 .map(|rounds| s.slab_automove_window = rounds)
         },
-        "rounds the mover looks back on, 3 to 1800",
+        "told in \"stats settings\", no effect: 3 to 1800",
     ),
     value(
         "",
@@ -140,7 +140,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|r| s.slab_automove_freeratio = r)
         },
-        "share of memory the mover keeps free",
+        "told in \"stats settings\", no effect: pages are freed when they are needed",
     ),
     value(
         "",
@@ -200,7 +200,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             whole("lru_crawler_sleep", v, 0..=1_000_000, "microseconds")
                 .map(|us| s.lru_crawler_sleep_us = us)
         },
-        "the crawler's pause, in microseconds",
+        "told in \"stats settings\", no effect: the crawler goes in small steps, ten a second",
     ),
     value(
         "",
@@ -210,7 +210,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("lru_crawler_tocrawl", v, 0..=u32::MAX as usize, Unit::Count)
                 .map(|items| s.lru_crawler_tocrawl = items as u32)
         },
-        "items the crawler looks at per class and run; 0 is all",
+        "told in \"stats settings\", no effect: the crawler looks at all items",
     ),
     flag(
         "",
@@ -289,7 +289,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("watcher_logbuf_size", v, 1..=1 << 20, Unit::Kb)
                 .map(|bytes| s.watcher_logbuf_bytes = bytes)
         },
-        "log kept for each watcher, in kilobytes",
+        "told in \"stats settings\", no effect: \"watch\" is refused",
     ),
     value(
         "",
@@ -299,7 +299,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("worker_logbuf_size", v, 1..=1 << 20, Unit::Kb)
                 .map(|bytes| s.worker_logbuf_bytes = bytes)
         },
-        "log kept by each worker for watchers, in kilobytes",
+        "told in \"stats settings\", no effect: \"watch\" is refused",
     ),
     value(
         "",
@@ -309,7 +309,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("read_buf_mem_limit", v, 0..=256 << 10, Unit::Mb)
                 .map(|bytes| s.read_buf_mem_limit_bytes = bytes)
         },
-        "bound on all read buffers, in megabytes; 0 is none",
+        "told in \"stats settings\", no effect: the connections of a worker share one buffer",
     ),
     value(
         "",
@@ -339,7 +339,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "",
         "resp_obj_mem_limit",
         "MB",
-        "-o read_buf_mem_limit bounds the buffers",
+        "replies have bounds of their own",
     )
     .example("0"),
     flag("", "relaxed_privileges", |_| (), "accepted, no effect"),
@@ -474,6 +474,9 @@ pub(super) fn split(
             Some(opt) => found(opt, label, value.trim().to_owned(), item.contains('=')),
             None => {
                 let reason = match nearest(name) {
+                    _ if name.contains(char::is_whitespace) => {
+                        "unknown option; options have commas between them".to_owned()
+                    }
                     Some(name) => format!("unknown option; did you mean {name}?"),
                     None => "unknown option".to_owned(),
                 };

@@ -177,6 +177,11 @@ impl Splitter<'_> {
                 };
                 return Err(self.refused(word, reason));
             }
+            // `-v=2`, `-M64`: a letter with a value, which it does not take.
+            if at > 1 && (letter == '=' || letter.is_ascii_digit()) {
+                let flag = &word[..at];
+                return Err(self.refused(word, format!("{flag} takes no value")));
+            }
             let opt = by_letter(letter).map_err(|reason| self.refused(word, reason))?;
             if opt.takes_value() {
                 return match rest {
@@ -244,6 +249,9 @@ impl Splitter<'_> {
             }
             Some(before) if before.is_short_of_value() => {
                 format!("; {} stands where a value should", before.value)
+            }
+            Some(before) if before.is("listen") && !before.label.ends_with(',') => {
+                "; addresses have commas between them".to_owned()
             }
             Some(before) if before.label.ends_with(',') => "; a blank after a comma?".to_owned(),
             _ => match nearest(word) {

@@ -398,7 +398,8 @@ impl Settings {
     /// The client connections that `files` descriptors are enough for, at most `-c`; `None` if there would be none. What is
     /// reserved besides is less than usual, and still more than the server opens.
     pub fn conns_with(&self, files: usize) -> Option<usize> {
-        let least = self.files_reserved() - FILES_RESERVED + FILES_RESERVED_MIN;
+        let listeners: usize = self.listen.iter().map(|one| one.addrs.len()).sum();
+        let least = self.files_reserved() - FILES_RESERVED + FILES_RESERVED_MIN + listeners;
         let conns = files.checked_sub(least).filter(|&conns| conns > 0)?;
         Some(conns.min(self.conns_max))
     }

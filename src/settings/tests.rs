@@ -430,6 +430,16 @@ fn likely_slips_are_named() {
         ),
         (&["-d -v"], "-d -v: each option must be a word of its own"),
         (&["-v 2"], "-v 2: -v takes no value"),
+        (&["-v=2"], "-v=2: -v takes no value"),
+        (&["-M64"], "-M64: -M takes no value"),
+        (
+            &["-l", "127.0.0.1", "127.0.0.2"],
+            "127.0.0.2: not an option; addresses have commas between them",
+        ),
+        (
+            &["-o modern track_sizes"],
+            "-o modern track_sizes: unknown option; options have commas between them",
+        ),
         (&["-d", "now"], "now: not an option; -d takes no value"),
         (
             &["-t", "-c", "100"],
@@ -901,7 +911,7 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         ),
         (
             "-o ssl_keyformat=2",
-            "-o ssl_keyformat=2: ssl_keyformat must be PEM (or 1), keys in other formats are not read",
+            "-o ssl_keyformat=2: ssl_keyformat must be PEM (or 1); convert the key: openssl pkey -inform DER -in KEY -out NEW",
         ),
         (
             "-o ssl_verify_mode=4",

@@ -117,7 +117,7 @@ pub(super) fn key_format(value: &str) -> Result<(), String> {
     if value == "1" || value.eq_ignore_ascii_case("pem") {
         Ok(())
     } else {
-        Err("ssl_keyformat must be PEM (or 1), keys in other formats are not read".to_owned())
+        Err("ssl_keyformat must be PEM (or 1); convert the key: openssl pkey -inform DER -in KEY -out NEW".to_owned())
     }
 }
 
