@@ -44,6 +44,8 @@ pub enum Error {
         node: Arc<str>,
         /// What is wrong with it.
         failure: Failure,
+        /// Why it does not let the client in, if that is what is wrong.
+        reason: Option<SignInError>,
     },
     /// Fewer copies were written than [`Ack`](crate::Ack) asks for.
     Copies {
@@ -55,6 +57,37 @@ pub enum Error {
     /// The deadline of the operation passed.
     Timeout,
 }
+
+/// Why a node does not let the client in. Passwords are not told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SignInError {
+    /// TLS: the certificate, its authority or name, or that the node speaks none.
+    Tls {
+        /// The name that the certificate was to be for.
+        name: Arc<str>,
+        /// What is wrong, in the words of the TLS library.
+        reason: Arc<str>,
+    },
+    /// The login.
+    Login {
+        /// Who was to be logged in.
+        user: Arc<str>,
+        /// The node's words.
+        line: Arc<str>,
+    },
+}
+
+impl fmt::Display for SignInError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SignInError::Tls { name, reason } => write!(f, "TLS with {name:?}: {reason}"),
+            SignInError::Login { user, line } => write!(f, "login as {user:?}: {line}"),
+        }
+    }
+}
+
+impl std::error::Error for SignInError {}
 
 /// What is wrong with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +119,16 @@ pub enum Failure {
     Busy,
 }
 
+impl Error {
+    /// True if the nodes are at fault, whatever the key.
+    pub(crate) fn is_of_nodes(&self) -> bool {
+        matches!(
+            self,
+            Error::NoNode | Error::Node { .. } | Error::Copies { .. } | Error::Timeout
+        )
+    }
+}
+
 impl Failure {
     /// True if it speaks against the node.
     pub(crate) fn counts(self) -> bool {
@@ -107,7 +150,12 @@ impl fmt::Display for Error {
             Error::NotANumber => f.write_str("the value is not a number"),
             Error::Value(why) => f.write_str(why),
             Error::Refused { node, line } => write!(f, "{node}: {line}"),
-            Error::Node { node, failure } => write!(f, "{node}: {failure}"),
+            Error::Node {
+                node,
+                reason: Some(reason),
+                ..
+            } => write!(f, "{node}: {reason}"),
+            Error::Node { node, failure, .. } => write!(f, "{node}: {failure}"),
             Error::Copies {
                 acknowledged,
                 wanted,
@@ -130,4 +178,11 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Node { reason, .. } => reason.as_ref().map(|reason| reason as _),
+            _ => None,
+        }
+    }
+}

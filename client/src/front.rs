@@ -21,6 +21,7 @@ use crate::core::Operation;
 use crate::core::calls::Call;
 use crate::core::operation::Context;
 use crate::core::routing::Ring;
+use crate::error::Result;
 use crate::shared::Shared;
 use crate::snapshot::{NodePool, Snapshot};
 use crate::values::Values;
@@ -80,8 +81,8 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     begin: impl FnOnce(Context) -> Call<O, D>,
 ) -> R {
     let Shared { options, .. } = front.shared();
-    let snapshot = front.shared().begin();
     let now = front.now();
+    let snapshot = front.shared().begin(now);
     for (node, pool) in snapshot.pools.iter().enumerate() {
         F::tend(pool, &snapshot.ring, node, now);
     }
@@ -94,6 +95,53 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     } = begin(context);
     front.drive(&mut operation, &snapshot).await;
     finish(operation)
+}
+
+/// Keys in a piece of a batch: more than that are worth less and less, and take a node longer than an attempt may.
+const PIECE_KEYS_MAX: usize = 2_000;
+/// Bytes of keys and values in a piece, unless it is one.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// Has a front do for many items what a method stands for: in pieces, one after the other, each with the time of an operation. Where all
+/// of a piece fails by its nodes, what is left would too, and is not tried. `bytes` is how many an item is sent as.
+pub(crate) async fn call_many<F: Front, T, O, D, R>(
+    front: &F,
+    mut items: Vec<T>,
+    bytes: impl Fn(&T) -> usize,
+    begin: impl Fn(Context, Vec<T>) -> Call<O, D>,
+) -> Vec<Result<R>>
+where
+    O: Operation + Send,
+    D: FnOnce(O) -> Vec<Result<R>>,
+{
+    let mut results = Vec::new();
+    loop {
+        let mut room = PIECE_BYTES_MAX;
+        let fits = items.iter().take(PIECE_KEYS_MAX).take_while(|item| {
+            let fits = room > 0;
+            room = room.saturating_sub(bytes(item));
+            fits
+        });
+        let rest = items.split_off(fits.count());
+        let of_piece = call(front, |context| begin(context, items)).await;
+        if rest.is_empty() && results.is_empty() {
+            return of_piece;
+        }
+        let broken = |result: &Result<R>| matches!(result, Err(error) if error.is_of_nodes());
+        let hopeless = match of_piece.first() {
+            Some(Err(error)) if of_piece.iter().all(broken) => Some(error.clone()),
+            _ => None,
+        };
+        results.extend(of_piece);
+        if let Some(error) = hopeless {
+            results.extend(rest.iter().map(|_| Err(error.clone())));
+            return results;
+        }
+        if rest.is_empty() {
+            return results;
+        }
+        items = rest;
+    }
 }
 
 /// The result of a future that does not wait.

@@ -94,7 +94,7 @@ pub use self::tokio::AsyncClient;
 pub use blocking::Client;
 pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
-pub use error::{Error, Failure, KeyFault, Result};
+pub use error::{Error, Failure, KeyFault, Result, SignInError};
 pub use node::{Node, NodeError};
 pub use typed::Typed;
 pub use value::{Cas, CasUnique, Item, Value};

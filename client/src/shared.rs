@@ -82,8 +82,12 @@ impl<P: NodePool> Shared<P> {
 
     /// The nodes as they are now, for an operation that begins. After a `fork()`, the child leaves the connections to its
     /// parent: both would read each other's replies.
-    pub(crate) fn begin(&self) -> Arc<Snapshot<P>> {
-        let snapshot = self.snapshot();
+    pub(crate) fn begin(&self, now: Instant) -> Arc<Snapshot<P>> {
+        let mut snapshot = self.snapshot();
+        if snapshot.ring.has_before() && snapshot.ring.is_settled(now) {
+            self.settle(now);
+            snapshot = self.snapshot();
+        }
         // A system call, but there is no other way to learn of it.
         let process = process::id();
         if self.process.load(Ordering::Acquire) != process {
@@ -97,6 +101,15 @@ impl<P: NodePool> Shared<P> {
             }
         }
         snapshot
+    }
+
+    /// The time is over in which nodes that left are asked.
+    fn settle(&self, now: Instant) {
+        let snapshot = self.snapshot.write();
+        let mut snapshot = snapshot.unwrap_or_else(PoisonError::into_inner);
+        if let Some(settled) = snapshot.settled(&self.options, now) {
+            *snapshot = Arc::new(settled);
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot<P>> {

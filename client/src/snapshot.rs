@@ -54,7 +54,15 @@ impl<P: NodePool> Snapshot<P> {
         // A window without end, as far as the clock can tell.
         let until = now.checked_add(dual_read).unwrap_or(now + DUAL_READ_MAX);
         let ring = self.ring.after(nodes, options, until);
-        Snapshot::of(nodes, ring, options, &self.pools)
+        let snapshot = Snapshot::of(nodes, ring, options, &self.pools);
+        snapshot.settled(options, now).unwrap_or(snapshot)
+    }
+
+    /// What comes after it when the old place of a key is not asked any more: what the nodes that left have of connections is
+    /// closed, when the last operation that uses them ends.
+    pub(crate) fn settled(&self, options: &Arc<ClientOptions>, now: Instant) -> Option<Self> {
+        let over = self.ring.has_before() && self.ring.is_settled(now);
+        over.then(|| Snapshot::of(&self.nodes, self.ring.settled(), options, &self.pools))
     }
 
     fn of(nodes: &[Node], ring: Ring, options: &Arc<ClientOptions>, old: &[Arc<P>]) -> Self {

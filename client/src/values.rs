@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::core::calls;
 use crate::core::options::ClientOptions;
 use crate::error::Result;
-use crate::front::{Front, call};
+use crate::front::{Front, call, call_many};
 use crate::load::Loads;
 use crate::metrics::Loaded;
 use crate::near::{Epoch, Near};
@@ -135,7 +135,8 @@ pub(crate) async fn read_one<F: Front>(front: &F, key: &[u8]) -> Result<Option<I
 pub(crate) async fn read<F: Front>(front: &F, keys: Vec<&[u8]>) -> Vec<Result<Option<Item>>> {
     let values = front.values();
     let Some(near) = &values.near else {
-        let found = call(front, |context| calls::get_multi(context, keys)).await;
+        let len = |key: &&[u8]| key.len();
+        let found = call_many(front, keys, len, calls::get_multi).await;
         values.tell_found(&found);
         let opened = found.into_iter().map(|found| values.open(found?));
         return opened.collect();
@@ -160,8 +161,8 @@ async fn fetch<F: Front>(front: &F, near: &Near, keys: Vec<&[u8]>) -> Vec<Result
     let values = front.values();
     let epochs: Vec<_> = keys.iter().map(|key| near.epoch(key)).collect();
     let asked = keys.clone();
-    let found = call(front, |context| calls::get_with_ttl(context, asked));
-    let found = found.await;
+    let len = |key: &&[u8]| key.len();
+    let found = call_many(front, asked, len, calls::get_with_ttl).await;
     values.tell_found(&found);
     let now = front.now();
     let kept = keys.into_iter().zip(epochs).zip(found);

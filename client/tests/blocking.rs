@@ -12,5 +12,7 @@ mod load;
 mod one_copy;
 #[path = "fronts/tls.rs"]
 mod tls;
+#[path = "fronts/trouble.rs"]
+mod trouble;
 
 use ketch_client::Client;

@@ -14,5 +14,7 @@ mod load;
 mod one_copy;
 #[path = "fronts/tls.rs"]
 mod tls;
+#[path = "fronts/trouble.rs"]
+mod trouble;
 
 use waiting::Client;

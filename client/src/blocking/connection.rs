@@ -2,13 +2,16 @@
 
 use std::io;
 use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::stream::Stream;
+use crate::core::health::Member;
 use crate::core::link::{Expect, Link};
+use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
 use crate::core::watch::Watch;
 use crate::error::Failure;
@@ -16,7 +19,11 @@ use crate::error::Failure;
 pub(super) struct Connection {
     pub(super) stream: Stream,
     link: Link,
+    /// Whose it is.
+    of: (Arc<Member>, Arc<ClientOptions>),
     connecting: bool,
+    /// Bytes have come since that was asked last.
+    progressed: bool,
     /// It has served an exchange before.
     pub(super) reused: bool,
     /// When it was given back to the pool.
@@ -37,11 +44,18 @@ impl Ready {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, login: Option<Bytes>, now: Instant) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        login: Option<Bytes>,
+        of: (Arc<Member>, Arc<ClientOptions>),
+        now: Instant,
+    ) -> Self {
         Connection {
             stream,
+            of,
             link: Link::new(login),
             connecting: true,
+            progressed: false,
             reused: false,
             idle_since: now,
         }
@@ -56,10 +70,11 @@ impl Connection {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failure(&error)),
+                Err(error) => return Err(self.failure(&error)),
             }
         }
         self.link.send(request.slice(written..), expect);
+        self.progressed = false;
         Ok(())
     }
 
@@ -118,7 +133,7 @@ impl Connection {
                 Ok(count) => self.link.sent(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failure(&error)),
+                Err(error) => return Err(self.failure(&error)),
             }
         }
         Ok(())
@@ -132,11 +147,12 @@ impl Connection {
             Ok(0) => Err(Failure::Closed),
             Ok(count) => {
                 self.link.filled(count);
+                self.progressed = true;
                 Ok(count == len)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(self.failure(&error)),
         }
     }
 
@@ -158,7 +174,7 @@ impl Connection {
         }
         loop {
             let more = self.read(mem::take(&mut wait))?;
-            while let Some((reply, last)) = self.link.next()? {
+            while let Some((reply, last)) = self.next()? {
                 on_reply(reply, last).map_err(|Broken| Failure::Garbage)?;
                 if last {
                     return Ok(true);
@@ -167,6 +183,47 @@ impl Connection {
             if !more {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Goes on as far as it goes without waiting, whatever it is ready for; true when the last reply has come.
+    pub(super) fn look(
+        &mut self,
+        on_reply: impl FnMut(Reply, bool) -> Result<(), Broken>,
+    ) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(&self.stream, self.interest())];
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let ready = match poll(&mut fds, Some(&zero)) {
+            Ok(1..) => fds[0].revents(),
+            _ => PollFlags::empty(),
+        };
+        self.advance(Ready::Now(ready), on_reply)
+    }
+
+    /// True if something has come since this was asked last.
+    pub(super) fn has_progressed(&mut self) -> bool {
+        mem::take(&mut self.progressed)
+    }
+
+    /// See [`Link::next`].
+    fn next(&mut self) -> Result<Option<(Reply, bool)>, Failure> {
+        let next = self.link.next();
+        if let (Err(Failure::SignIn), Some(line)) = (&next, self.link.refused_login()) {
+            let (member, options) = &self.of;
+            member.no_login(line, options, Instant::now());
+        }
+        next
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let (member, options) = &self.of;
+        match error.kind() {
+            // What rustls has found.
+            io::ErrorKind::InvalidData => member.no_tls(error, options, Instant::now()),
+            _ => Failure::Closed,
         }
     }
 
@@ -183,13 +240,5 @@ impl Connection {
                 Err(_) => return false,
             }
         }
-    }
-}
-
-fn failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        // What rustls has found.
-        io::ErrorKind::InvalidData => Failure::SignIn,
-        _ => Failure::Closed,
     }
 }

@@ -31,7 +31,13 @@ struct Flight {
     /// `None` while the pool is busy.
     lease: Option<Lease>,
     begun: Instant,
+    /// When the operation is over.
+    limit: Instant,
+    /// When its connection must be made, and its replies be there. They are set when it has a connection.
     connect_by: Instant,
+    answer_by: Instant,
+    /// Its node was not ejected when it began.
+    was_in: bool,
     ready: Ready,
     /// Goes with it when the operation is done.
     watch: Option<Watch>,
@@ -47,7 +53,7 @@ enum Progress {
 /// Drives `operation` until it is done, over the pools of its ring.
 pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
     let metrics = options.metrics.as_deref();
-    let op = operation.op();
+    let (op, limit) = (operation.op(), operation.deadline());
     let mut todo = Todo::default();
     let mut flights: Vec<Flight> = Vec::new();
     let mut abandoned = false;
@@ -59,10 +65,13 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
             for exchange in todo.send.drain(..) {
                 let id = exchange.id;
                 let mut flight = Flight {
-                    exchange,
                     lease: None,
                     begun: now,
-                    connect_by: now + options.connect_timeout,
+                    limit,
+                    connect_by: limit,
+                    answer_by: limit,
+                    was_in: pools[exchange.node].member.is_in(),
+                    exchange,
                     ready: Ready::NOT,
                     watch: None,
                 };
@@ -172,6 +181,8 @@ impl Flight {
             match begun {
                 Ok(()) => {
                     self.lease = Some(lease);
+                    self.connect_by = now + pool.options.connect_timeout;
+                    self.answer_by = self.exchange.patience(self.begun).end(now);
                     return Ok(());
                 }
                 Err(Failure::Closed) if lease.connection.reused && self.exchange.repeatable => {
@@ -190,7 +201,9 @@ impl Flight {
         on_reply: impl FnMut(Reply, bool) -> Result<(), Broken>,
     ) -> Progress {
         let Some(lease) = &mut self.lease else {
-            if now >= self.exchange.deadline {
+            // Nobody waits for a connection to a node that is not asked any more.
+            let gone = self.was_in && !pools[self.exchange.node].member.is_in();
+            if gone || now >= self.limit {
                 return Progress::Failed(Failure::Busy);
             }
             return match self.take_off(pools, now) {
@@ -199,19 +212,27 @@ impl Flight {
             };
         };
         let connection = &mut lease.connection;
-        let result = connection.advance(self.ready, on_reply);
+        let late = now >= self.answer_by || (connection.is_connecting() && now >= self.connect_by);
+        let result = if late {
+            // This thread may be what is late.
+            connection.look(on_reply)
+        } else {
+            connection.advance(self.ready, on_reply)
+        };
         match result {
             Ok(true) => Progress::Landed,
-            Ok(false) if now >= self.exchange.deadline => {
-                Progress::Failed(if connection.is_connecting() {
-                    Failure::Connect
-                } else {
-                    Failure::Timeout
-                })
-            }
-            Ok(false) if connection.is_connecting() && now >= self.connect_by => {
+            Ok(false) if late && connection.is_connecting() => {
+                pools[self.exchange.node].doubt();
                 Progress::Failed(Failure::Connect)
             }
+            // As long as something comes, it has its time.
+            Ok(false) if connection.has_progressed() => {
+                self.answer_by = self
+                    .answer_by
+                    .max(self.exchange.patience(self.begun).end(now));
+                Progress::Flying
+            }
+            Ok(false) if now >= self.answer_by => Progress::Failed(Failure::Timeout),
             Ok(false) => Progress::Flying,
             // A connection from the pool that the node had closed: another one, as if it had not been there.
             Err(Failure::Closed)
@@ -224,7 +245,12 @@ impl Flight {
                     Err(failure) => Progress::Failed(failure),
                 }
             }
-            Err(failure) => Progress::Failed(failure),
+            Err(failure) => {
+                if failure == Failure::Connect {
+                    pools[self.exchange.node].doubt();
+                }
+                Progress::Failed(failure)
+            }
         }
     }
 
@@ -238,7 +264,7 @@ impl Flight {
             }
             lease => {
                 self.lease = lease;
-                let over = !self.exchange.must_send || now >= self.exchange.deadline;
+                let over = !self.exchange.must_send || now >= self.answer_by;
                 if over
                     && self.lease.is_none()
                     && let Some(watch) = self.watch.take()
@@ -257,7 +283,7 @@ fn wait(flights: &mut [Flight], todo: &Todo, pools: &[Arc<Pool>], now: Instant) 
     let mut sooner = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
     let mut busy = None;
     for flight in flights.iter() {
-        sooner(flight.exchange.deadline);
+        sooner(flight.answer_by);
         match &flight.lease {
             Some(lease) if lease.connection.is_connecting() => sooner(flight.connect_by),
             Some(_) => {}

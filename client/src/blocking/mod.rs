@@ -26,7 +26,7 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::front::{Front, call, done};
+use crate::front::{Front, call, call_many, done};
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 pub use crate::typed::Typed;
@@ -108,7 +108,8 @@ impl Client {
         Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
-    /// The values of many keys, in their order: one request a node, to all nodes at once.
+    /// The values of many keys, in their order: to all nodes at once, one request a node and
+    /// two thousand keys.
     pub fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
         done(values::read(self, keys.iter().map(AsRef::as_ref).collect()))
     }
@@ -137,13 +138,15 @@ impl Client {
         stored
     }
 
-    /// Stores many values, with the same time to live: one request a node, to all nodes at once. The results are in the
+    /// Stores many values, with the same time to live: to all nodes at once, one request a node and
+    /// two thousand keys. The results are in the
     /// order of the entries.
     pub fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
         ttl: impl Into<Option<Duration>>,
     ) -> Vec<Result<()>> {
+        let ttl = ttl.into();
         let packed: Vec<_> = entries
             .into_iter()
             .map(|(key, value)| (key, self.values().pack(value.into())))
@@ -153,7 +156,9 @@ impl Client {
             value: value.value(),
         });
         let entries = entries.collect();
-        let stored = self.call(|context| calls::set_multi(context, entries, ttl.into()));
+        let stored = done(call_many(self, entries, Entry::len, |context, entries| {
+            calls::set_multi(context, entries, ttl)
+        }));
         packed
             .iter()
             .for_each(|(key, _)| self.values().wrote(key.as_ref()));
@@ -181,7 +186,12 @@ impl Client {
             StoreMode::Add
         };
         let filled = filled.collect();
-        let filled = self.call(|context| calls::fill_multi(context, filled, mode));
+        let filled = done(call_many(
+            self,
+            filled,
+            |(entry, _)| entry.len(),
+            |context, filled| calls::fill_multi(context, filled, mode),
+        ));
         let keys = entries.iter().map(|(key, ..)| key.as_ref());
         keys.for_each(|key| self.values().wrote(key));
         filled
@@ -258,10 +268,16 @@ impl Client {
         deleted
     }
 
-    /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
+    /// Deletes many keys: to all nodes at once, one request a node and
+    /// two thousand keys. The results are in the order of the keys.
     pub fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        let deleted = self.call(|context| calls::delete_multi(context, keys.clone()));
+        let deleted = done(call_many(
+            self,
+            keys.clone(),
+            |key| key.len(),
+            calls::delete_multi,
+        ));
         keys.into_iter().for_each(|key| self.values().wrote(key));
         deleted
     }

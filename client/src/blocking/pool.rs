@@ -12,14 +12,14 @@
 //! B3. A reply that is watched (see [`Watch`](crate::core::watch::Watch)) is looked for when an attempt would be over, by
 //!     whatever operation is begun next, and its connection closed if it has not come.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connection::{Connection, Ready};
+use super::connection::Connection;
 use super::resolve::Resolver;
 use super::stream::Stream;
 use crate::core::health::Member;
@@ -35,7 +35,7 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pool {
     pub(super) member: Arc<Member>,
-    options: Arc<ClientOptions>,
+    pub(super) options: Arc<ClientOptions>,
     resolver: Resolver,
     connections: Mutex<Connections>,
     freed: Condvar,
@@ -85,8 +85,10 @@ impl Drop for Place {
 
 impl NodePool for Pool {
     fn new(member: Arc<Member>, options: Arc<ClientOptions>) -> Self {
+        let (moved, its_options) = (member.clone(), options.clone());
+        let on_move = move || moved.hurry(&its_options);
         Pool {
-            resolver: Resolver::new(&member.node.host, member.node.port),
+            resolver: Resolver::new(&member.node.host, member.node.port, on_move),
             member,
             options,
             connections: Mutex::default(),
@@ -160,6 +162,9 @@ impl Pool {
         connections.open += 1;
         drop(connections);
         let _place = Place(self.clone());
+        if self.member.is_shut(now) {
+            return Err(Failure::SignIn);
+        }
         let connection = self.open(now, now + self.options.connect_timeout)?;
         Ok(Some(Lease { connection, _place }))
     }
@@ -235,6 +240,11 @@ impl Pool {
         }
     }
 
+    /// A connection could not be made: its address may be an old one.
+    pub(super) fn doubt(&self) {
+        self.resolver.doubt();
+    }
+
     fn open(&self, now: Instant, resolve_by: Instant) -> Result<Box<Connection>, Failure> {
         let node = &self.member.node;
         let stream = match node.socket_path() {
@@ -246,16 +256,29 @@ impl Pool {
         };
         let stream = stream.map_err(|error| {
             log::debug!("{}: {error}", self.member.name);
-            Failure::Connect
+            self.doubt();
+            match error.kind() {
+                io::ErrorKind::InvalidInput => self.member.no_tls(&error, &self.options, now),
+                _ => Failure::Connect,
+            }
         })?;
         let login = self.options.login.as_ref();
         let login = login.map(|login| Bytes::from(request::login(&login.user, &login.password)));
-        Ok(Box::new(Connection::new(stream, login, now)))
+        let (member, options) = (self.member.clone(), self.options.clone());
+        Ok(Box::new(Connection::new(
+            stream,
+            login,
+            (member, options),
+            now,
+        )))
     }
 
     /// Begins a probe that is due, or looks how the one under way is doing. Never waits.
     pub(super) fn probe(&self, ring: &Ring, node: usize, now: Instant) {
         ring.tend(node, now, &self.options);
+        if !self.member.is_in() {
+            self.resolver.follow(now);
+        }
         // Somebody else looks after it.
         let Ok(mut slot) = self.probe.try_lock() else {
             return;
@@ -273,11 +296,11 @@ impl Pool {
                     let until = now + self.options.connect_timeout + self.options.attempt_timeout;
                     *slot = Some(Probe { connection, until });
                 }
-                Err(_) => return self.member.probe_failed(now, &self.options, ring.random()),
+                Err(_) => return ring.probe_failed(node, now, &self.options),
             }
         }
         let Some(probe) = slot.as_mut() else { return };
-        match advance(&mut probe.connection) {
+        match probe.connection.look(|_, _| Ok(())) {
             Ok(true) => {
                 *slot = None;
                 let back = ring.probe_answered(node, now, &self.options);
@@ -288,23 +311,9 @@ impl Pool {
             Ok(false) if now < probe.until => {}
             _ => {
                 *slot = None;
-                self.member.probe_failed(now, &self.options, ring.random());
+                self.doubt();
+                ring.probe_failed(node, now, &self.options);
             }
         }
     }
-}
-
-/// Goes on with a probe as far as it goes without waiting; true when it is answered.
-fn advance(connection: &mut Connection) -> Result<bool, Failure> {
-    let interest = connection.interest();
-    let mut fds = [PollFd::new(&connection.stream, interest)];
-    let zero = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let ready = match poll(&mut fds, Some(&zero)) {
-        Ok(1..) => fds[0].revents(),
-        _ => PollFlags::empty(),
-    };
-    connection.advance(Ready::Now(ready), |_, _| Ok(()))
 }

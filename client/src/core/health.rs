@@ -29,6 +29,7 @@ use super::request::{self, NOOP, Requests};
 #[cfg(doc)]
 use super::watch::Watch;
 use crate::Node;
+use crate::error::{Failure, SignInError};
 
 /// Deletes in one probe.
 const DELETES_MAX: usize = 500;
@@ -84,6 +85,11 @@ struct State {
     /// Keys of writes that are watched, and not answered yet.
     under_way: HashMap<Box<[u8]>, UnderWay>,
     forgot: bool,
+    /// Why it did not let the client in when that was tried last, and when it may be tried again.
+    shut: Option<(SignInError, Instant)>,
+    shut_for: Duration,
+    /// The probe under way is to be followed by another at once, if it fails.
+    hurried: bool,
 }
 
 impl Member {
@@ -131,19 +137,99 @@ impl Member {
         self.standing.load(Ordering::Relaxed) != Standing::Ejected as u8
     }
 
-    /// An exchange ended well.
+    /// An exchange ended well; true if the node had failed so often that it would have been ejected.
     #[inline]
-    pub(crate) fn worked(&self) {
-        if self.unwell.load(Ordering::Relaxed) {
-            let mut state = self.state();
-            state.failures = 0;
-            let unwell = state.probe_at.is_some() || !state.missed.is_empty();
-            self.unwell.store(unwell, Ordering::Relaxed);
+    pub(crate) fn worked(&self, options: &ClientOptions) -> bool {
+        self.unwell.load(Ordering::Relaxed) && self.recovered(options)
+    }
+
+    #[cold]
+    fn recovered(&self, options: &ClientOptions) -> bool {
+        let mut state = self.state();
+        let failures = std::mem::take(&mut state.failures);
+        state.shut = None;
+        let unwell = state.probe_at.is_some() || !state.missed.is_empty();
+        self.unwell.store(unwell, Ordering::Relaxed);
+        self.is_in() && failures >= options.eject_after.max(1)
+    }
+
+    /// What kept the node away may be over: it is probed with the next operation.
+    pub(crate) fn hurry(&self, options: &ClientOptions) {
+        let mut state = self.state();
+        if state.probing.is_some() {
+            state.hurried = true;
+        } else if state.probe_at.is_some() {
+            state.pause = options.probe_after;
+            state.probe_at = state.first_failure.or(state.probe_at);
         }
     }
 
-    /// An exchange failed by the node's fault; true if that ejects it. `chance` is any number.
-    pub(crate) fn failed(&self, now: Instant, options: &ClientOptions, chance: u64) -> bool {
+    /// The node does not let the client in. What is hopeless is not tried again with every call: the next try is after the
+    /// pause of a first probe, then after twice that, up to the longest.
+    pub(crate) fn shut(&self, error: SignInError, options: &ClientOptions, now: Instant) {
+        let mut state = self.state();
+        let again = state.shut.as_ref().is_none_or(|(_, until)| *until <= now);
+        if again {
+            log::warn!("{}: {error}", self.name);
+            let twice = match state.shut {
+                Some(_) => state.shut_for * 2,
+                None => options.probe_after,
+            };
+            state.shut_for = twice.min(options.probe_after_max);
+            state.shut = Some((error, now + state.shut_for));
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// True if it did not let the client in a moment ago.
+    pub(crate) fn is_shut(&self, now: Instant) -> bool {
+        let shut = |state: &State| state.shut.as_ref().is_some_and(|(_, until)| now < *until);
+        self.unwell.load(Ordering::Relaxed) && shut(&self.state())
+    }
+
+    /// Why it does not let the client in.
+    pub(crate) fn sign_in_error(&self) -> Option<SignInError> {
+        let state = self.state();
+        state.shut.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// TLS failed.
+    pub(crate) fn no_tls(
+        &self,
+        error: &dyn std::fmt::Display,
+        options: &ClientOptions,
+        now: Instant,
+    ) -> Failure {
+        #[cfg(feature = "tls")]
+        let name = options.tls.as_ref().and_then(|tls| tls.server_name.clone());
+        #[cfg(not(feature = "tls"))]
+        let name = None::<String>;
+        let error = SignInError::Tls {
+            name: name.as_deref().unwrap_or(&self.node.host).into(),
+            reason: error.to_string().into(),
+        };
+        self.shut(error, options, now);
+        Failure::SignIn
+    }
+
+    /// The node answered `line` to the login.
+    pub(crate) fn no_login(&self, line: &str, options: &ClientOptions, now: Instant) {
+        let user = options.login.as_ref().map_or("", |login| &login.user);
+        let error = SignInError::Login {
+            user: user.into(),
+            line: line.into(),
+        };
+        self.shut(error, options, now);
+    }
+
+    /// An exchange failed by the node's fault; true if that ejects it, which it does only if it `may_go`. `chance` is any number.
+    pub(crate) fn failed(
+        &self,
+        now: Instant,
+        options: &ClientOptions,
+        chance: u64,
+        may_go: impl FnOnce() -> bool,
+    ) -> bool {
         let mut state = self.state();
         self.unwell.store(true, Ordering::Relaxed);
         let fresh = state
@@ -152,8 +238,12 @@ impl Member {
         if state.failures == 0 || !fresh {
             (state.failures, state.first_failure) = (0, Some(now));
         }
-        state.failures += 1;
-        let ejected = self.is_in() && state.failures >= options.eject_after.max(1);
+        state.failures = state.failures.saturating_add(1);
+        let after = options.eject_after.max(1);
+        let ejected = self.is_in() && state.failures >= after && may_go();
+        if !ejected && self.is_in() && state.failures == after {
+            log::warn!("{} fails, but so do others: it is not ejected", self.name);
+        }
         if ejected {
             log::warn!("{} is ejected after {} failures", self.name, state.failures);
             state.pause = options.probe_after;
@@ -251,12 +341,16 @@ impl Member {
         overtaken
     }
 
-    /// Counts the failures that nobody waited for, and has their keys deleted; true if that ejects the node. To be called
+    /// Counts the failures that nobody waited for, by `failed`, and has their keys deleted; true if that ejects the node. To be called
     /// before [`probe_due`](Self::probe_due).
-    pub(crate) fn tend(&self, now: Instant, options: &ClientOptions, chance: u64) -> bool {
+    pub(crate) fn tend(
+        &self,
+        now: Instant,
+        options: &ClientOptions,
+        failed: impl Fn() -> bool,
+    ) -> bool {
         let overlooked = std::mem::take(&mut self.state().overlooked);
-        let failures = (0..overlooked).map(|_| self.failed(now, options, chance));
-        let ejected = failures.fold(false, |ejected, now_ejected| ejected | now_ejected);
+        let ejected = (0..overlooked).fold(false, |ejected, _| ejected | failed());
         let state = &mut *self.state();
         if state.probe_at.is_none() && !state.missed.is_empty() {
             state.pause = options.probe_after;
@@ -330,7 +424,7 @@ impl Member {
             state.probe_at = Some(now);
             return false;
         }
-        state.probe_at = None;
+        (state.probe_at, state.shut) = (None, None);
         state.failures = 0;
         state.forgot = false;
         self.unwell.store(state.overlooked > 0, Ordering::Relaxed);
@@ -349,11 +443,22 @@ impl Member {
         self.state().probing = None;
     }
 
-    /// The probe was not answered.
-    pub(crate) fn probe_failed(&self, now: Instant, options: &ClientOptions, chance: u64) {
+    /// The probe was not answered. The next comes after twice the pause, but not later than `at_most`.
+    pub(crate) fn probe_failed(
+        &self,
+        now: Instant,
+        options: &ClientOptions,
+        chance: u64,
+        at_most: Duration,
+    ) {
         let mut state = self.state();
         state.probing = None;
-        state.pause = (state.pause * 2).min(options.probe_after_max);
+        state.pause = (state.pause * 2).min(options.probe_after_max).min(at_most);
+        if std::mem::take(&mut state.hurried) {
+            state.pause = options.probe_after;
+            state.probe_at = Some(now);
+            return;
+        }
         state.probe_at = Some(now + spread(state.pause, chance));
     }
 }
@@ -415,13 +520,13 @@ mod tests {
         let options = ClientOptions::default().settle(100 * MS);
         let (member, mut now) = (member(), Instant::now());
         for _ in 0..2 {
-            member.failed(now, &options, 0);
-            member.failed(now, &options, 0);
+            member.failed(now, &options, 0, || true);
+            member.failed(now, &options, 0, || true);
             assert_eq!(member.standing(now), Standing::Live);
-            member.worked();
+            member.worked(&options);
         }
         for _ in 0..3 {
-            member.failed(now, &options, 0);
+            member.failed(now, &options, 0, || true);
         }
         assert_eq!(member.standing(now), Standing::Ejected);
         // Three quarters of 200, 400, ... ms, and never more than 10 s.
@@ -430,7 +535,7 @@ mod tests {
             now += pause * MS;
             assert_eq!(member.probe_due(now).as_deref(), Some(&b"mn\r\n"[..]));
             assert_eq!(member.probe_due(now), None, "one at a time");
-            member.probe_failed(now, &options, 0);
+            member.probe_failed(now, &options, 0, Duration::MAX);
         }
         now += 7500 * MS;
         assert!(member.probe_due(now).is_some());
@@ -445,9 +550,9 @@ mod tests {
         let options = ClientOptions::default();
         let (member, mut now) = (member(), Instant::now());
         for _ in 0..10 {
-            member.failed(now, &options, 0);
+            member.failed(now, &options, 0, || true);
             now += options.eject_window;
-            member.failed(now, &options, 0);
+            member.failed(now, &options, 0, || true);
             now += MS;
         }
         assert_eq!(member.standing(now), Standing::Live);
@@ -458,7 +563,7 @@ mod tests {
         let options = ClientOptions::default().missed_keys_max(2);
         let (member, mut now) = (member(), Instant::now());
         for _ in 0..3 {
-            member.failed(now, &options, 0);
+            member.failed(now, &options, 0, || true);
         }
         member.missed(b"k", now, &options);
         member.missed(b"k", now, &options);
@@ -491,15 +596,21 @@ mod tests {
         watch().answered();
         assert!(!member.is_unwell());
         drop(watch());
-        assert!(member.is_unwell() && !member.tend(now, &options, 0));
+        assert!(
+            member.is_unwell()
+                && !member.tend(now, &options, || member.failed(now, &options, 0, || true))
+        );
         let now = now + options.probe_after;
         let sent = probe(&member, now);
         assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
         member.probe_answered(now, &options);
         assert!(!member.is_unwell());
         drop((watch(), watch()));
-        member.worked();
-        assert!(member.tend(now, &options, 0) && !member.is_in());
+        member.worked(&options);
+        assert!(
+            member.tend(now, &options, || member.failed(now, &options, 0, || true))
+                && !member.is_in()
+        );
     }
 
     #[test]
@@ -518,7 +629,7 @@ mod tests {
         member.overtakes(b"k");
         assert!(!member.is_unwell());
         second.answered();
-        assert!(!member.tend(now, &options, 0));
+        assert!(!member.tend(now, &options, || member.failed(now, &options, 0, || true)));
         let sent = probe(&member, later);
         assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
         member.probe_answered(later, &options);

@@ -115,6 +115,8 @@ pub(crate) struct Link {
     broken: bool,
     /// Replies that the current exchange has had.
     heard: bool,
+    /// What the node said to a login that failed.
+    refused_login: Option<Box<str>>,
 }
 
 impl Link {
@@ -126,6 +128,7 @@ impl Link {
             expected: VecDeque::new(),
             broken: false,
             heard: false,
+            refused_login: None,
         };
         if let Some(login) = login {
             link.out.push_back(login);
@@ -218,6 +221,11 @@ impl Link {
                 .any(|(_, owner)| matches!(owner, Owner::Current))
     }
 
+    /// What the node said to the login, if it failed.
+    pub(crate) fn refused_login(&self) -> Option<&str> {
+        self.refused_login.as_deref()
+    }
+
     /// True if no reply is outstanding.
     pub(crate) fn settled(&self) -> bool {
         self.expected.is_empty()
@@ -276,6 +284,13 @@ impl Link {
             }
             if login && !matches!(&reply, Reply::Line(line) if line == "STORED") {
                 self.broken = true;
+                self.refused_login = Some(match &reply {
+                    Reply::Line(line)
+                    | Reply::Refused(Refusal::Client(line) | Refusal::Server(line)) => {
+                        String::from_utf8_lossy(line).into()
+                    }
+                    _ => "no answer to a login".into(),
+                });
                 return Err(Failure::SignIn);
             }
         }

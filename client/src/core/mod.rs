@@ -18,6 +18,7 @@
 //!     not waited for. Its [`Watch`], if it has one, goes with it, and is told of the last reply or dropped.
 //! C4. Operations hold one snapshot of the ring from their start to their end.
 
+pub(crate) mod addresses;
 pub(crate) mod calls;
 pub(crate) mod health;
 pub(crate) mod link;
@@ -30,7 +31,7 @@ pub(crate) mod routing;
 pub(crate) mod simulation;
 pub(crate) mod watch;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -49,13 +50,47 @@ pub(crate) struct Exchange {
     pub node: usize,
     pub request: Bytes,
     pub expect: Expect,
-    /// When the front gives up and reports a failure.
+    /// When the front gives up and reports a failure, if the exchange did not have to wait for its turn: that time is no
+    /// fault of the node, and comes on top, up to the operation's [`deadline`](Operation::deadline).
     pub deadline: Instant,
     /// True if doing it twice does no harm, so that a front may send it again on a new connection when one from the pool
     /// turns out to be dead.
     pub repeatable: bool,
     /// True if it is to be sent even when the operation is done.
     pub must_send: bool,
+}
+
+impl Exchange {
+    /// How long its node may take, if it was made at `begun`.
+    pub(crate) fn patience(&self, begun: Instant) -> Patience {
+        Patience {
+            begun,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// How long a node may take for an exchange, whenever its turn comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    begun: Instant,
+    deadline: Instant,
+}
+
+impl Patience {
+    pub(crate) fn len(self) -> Duration {
+        self.deadline.saturating_duration_since(self.begun)
+    }
+
+    /// When it ends, if the node has been silent since `at`, when its turn came or something came last.
+    pub(crate) fn end(self, at: Instant) -> Instant {
+        // Who hardly waited keeps to the operation's time, so that its failure is noticed before that is over.
+        if at.saturating_duration_since(self.begun) < self.len() / 8 {
+            self.deadline
+        } else {
+            at + self.len()
+        }
+    }
 }
 
 /// What an operation wants of its front.
@@ -94,4 +129,6 @@ pub(crate) trait Operation {
     }
     /// What it is counted as.
     fn op(&self) -> Op;
+    /// When it is over, done or not.
+    fn deadline(&self) -> Instant;
 }

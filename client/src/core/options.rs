@@ -22,6 +22,7 @@ pub struct ClientOptions {
     pub(crate) retry_pause: Duration,
     pub(crate) eject_after: u32,
     pub(crate) eject_window: Duration,
+    pub(crate) eject_share: f64,
     pub(crate) probe_after: Duration,
     pub(crate) probe_after_max: Duration,
     pub(crate) settle: Duration,
@@ -120,6 +121,7 @@ impl Default for ClientOptions {
             retry_pause: Duration::from_millis(10),
             eject_after: 3,
             eject_window: Duration::from_secs(2),
+            eject_share: 0.5,
             probe_after: Duration::from_millis(200),
             probe_after_max: Duration::from_secs(10),
             settle: Duration::from_secs(10),
@@ -177,6 +179,9 @@ impl ClientOptions {
         eject_after: u32,
         /// See [`eject_after`](Self::eject_after) (2 s).
         eject_window: Duration,
+        /// Which share of the nodes may be ejected at a time, 0 to 1 (0.5). One may be where there is another, whatever this
+        /// says, and the last one that is in never is: callers go on trying it.
+        eject_share: f64,
         /// How long after its ejection a node is probed first, a quarter more or less by chance (200 ms); each probe
         /// that fails doubles it.
         probe_after: Duration,

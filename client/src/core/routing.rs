@@ -10,8 +10,8 @@
 //! remembers the placement before it, so that a read that misses can ask where the key was (dual read).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::health::{Member, Standing};
@@ -79,6 +79,10 @@ impl Nodes {
 pub(crate) struct Ring {
     /// All nodes that may be asked: those of the placement, then those that only the placement before had.
     pub(crate) members: Vec<Arc<Member>>,
+    /// How many of them are those of the placement.
+    own: usize,
+    /// Taken to eject a node: how many may go is decided one by one.
+    ejecting: Mutex<()>,
     layout: Arc<Layout>,
     /// The placement before, in indices of `members`, and how long it is asked.
     before: Option<(Layout, Instant)>,
@@ -159,6 +163,8 @@ impl Ring {
     pub(crate) fn new(nodes: &[Node], options: &ClientOptions, seed: u64) -> Self {
         let (members, indices) = gather(nodes, &[]);
         Ring {
+            own: members.len(),
+            ejecting: Mutex::default(),
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
@@ -174,6 +180,7 @@ impl Ring {
         dual_until: Instant,
     ) -> Self {
         let (mut members, indices) = gather(nodes, &self.members);
+        let own = members.len();
         let mut before = (*self.layout).clone();
         for index in &mut before.members {
             let member = &self.members[usize::from(*index)];
@@ -185,9 +192,35 @@ impl Ring {
             *index = known as u16;
         }
         Ring {
+            own,
+            ejecting: Mutex::default(),
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
+            chance: AtomicU64::new(self.random()),
+        }
+    }
+
+    /// True if the placement before is not asked any more.
+    #[inline]
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        self.before.as_ref().is_none_or(|(_, until)| *until <= now)
+    }
+
+    /// True if it knows of a placement before.
+    #[inline]
+    pub(crate) fn has_before(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// The same, without the placement before and the nodes that only it has.
+    pub(crate) fn settled(&self) -> Self {
+        Ring {
+            members: self.members[..self.own].to_vec(),
+            own: self.own,
+            ejecting: Mutex::default(),
+            layout: self.layout.clone(),
+            before: None,
             chance: AtomicU64::new(self.random()),
         }
     }
@@ -229,13 +262,52 @@ impl Ring {
         }
     }
 
-    /// Counts the failures of `node` that nobody waited for; see [`Member::tend`].
-    pub(crate) fn tend(&self, node: usize, now: Instant, options: &ClientOptions) {
+    /// An exchange with `node` failed by its fault: perhaps it is ejected. Of the nodes of the placement, at most a share
+    /// ([`eject_share`](ClientOptions::eject_share)) is out at a time, and never the last: where most seem to be down, it is
+    /// more likely that the network is, or this process, and who keeps trying notices first when it is over.
+    pub(crate) fn failed(&self, node: usize, now: Instant, options: &ClientOptions) -> bool {
         let member = &self.members[node];
-        let ejected = member.tend(now, options, self.random());
+        let ejecting = self.ejecting.lock();
+        let _ejecting = ejecting.unwrap_or_else(PoisonError::into_inner);
+        let may_go = || {
+            let out = self.members[..self.own].iter().filter(|one| !one.is_in());
+            node >= self.own || out.count() < self.out_max(options)
+        };
+        let ejected = member.failed(now, options, self.random(), may_go);
         if ejected && let Some(metrics) = &options.metrics {
             metrics.ejected(&member.name);
         }
+        ejected
+    }
+
+    /// How many nodes may be ejected at a time: one where there is another, and more if the share says so.
+    fn out_max(&self, options: &ClientOptions) -> usize {
+        let share = (self.own as f64 * options.eject_share.clamp(0.0, 1.0)) as usize;
+        share.max(1).min(self.own.saturating_sub(1))
+    }
+
+    /// An exchange with `node` ended well. If it had seemed to be down, others may be back as well.
+    #[inline]
+    pub(crate) fn worked(&self, node: usize, options: &ClientOptions) {
+        if self.members[node].worked(options) {
+            self.members.iter().for_each(|member| member.hurry(options));
+        }
+    }
+
+    /// A probe of `node` was not answered. While there is no node to ask, probes are the only way back: they come often.
+    pub(crate) fn probe_failed(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let all_out = self.members[..self.own].iter().all(|one| !one.is_in());
+        let at_most = match all_out {
+            true => options.probe_after,
+            false => options.probe_after_max,
+        };
+        self.members[node].probe_failed(now, options, self.random(), at_most);
+    }
+
+    /// Counts the failures of `node` that nobody waited for; see [`Member::tend`].
+    pub(crate) fn tend(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let failed = || self.failed(node, now, options);
+        self.members[node].tend(now, options, failed);
     }
 
     /// A probe of `node` was answered.
@@ -246,6 +318,9 @@ impl Ring {
         options: &ClientOptions,
     ) -> bool {
         let back = self.members[node].probe_answered(now, options);
+        if back {
+            self.members.iter().for_each(|member| member.hurry(options));
+        }
         if self.members.iter().all(|member| member.is_in()) {
             self.members
                 .iter()
@@ -437,6 +512,33 @@ mod tests {
     }
 
     #[test]
+    fn at_most_a_share_is_ejected_and_never_the_last() {
+        for (nodes, share, out) in [
+            (1, 0.5, 0),
+            (2, 0.5, 1),
+            (3, 0.5, 1),
+            (5, 0.5, 2),
+            (4, 1.0, 3),
+        ] {
+            let names: Vec<String> = (0..nodes).map(|at| format!("n{at}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let (ring, options, _) = ring(&names, 1);
+            let options = options.eject_share(share);
+            let now = Instant::now();
+            for _ in 0..5 {
+                (0..nodes).for_each(|node| {
+                    ring.failed(node, now, &options);
+                });
+            }
+            let is_out = |member: &&Arc<Member>| !member.is_in();
+            assert_eq!(ring.members.iter().filter(is_out).count(), out, "{nodes}");
+            for key in keys() {
+                assert_eq!(ring.readers(&key, now, &options).0.len(), 1, "one is tried");
+            }
+        }
+    }
+
+    #[test]
     fn copies_are_in_as_many_zones_as_there_are() {
         let racks = ["a1@a", "a2@a", "a3@a", "b1@b", "c1@c", "c2@c"];
         for copies in 1..=6 {
@@ -517,7 +619,7 @@ mod tests {
         let (ring, options, _) = ring(&["a1@a", "a2@a", "b1@b", "b2@b"], 2);
         let now = Instant::now();
         for _ in 0..options.eject_after {
-            ring.members[0].failed(now, &options, 0);
+            ring.members[0].failed(now, &options, 0, || true);
         }
         assert!(!ring.members[0].is_in());
         for key in keys() {

@@ -68,7 +68,7 @@ impl Watch {
                 options,
                 keys,
             } = &*watched;
-            member.worked();
+            member.worked(options);
             let overtaken = member.arrived(keys);
             if !overtaken.is_empty() {
                 member.overlooked(&overtaken, false, options);

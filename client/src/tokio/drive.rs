@@ -5,35 +5,76 @@
 //! ```
 //!
 //! D1. A flight ends once: with its last reply or a failure.
-//! D2. An exchange that its lane lost is submitted once more, if it surely did not reach the node or may be repeated.
+//! D2. An exchange that its lane lost is submitted once more, if it surely did not reach the node or may be repeated. One that
+//!     waits behind another that is late is submitted again, as often as that takes.
 //! D3. Dropped at any point, nothing is left behind but tickets whose replies nobody wants, and watches over writes.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::tokio::sync::OwnedSemaphorePermit;
 use ::tokio::time::{Sleep, sleep_until};
 
-use super::mailbox::{Event, Mailbox, What};
+use super::mailbox::{Event, Mailbox, Times, What};
 use super::now;
 use super::pool::{Pool, Submitted};
 use crate::core::options::ClientOptions;
 use crate::core::reply::Broken;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::Failure;
+use crate::metrics::Op;
 
 /// An exchange under way.
 struct Flight {
     exchange: Exchange,
     stage: Stage,
     begun: Instant,
+    /// When the operation is over.
+    limit: Instant,
+    /// It may be begun anew while it is under way.
+    movable: bool,
+    /// Its node was not ejected when it began.
+    was_in: bool,
     resent: bool,
 }
 
+/// How long one waits for its turn before it looks whether its node is still asked.
+const TURN_PAUSE: Duration = Duration::from_millis(50);
+
+impl Flight {
+    /// Gives it to a lane, or has it wait for its turn.
+    fn take_off(&mut self, pools: &[Arc<Pool>], mailbox: &Arc<Mailbox>, now: Instant) {
+        let (exchange, times) = (&self.exchange, self.times());
+        let pool = &pools[exchange.node];
+        if let Some(submitted) = pool.begin_solo(exchange, times, mailbox, now) {
+            self.stage = Stage::Submitted(submitted);
+            return;
+        }
+        self.stage = match pool.try_permit() {
+            Some(permit) => Stage::Submitted(pool.submit(exchange, times, permit, mailbox)),
+            None => Stage::Waiting(Box::pin(pool.clone().permit())),
+        };
+    }
+
+    fn times(&self) -> Times {
+        Times {
+            patience: self.exchange.patience(self.begun),
+            limit: self.limit,
+            movable: self.movable,
+        }
+    }
+
+    /// True if its node was ejected since it began.
+    fn is_gone(&self, pools: &[Arc<Pool>]) -> bool {
+        self.was_in && !pools[self.exchange.node].member.is_in()
+    }
+}
+
 enum Stage {
+    New,
     /// Too many are outstanding: it waits for its turn.
     Waiting(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
     Submitted(Submitted),
@@ -69,7 +110,7 @@ pub(super) async fn drive(
     pools: &[Arc<Pool>],
     options: &ClientOptions,
 ) {
-    let op = operation.op();
+    let (op, limit) = (operation.op(), operation.deadline());
     // Counts how a flight ended. What is abandoned is not counted.
     let tell = |flight: &Flight, outcome: Result<(), Failure>, at: Instant| {
         if let Some(metrics) = &options.metrics {
@@ -103,12 +144,17 @@ pub(super) async fn drive(
         if !todo.done {
             operation.step(at, &mut todo);
             for exchange in todo.send.drain(..) {
-                flights.push(Flight {
-                    stage: take_off(&exchange, pools, mailbox, at),
-                    exchange,
+                let mut flight = Flight {
+                    stage: Stage::New,
                     begun: at,
+                    limit,
+                    movable: op == Op::Get && exchange.repeatable && !exchange.must_send,
+                    was_in: pools[exchange.node].member.is_in(),
+                    exchange,
                     resent: false,
-                });
+                };
+                flight.take_off(pools, mailbox, at);
+                flights.push(flight);
             }
         }
         if todo.done {
@@ -119,13 +165,13 @@ pub(super) async fn drive(
             flights.retain(|flight| {
                 matches!(flight.stage, Stage::Waiting(_))
                     && flight.exchange.must_send
-                    && at < flight.exchange.deadline
+                    && at < flight.limit
             });
             if flights.is_empty() {
                 return;
             }
         }
-        let until = until(flights, &todo);
+        let until = until(flights, &todo, at);
         wait(flights, pools, mailbox, &mut events, &mut timer, until).await;
         at = now();
         for Event { id, what } in events.drain(..) {
@@ -143,16 +189,23 @@ pub(super) async fn drive(
                     let told = replies.try_for_each(|(at, reply)| on_reply(reply, at + 1 == count));
                     told.map_err(|Broken| Failure::Garbage)
                 }
+                // It is stepped, and ends.
+                What::Over => continue,
+                What::Moved if !flight.is_gone(pools) => {
+                    flight.take_off(pools, mailbox, at);
+                    continue;
+                }
                 What::Lost { sent }
                     if !flight.resent
                         && (flight.exchange.repeatable || !sent)
-                        && at < flight.exchange.deadline =>
+                        && at < flight.limit
+                        && !flight.is_gone(pools) =>
                 {
                     flight.resent = true;
-                    flight.stage = take_off(&flight.exchange, pools, mailbox, at);
+                    flight.take_off(pools, mailbox, at);
                     continue;
                 }
-                What::Lost { .. } => Err(Failure::Closed),
+                What::Lost { .. } | What::Moved => Err(Failure::Closed),
                 What::Failed(failure) => Err(failure),
             };
             let flight = flights.swap_remove(found);
@@ -166,7 +219,8 @@ pub(super) async fn drive(
             }
         }
         flights.retain(|flight| {
-            let busy = matches!(flight.stage, Stage::Waiting(_)) && at >= flight.exchange.deadline;
+            let busy = matches!(flight.stage, Stage::Waiting(_))
+                && (at >= flight.limit || flight.is_gone(pools));
             let id = flight.exchange.id;
             if busy && !todo.done {
                 tell(flight, Err(Failure::Busy), at);
@@ -180,36 +234,17 @@ pub(super) async fn drive(
     }
 }
 
-/// Gives `exchange` to a lane, or has it wait for its turn.
-fn take_off(
-    exchange: &Exchange,
-    pools: &[Arc<Pool>],
-    mailbox: &Arc<Mailbox>,
-    now: Instant,
-) -> Stage {
-    let pool = &pools[exchange.node];
-    if let Some(submitted) = pool.begin_solo(exchange, mailbox, now) {
-        return Stage::Submitted(submitted);
-    }
-    match pool.try_permit() {
-        Some(permit) => Stage::Submitted(pool.submit(exchange, permit, mailbox)),
-        None => Stage::Waiting(Box::pin(pool.clone().permit())),
-    }
-}
-
-/// When to look even if nothing happens. Lanes tell of the deadlines of what they have; only what comes before, or is on
+/// When to look even if nothing happens. Lanes tell when the time of what they have is over; only what comes before, or is on
 /// no lane, needs a timer.
-fn until(flights: &[Flight], todo: &Todo) -> Option<Instant> {
-    let told = |flight: &Flight| matches!(flight.stage, Stage::Submitted(_));
-    let deadlines = |submitted: bool| {
-        let flights = flights
-            .iter()
-            .filter(move |flight| told(flight) == submitted);
-        flights.map(|flight| flight.exchange.deadline).min()
-    };
+fn until(flights: &[Flight], todo: &Todo, now: Instant) -> Option<Instant> {
+    let waits = |flight: &Flight| matches!(flight.stage, Stage::Waiting(_));
+    let limit = flights.iter().filter(|flight| !waits(flight));
+    let limit = limit.map(|flight| flight.limit).min();
     let wake_at = if todo.done { None } else { todo.wake_at };
-    let wake_at = wake_at.filter(|&at| deadlines(true).is_none_or(|deadline| at < deadline));
-    wake_at.into_iter().chain(deadlines(false)).min()
+    let wake_at = wake_at.filter(|&at| limit.is_none_or(|limit| at < limit));
+    let turn = flights.iter().filter(|flight| waits(flight));
+    let turn = turn.map(|flight| flight.limit.min(now + TURN_PAUSE)).min();
+    wake_at.into_iter().chain(turn).min()
 }
 
 /// Waits for an event, for the turn of a flight that waits, or until it is time to look.
@@ -234,7 +269,7 @@ async fn wait(
                 && let Poll::Ready(permit) = turn.as_mut().poll(cx)
             {
                 let pool = &pools[flight.exchange.node];
-                let submitted = pool.submit(&flight.exchange, permit, mailbox);
+                let submitted = pool.submit(&flight.exchange, flight.times(), permit, mailbox);
                 flight.stage = Stage::Submitted(submitted);
                 poll = Poll::Ready(());
             }
@@ -261,7 +296,7 @@ fn drive_solos(
     for flight in flights {
         let solo = match &mut flight.stage {
             Stage::Submitted(Submitted { solo, .. }) => solo.as_mut(),
-            Stage::Waiting(_) => None,
+            Stage::New | Stage::Waiting(_) => None,
         };
         all_solo &= solo.is_some_and(|solo| solo.poll(cx).is_pending());
     }

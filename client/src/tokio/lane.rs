@@ -10,10 +10,13 @@
 //! state does not depend on its callers.
 //!
 //! N1. Tickets are in the order of the exchanges of the link: a reply belongs to the first.
-//! N2. A lane whose first exchange is not answered by its deadline, or whose bytes make no sense, ends. Those behind are
-//!     lost, and may be sent again on another lane.
-//! N3. Every ticket hears of its end by its deadline: callers need no timers of their own for that.
-//! N4. The line is locked for as long as it takes to go on without waiting. It ends in its task, whoever drove it.
+//! N2. A lane whose bytes make no sense ends. Those behind are lost, and may be sent again on another lane.
+//! N3. The time of an exchange begins when it is the first, and again with each byte that comes: what it waits for others is no
+//!     fault of the node. If it is over, the exchange fails, and it alone: the lane lasts as long again, for a late reply.
+//! N4. While the first exchange is late by [`STALLED`] of its time, the lane stalls: it is given nothing if another can be, and the
+//!     reads on it go to others.
+//! N5. Every ticket hears of the end of its operation's time: callers need no timers of their own for that.
+//! N6. The line is locked for as long as it takes to go on without waiting. It ends in its task, whoever drove it.
 //!
 //! Costs: with many callers a write or read is shared by all that are ready, see [`Line::defers`].
 
@@ -21,7 +24,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -30,13 +33,19 @@ use ::tokio::time::{Sleep, sleep_until};
 use bytes::Bytes;
 
 use super::mailbox::{Gauge, Ticket};
+use super::pool::Lanes;
 use super::solo::Driver;
 use super::stream::Stream;
-use crate::core::Exchange;
+use crate::core::health::Member;
 use crate::core::link::{Expect, Link};
+use crate::core::options::ClientOptions;
 use crate::core::reply::{Refusal, Reply};
+use crate::core::{Exchange, Patience};
 use crate::error::Failure;
 
+/// A part of an exchange's time, after which those behind it do not wait for it any more. With four in a row late, the fifth
+/// is still in time.
+const STALLED: u32 = 4;
 /// Requests in one write.
 const SLICES_MAX: usize = 64;
 
@@ -67,7 +76,12 @@ pub(super) struct Line {
     gauge: Arc<Gauge>,
     stage: Stage,
     link: Link,
+    lanes: Weak<Lanes>,
+    /// Whose it is.
+    of: (Arc<Member>, Arc<ClientOptions>),
     tickets: VecDeque<Ticket>,
+    /// When something came last.
+    heard_at: Instant,
     /// The caller that drives the only exchange itself, if one does.
     pub(super) solo: Option<Driver>,
     solos: u64,
@@ -112,13 +126,18 @@ impl Line {
         gauge: Arc<Gauge>,
         connect: Connect,
         login: Option<Bytes>,
+        lanes: Weak<Lanes>,
+        of: (Arc<Member>, Arc<ClientOptions>),
     ) -> Self {
         Line {
             jobs,
             gauge,
             stage: Stage::Connecting(connect),
             link: Link::new(login),
+            lanes,
+            of,
             tickets: VecDeque::new(),
+            heard_at: super::now(),
             solo: None,
             solos: 0,
             alone: 0,
@@ -148,8 +167,7 @@ impl Line {
             return Err(End::GivenUp);
         }
         let orphan = self.take_jobs(now, cx)?;
-        let overdue = |ticket: &Ticket| ticket.deadline <= now;
-        if orphan || self.tickets.len() > 1 || self.tickets.front().is_some_and(overdue) {
+        if orphan || self.tickets.len() > 1 {
             self.take_over();
         }
         if self.solo.is_none() {
@@ -225,22 +243,22 @@ impl Line {
 
     /// Begins an exchange on a line that is free, for its caller to drive while the task keeps its time. What cannot be
     /// written at once is written when the line is served.
-    pub(super) fn begin_solo(&mut self, exchange: &Exchange, ticket: Ticket) -> u64 {
+    pub(super) fn begin_solo(&mut self, exchange: &Exchange, ticket: Ticket, now: Instant) -> u64 {
         let request = &exchange.request;
         let mut cx = Context::from_waker(Waker::noop());
         let written = match &mut self.stage {
             Stage::Open(stream) => stream.poll_write(&mut cx, &[IoSlice::new(request)]),
             _ => Poll::Pending,
         };
-        if self.armed.is_none_or(|armed| ticket.deadline < armed) {
+        if self.armed.is_none_or(|armed| exchange.deadline < armed) {
             self.wake_task();
         }
         let (rest, failed) = match written {
             Poll::Pending => (request.clone(), None),
             Poll::Ready(Ok(count)) => (request.slice(count..), None),
-            Poll::Ready(Err(error)) => (request.clone(), Some(failure(&error))),
+            Poll::Ready(Err(error)) => (request.clone(), Some(self.failure(&error))),
         };
-        self.enter(rest, exchange.expect, ticket);
+        self.enter(rest, exchange.expect, ticket, now);
         (self.begun, self.ended) = (0, 0);
         self.solos += 1;
         self.solo = Some(Driver {
@@ -311,8 +329,8 @@ impl Line {
             if job.ticket.is_abandoned() && !job.must_send {
                 continue;
             }
-            if job.ticket.deadline <= now {
-                job.ticket.fail(Failure::Timeout);
+            if job.ticket.times.limit <= now {
+                job.ticket.fail(Failure::Busy);
                 continue;
             }
             // What must not be done twice is not entrusted to a connection that the node has closed.
@@ -324,13 +342,18 @@ impl Line {
                 self.refused = Some(job.ticket);
                 return Err(Failure::Closed);
             }
-            self.enter(job.request, job.expect, job.ticket);
+            self.enter(job.request, job.expect, job.ticket, now);
         }
     }
 
-    fn enter(&mut self, unsent: Bytes, expect: Expect, ticket: Ticket) {
-        let deadline = ticket.deadline;
-        self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+    fn enter(&mut self, unsent: Bytes, expect: Expect, mut ticket: Ticket, now: Instant) {
+        ticket.entered = now;
+        let patience = ticket.times.patience;
+        let due = match self.tickets.is_empty() {
+            true => patience.end(now),
+            false => now + patience.len() / STALLED,
+        };
+        self.look_by(due.min(ticket.times.limit));
         let alone = self.tickets.is_empty();
         self.alone = if alone {
             self.alone.saturating_add(1)
@@ -361,7 +384,7 @@ impl Line {
                 // TLS waits for something to come.
                 Poll::Ready(Ok(0)) if !self.link.unsent().is_empty() => return Ok(()),
                 Poll::Ready(Ok(count)) => self.link.sent(count),
-                Poll::Ready(Err(error)) => return Err(failure(&error)),
+                Poll::Ready(Err(error)) => return Err(self.failure(&error)),
             }
         }
         Ok(())
@@ -377,15 +400,38 @@ impl Line {
             Poll::Ready(Ok(0)) => Err(Failure::Closed.into()),
             Poll::Ready(Ok(count)) => {
                 self.link.filled(count);
+                self.heard_at = super::now();
+                if self.gauge.is_stalled() {
+                    self.gauge.stall(false);
+                }
                 self.hand_out()?;
                 Ok(true)
             }
-            Poll::Ready(Err(error)) => Err(failure(&error).into()),
+            Poll::Ready(Err(error)) => Err(self.failure(&error).into()),
+        }
+    }
+
+    /// See [`Link::next`].
+    fn next(&mut self) -> Result<Option<(Reply, bool)>, Failure> {
+        let next = self.link.next();
+        if let (Err(Failure::SignIn), Some(line)) = (&next, self.link.refused_login()) {
+            let (member, options) = &self.of;
+            member.no_login(line, options, super::now());
+        }
+        next
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let (member, options) = &self.of;
+        match error.kind() {
+            // What rustls has found.
+            io::ErrorKind::InvalidData => member.no_tls(error, options, super::now()),
+            _ => Failure::Closed,
         }
     }
 
     fn hand_out(&mut self) -> Result<(), End> {
-        while let Some((reply, last)) = self.link.next()? {
+        while let Some((reply, last)) = self.next()? {
             let misunderstood = matches!(reply, Reply::Refused(Refusal::Client(_)));
             let ticket = self.tickets.front_mut().expect("one an exchange (N1)");
             ticket.reply(reply, last);
@@ -421,28 +467,73 @@ impl Line {
                 return Ok(());
             }
             self.armed = None;
-            let late = now.max(super::now());
-            let failure = match self.stage {
-                Stage::Connecting(_) => Failure::Connect,
-                Stage::Open(_) | Stage::Over => Failure::Timeout,
-            };
-            for (at, ticket) in self.tickets.iter_mut().enumerate() {
-                if ticket.deadline > late {
-                    self.due = Some(
-                        self.due
-                            .map_or(ticket.deadline, |due| due.min(ticket.deadline)),
-                    );
-                    continue;
-                }
-                ticket.fail(failure);
-                if at == 0 {
-                    return Err(match failure {
-                        Failure::Connect => End::Failed(failure),
-                        _ => End::GivenUp,
-                    });
-                }
+            let now = now.max(super::now());
+            self.look(now)?;
+            if let Some(at) = self.next_look(now) {
+                self.look_by(at);
             }
         }
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// The patience for the first exchange, and since when the node has kept it waiting.
+    fn silence(&self) -> Option<(Patience, Instant)> {
+        let first = self.tickets.front()?;
+        Some((first.times.patience, first.entered.max(self.heard_at)))
+    }
+
+    /// Tells those whose time is over, and has those go elsewhere that wait for one that is late (N3, N4, N5).
+    fn look(&mut self, now: Instant) -> Result<(), End> {
+        let Some((patience, since)) = self.silence() else {
+            return Ok(());
+        };
+        let (late, stalled) = self.is_late(patience, since, now);
+        let overdue = self.tickets.iter().any(|ticket| ticket.is_overdue(now));
+        if late || stalled || overdue {
+            // Who drives itself hears nothing.
+            self.take_over();
+        }
+        if late {
+            if let Stage::Connecting(_) = self.stage {
+                return Err(Failure::Connect.into());
+            }
+            self.gauge.stall(true);
+            self.tickets[0].fail(Failure::Timeout);
+        }
+        if now >= since + 2 * patience.len() {
+            return Err(End::GivenUp);
+        }
+        if stalled {
+            self.gauge.stall(true);
+            if self.lanes.upgrade().is_some_and(|lanes| lanes.divert(now)) {
+                self.tickets.iter_mut().skip(1).for_each(Ticket::move_on);
+            }
+        }
+        let overdue = self.tickets.iter_mut().filter(|one| one.is_overdue(now));
+        overdue.for_each(Ticket::tell_over);
+        Ok(())
+    }
+
+    /// Whether the first exchange's time is over, and whether it keeps others waiting.
+    fn is_late(&self, patience: Patience, since: Instant, now: Instant) -> (bool, bool) {
+        let stalled = self.tickets.len() > 1 && now >= since + patience.len() / STALLED;
+        (now >= patience.end(since), stalled)
+    }
+
+    /// When to look again, after now.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let (patience, since) = self.silence()?;
+        let part = patience.len() / STALLED;
+        let behind = self.tickets.len() > 1;
+        let limits = self.tickets.iter().filter(|ticket| ticket.waits());
+        let limits = limits.map(|ticket| ticket.times.limit);
+        let ends = [patience.end(since), since + 2 * patience.len()];
+        let stalls = behind.then(|| (since + part).max(now + part));
+        let all = limits.chain(ends).chain(stalls);
+        all.filter(|&at| at > now).min()
     }
 }
 
@@ -514,13 +605,5 @@ fn write_some(stream: &mut Stream, link: &Link, cx: &mut Context<'_>) -> Poll<io
                 .count();
             stream.poll_write(cx, &slices[..len])
         }
-    }
-}
-
-fn failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        // What rustls has found.
-        io::ErrorKind::InvalidData => Failure::SignIn,
-        _ => Failure::Closed,
     }
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use ::tokio::sync::OwnedSemaphorePermit;
 
+use crate::core::Patience;
 use crate::core::reply::Reply;
 use crate::core::watch::Watch;
 use crate::error::Failure;
@@ -32,6 +33,10 @@ pub(super) enum What {
     /// All replies.
     Replies(Vec<Reply>),
     Failed(Failure),
+    /// It waits behind one that is late, and had better not.
+    Moved,
+    /// The time of its operation is over.
+    Over,
     /// Its connection ended, by no fault of its own, before its last reply.
     Lost {
         /// It may have reached the node.
@@ -67,13 +72,16 @@ impl Mailbox {
     pub(super) fn post(&self, event: Event) {
         let mut letters = self.letters();
         if letters.closed {
+            if let What::Over = event.what {
+                return;
+            }
             let watch = letters.take_watch(event.id);
             drop(letters);
             if let Some(watch) = watch {
                 match event.what {
                     What::Reply(_) | What::Replies(_) => watch.answered(),
                     What::Failed(failure) => watch.failed(failure),
-                    What::Lost { .. } => watch.failed(Failure::Closed),
+                    _ => watch.failed(Failure::Closed),
                 }
             }
             return;
@@ -132,6 +140,7 @@ pub(super) struct Gauge {
     /// Weights of the exchanges that are on it.
     pub(super) load: AtomicUsize,
     condemned: AtomicBool,
+    stalled: AtomicBool,
 }
 
 impl Gauge {
@@ -148,6 +157,15 @@ impl Gauge {
     pub(super) fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Relaxed)
     }
+
+    /// Its first exchange is late, or not any more: meanwhile others had better go elsewhere.
+    pub(super) fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
 }
 
 /// An exchange's place in its lane, and where to report.
@@ -158,10 +176,24 @@ pub(super) struct Ticket {
     _permit: Option<OwnedSemaphorePermit>,
     id: u32,
     weight: usize,
-    pub(super) deadline: Instant,
+    pub(super) times: Times,
+    /// When it came on its line.
+    pub(super) entered: Instant,
     /// Replies before the last.
     early: Vec<Reply>,
     ended: bool,
+    /// It was told that its operation's time is over.
+    over: bool,
+}
+
+/// What an exchange waits for, and how long.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) patience: Patience,
+    /// When its operation is over.
+    pub(super) limit: Instant,
+    /// It may be begun anew elsewhere while it waits: a read, which does no harm if it is carried out late.
+    pub(super) movable: bool,
 }
 
 impl Ticket {
@@ -169,7 +201,7 @@ impl Ticket {
         mailbox: Arc<Mailbox>,
         gauge: Arc<Gauge>,
         permit: Option<OwnedSemaphorePermit>,
-        (id, weight, deadline): (u32, usize, Instant),
+        (id, weight, times): (u32, usize, Times),
     ) -> Self {
         gauge.load.fetch_add(weight, Ordering::Relaxed);
         Ticket {
@@ -178,9 +210,11 @@ impl Ticket {
             _permit: permit,
             id,
             weight,
-            deadline,
+            entered: times.limit,
+            times,
             early: Vec::new(),
             ended: false,
+            over: false,
         }
     }
 
@@ -214,6 +248,30 @@ impl Ticket {
 
     pub(super) fn fail(&mut self, failure: Failure) {
         self.report(What::Failed(failure));
+    }
+
+    /// It is to be begun on another lane, if it can be.
+    pub(super) fn move_on(&mut self) {
+        if self.times.movable {
+            self.report(What::Moved);
+        }
+    }
+
+    /// True if the time of its operation is over, and it is to be told.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.waits() && self.times.limit <= now
+    }
+
+    /// True if somebody waits for it who has not been told that the time is over.
+    pub(super) fn waits(&self) -> bool {
+        !self.ended && !self.over
+    }
+
+    /// The time of its operation is over.
+    pub(super) fn tell_over(&mut self) {
+        self.over = true;
+        let what = What::Over;
+        self.mailbox.post(Event { id: self.id, what });
     }
 
     /// Its lane ends.

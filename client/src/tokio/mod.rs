@@ -30,7 +30,7 @@ use crate::core::operation::{Context, Entry};
 use crate::core::options::ClientOptions;
 use crate::core::request::StoreMode;
 use crate::error::Result;
-use crate::front::{Front, call};
+use crate::front::{Front, call, call_many};
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 use crate::value::{Cas, CasUnique, Item, Value};
@@ -149,7 +149,8 @@ impl AsyncClient {
         Ok(self.values().open(Some(item))?.map(|item| (item, unique)))
     }
 
-    /// The values of many keys, in their order: one request a node, to all nodes at once.
+    /// The values of many keys, in their order: to all nodes at once, one request a node and
+    /// two thousand keys.
     pub async fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
         values::read(self, keys.iter().map(AsRef::as_ref).collect()).await
     }
@@ -180,13 +181,15 @@ impl AsyncClient {
             .await
     }
 
-    /// Stores many values, with the same time to live: one request a node, to all nodes at once. The results are in the
+    /// Stores many values, with the same time to live: to all nodes at once, one request a node and
+    /// two thousand keys. The results are in the
     /// order of the entries.
     pub async fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
         ttl: impl Into<Option<Duration>>,
     ) -> Vec<Result<()>> {
+        let ttl = ttl.into();
         let packed: Vec<_> = entries
             .into_iter()
             .map(|(key, value)| (key, self.values().pack(value.into())))
@@ -198,8 +201,10 @@ impl AsyncClient {
         let entries: Vec<Entry<'_>> = entries.collect();
         let keys: Vec<&[u8]> = entries.iter().map(|entry| entry.key).collect();
         let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
-        self.call(|context| calls::set_multi(context, entries, ttl.into()))
-            .await
+        call_many(self, entries, Entry::len, |context, entries| {
+            calls::set_multi(context, entries, ttl)
+        })
+        .await
     }
 
     /// Stores many values that come from elsewhere, another cluster or a file, each with a time to live of its own. A copy
@@ -225,8 +230,13 @@ impl AsyncClient {
         let filled = filled.collect();
         let keys: Vec<&[u8]> = entries.iter().map(|(key, ..)| key.as_ref()).collect();
         let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
-        self.call(|context| calls::fill_multi(context, filled, mode))
-            .await
+        call_many(
+            self,
+            filled,
+            |(entry, _)| entry.len(),
+            |context, filled| calls::fill_multi(context, filled, mode),
+        )
+        .await
     }
 
     /// Stores `value` if the key is not there; false if it is.
@@ -310,13 +320,13 @@ impl AsyncClient {
         self.call(|context| calls::delete(context, key)).await
     }
 
-    /// Deletes many keys: one request a node, to all nodes at once. The results are in the order of the keys.
+    /// Deletes many keys: to all nodes at once, one request a node and
+    /// two thousand keys. The results are in the order of the keys.
     pub async fn delete_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<bool>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let asked = keys.clone();
         let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
-        self.call(|context| calls::delete_multi(context, asked))
-            .await
+        call_many(self, asked, |key| key.len(), calls::delete_multi).await
     }
 
     /// Counts up by `delta`, from 2^64 - 1 on to 0 again, and tells the new number; `None` if the key is not there.

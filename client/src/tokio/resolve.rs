@@ -1,13 +1,12 @@
 //! A node's addresses. One look-up of a name at a time, however many wait for it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::tokio::sync::Notify;
 
-/// How long a name's addresses are used before it is resolved again.
-const FRESH: Duration = Duration::from_secs(30);
+use crate::core::addresses::{Addresses, MOVED};
 
 /// See the module.
 pub(super) struct Resolver {
@@ -16,24 +15,18 @@ pub(super) struct Resolver {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
-    found: Mutex<Found>,
+    addresses: Mutex<Addresses>,
     ended: Notify,
-}
-
-#[derive(Default)]
-struct Found {
-    addrs: Vec<SocketAddr>,
-    /// The address to try next.
-    turn: usize,
-    at: Option<Instant>,
-    running: bool,
+    /// Told when the node has moved.
+    on_move: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Shared {
-    fn found(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,63 +35,68 @@ struct LookUp(Arc<Shared>);
 
 impl Drop for LookUp {
     fn drop(&mut self) {
-        self.0.found().running = false;
+        self.0.addresses().forget_look_up();
         self.0.ended.notify_waiters();
     }
 }
 
 impl Resolver {
-    pub(super) fn new(host: &str, port: u16) -> Self {
+    pub(super) fn new(host: &str, port: u16, on_move: impl Fn() + Send + Sync + 'static) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Resolver {
             host: host.to_owned(),
             port,
-            shared: Arc::default(),
+            shared: Arc::new(Shared {
+                addresses: Mutex::new(Addresses::new(host, port)),
+                ended: Notify::new(),
+                on_move: Box::new(on_move),
+            }),
         }
     }
 
     /// The task that looked the name up is that of another process.
     pub(super) fn part(&self) {
-        self.shared.found().running = false;
+        self.shared.addresses().forget_look_up();
+    }
+
+    /// A connection could not be made.
+    pub(super) fn doubt(&self) {
+        self.shared.addresses().doubt();
+    }
+
+    /// Looks the name of a node up that is ejected, if that was not done lately.
+    pub(super) fn follow(&self, now: Instant) {
+        self.look_up(&mut self.shared.addresses(), now, MOVED);
     }
 
     /// The next of the node's addresses. Who does not want to wait drops this.
     pub(super) async fn next(&self, now: Instant) -> Option<SocketAddr> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Some(SocketAddr::new(ip, self.port));
-        }
         let ended = self.shared.ended.notified();
         let mut ended = std::pin::pin!(ended);
         ended.as_mut().enable();
-        let fresh = |at| now.saturating_duration_since(at) <= FRESH;
         let wait = {
-            let mut found = self.shared.found();
-            if !found.at.is_some_and(fresh) && !found.running {
-                found.running = true;
-                self.look_up(now);
-            }
-            // Old addresses are better than none.
-            found.running && found.addrs.is_empty()
+            let mut addresses = self.shared.addresses();
+            self.look_up(&mut addresses, now, Duration::MAX);
+            addresses.is_awaited()
         };
         if wait {
             ended.await;
         }
-        let mut found = self.shared.found();
-        let addr = *found.addrs.get(found.turn % found.addrs.len().max(1))?;
-        found.turn = found.turn.wrapping_add(1);
-        Some(addr)
+        self.shared.addresses().next()
     }
 
-    fn look_up(&self, now: Instant) {
+    fn look_up(&self, addresses: &mut Addresses, now: Instant, fresh: Duration) {
+        if !addresses.begin_look_up(now, fresh) {
+            return;
+        }
         let look_up = LookUp(self.shared.clone());
         let (host, port) = (self.host.clone(), self.port);
         ::tokio::spawn(async move {
-            let addrs = ::tokio::net::lookup_host((host.as_str(), port)).await;
-            let mut found = look_up.0.found();
-            found.at = Some(now);
-            match addrs {
-                Ok(addrs) => found.addrs = addrs.collect(),
-                Err(error) => log::warn!("{host}: {error}"),
+            let answer = ::tokio::net::lookup_host((host.as_str(), port)).await;
+            let answer = answer.map(Iterator::collect);
+            let moved = look_up.0.addresses().found(&host, answer);
+            if moved {
+                (look_up.0.on_move)();
             }
         });
     }

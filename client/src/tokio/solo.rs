@@ -52,7 +52,7 @@ impl Solo {
         if locked.alone < ALONE_MIN || !locked.is_free(exchange, now) {
             return None;
         }
-        let id = locked.begin_solo(exchange, ticket());
+        let id = locked.begin_solo(exchange, ticket(), now);
         drop(locked);
         Some(Solo {
             line,

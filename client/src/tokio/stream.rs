@@ -125,6 +125,7 @@ mod tls {
     use ::tokio::io::AsyncWrite;
     use ::tokio::net::TcpStream;
     use rustls::ClientConnection;
+    use rustls::pki_types::ServerName;
 
     use crate::core::options::ClientOptions;
 
@@ -173,8 +174,10 @@ mod tls {
             return Ok(None);
         };
         let name = tls.server_name.as_deref().unwrap_or(host).to_owned();
-        let name = name.try_into().map_err(io::Error::other)?;
-        let session = ClientConnection::new(tls.config.clone(), name).map_err(io::Error::other)?;
+        let invalid = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let name = ServerName::try_from(name);
+        let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let session = ClientConnection::new(tls.config.clone(), name).map_err(invalid)?;
         Ok(Some(Box::new(session)))
     }
 

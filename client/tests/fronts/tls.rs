@@ -80,18 +80,32 @@ fn values_go_through_tls_and_strangers_are_refused() {
     }
 
     let (stranger, _) = make();
-    for (config, name) in [
-        (trusting(stranger.der()), Some("cache.test")),
-        (trusting(cert.der()), Some("other.test")),
+    for (config, name, says) in [
+        (
+            trusting(stranger.der()),
+            Some("cache.test"),
+            "TLS with \"cache.test\": invalid peer certificate: ",
+        ),
+        (
+            trusting(cert.der()),
+            Some("other.test"),
+            "TLS with \"other.test\": invalid peer certificate: certificate not valid for name \"other.test\"",
+        ),
         // The certificate is not for the address.
-        (trusting(cert.der()), None),
+        (trusting(cert.der()), None, "TLS with \"127.0.0.1\": "),
+        (
+            trusting(cert.der()),
+            Some("no name"),
+            "TLS with \"no name\": ",
+        ),
     ] {
-        let result = client(config, name).get("k");
+        let error = client(config, name).get("k").expect_err("strangers");
         let failure = Failure::SignIn;
         assert!(
-            matches!(&result, Err(Error::Node { failure: found, .. }) if *found == failure),
-            "{result:?}"
+            matches!(&error, Error::Node { failure: found, reason: Some(_), .. } if *found == failure),
+            "{error:?}"
         );
+        assert!(error.to_string().contains(says), "{error}");
     }
     fs::remove_dir_all(&dir).expect("it is ours");
 }

@@ -124,6 +124,10 @@ impl Operation for Ask {
         self.fail(id as usize, error);
     }
 
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
     fn op(&self) -> Op {
         Op::Ask
     }

@@ -459,6 +459,10 @@ impl Operation for Decide<'_> {
         watches
     }
 
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
     fn op(&self) -> Op {
         match self.decision {
             Decision::Store { .. } | Decision::Cas { .. } => Op::Store,

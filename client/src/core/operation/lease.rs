@@ -148,6 +148,10 @@ impl Operation for Lease<'_> {
         }
     }
 
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
     fn op(&self) -> Op {
         Op::Lease
     }

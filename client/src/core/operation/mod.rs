@@ -65,8 +65,16 @@ impl Context {
     }
 
     fn node_error(&self, node: usize, failure: Failure) -> Error {
-        let node = self.name(node);
-        Error::Node { node, failure }
+        let member = &self.ring.members[node];
+        let reason = match failure {
+            Failure::SignIn => member.sign_in_error(),
+            _ => None,
+        };
+        Error::Node {
+            node: member.name.clone(),
+            failure,
+            reason,
+        }
     }
 
     fn refused(&self, node: usize, refusal: Refusal) -> Error {
@@ -88,16 +96,12 @@ impl Context {
     }
 
     fn worked(&self, node: usize) {
-        self.ring.members[node].worked();
+        self.ring.worked(node, &self.options);
     }
 
     fn failed(&self, node: usize, failure: Failure, now: Instant) {
         if failure.counts() {
-            let member = &self.ring.members[node];
-            let ejected = member.failed(now, &self.options, self.ring.random());
-            if ejected && let Some(metrics) = &self.options.metrics {
-                metrics.ejected(&member.name);
-            }
+            self.ring.failed(node, now, &self.options);
         }
     }
 

@@ -586,6 +586,10 @@ impl Operation for Read<'_> {
         }
     }
 
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
     fn op(&self) -> Op {
         Op::Get
     }

@@ -49,6 +49,11 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// Bytes of key and value.
+    pub(crate) fn len(&self) -> usize {
+        self.key.len() + self.value.bytes.len()
+    }
+
     pub(crate) fn key(key: &'a [u8]) -> Self {
         let value = Value {
             bytes: b"",
@@ -609,6 +614,10 @@ impl Operation for Write<'_> {
             }
         }
         watches
+    }
+
+    fn deadline(&self) -> Instant {
+        self.context.deadline
     }
 
     fn op(&self) -> Op {

@@ -136,7 +136,7 @@ impl Simulation {
         for node in 0..self.nodes.len() {
             if self.crowded && self.nodes[node].mode != Mode::Up && self.chance(4) == 0 {
                 let now = self.at(self.now_us);
-                self.ring.members[node].failed(now, &self.options, 1 << 63);
+                self.ring.failed(node, now, &self.options);
             }
         }
     }
@@ -162,7 +162,7 @@ impl Simulation {
                     assert!(node.execute(&request, now_s).ends_with(b"MN\r\n"));
                     self.ring.probe_answered(at, now, &self.options);
                 } else {
-                    member.probe_failed(now, &self.options, 1 << 63);
+                    self.ring.probe_failed(at, now, &self.options);
                 }
             }
         }

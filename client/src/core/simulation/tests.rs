@@ -363,8 +363,9 @@ fn a_miss_beside_a_node_that_was_ejected_meanwhile_does_not_wait_for_it() {
     let options = ClientOptions::default()
         .eject_after(1)
         .on_ejection(OnEjection::FailFast);
-    let mut cluster = Simulation::new(1, 1, options);
-    cluster.nodes[0].set_mode(Mode::CutOff, EPOCH_S);
+    let mut cluster = Simulation::new(1, 2, options);
+    let first = cluster.homes("none")[0];
+    cluster.nodes[first].set_mode(Mode::CutOff, EPOCH_S);
     assert!(matches!(cluster.get("none"), Err(Error::Node { .. })));
     assert!(
         cluster.took < Duration::from_millis(20),
