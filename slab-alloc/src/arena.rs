@@ -13,9 +13,9 @@
 //!     is never moved.
 //! A2. `start` is aligned to the system page, pages to their own size from it, chunks to the granule
 //!     (at least 8 bytes): a word inside a chunk is as aligned as its offset in the chunk.
-//! A3. A handle below `handle_end` has at least `HEADER_BYTES` bytes of the mapping after it, so
-//!     its header words can be reached whatever the number; whether it names a chunk, and whose,
-//!     is the caller's to know.
+//! A3. A handle below `handle_end` has at least `REACH_BYTES` bytes of the mapping after it, so its
+//!     header words, and the words right behind them, can be reached whatever the number; whether
+//!     it names a chunk, and whose, is the caller's to know.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -23,9 +23,9 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::HEADER_BYTES;
 use crate::page::PageId;
 use crate::reserved::Atomics;
+use crate::{HEADER_BYTES, REACH_BYTES};
 
 /// The name of a chunk: its offset in the arena, counted in granules. 0 is no chunk, so a link
 /// field that holds a raw 0 says "none".
@@ -221,7 +221,7 @@ pub(crate) struct Arena {
     granule_shift: u32,
     /// A byte offset shifted right by this is a page's number.
     page_shift: u32,
-    /// Handles below this have a whole header in the mapping (A3).
+    /// Handles below this have [`REACH_BYTES`] in the mapping (A3).
     handle_end: u64,
     /// Whether the memory has been locked; a locked page must be unlocked before it is released.
     locked: AtomicBool,
@@ -252,7 +252,7 @@ impl Arena {
             }
         };
         let granule_shift = granule.trailing_zeros();
-        let handle_end = ((mapping.len() - HEADER_BYTES) >> granule_shift) as u64 + 1;
+        let handle_end = ((mapping.len() - REACH_BYTES) >> granule_shift) as u64 + 1;
         Ok(Self {
             mapping,
             granule_shift,
@@ -345,6 +345,32 @@ impl Arena {
         for line in (LINE_BYTES..into_line + bytes).step_by(LINE_BYTES) {
             prefetch(start.wrapping_add(line - into_line));
         }
+    }
+
+    /// Asks for the chunk that a header word of `chunk` names. Any handle will do: the word is only
+    /// read to be prefetched from, behind the compiler's back, so that it does not matter whose it
+    /// is by now, nor who writes to it at the same time.
+    #[inline]
+    pub(crate) fn prefetch_linked(&self, chunk: ChunkHandle, offset: usize) {
+        assert!(offset + 4 <= HEADER_BYTES);
+        let word = self.ptr(chunk).as_ptr().wrapping_add(offset);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the word lies in the mapping (A3), so that the load cannot fault; a prefetch faults on no address. Nothing
+        // of what was read leaves the block: for the program it does nothing.
+        unsafe {
+            std::arch::asm!(
+                "mov {link:e}, dword ptr [{word}]",
+                "shl {link}, cl",
+                "prefetcht0 [{start} + {link}]",
+                link = out(reg) _,
+                word = in(reg) word,
+                start = in(reg) self.mapping.start().as_ptr(),
+                in("cl") self.granule_shift as u8,
+                options(nostack, readonly),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = word;
     }
 
     pub(crate) fn advise_huge(&self) -> io::Result<()> {

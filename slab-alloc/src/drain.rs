@@ -142,6 +142,15 @@ impl SlabAllocator {
     /// Every chunk of the page that was ever handed out since it got its class, used or free.
     /// While the page is draining nothing is added; otherwise it is what was true at the call.
     pub fn page_chunks(&self, page: PageId) -> impl Iterator<Item = ChunkHandle> + use<'_> {
+        self.page_chunks_from(page, 0)
+    }
+
+    /// The same, without the first so many.
+    pub fn page_chunks_from(
+        &self,
+        page: PageId,
+        first: usize,
+    ) -> impl Iterator<Item = ChunkHandle> + use<'_> {
         let meta = &self.pages[page.index()];
         let (chunk_bytes, handed_out) = match meta.class() {
             None => (0, 0),
@@ -154,7 +163,8 @@ impl SlabAllocator {
                 )
             }
         };
-        (0..handed_out).map(move |index| self.arena.chunk_at(page, index * chunk_bytes))
+        (first.min(handed_out)..handed_out)
+            .map(move |index| self.arena.chunk_at(page, index * chunk_bytes))
     }
 
     /// Every page that ever had a class, in the order of their addresses.

@@ -25,6 +25,8 @@
 //! S4. The header, the first 32 bytes of a chunk, is only ever read and written through atomics: by
 //!     the allocator always (a free chunk's first 4 bytes are the link to the next), by others
 //!     except where [`SlabAllocator::bytes`] and [`SlabAllocator::bytes_mut`] made them promise.
+//!     Where a page may change its class meanwhile, and with it the places of the headers, who
+//!     looks at those of chunks of others does so in [`SlabAllocator::hold_page`].
 //!
 //! Lock order: class -> pool. No two classes are locked at once, and no system call is made under
 //! either lock.
@@ -62,6 +64,9 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// The part at the start of each chunk that is only accessed through atomics (S4).
 pub const HEADER_BYTES: usize = 32;
+
+/// What can be reached from any handle inside the arena: the header, and as much behind it.
+pub const REACH_BYTES: usize = 2 * HEADER_BYTES;
 
 /// How many bytes at the start of a chunk are zero when it is handed out for the first time since
 /// its page got its class. Later, what its last owner left there is found again, except for the
@@ -313,6 +318,11 @@ impl SlabAllocator {
         self.arena.page_of(chunk)
     }
 
+    /// How far into its page a chunk begins, in bytes.
+    pub fn offset_in_page(&self, chunk: ChunkHandle) -> usize {
+        self.arena.offset_in_page(chunk)
+    }
+
     /// The address of a chunk. Panics outside of the arena.
     #[inline]
     pub fn ptr(&self, chunk: ChunkHandle) -> NonNull<u8> {
@@ -368,7 +378,28 @@ impl SlabAllocator {
         }
     }
 
+    /// Asks the processor to fetch the chunk that a header word of `chunk`, at `offset`, names. Any handle inside the arena
+    /// will do.
+    #[inline]
+    pub fn prefetch_linked(&self, chunk: ChunkHandle, offset: usize) {
+        self.arena.prefetch_linked(chunk, offset);
+    }
+
     // --- pages ---
+
+    /// Runs `look` while the page is held to its class, if that is `class`: until `look` returns, none of its chunks becomes
+    /// another class's, where others would write anything over what are header words now. The header words of
+    /// [`Self::page_chunks`] can be read then, whoever has them in hands. `look` must neither alloc nor free.
+    #[inline]
+    pub fn hold_page<R>(
+        &self,
+        page: PageId,
+        class: ClassId,
+        look: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let _held = self.class(class).lock();
+        (self.page_class(page) == Some(class)).then(look)
+    }
 
     /// A page from the pool for a class that has no chunk left.
     fn add_page(&self, class: ClassId, state: &mut ClassState) -> Option<PageId> {

@@ -33,7 +33,7 @@ pub use lru::{LruCounters, Segment};
 pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use page_moves::{MoveError, MoveStats};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
-pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemView, Lookup, Tuning};
+pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemHead, ItemView, Lookup, Tuning};
 pub use table::{KeyHash, Probe, TableShape};
 pub use update::{Room, Shortage};
 

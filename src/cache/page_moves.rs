@@ -342,18 +342,22 @@ impl Cache {
         }
     }
 
-    /// True if a chunk of a draining page is in somebody's hands: a racy look.
+    /// True if a chunk of a draining page is in somebody's hands, as far as can be told from here: it may be let go of, or
+    /// pinned, at any time. The page keeps its class while it drains.
     fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
         let items = &self.items;
-        let continued = items.header(chunk).state() & state::CONTINUATION != 0;
-        let head = if continued {
-            items.header(chunk).continued_head()
-        } else {
-            Some(chunk)
-        };
-        let Some(head) = head else { return false };
-        let bits = items.header(head).state();
-        bits & state::ITEM != 0 && (bits & state::LINKED == 0 || items.is_pinned(head))
+        let header = items.header(chunk);
+        let bits = header.state();
+        if bits & state::CONTINUATION == 0 {
+            return bits & state::ITEM != 0
+                && (bits & state::LINKED == 0 || items.is_pinned(chunk));
+        }
+        // The head lies in a page that may change its class, unless it is linked.
+        let largest = items.slabs().largest();
+        let _lru = self.lru(largest);
+        header
+            .continued_head()
+            .is_some_and(|head| !self.is_linked(head, largest) || items.is_pinned(head))
     }
 
     fn empty_page(&self, page: PageId, class: ClassId, now: RelTime) -> bool {

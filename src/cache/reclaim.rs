@@ -210,33 +210,32 @@ impl Cache {
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
     pub(super) fn is_linked(&self, handle: ChunkHandle, class: ClassId) -> bool {
-        // A page may change its class while it holds no linked item; what is read then are another item's bytes.
-        self.is_chunk_of(handle, class)
-            && self.items.header(handle).state() & (state::LINKED | state::CONTINUATION)
-                == state::LINKED
-            && self.items.header(handle).class() == Some(class)
-            && self.is_chunk_of(handle, class)
+        let slabs = self.items.slabs();
+        let page = slabs.page_of(handle);
+        // A page may change its class while it holds no linked item, and then others' bytes lie where the header was.
+        let linked = slabs.hold_page(page, class, || {
+            let chunks = slabs.page_chunks(page);
+            let handed_out = chunks.size_hint().0;
+            let offset = slabs.offset_in_page(handle);
+            offset < handed_out * slabs.chunk_bytes(class) && self.looks_linked(handle)
+        });
+        linked == Some(true)
     }
 
-    /// True if the chunk was handed out since its page got `class`: if not, its header is what others left there.
-    fn is_chunk_of(&self, chunk: ChunkHandle, class: ClassId) -> bool {
-        let slabs = self.items.slabs();
-        let page = slabs.page_of(chunk);
-        let mut chunks = slabs.page_chunks(page);
-        let handed_out = chunks.size_hint().0;
-        let Some(first) = chunks.next() else {
-            return false;
-        };
-        let offset = (chunk.to_raw() - first.to_raw()) as usize * slabs.granule_bytes();
-        slabs.page_class(page) == Some(class) && offset < handed_out * slabs.chunk_bytes(class)
+    /// True if the header is that of a linked item; the caller holds its page to its class.
+    pub(super) fn looks_linked(&self, handle: ChunkHandle) -> bool {
+        let bits = self.items.header(handle).state();
+        bits & (state::LINKED | state::CONTINUATION) == state::LINKED
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
     pub(super) fn unlink_if_dead(&self, handle: ChunkHandle, class: ClassId, now: RelTime) -> bool {
         let lru = &mut self.lru(class);
+        if !self.is_linked(handle, class) {
+            return false;
+        }
         let bits = self.items.header(handle).state();
-        let dead = self.is_linked(handle, class)
-            && self.life(self.items.header(handle), now) != Lookup::Found
+        let dead = self.life(self.items.header(handle), now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;

@@ -12,14 +12,12 @@
 //! [`CLOSE_PAGES`]. A workload of one size gets a class that fits it within a step or two; one of all sizes gets as many
 //! as pay.
 //!
-//! The evidence is a sample of what lies in memory, so no request counts anything for it. Headers are read without a
-//! lock: what is read while a page changes its class is wrong, and too rare to matter in a sample.
+//! The evidence is a sample of what lies in memory, so no request counts anything for it.
 //!
 //! Costs: a step reads [`PAGES_A_STEP`] x [`CHUNKS_A_PAGE`] headers, about 50 us.
 
 use slab_alloc::{CLASSES_MAX, ClassId, PageId};
 
-use super::item::state;
 use super::store::Cache;
 
 /// Pages looked at in one step.
@@ -92,21 +90,24 @@ impl Sizing {
         let Some(class) = slabs.page_class(page) else {
             return;
         };
-        let chunks = slabs.page_chunks(page);
-        let (count, _) = chunks.size_hint();
+        let mut count = 0;
+        let mut sizes = [None; CHUNKS_A_PAGE];
+        slabs.hold_page(page, class, || {
+            let chunks = slabs.page_chunks(page);
+            count = chunks.size_hint().0;
+            let stride = count.div_ceil(CHUNKS_A_PAGE).max(1);
+            for (size, chunk) in sizes.iter_mut().zip(chunks.step_by(stride)) {
+                let linked = cache.looks_linked(chunk);
+                *size = linked.then(|| items.bytes_in_one_chunk(chunk));
+            }
+        });
         if count == 0 {
             return;
         }
         self.pages_seen += 1;
-        let stride = count.div_ceil(CHUNKS_A_PAGE);
-        let samples = count.div_ceil(stride);
+        let samples = count.div_ceil(count.div_ceil(CHUNKS_A_PAGE));
         let stands_for = count as f64 / samples as f64;
-        for chunk in chunks.step_by(stride) {
-            let bits = items.header(chunk).state();
-            if bits & (state::LINKED | state::CONTINUATION) != state::LINKED {
-                continue;
-            }
-            let bytes = items.bytes_in_one_chunk(chunk);
+        for bytes in sizes.into_iter().flatten() {
             // What is chained fills its chunks, but for an end.
             let Some(exact) = slabs.exact_class_for(bytes) else {
                 continue;

@@ -11,6 +11,7 @@
 //! E4. Only an item whose value is written to the last byte gets in.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
@@ -23,8 +24,7 @@ use super::crawler::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{
-    AllocError, CasSource, HEADER_BYTES, Header, ItemSpec, Items, NewItem, PinnedValue, Spare,
-    state,
+    AllocError, CasSource, Header, ItemSpec, Items, NewItem, PinnedValue, Spare, state,
 };
 use super::lru::{Balance, ClassLru, LruCounters, Newcomer, Segment};
 use super::page_moves::PageMoves;
@@ -248,13 +248,8 @@ impl Cache {
     /// For a request that may take the item out: the items beside it in its LRU list, once it has come itself.
     #[inline]
     pub fn prefetch_neighbours(&self, probe: &Probe) {
-        let seen = probe.seen().map(|handle| self.items.header(handle));
-        for neighbour in seen
-            .into_iter()
-            .flat_map(|seen| [seen.prev(), seen.next()])
-            .flatten()
-        {
-            self.items.slabs().prefetch(neighbour, HEADER_BYTES);
+        if let Some(seen) = probe.seen() {
+            self.items.prefetch_neighbours(seen);
         }
     }
 
@@ -604,10 +599,12 @@ impl<'c> Entry<'c> {
     #[inline]
     pub fn item(&self) -> Option<ItemView<'_>> {
         let items = &self.cache.items;
-        self.found.map(|found| ItemView {
-            items,
-            handle: found.handle,
-            header: found.header,
+        self.found.map(|found| {
+            ItemView(ItemHead {
+                items,
+                handle: found.handle,
+                header: found.header,
+            })
         })
     }
 
@@ -761,20 +758,46 @@ impl<'c> Entry<'c> {
     }
 }
 
-/// A live item, read under its stripe's lock.
+/// A live item, all of it: only an [`Entry`] shows it, which has its stripe locked.
 #[derive(Debug, Clone, Copy)]
-pub struct ItemView<'e> {
+pub struct ItemView<'e>(ItemHead<'e>);
+
+impl<'e> Deref for ItemView<'e> {
+    type Target = ItemHead<'e>;
+
+    #[inline]
+    fn deref(&self) -> &ItemHead<'e> {
+        &self.0
+    }
+}
+
+impl<'e> ItemView<'e> {
+    /// The value, unless it is large.
+    #[inline(always)]
+    pub fn value(&self) -> Option<&'e [u8]> {
+        self.items.small_value(self.handle, self.header)
+    }
+
+    /// The value's pieces in order.
+    pub fn value_pieces(&self) -> impl Iterator<Item = &'e [u8]> {
+        self.items.value_pieces(self.handle)
+    }
+}
+
+/// A live item but for its value: what can be read with its stripe locked, or with its LRU.
+#[derive(Debug, Clone, Copy)]
+pub struct ItemHead<'e> {
     items: &'e Items,
     handle: ChunkHandle,
     header: &'e Header,
 }
 
-impl<'e> ItemView<'e> {
-    /// The caller holds the stripe of a linked item for as long as it holds the view.
+impl<'e> ItemHead<'e> {
+    /// The caller holds the LRU of a linked item for as long as it holds the view.
     #[inline]
     pub(super) fn new(items: &'e Items, handle: ChunkHandle) -> Self {
         let header = items.header(handle);
-        ItemView {
+        ItemHead {
             items,
             handle,
             header,
@@ -802,17 +825,6 @@ impl<'e> ItemView<'e> {
     #[inline]
     pub fn is_large(&self) -> bool {
         self.header.state() & state::LARGE != 0
-    }
-
-    /// The value, unless it is large.
-    #[inline(always)]
-    pub fn value(&self) -> Option<&'e [u8]> {
-        self.items.small_value(self.handle, self.header)
-    }
-
-    /// The value's pieces in order.
-    pub fn value_pieces(&self) -> impl Iterator<Item = &'e [u8]> {
-        self.items.value_pieces(self.handle)
     }
 
     /// The client flags.

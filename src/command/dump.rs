@@ -22,7 +22,7 @@ use protocol::{BinaryHead, ErrorLine, Status, binary};
 use super::meta;
 use super::output::Output;
 use super::shared::Ctx;
-use crate::cache::{ClassMask, ItemView, WalkCursor};
+use crate::cache::{ClassMask, ItemHead, WalkCursor};
 use crate::clock::{Clock, RelTime};
 
 /// Dumps that run at the same time. memcached has one; four are enough to copy a cache and look at another at once.
@@ -290,7 +290,7 @@ fn step_over_prefixes(
 
 impl Kind {
     /// Shows one item; true if no more are wanted.
-    fn show(&mut self, clock: &Clock, item: &ItemView<'_>, out: &mut Vec<u8>) -> bool {
+    fn show(&mut self, clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) -> bool {
         match self {
             Kind::Metadata => metadata(clock, item, out),
             Kind::Keys => {
@@ -320,7 +320,7 @@ impl Kind {
 }
 
 /// One line of a metadump. Like memcached's, it ends without a `\r`.
-fn metadata(clock: &Clock, item: &ItemView<'_>, out: &mut Vec<u8>) {
+fn metadata(clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"key=");
     uri_encode(item.key(), out);
     out.extend_from_slice(b" exp=");
@@ -343,7 +343,7 @@ fn metadata(clock: &Clock, item: &ItemView<'_>, out: &mut Vec<u8>) {
 }
 
 /// When the item ends, in seconds since 1970; `None` for never.
-fn unix_expiry(clock: &Clock, item: &ItemView<'_>) -> Option<i64> {
+fn unix_expiry(clock: &Clock, item: &ItemHead<'_>) -> Option<i64> {
     let expires_at = item.expires_at();
     (expires_at != RelTime::NEVER).then(|| clock.unix(expires_at))
 }

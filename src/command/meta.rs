@@ -22,7 +22,7 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 use super::output::Output;
 use super::retrieval;
 use super::shared::Ctx;
-use crate::cache::{Entry, ItemSpec, ItemView, Probe, Room, Shortage};
+use crate::cache::{Entry, ItemHead, ItemSpec, ItemView, Probe, Room, Shortage};
 use crate::clock::RelTime;
 
 /// `mg`.
@@ -266,7 +266,7 @@ pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'
 }
 
 /// The key of an item, in base64 if it was stored so; only the bytes that are there, no marker.
-pub(super) fn write_key(item: &ItemView<'_>, out: &mut Vec<u8>) {
+pub(super) fn write_key(item: &ItemHead<'_>, out: &mut Vec<u8>) {
     if item.key_binary() {
         base64::encode(item.key(), out);
     } else {

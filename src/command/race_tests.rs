@@ -328,10 +328,16 @@ fn bytes(letter: u8, len: usize) -> Vec<u8> {
 mod races {
     use super::*;
 
-    /// A value of 6000 that is extended by 3000, beside others who replace it.
+    /// A value of 6000 that is extended by 19,900, beside others who replace it. What is added has the size of those that
+    /// fill the cache, so that it is made at once; what comes of both is of a class without a page.
     fn extended(op: fn(Vec<u8>) -> Op, others: Vec<Op>) -> Race {
         let setup = Op::Set(bytes(b'a', 6000));
-        Race::new(8, (8, 20_000), setup, [vec![op(bytes(b't', 3000))], others])
+        Race::new(
+            8,
+            (8, 20_000),
+            setup,
+            [vec![op(bytes(b't', 19_900))], others],
+        )
     }
 
     fn replaced(len: usize) -> Vec<Op> {

@@ -1,8 +1,9 @@
 //! The header of an item or of a continuation chunk, and the bits of its state word.
 //!
-//! All of it is atomics: whoever has a handle can look, and what must not change meanwhile is named by invariants I2 to I5
-//! of the parent module.
+//! All of it is atomics, so that others may look while an owner writes. Whose header it is, and what must not change
+//! meanwhile, is named by invariants I2 to I5 of the parent module.
 
+use std::mem::offset_of;
 use std::sync::atomic::{
     AtomicU8, AtomicU16, AtomicU32,
     Ordering::{Relaxed, Release},
@@ -74,6 +75,9 @@ pub struct Header {
     class: AtomicU8,
     state: AtomicU16,
 }
+
+/// Where the LRU's links are.
+pub(super) const LINKS: [usize; 2] = [offset_of!(Header, next), offset_of!(Header, prev)];
 
 // SAFETY: atomics alone, without padding (the fields' sizes add up to that of the whole).
 unsafe impl Atomics for Header {}
@@ -163,6 +167,12 @@ impl Header {
         ClassId::new(self.class.load(Relaxed))
     }
 
+    /// The number of that class; in a continuation, of its own chunk's.
+    #[inline]
+    pub(super) fn class_number(&self) -> u8 {
+        self.class.load(Relaxed)
+    }
+
     /// The state bits.
     #[inline]
     pub fn state(&self) -> u16 {
@@ -240,8 +250,9 @@ impl Header {
     }
 
     /// Makes a chunk the last continuation of `head`'s item, for so many bytes of the value.
-    pub(super) fn begin_continuation(&self, head: ChunkHandle, value_len: usize) {
+    pub(super) fn begin_continuation(&self, class: ClassId, head: ChunkHandle, value_len: usize) {
         self.set_next(None);
+        self.class.store(class.get(), Relaxed);
         self.set_continued_head(head);
         self.value_len.store(value_len as u32, Relaxed);
         self.state.store(state::CONTINUATION, Release);

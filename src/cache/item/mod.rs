@@ -19,11 +19,12 @@
 //!     LRU of the item's class.
 //! I3. Key and value of a linked item change only under its key's stripe lock, and never while somebody else holds a
 //!     reference (LARGE). Whoever reads them holds the stripe lock, the LRU lock (key only) or a reference.
-//! I4. Header words are atomics: a racy look at them (prefetch, crawler) is harmless, and is repeated under a lock
-//!     before anything is concluded from it.
+//! I4. Header words are atomics. Who has no lock that keeps an item where it is looks at them while the chunk's page is held
+//!     to its class (`SlabAllocator::hold_page`), and looks again under a lock before anything is concluded from it.
 //! I5. The state word is 0 in a chunk that is free or not yet initialised: `free` clears it first, and the allocator
 //!     zeroes it in a chunk it hands out for the first time. So a walk over a page sees only real items.
 //! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`], [`Spare`]) keeps the arena mapped.
+//! I7. What is read or written as bytes lies inside its chunk, whose class the header tells: checked at each access.
 //!
 //! This module is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
 //! writes bytes names the invariant its caller keeps.
@@ -41,7 +42,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-use slab_alloc::{ChunkHandle, ClassId, SlabAllocator};
+use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, REACH_BYTES, SlabAllocator};
 
 pub use self::header::{HEADER_BYTES, Header, state, uses};
 pub use self::new_item::NewItem;
@@ -96,6 +97,8 @@ pub struct Items {
     item_bytes_max: usize,
     /// The size of the largest chunk.
     chunk_bytes_max: usize,
+    /// The size of a class's chunks by the class's number, 0 for a number that no class has.
+    chunk_bytes: Box<[u32; CLASSES_MAX]>,
 }
 
 impl fmt::Debug for Items {
@@ -108,7 +111,12 @@ impl Items {
     /// A typed view of `slabs`; `use_cas` is off with `-C`, `item_bytes_max` is `-I`.
     pub fn new(slabs: SlabAllocator, use_cas: bool, item_bytes_max: usize) -> Self {
         let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
+        let mut chunk_bytes = Box::new([0; CLASSES_MAX]);
+        for class in slabs.classes() {
+            chunk_bytes[class.index()] = slabs.chunk_bytes(class) as u32;
+        }
         Items {
+            chunk_bytes,
             slabs,
             use_cas,
             item_bytes_max,
@@ -137,6 +145,14 @@ impl Items {
     #[inline]
     pub fn header(&self, handle: ChunkHandle) -> &Header {
         self.slabs.header(handle, 0)
+    }
+
+    /// Asks the processor for the headers of an item's neighbours in its LRU list. Any handle will do.
+    #[inline]
+    pub fn prefetch_neighbours(&self, handle: ChunkHandle) {
+        for link in header::LINKS {
+            self.slabs.prefetch_linked(handle, link);
+        }
     }
 
     #[inline]
@@ -171,12 +187,14 @@ impl Items {
         self.optional_word(handle, flags_offset(bits)).load(Relaxed)
     }
 
-    /// An optional 32-bit field of an initialised item; its bit of the state word tells that it is there.
+    /// An optional 32-bit field of an item that the caller keeps where it is (I1); its bit of the state word tells that it is
+    /// there.
     #[inline]
     fn optional_word(&self, handle: ChunkHandle, offset: usize) -> &AtomicU32 {
-        debug_assert!(offset.is_multiple_of(4) && offset + 4 <= self.chunk_bytes_max);
-        // SAFETY: the field lies inside the chunk (its layout was counted when the chunk was chosen), is 4-aligned, and
-        // is only ever touched as an atomic while the chunk is an item (I1, I4).
+        assert!(offset.is_multiple_of(4) && offset + 4 <= REACH_BYTES);
+        // SAFETY: so near to a handle, the field lies inside the arena (A3 of slab-alloc), and inside the chunk, as its layout
+        // was counted when that was chosen. It is 4-aligned, and only ever touched as an atomic while the chunk is an
+        // item (I1).
         unsafe {
             &*self
                 .slabs
@@ -211,15 +229,27 @@ impl Items {
 
     // ---- bytes --------------------------------------------------------------------------------------------------
 
+    /// Panics if what ends there would not lie inside the chunk of this header (I7).
+    #[inline(always)]
+    fn assert_inside(&self, header: &Header, end: usize) {
+        let chunk_bytes = self.chunk_bytes[usize::from(header.class_number())];
+        assert!(end <= chunk_bytes as usize, "a part behind its chunk's end");
+    }
+
+    /// A part of a chunk of an item, which has this header. The caller keeps I3 for as long as it holds the slice.
+    #[inline(always)]
+    fn part(&self, chunk: ChunkHandle, header: &Header, part: Range<usize>) -> &[u8] {
+        self.assert_inside(header, part.end);
+        // SAFETY: a linked or owned item's key and value do not change (I1, I3), and the part lies inside the chunk (I7).
+        unsafe { self.slabs.bytes(chunk, part.start, part.len()) }
+    }
+
     /// The key; the caller keeps I3 for as long as it holds the slice.
     #[inline]
     pub fn key(&self, handle: ChunkHandle) -> &[u8] {
         let header = self.header(handle);
-        // SAFETY: a linked or owned item's key lies inside its chunk and does not change (I1, I3).
-        unsafe {
-            self.slabs
-                .bytes(handle, key_offset(header.state()), header.key_len())
-        }
+        let start = key_offset(header.state());
+        self.part(handle, header, start..start + header.key_len())
     }
 
     /// The value of an item with this header, unless it is LARGE. The caller keeps I3.
@@ -230,8 +260,7 @@ impl Items {
             return None;
         }
         let start = key_offset(bits) + header.key_len();
-        // SAFETY: as for the key.
-        Some(unsafe { self.slabs.bytes(handle, start, header.value_len()) })
+        Some(self.part(handle, header, start..start + header.value_len()))
     }
 
     /// Where in a chunk of an item its part of the value lies: in the head chunk all of it, unless the item is chained.
@@ -247,16 +276,14 @@ impl Items {
             return HEADER_BYTES..HEADER_BYTES + len;
         }
         let start = key_offset(bits) + header.key_len();
-        let room = self.slabs.chunk_bytes(self.slabs.class_of(chunk)) - start;
+        let room = self.chunk_bytes[usize::from(header.class_number())] as usize - start;
         start..start + len.min(room)
     }
 
     /// The part of the value that lies in a chunk of an item. The caller keeps I3.
     #[inline(always)]
     fn chunk_value(&self, chunk: ChunkHandle) -> &[u8] {
-        let range = self.value_range(chunk);
-        // SAFETY: as for the key; the range is the value's part of the chunk.
-        unsafe { self.slabs.bytes(chunk, range.start, range.len()) }
+        self.part(chunk, self.header(chunk), self.value_range(chunk))
     }
 
     /// The value's pieces in order; the caller keeps I3.
@@ -285,9 +312,10 @@ impl Items {
             value.len() == self.header(handle).value_len()
                 && self.header(handle).state() & state::LARGE == 0
         );
-        let start = self.value_range(handle).start;
-        // SAFETY: the stripe lock excludes readers (I3), and the value lies inside the chunk.
-        unsafe { self.slabs.bytes_mut(handle, start, value.len()) }.copy_from_slice(value);
+        let place = self.value_range(handle);
+        self.assert_inside(self.header(handle), place.end);
+        // SAFETY: the stripe lock excludes readers (I3), and the value lies inside the chunk (I7).
+        unsafe { self.slabs.bytes_mut(handle, place.start, value.len()) }.copy_from_slice(value);
     }
 
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
@@ -380,8 +408,8 @@ impl Items {
                 .store(spec.client_flags, Relaxed);
         }
         let key_at = key_offset(bits);
-        // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key fits: it was counted by
-        // `item_bytes`, or the class is the largest, which holds far more than a header and a key.
+        self.assert_inside(self.header(handle), key_at + spec.key.len());
+        // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key lies inside it (I7).
         unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
         if bits & state::LARGE != 0 {
             self.refs(handle).store(1, Relaxed);
@@ -452,6 +480,7 @@ impl Items {
         let Some(before) = before else { return false };
         self.header(to).copy(self.header(from));
         let len = self.header(from).value_len();
+        self.assert_inside(self.header(to), HEADER_BYTES + len);
         // SAFETY: as in `copy_head`.
         unsafe {
             let source = self.slabs.bytes(from, HEADER_BYTES, len);

@@ -53,7 +53,9 @@ impl NewItem<'_> {
         let class = self.next_class();
         let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
         let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
-        items.header(chunk).begin_continuation(self.handle, len);
+        items
+            .header(chunk)
+            .begin_continuation(class, self.handle, len);
         if self.last == self.handle {
             items.chain(self.handle).store(chunk.to_raw(), Relaxed);
         } else {
@@ -112,13 +114,13 @@ impl NewItem<'_> {
                 (self.chunk, self.filled) = (next, 0);
                 continue;
             }
-            // SAFETY: nobody but the owner knows the item (I1); the range is the value part of the chunk.
+            let unwritten = value.start + self.filled..value.end;
+            let header = self.items.header(self.chunk);
+            self.items.assert_inside(header, unwritten.end);
+            // SAFETY: nobody but the owner knows the item (I1), and the range lies inside the chunk (I7).
             return unsafe {
-                self.items.slabs.bytes_mut(
-                    self.chunk,
-                    value.start + self.filled,
-                    value.len() - self.filled,
-                )
+                let (slabs, len) = (&self.items.slabs, unwritten.len());
+                slabs.bytes_mut(self.chunk, unwritten.start, len)
             };
         }
     }
