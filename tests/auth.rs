@@ -5,11 +5,13 @@
 mod support;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use support::udp::connect_tcp_from;
 use support::{Conn, Server, binary, is_ketch, wait_until};
 
 /// "right", by the argon2 program: 64 KB and one pass; 19 MB and two.
@@ -371,6 +373,126 @@ fn hashed_passwords() {
         is_refused(&server, "ann", "plain");
         is_refused(&server, "ann", ARGON2);
     }
+}
+
+/// Clients that guess without end, wherever they come from, delay a right first login by a few checks.
+#[test]
+fn guesses_do_not_delay_a_right_login() {
+    if !is_ketch() {
+        return println!("a reference knows plain passwords alone");
+    }
+    let users = Users::new(&format!("ann:{ARGON2_SLOW}\nbob:quick\n"));
+    for (own_addresses, from) in [
+        (false, Ipv4Addr::new(127, 0, 1, 1)),
+        (false, Ipv4Addr::LOCALHOST),
+        (true, Ipv4Addr::new(127, 0, 1, 1)),
+    ] {
+        let server = start(&users);
+        let mut served = connect_tcp_from(from, &server);
+        served.round(token("bob quick"), "STORED\r\n");
+        let mut guessing = Vec::new();
+        for n in 0..200 {
+            let address = if own_addresses {
+                Ipv4Addr::new(127, 0, 2, n)
+            } else {
+                Ipv4Addr::LOCALHOST
+            };
+            let mut conn = connect_tcp_from(address, &server);
+            conn.send(token(&format!("ann {n}")).repeat(5));
+            guessing.push(conn);
+        }
+        wait_until("the guessing", SIGNAL_PATIENCE, || {
+            served.stat("auth_errors") > 0
+        });
+        let errors = served.stat("auth_errors");
+        let mut ann = connect_tcp_from(from, &server);
+        ann.round(token("ann right"), "STORED\r\n");
+        let checks = ann.stat("auth_errors") - errors;
+        println!(
+            "own addresses {own_addresses}, ann from {from}: {checks} checks before the right one"
+        );
+        assert!(
+            checks <= 20,
+            "own addresses {own_addresses}, ann from {from}: {checks}"
+        );
+        assert!(!guessing.is_empty());
+    }
+}
+
+/// Ten wrong passwords on one connection, and it is closed, with its last answer; not what the tenth is followed by.
+#[test]
+fn ten_wrong_passwords_end_a_connection() {
+    if !is_ketch() {
+        return println!("a reference lets anybody guess");
+    }
+    let users = Users::new(&format!("ann:right\nbob:{ARGON2}\n"));
+    std::thread::scope(|scope| {
+        for user in ["ann", "bob", "eve"] {
+            let users = &users;
+            scope.spawn(move || {
+                let server = start(users);
+                let mut conn = server.connect();
+                conn.note = user.to_owned();
+                conn.send(
+                    token(&format!("{user} wrong")).repeat(10) + &token("ann right") + "mn\r\n",
+                );
+                conn.expect(FAILURE.repeat(10));
+                conn.closed();
+                // Others go on, from the same address.
+                log_in(&server, "ann", "right");
+                log_in(&server, "bob", "right");
+
+                let server = Server::start(&["-S", "-Y", users.path()]);
+                let mut conn = server.connect();
+                conn.note = format!("{user} in binary");
+                let wrong = packet(AUTH, "PLAIN", &format!("\0{user}\0wrong"));
+                conn.send([wrong.repeat(10), packet(AUTH, "PLAIN", "\0ann\0right")].concat());
+                conn.expect(answer(AUTH, AUTH_ERROR, "Auth failure.").repeat(10));
+                conn.closed();
+                let mut conn = server.connect();
+                conn.round(
+                    packet(AUTH, "PLAIN", "\0ann\0right"),
+                    answer(AUTH, 0, "Authenticated"),
+                );
+            });
+        }
+        // Over a unix socket as well.
+        scope.spawn(|| {
+            let server = Server::start_unix(&["-Y", users.path()]);
+            let mut conn = server.connect();
+            conn.send(token("ann wrong").repeat(10));
+            conn.expect(FAILURE.repeat(10));
+            conn.closed();
+            log_in(&server, "ann", "right");
+        });
+    });
+}
+
+/// Plain passwords are no faster to guess, though a check of one takes a microsecond: from one address, on as many
+/// connections as you like.
+#[test]
+fn plain_passwords_cannot_be_tried_in_bulk() {
+    if !is_ketch() {
+        return println!("a reference lets anybody guess");
+    }
+    let users = Users::new("ann:right\n");
+    let server = start(&users);
+    let mut conn = log_in(&server, "ann", "right");
+    let begin = Instant::now();
+    let mut guessing: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for conn in &mut guessing {
+        conn.send(token("ann wrong").repeat(9));
+    }
+    wait_until("a hundred guesses", SIGNAL_PATIENCE, || {
+        conn.stat("auth_errors") >= 100
+    });
+    let (guesses, took) = (conn.stat("auth_errors"), begin.elapsed());
+    // One in 20 ms, but for the first five.
+    let most = 6 + took.as_millis() as u64 / 20;
+    assert!(guesses <= most, "{guesses} guesses in {took:?}");
+    // In the middle of that.
+    log_in(&server, "ann", "right");
+    assert!(conn.stat("auth_errors") < 9 * 50);
 }
 
 /// A worker serves others while a password is checked, and who goes away takes the check along.

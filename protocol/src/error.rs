@@ -69,6 +69,7 @@ error_lines! {
     AuthTokenFormat = "CLIENT_ERROR bad authentication token format",
     AuthTokenTooLong = "CLIENT_ERROR auth token too long",
     AuthFailure = "CLIENT_ERROR authentication failure",
+    AuthBusy = "SERVER_ERROR too many logins are waiting",
     BadTermination = "CLIENT_ERROR bad command line termination",
 
     // The server's own trouble.

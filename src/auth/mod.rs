@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  user, password --> digest --> compared with every digest known ------------> Yes
-//!                                  | none, and no entry is hashed -------------> No
-//!                                  +-> Ticket --> queue --> verifier thread ---> the session is woken
-//!                                                               | right: the digest is known from now on
+//!    |                             | none, and no entry is hashed -------------> No
+//!    | its time has not come,      |
+//!    v others of its address wait  v
+//!   Ticket --> a line for each address --> verifier thread ---> the session is woken
+//!                                             | right: the digest is known from now on
+//!                                             | wrong: held against the address, and the connection
 //! ```
 //!
 //! A password in the file is plain or a hash that is slow on purpose (`users` says which). Plain ones are kept as
@@ -19,11 +22,15 @@
 //! A3. A hashed password that was right is checked like a plain one until the file is read again: clients that all
 //!     come back at once do not wait for each other.
 //! A4. A file that cannot be read or understood changes nothing.
+//! A5. Who guesses keeps others waiting for a turn or two, and has few guesses: addresses take turns (`verifier`), wrong
+//!     passwords are held against the address they come from (`standing`) and the connection (`peer`).
 //!
 //! This room knows no socket and no word of a protocol but SASL's PLAIN, which is how it is asked.
 
 mod digest;
+mod peer;
 mod sasl;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -32,13 +39,19 @@ mod verifier;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
+#[cfg(test)]
+use std::time::Duration;
+use std::time::Instant;
 
 use digest::Key;
+pub use peer::{Peer, Visitor};
 pub use sasl::{MECHANISMS, Plain, PlainError};
 pub use users::Format;
 use users::Users;
-pub use verifier::Ticket;
-use verifier::Verifier;
+#[cfg(test)]
+use verifier::Now;
+use verifier::{Job, Verifier};
+pub use verifier::{Ticket, Verdict};
 
 /// What came of a user and a password.
 #[derive(Debug)]
@@ -119,24 +132,44 @@ impl Auth {
             .clone()
     }
 
-    /// Checks a password, as far as that is quick.
-    pub fn check(&self, user: &[u8], password: &[u8]) -> Check {
+    /// Checks a password, as far as that is quick and it is its turn.
+    pub fn check(&self, visitor: &Visitor, user: &[u8], password: &[u8]) -> Check {
+        self.check_at(visitor, user, password, Instant::now())
+    }
+
+    fn check_at(&self, visitor: &Visitor, user: &[u8], password: &[u8], now: Instant) -> Check {
         let users = self.users();
-        self.work.digests.fetch_add(1, Relaxed);
-        if users.know(&self.key.digest(user, password)) {
-            Check::Yes
-        } else if users.has_hashes() {
-            Check::Later(self.verifier.queue(user, password))
-        } else {
-            Check::No
+        if self.verifier.may_look_now(visitor, now) {
+            self.work.digests.fetch_add(1, Relaxed);
+            if users.know(&self.key.digest(user, password)) {
+                return Check::Yes;
+            }
+            if !users.has_hashes() {
+                self.verifier.note_wrong(visitor.peer, now);
+                return Check::No;
+            }
+        }
+        Check::Later(self.verifier.queue(visitor, user, password, now))
+    }
+
+    /// Checks the passwords that wait, until [`Auth::close`]. A thread's whole life.
+    pub fn run_verifier(&self) {
+        while let Some(job) = self.verifier.next() {
+            self.check_job(&job, Instant::now);
         }
     }
 
-    /// Computes the hashes that are asked for, until [`Auth::close`]. A thread's whole life.
-    pub fn run_verifier(&self) {
-        while let Some(job) = self.verifier.next() {
-            job.answer(|user, password| self.verify(user, password));
+    /// Its answer is told when it is held against its address, so that no more than one is looked at before.
+    fn check_job(&self, job: &Job, now: impl Fn() -> Instant) {
+        let right = job.check(|user, password| self.verify(user, password));
+        if !right {
+            self.verifier.note_wrong(job.peer, now());
         }
+        job.tell(if right {
+            Verdict::Right
+        } else {
+            Verdict::Wrong
+        });
     }
 
     fn verify(&self, user: &[u8], password: &[u8]) -> bool {
@@ -146,11 +179,27 @@ impl Auth {
         users.know(&digest) || users.verify(user, password, digest, &self.work.hashes)
     }
 
-    /// Computes what is asked for by now. For tests.
+    /// Checks all that waits, as if its time had come; gives the time it would have taken. For tests.
     #[cfg(test)]
-    pub(crate) fn verify_queued(&self) {
-        while let Some(job) = self.verifier.try_next() {
-            job.answer(|user, password| self.verify(user, password));
+    pub(crate) fn verify_queued(&self) -> Duration {
+        let start = Instant::now();
+        let mut now = start;
+        while self.verify_next(&mut now) {}
+        now - start
+    }
+
+    /// Checks what is next, and moves `now` on if it has to wait; false if there is nothing. For tests.
+    #[cfg(test)]
+    fn verify_next(&self, now: &mut Instant) -> bool {
+        loop {
+            match self.verifier.next_at(*now) {
+                Now::Idle => return false,
+                Now::Wait(until) => *now = until,
+                Now::Check(job) => {
+                    self.check_job(&job, || *now);
+                    return true;
+                }
+            }
         }
     }
 

@@ -32,6 +32,7 @@ mod storage;
 #[cfg(test)]
 mod testing;
 
+pub use crate::auth::Peer;
 pub use config::CONFIG_LEN_MAX;
 pub use connections::{ConnInfo, ConnState, Kept, Registry};
 pub use output::Output;

@@ -30,7 +30,7 @@ use super::shared::Ctx;
 use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
-use crate::auth::Ticket;
+use crate::auth::{Peer, Ticket, Visitor};
 use crate::cache::Probe;
 use crate::clock::RelTime;
 use crate::settings::WireProtocol;
@@ -112,6 +112,8 @@ pub struct Session<'c> {
     /// The last input was one whole request about one key.
     lone: bool,
     wire: Wire,
+    /// Who shows a password, where one is needed.
+    visitor: Option<Box<Visitor>>,
 }
 
 impl Default for Session<'_> {
@@ -207,7 +209,13 @@ impl<'c> Session<'c> {
             wire: Wire::Text,
             datagram: false,
             lone: false,
+            visitor: None,
         }
+    }
+
+    /// Tells where the peer comes from, by which wrong passwords are counted.
+    pub fn comes_from(&mut self, peer: Peer) {
+        self.visitor = Some(Box::new(Visitor::new(peer)));
     }
 
     /// A conversation that consists of one datagram. Commands that need a stream behind them are refused: dumps and
@@ -334,7 +342,8 @@ impl<'c> Session<'c> {
                 State::Closing => break Next::Close,
                 State::Lost => break Next::HangUp,
                 State::SignIn(sign_in) => {
-                    let (taken, step) = sign_in.step(ctx, rest, budget, out);
+                    let visitor = self.visitor.get_or_insert_default();
+                    let (taken, step) = sign_in.step(ctx, visitor, rest, budget, out);
                     at += taken;
                     match step {
                         Step::On => {}

@@ -49,7 +49,9 @@ fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> V
                 Next::Read => break,
                 Next::Flush | Next::Yield => {}
                 Next::Place => panic!("no other dump runs"),
-                Next::Verify => server.shared.auth.as_ref().expect("users").verify_queued(),
+                Next::Verify => {
+                    server.shared.auth.as_ref().expect("users").verify_queued();
+                }
             }
         }
         assert!(held.len() <= 4096, "an unfinished command stays short");

@@ -17,6 +17,8 @@
 //!     path but [`Step::SignedIn`] leads out.
 //! G2. A peer holds no more memory than the bytes of its token that have come, [`TOKEN_LEN_MAX`] at most.
 //! G3. Each request costs one of the budget of commands, so that a turn is as short as anybody else's.
+//! G4. A wrong password counts against its [`Visitor`]: the next one waits for longer each time, and after ten the
+//!     connection is closed, with its answer.
 
 use protocol::{
     BinaryAdmin, BinaryHead, BinaryVerb, ErrorLine, Fault, LINE_LEN_MAX, Parsed, Request, Sasl,
@@ -26,7 +28,7 @@ use protocol::{
 use super::output::Output;
 use super::session::{Next, Wire};
 use super::shared::Ctx;
-use crate::auth::{Check, MECHANISMS, Plain, Ticket};
+use crate::auth::{Check, MECHANISMS, Plain, Ticket, Verdict, Visitor};
 use crate::settings::MEMCACHED_VERSION;
 
 /// The longest token, in bytes without its `\r\n` (memcached's).
@@ -116,14 +118,18 @@ impl SignIn {
     pub(super) fn step(
         &mut self,
         ctx: Ctx<'_>,
+        visitor: &mut Visitor,
         input: &[u8],
         budget: &mut u32,
         out: &mut Output<'_>,
     ) -> (usize, Step) {
+        if visitor.is_to_go() {
+            return (0, Step::Stop(Next::HangUp));
+        }
         match &mut self.at {
             At::Verifying(ticket, asked) => match (ticket.answer(), *asked) {
                 (None, _) => (0, Step::Stop(Next::Verify)),
-                (Some(right), asked) => (0, self.answer(ctx, right, asked, out)),
+                (Some(verdict), asked) => (0, self.answer(ctx, visitor, verdict, asked, out)),
             },
             // An empty token of SASL is complete as it is.
             At::Token(token) if token.bytes.len() < token.len && !input.is_empty() => {
@@ -134,7 +140,7 @@ impl SignIn {
             At::Token(token) if token.bytes.len() == token.len => {
                 let (bytes, asked) = (std::mem::take(&mut token.bytes), token.asked);
                 self.at = At::Request;
-                (0, self.token(ctx, &bytes, asked, out))
+                (0, self.token(ctx, visitor, &bytes, asked, out))
             }
             _ if input.is_empty() => (0, Step::Stop(Next::Read)),
             At::Request if *budget == 0 => (0, Step::Stop(Next::Yield)),
@@ -250,7 +256,14 @@ impl SignIn {
     }
 
     /// A token that has come in full.
-    fn token(&mut self, ctx: Ctx<'_>, token: &[u8], asked: Asked, out: &mut Output<'_>) -> Step {
+    fn token(
+        &mut self,
+        ctx: Ctx<'_>,
+        visitor: &mut Visitor,
+        token: &[u8],
+        asked: Asked,
+        out: &mut Output<'_>,
+    ) -> Step {
         let (user, password) = match asked {
             Asked::Text => {
                 let Some(token) = token.strip_suffix(b"\r\n") else {
@@ -269,19 +282,19 @@ impl SignIn {
             }
             Asked::Sasl(_) => match Plain::parse(token) {
                 Ok(plain) => (plain.user, plain.password),
-                Err(_) => return self.answer(ctx, false, asked, out),
+                Err(_) => return self.answer(ctx, visitor, Verdict::Wrong, asked, out),
             },
-            Asked::Unknown(_) => return self.answer(ctx, false, asked, out),
+            Asked::Unknown(_) => return self.answer(ctx, visitor, Verdict::Wrong, asked, out),
         };
         match ctx
             .shared
             .auth
             .as_ref()
-            .map(|auth| auth.check(user, password))
+            .map(|auth| auth.check(visitor, user, password))
         {
             // Where there are no users there is no sign-in.
-            None | Some(Check::No) => self.answer(ctx, false, asked, out),
-            Some(Check::Yes) => self.answer(ctx, true, asked, out),
+            None | Some(Check::No) => self.answer(ctx, visitor, Verdict::Wrong, asked, out),
+            Some(Check::Yes) => self.answer(ctx, visitor, Verdict::Right, asked, out),
             Some(Check::Later(ticket)) => {
                 self.at = At::Verifying(ticket, asked);
                 Step::On
@@ -289,24 +302,41 @@ impl SignIn {
         }
     }
 
-    fn answer(&mut self, ctx: Ctx<'_>, right: bool, asked: Asked, out: &mut Output<'_>) -> Step {
+    fn answer(
+        &mut self,
+        ctx: Ctx<'_>,
+        visitor: &mut Visitor,
+        verdict: Verdict,
+        asked: Asked,
+        out: &mut Output<'_>,
+    ) -> Step {
         self.at = At::Request;
         ctx.stats.general.auth_cmds.inc();
-        if !right {
+        if verdict != Verdict::Right {
             ctx.stats.general.auth_errors.inc();
+            visitor.note_wrong();
         }
-        match (asked, right) {
-            (Asked::Text, true) => out.bytes(reply::STORED),
-            (Asked::Text, false) => out.error(ErrorLine::AuthFailure),
-            (Asked::Sasl(head), true) => {
+        match (asked, verdict) {
+            (Asked::Text, Verdict::Right) => out.bytes(reply::STORED),
+            (Asked::Text, Verdict::Wrong) => out.error(ErrorLine::AuthFailure),
+            (Asked::Text, Verdict::Busy) => out.error(ErrorLine::AuthBusy),
+            (Asked::Sasl(head), Verdict::Right) => {
                 binary::text(&mut out.buf, head, Status::Ok, b"Authenticated");
             }
-            (Asked::Sasl(head) | Asked::Unknown(head), _) => {
+            (Asked::Sasl(head) | Asked::Unknown(head), verdict) => {
                 self.begun = false;
-                binary::error(&mut out.buf, head, Status::AuthError);
+                let status = match verdict {
+                    Verdict::Busy => Status::Busy,
+                    _ => Status::AuthError,
+                };
+                binary::error(&mut out.buf, head, status);
             }
         }
-        if right { Step::SignedIn } else { Step::On }
+        if verdict == Verdict::Right {
+            Step::SignedIn
+        } else {
+            Step::On
+        }
     }
 }
 

@@ -130,6 +130,11 @@ impl<'c> Conn<'c> {
         }
     }
 
+    /// Notes where its peer comes from, of whom a password will be asked.
+    pub(super) fn note_peer(&mut self) {
+        self.session.comes_from(self.stream.peer());
+    }
+
     /// Reads what the coming turn is to begin with, if it is likely to be one request. Gives the bytes in `buffer`, and
     /// what they are about.
     pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> (usize, Foreseen) {

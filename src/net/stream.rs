@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::tls_stream::TlsStream;
+use crate::command::Peer;
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
@@ -36,6 +37,14 @@ impl Stream {
             Stream::Tls(stream) => Some(stream.socket.peer_addr().ok()?.ip()),
             Stream::Unix(_) => None,
         }
+    }
+
+    /// Where the peer comes from, as far as wrong passwords are counted by it.
+    pub(super) fn peer(&self) -> Peer {
+        if let Stream::Unix(stream) = self {
+            return user_of(stream);
+        }
+        self.peer_ip().map_or(Peer::Unknown, Peer::from)
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -135,4 +144,14 @@ impl AsRawFd for Stream {
             Stream::Unix(stream) => stream.as_raw_fd(),
         }
     }
+}
+
+/// The user at the other end of a unix socket.
+fn user_of(stream: &UnixStream) -> Peer {
+    #[cfg(target_os = "linux")]
+    if let Ok(user) = rustix::net::sockopt::socket_peercred(stream) {
+        return Peer::User(user.uid.as_raw());
+    }
+    let _ = stream;
+    Peer::Unknown
 }

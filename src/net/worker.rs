@@ -229,6 +229,9 @@ impl<'c> Serving<'c> {
         let proof = self.udp.as_ref().zip(stream.peer_ip());
         let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
         self.timed += usize::from(conn.is_timed());
+        if self.shared.auth.is_some() {
+            conn.note_peer();
+        }
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
         slot.insert(conn);
         self.turn(ctx, id);

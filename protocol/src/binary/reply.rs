@@ -66,7 +66,7 @@ impl From<ErrorLine> for Status {
             | ErrorLine::OutOfMemoryStoring
             | ErrorLine::OutOfMemoryDuringRead
             | ErrorLine::OutOfMemoryNewItem => Status::OutOfMemory,
-            ErrorLine::CrawlerBusy => Status::Busy,
+            ErrorLine::CrawlerBusy | ErrorLine::AuthBusy => Status::Busy,
             _ => Status::InvalidArguments,
         }
     }
