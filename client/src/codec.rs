@@ -27,28 +27,28 @@
 //! assert!(Points.decode(b"1,2", 0).is_err());
 //! ```
 //!
-//! With serde_json, for all types at once:
+//! For all types of serde there are [`Json`], which people and other languages read (feature `json`), and [`Postcard`], which is binary
+//! and a fraction of the size (feature `postcard`):
 //!
+#![cfg_attr(all(feature = "json", feature = "testing"), doc = "```")]
+#![cfg_attr(not(all(feature = "json", feature = "testing")), doc = "```ignore")]
+//! use ketch_client::{Client, ClientOptions, codec::Json, testing::TestNode};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, PartialEq, Debug)]
+//! struct User { name: String, age: u8 }
+//!
+//! let node = TestNode::start();
+//! let client = Client::new([node.node()], ClientOptions::default()).typed(Json);
+//! let ann = User { name: "ann".into(), age: 40 };
+//! client.set("user:1", &ann, 60)?;
+//! assert_eq!(client.get("user:1")?, Some(ann));
+//! assert_eq!(node.value("user:1").as_deref(), Some(&br#"{"name":"ann","age":40}"#[..]));
+//! # Ok::<(), ketch_client::Error>(())
 //! ```
-//! use ketch_client::codec::{Codec, Fault};
-//! use serde::{Serialize, de::DeserializeOwned};
-//!
-//! struct Json;
-//!
-//! impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
-//!     fn encode(&self, value: &T) -> Result<(Vec<u8>, u32), Fault> {
-//!         Ok((serde_json::to_vec(value)?, 0))
-//!     }
-//!
-//!     fn decode(&self, bytes: &[u8], _flags: u32) -> Result<T, Fault> {
-//!         Ok(serde_json::from_slice(bytes)?)
-//!     }
-//! }
-//!
-//! let (bytes, flags) = Json.encode(&vec![1, 2]).unwrap();
-//! let back: Vec<u32> = Json.decode(&bytes, flags).unwrap();
-//! assert_eq!(back, [1, 2]);
-//! ```
+
+#[cfg(any(feature = "json", feature = "postcard"))]
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
 use crate::value::Item;
@@ -88,6 +88,43 @@ impl Codec<String> for Raw {
     }
 }
 
+/// Every type of serde as JSON, with client flags 0, and whatever flags it comes with.
+#[cfg(feature = "json")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
+    fn encode(&self, value: &T) -> std::result::Result<(Vec<u8>, u32), Fault> {
+        Ok((serde_json::to_vec(value)?, 0))
+    }
+
+    fn decode(&self, bytes: &[u8], _flags: u32) -> std::result::Result<T, Fault> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// Every type of serde in postcard's format, with client flags 0, and whatever flags it comes with. The bytes do not tell their type, nor
+/// the names of fields: who changes a type changes the keys as well.
+#[cfg(feature = "postcard")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Postcard;
+
+#[cfg(feature = "postcard")]
+impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
+    fn encode(&self, value: &T) -> std::result::Result<(Vec<u8>, u32), Fault> {
+        Ok((postcard::to_stdvec(value)?, 0))
+    }
+
+    fn decode(&self, bytes: &[u8], _flags: u32) -> std::result::Result<T, Fault> {
+        let (value, rest) = postcard::take_from_bytes(bytes)?;
+        if !rest.is_empty() {
+            return Err("bytes are left over".into());
+        }
+        Ok(value)
+    }
+}
+
 /// A value as an item.
 pub(crate) fn encode<T>(codec: &impl Codec<T>, value: &T) -> Result<Item> {
     let (bytes, flags) = codec.encode(value).map_err(fault)?;
@@ -106,6 +143,30 @@ fn fault(fault: Fault) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(all(feature = "json", feature = "postcard"))]
+    #[test]
+    fn types_of_serde() {
+        let value = (7_u32, "seven".to_owned(), vec![Some(-1_i8), None]);
+        let json = encode(&Json, &value).expect("it is JSON");
+        assert_eq!(json, Item::from(r#"[7,"seven",[-1,null]]"#));
+        assert_eq!(decode(&Json, &json), Ok(value.clone()));
+        let small = encode(&Postcard, &value).expect("it has a length");
+        assert!(small.value.len() < json.value.len());
+        assert_eq!(decode(&Postcard, &small), Ok(value));
+        // What is none is an error, however it ends.
+        type Triple = (u32, String, Vec<Option<i8>>);
+        for len in 0..small.value.len() {
+            let cut = Item::new(small.value.slice(..len), 0);
+            assert!(matches!(
+                decode::<Triple>(&Postcard, &cut),
+                Err(Error::Value(_))
+            ));
+        }
+        let more = Item::new([&small.value[..], b"x"].concat(), 0);
+        assert!(decode::<Triple>(&Postcard, &more).is_err());
+        assert!(decode::<Triple>(&Json, &small).is_err());
+    }
 
     #[test]
     fn bytes_and_text() {

@@ -14,7 +14,7 @@
 #[cfg(feature = "lz4")]
 use crate::error::{Error, Result};
 #[cfg(feature = "lz4")]
-use crate::value::{Item, Value};
+use crate::value::{Item, Payload};
 
 /// The bit of the client flags that marks a compressed value, unless told otherwise: bit 30. The lower bits mean types to
 /// many clients, and bit 31 makes the number negative to those that read it signed.
@@ -61,7 +61,7 @@ impl Compression {
 #[cfg(feature = "lz4")]
 impl Compression {
     /// The value as it is to be stored, if that is not what it is. Its flags are to be without the bit otherwise.
-    pub(crate) fn pack(&self, value: Value<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn pack(&self, value: Payload<'_>) -> Option<Vec<u8>> {
         let len = value.bytes.len();
         if len <= self.threshold_bytes || len > self.value_bytes_max || self.flag == 0 {
             return None;

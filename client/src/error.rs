@@ -54,6 +54,8 @@ pub enum Error {
         /// Copies that had to.
         wanted: usize,
     },
+    /// Other callers changed the value at each attempt of [`update`](crate::Client::update).
+    Conflict,
     /// The deadline of the operation passed.
     Timeout,
 }
@@ -87,8 +89,6 @@ impl fmt::Display for SignInError {
     }
 }
 
-impl std::error::Error for SignInError {}
-
 /// What is wrong with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFault {
@@ -120,12 +120,52 @@ pub enum Failure {
 }
 
 impl Error {
-    /// True if the nodes are at fault, whatever the key.
-    pub(crate) fn is_of_nodes(&self) -> bool {
+    /// True if time ran out: the operation's, or that of an attempt at the node that failed last.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self,
+            Error::Timeout
+                | Error::Node {
+                    failure: Failure::Timeout,
+                    ..
+                }
+        )
+    }
+
+    /// True if nodes are to blame, or the way to them: another attempt, later, may succeed. False if the key, the value or
+    /// the node's settings are.
+    pub fn is_unavailable(&self) -> bool {
         matches!(
             self,
             Error::NoNode | Error::Node { .. } | Error::Copies { .. } | Error::Timeout
         )
+    }
+
+    /// True if a write may have been carried out all the same.
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Error::Node { failure, .. } => {
+                !matches!(failure, Failure::Connect | Failure::SignIn | Failure::Busy)
+            }
+            Error::Copies { .. } | Error::Timeout => true,
+            _ => false,
+        }
+    }
+
+    /// True if the value is larger than its node accepts.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Error::TooLarge { .. })
+    }
+
+    /// The node that the error is about, as `host:port`.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Error::TooLarge { node }
+            | Error::Full { node }
+            | Error::Refused { node, .. }
+            | Error::Node { node, .. } => Some(node),
+            _ => None,
+        }
     }
 }
 
@@ -139,11 +179,7 @@ impl Failure {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Key(KeyFault::Empty) => f.write_str("the key is empty"),
-            Error::Key(KeyFault::TooLong) => f.write_str("the key has more than 250 bytes"),
-            Error::Key(KeyFault::TooLongInBase64) => {
-                f.write_str("the binary key has more than 250 bytes in base64")
-            }
+            Error::Key(fault) => fault.fmt(f),
             Error::NoNode => f.write_str("no node is left for the key"),
             Error::TooLarge { node } => write!(f, "{node}: the value is too large"),
             Error::Full { node } => write!(f, "{node}: out of memory"),
@@ -160,6 +196,7 @@ impl fmt::Display for Error {
                 acknowledged,
                 wanted,
             } => write!(f, "{acknowledged} copies written instead of {wanted}"),
+            Error::Conflict => f.write_str("other callers changed the value each time"),
             Error::Timeout => f.write_str("the deadline passed"),
         }
     }
@@ -178,11 +215,66 @@ impl fmt::Display for Failure {
     }
 }
 
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyFault::Empty => "the key is empty",
+            KeyFault::TooLong => "the key has more than 250 bytes",
+            KeyFault::TooLongInBase64 => "the binary key has more than 250 bytes in base64",
+        })
+    }
+}
+
+impl std::error::Error for KeyFault {}
+
+impl std::error::Error for Failure {}
+
+impl std::error::Error for SignInError {}
+
 impl std::error::Error for Error {
+    /// What is wrong with the key or the node, to be looked at: its words stand in this error's already.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Node { reason, .. } => reason.as_ref().map(|reason| reason as _),
+            Error::Key(fault) => Some(fault),
+            Error::Node {
+                reason: Some(reason),
+                ..
+            } => Some(reason),
+            Error::Node { failure, .. } => Some(failure),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_asked_of_an_error() {
+        let node = |failure| Error::Node {
+            node: "a:1".into(),
+            failure,
+            reason: None,
+        };
+        for (error, timeout, unavailable, may_be_done) in [
+            (Error::Key(KeyFault::Empty), false, false, false),
+            (Error::NoNode, false, true, false),
+            (Error::Timeout, true, true, true),
+            (node(Failure::Timeout), true, true, true),
+            (node(Failure::Connect), false, true, false),
+            (node(Failure::Closed), false, true, true),
+            (Error::NotANumber, false, false, false),
+        ] {
+            let asked = (
+                error.is_timeout(),
+                error.is_unavailable(),
+                error.may_be_done(),
+            );
+            assert_eq!(asked, (timeout, unavailable, may_be_done), "{error}");
+        }
+        assert_eq!(node(Failure::Busy).node(), Some("a:1"));
+        let source = std::error::Error::source(&node(Failure::Closed)).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("the connection was closed"));
     }
 }

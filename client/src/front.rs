@@ -20,6 +20,7 @@ use std::time::{Instant, SystemTime};
 use crate::core::Operation;
 use crate::core::calls::Call;
 use crate::core::operation::Context;
+use crate::core::options::ClientOptions;
 use crate::core::routing::Ring;
 use crate::error::Result;
 use crate::shared::Shared;
@@ -65,6 +66,11 @@ pub(crate) trait Front: Clone + Send + Sync + 'static {
     /// Does `work` behind the caller. If that cannot be, it is dropped.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static);
 
+    /// The client's options, or what a view of it has in their place.
+    fn options(&self) -> &Arc<ClientOptions> {
+        &self.shared().options
+    }
+
     fn values(&self) -> &Values {
         &self.shared().values
     }
@@ -80,7 +86,7 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     front: &F,
     begin: impl FnOnce(Context) -> Call<O, D>,
 ) -> R {
-    let Shared { options, .. } = front.shared();
+    let options = front.options();
     let now = front.now();
     let snapshot = front.shared().begin(now);
     for (node, pool) in snapshot.pools.iter().enumerate() {
@@ -93,7 +99,12 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
         mut operation,
         finish,
     } = begin(context);
-    front.drive(&mut operation, &snapshot).await;
+    #[cfg(feature = "tracing")]
+    let op = operation.op();
+    let driven = front.drive(&mut operation, &snapshot);
+    #[cfg(feature = "tracing")]
+    let driven = crate::span::spanned(op, driven);
+    driven.await;
     finish(operation)
 }
 
@@ -127,7 +138,7 @@ where
         if rest.is_empty() && results.is_empty() {
             return of_piece;
         }
-        let broken = |result: &Result<R>| matches!(result, Err(error) if error.is_of_nodes());
+        let broken = |result: &Result<R>| matches!(result, Err(error) if error.is_unavailable());
         let hopeless = match of_piece.first() {
             Some(Err(error)) if of_piece.iter().all(broken) => Some(error.clone()),
             _ => None,
@@ -141,6 +152,15 @@ where
             return results;
         }
         items = rest;
+    }
+}
+
+/// What is done at the end, even if a future is dropped half way: what was sent may be carried out all the same.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

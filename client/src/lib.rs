@@ -69,21 +69,35 @@ pub mod blocking;
 pub mod codec;
 #[cfg(feature = "lz4")]
 pub mod compression;
+#[cfg(feature = "serde")]
+pub mod config;
 pub mod continuum;
 mod core;
 mod error;
 mod front;
+mod keys;
+mod limit;
 pub mod load;
+mod lock;
+mod methods;
 pub mod metrics;
 pub mod near;
 mod node;
 mod packed;
 mod shared;
 mod snapshot;
+#[cfg(feature = "tracing")]
+mod span;
+mod states;
+mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 pub mod topology;
+mod ttl;
 mod typed;
+mod update;
 mod value;
 mod values;
 mod warm;
@@ -95,7 +109,12 @@ pub use blocking::Client;
 pub use core::calls::{PerNode, Stat};
 pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
 pub use error::{Error, Failure, KeyFault, Result, SignInError};
-pub use node::{Node, NodeError};
+pub use limit::{Allowance, RateLimit};
+pub use lock::Lock;
+pub use node::{IntoNodes, Node, NodeError};
+pub use states::{NodeEvent, NodeState};
+pub use stream::GetStream;
+pub use ttl::Ttl;
 pub use typed::Typed;
 pub use value::{Cas, CasUnique, Item, Value};
 pub use warm::{WarmOptions, Warmed};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::num::IntErrorKind;
 use std::str::FromStr;
 
@@ -180,6 +181,68 @@ impl Node {
             .filter(|place| !place.is_empty())
             .map(str::parse)
             .collect()
+    }
+}
+
+/// What names nodes: text, a [`Node`], a socket's address, `(host, port)`, and lists of these.
+pub trait IntoNodes {
+    /// The nodes, or what is wrong with the text.
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError>;
+}
+
+/// A list with commas between them.
+impl IntoNodes for &str {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Node::list(self)
+    }
+}
+
+impl IntoNodes for &String {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Node::list(self)
+    }
+}
+
+impl IntoNodes for String {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Node::list(&self)
+    }
+}
+
+impl IntoNodes for Node {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Ok(vec![self])
+    }
+}
+
+impl IntoNodes for SocketAddr {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        (self.ip().to_string(), self.port()).into_nodes()
+    }
+}
+
+impl<H: Into<String>> IntoNodes for (H, u16) {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Node::new(self.0, self.1).into_nodes()
+    }
+}
+
+impl<T: IntoNodes> IntoNodes for Vec<T> {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        let each = self.into_iter().map(T::into_nodes);
+        Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+}
+
+impl<T: IntoNodes, const N: usize> IntoNodes for [T; N] {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        Vec::from(self).into_nodes()
+    }
+}
+
+impl<T: IntoNodes + Clone> IntoNodes for &[T] {
+    fn into_nodes(self) -> Result<Vec<Node>, NodeError> {
+        self.to_vec().into_nodes()
     }
 }
 
@@ -461,6 +524,19 @@ mod tests {
         );
         assert_eq!(Node::list(""), Ok(vec![]));
         assert_eq!(Node::list("a,b:0"), Err(NodeError::Port));
+    }
+
+    #[test]
+    fn whatever_names_nodes() {
+        let two = || vec![Node::new("a", 11211), Node::new("b", 1)];
+        assert_eq!("a,b:1".into_nodes(), Ok(two()));
+        assert_eq!(String::from("a,b:1").into_nodes(), Ok(two()));
+        assert_eq!(["a", "b:1"].into_nodes(), Ok(two()));
+        assert_eq!(vec![("a", 11211), ("b", 1)].into_nodes(), Ok(two()));
+        assert_eq!(two()[..].into_nodes(), Ok(two()));
+        let address: SocketAddr = "[::1]:7".parse().expect("an address");
+        assert_eq!(address.into_nodes(), Ok(vec![Node::new("::1", 7)]));
+        assert_eq!(["a", "b:0"].into_nodes(), Err(NodeError::Port));
     }
 
     #[test]

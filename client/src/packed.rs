@@ -3,19 +3,22 @@
 use crate::core::options::ClientOptions;
 use crate::error::Result;
 use crate::load::NEGATIVE_FLAGS;
-use crate::value::{Item, Value};
+use crate::value::{Item, Payload, Value};
 
 /// A value as it goes to the nodes.
 pub(crate) struct Packed<'v> {
     value: Value<'v>,
+    /// In the place of the value's own.
     bytes: Option<Vec<u8>>,
+    flags: u32,
 }
 
 impl Packed<'_> {
-    pub(crate) fn value(&self) -> Value<'_> {
-        Value {
-            bytes: self.bytes.as_deref().unwrap_or(self.value.bytes),
-            flags: self.value.flags,
+    pub(crate) fn payload(&self) -> Payload<'_> {
+        let Payload { bytes, .. } = self.value.payload();
+        Payload {
+            bytes: self.bytes.as_deref().unwrap_or(bytes),
+            flags: self.flags,
         }
     }
 }
@@ -24,15 +27,23 @@ impl Packed<'_> {
 pub(crate) fn pack<'v>(value: Value<'v>, options: &ClientOptions) -> Packed<'v> {
     #[cfg(feature = "lz4")]
     if let Some(compression) = &options.compression {
-        let bytes = compression.pack(value);
+        let bytes = compression.pack(value.payload());
         let flag = if bytes.is_some() { compression.flag } else { 0 };
-        let flags = value.flags & !compression.flag | flag;
-        let value = Value { flags, ..value };
-        return Packed { value, bytes };
+        let flags = value.flags() & !compression.flag | flag;
+        return Packed {
+            value,
+            bytes,
+            flags,
+        };
     }
     #[cfg(not(feature = "lz4"))]
     let _ = options;
-    Packed { value, bytes: None }
+    let flags = value.flags();
+    Packed {
+        value,
+        bytes: None,
+        flags,
+    }
 }
 
 /// True for the mark that there is nothing.

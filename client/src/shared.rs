@@ -7,13 +7,14 @@
 //! ```
 
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::Node;
 use crate::core::options::ClientOptions;
 use crate::snapshot::{NodePool, Snapshot};
+use crate::states;
 use crate::topology::follow::{self, Following};
 use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::values::Values;
@@ -28,6 +29,8 @@ pub(crate) struct Shared<P> {
     parting: Mutex<()>,
     /// Ends the thread that follows the source of the nodes, if there is one.
     _following: Option<Following>,
+    /// The client was closed: it has no nodes any more.
+    closed: AtomicBool,
 }
 
 impl<P: NodePool> Shared<P> {
@@ -36,7 +39,7 @@ impl<P: NodePool> Shared<P> {
     }
 
     fn led(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
-        let options = Arc::new(options);
+        let options = Arc::new(states::observed(options));
         let snapshot = Snapshot::new(nodes, &options);
         Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
@@ -45,6 +48,7 @@ impl<P: NodePool> Shared<P> {
             process: AtomicU32::new(process::id()),
             parting: Mutex::default(),
             _following: following,
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -77,7 +81,19 @@ impl<P: NodePool> Shared<P> {
             .snapshot
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock, so that no list comes after the end.
+        let nodes = if self.closed.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            nodes
+        };
         *snapshot = Arc::new(snapshot.after(nodes, &self.options, dual_read, now));
+    }
+
+    /// Leaves all nodes, for good.
+    pub(crate) fn close(&self, now: Instant) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.set_nodes(&[], Duration::ZERO, now);
     }
 
     /// The nodes as they are now, for an operation that begins. After a `fork()`, the child leaves the connections to its

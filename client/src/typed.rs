@@ -1,12 +1,14 @@
 //! A client whose values have types.
 
 use std::fmt;
-use std::time::Duration;
+
+use ketch_client_macros::both;
 
 use crate::Client;
 use crate::codec::{self, Codec};
 use crate::error::{Error, Result};
 use crate::load::{LoadError, LoadOptions};
+use crate::ttl::Ttl;
 use crate::value::Item;
 
 #[cfg(feature = "tokio")]
@@ -43,6 +45,22 @@ impl<C, K> Typed<C, K> {
     {
         let items = items.into_iter();
         items.map(|item| self.decode(item?)).collect()
+    }
+
+    /// The entries that can be encoded, and for all of them whether they can.
+    fn encode_all<'t, T: 't, B>(
+        &self,
+        entries: impl IntoIterator<Item = (B, &'t T)>,
+    ) -> (Vec<(B, Item)>, Vec<Result<()>>)
+    where
+        C: Codec<T>,
+    {
+        let (mut sent, mut results) = (Vec::new(), Vec::new());
+        for (key, value) in entries {
+            let encoded = codec::encode(&self.codec, value);
+            results.push(encoded.map(|item| sent.push((key, item))));
+        }
+        (sent, results)
     }
 
     /// What a loader brought, as an item.
@@ -93,68 +111,7 @@ impl<E: fmt::Display> fmt::Display for Fault<E> {
     }
 }
 
-impl<C> Typed<C> {
-    /// As [`Client::get`].
-    pub fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
-    where
-        C: Codec<T>,
-    {
-        self.decode(self.client.get(key)?)
-    }
-
-    /// As [`Client::get_multi`].
-    pub fn get_multi<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
-    where
-        C: Codec<T>,
-    {
-        self.decode_all(self.client.get_multi(keys))
-    }
-
-    /// As [`Client::set`].
-    pub fn set<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<()>
-    where
-        C: Codec<T>,
-    {
-        let item = codec::encode(&self.codec, value)?;
-        self.client.set(key, &item, ttl)
-    }
-
-    /// As [`Client::add`].
-    pub fn add<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<bool>
-    where
-        C: Codec<T>,
-    {
-        let item = codec::encode(&self.codec, value)?;
-        self.client.add(key, &item, ttl)
-    }
-
-    /// As [`Client::get_or_load`]. A value that does not decode is an error; it is not loaded anew.
-    pub fn get_or_load<T, E>(
-        &self,
-        key: impl AsRef<[u8]>,
-        options: impl Into<LoadOptions>,
-        loader: impl FnOnce() -> std::result::Result<Option<T>, E>,
-    ) -> std::result::Result<Option<T>, LoadError<E>>
-    where
-        C: Codec<T>,
-        E: fmt::Display,
-    {
-        let loader = || self.encode_loaded(loader());
-        self.decode_loaded(self.client.get_or_load(key, options, loader))
-    }
-}
-
-#[cfg(feature = "tokio")]
+#[both]
 impl<C> Typed<C, AsyncClient> {
     /// As [`AsyncClient::get`].
     pub async fn get<T>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>>
@@ -173,12 +130,7 @@ impl<C> Typed<C, AsyncClient> {
     }
 
     /// As [`AsyncClient::set`].
-    pub async fn set<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<()>
+    pub async fn set<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: impl Into<Ttl>) -> Result<()>
     where
         C: Codec<T>,
     {
@@ -186,12 +138,29 @@ impl<C> Typed<C, AsyncClient> {
         self.client.set(key, &item, ttl).await
     }
 
+    /// As [`AsyncClient::set_multi`]. A value that cannot be encoded is an error of its own, and the others are stored.
+    pub async fn set_multi<'t, T: 't, K: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, &'t T)>,
+        ttl: impl Into<Ttl>,
+    ) -> Vec<Result<()>>
+    where
+        C: Codec<T>,
+    {
+        let (sent, mut results) = self.encode_all(entries);
+        let mut stored = self.client.set_multi(sent, ttl).await.into_iter();
+        for result in results.iter_mut().filter(|result| result.is_ok()) {
+            *result = stored.next().unwrap_or(Ok(()));
+        }
+        results
+    }
+
     /// As [`AsyncClient::add`].
     pub async fn add<T>(
         &self,
         key: impl AsRef<[u8]>,
         value: &T,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<bool>
     where
         C: Codec<T>,
@@ -200,6 +169,57 @@ impl<C> Typed<C, AsyncClient> {
         self.client.add(key, &item, ttl).await
     }
 
+    /// As [`AsyncClient::update`]. A value that does not decode is an error, and stays.
+    pub async fn update<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Ttl>,
+        mut change: impl FnMut(Option<T>) -> Option<T>,
+    ) -> Result<Option<T>>
+    where
+        C: Codec<T>,
+    {
+        let mut fault = None;
+        let changed = self.client.update(key, ttl, |item: Option<&Item>| {
+            let mut new = || {
+                let old = item
+                    .map(|item| codec::decode(&self.codec, item))
+                    .transpose()?;
+                let new = change(old);
+                new.map(|new| codec::encode(&self.codec, &new)).transpose()
+            };
+            new().unwrap_or_else(|error| {
+                fault = Some(error);
+                None
+            })
+        });
+        let changed = changed.await?;
+        match fault {
+            Some(error) => Err(error),
+            None => self.decode(changed),
+        }
+    }
+}
+
+impl<C> Typed<C> {
+    /// As [`Client::get_or_load`]. A value that does not decode is an error; it is not loaded anew.
+    pub fn get_or_load<T, E>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<LoadOptions>,
+        loader: impl FnOnce() -> std::result::Result<Option<T>, E>,
+    ) -> std::result::Result<Option<T>, LoadError<E>>
+    where
+        C: Codec<T>,
+        E: fmt::Display,
+    {
+        let loader = || self.encode_loaded(loader());
+        self.decode_loaded(self.client.get_or_load(key, options, loader))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<C> Typed<C, AsyncClient> {
     /// As [`AsyncClient::get_or_load`]. A value that does not decode is an error; it is not loaded anew.
     pub async fn get_or_load<T, E, L>(
         &self,

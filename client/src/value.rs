@@ -1,8 +1,8 @@
 //! What is stored and what comes back.
 
-use std::time::Duration;
-
 use bytes::Bytes;
+
+pub(crate) use crate::ttl::exptime_s;
 
 /// A value as a node keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +18,17 @@ impl Item {
     pub fn new(value: impl Into<Bytes>, flags: u32) -> Self {
         let value = value.into();
         Item { value, flags }
+    }
+
+    /// The bytes as text, if they are UTF-8.
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.value).ok()
+    }
+
+    /// The number that the bytes are, in decimal: a counter, for instance. Spaces around it, which memcached leaves behind a number
+    /// that became shorter, do not count.
+    pub fn number<T: std::str::FromStr>(&self) -> Option<T> {
+        self.text()?.trim().parse().ok()
     }
 }
 
@@ -36,32 +47,160 @@ items!(Bytes Vec<u8> String &'static str &'static [u8]);
 
 /// A value on its way to the nodes: bytes, and client flags beside them.
 ///
-/// Made from anything that is bytes or text, from `(bytes, flags)` and from an [`Item`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Methods take whatever makes one: bytes and text, borrowed or owned; numbers, which are stored as decimal text, so that they can be
+/// counted with; an [`Item`]; and `(bytes, flags)`.
+///
+/// ```
+/// use ketch_client::{Item, Value};
+///
+/// assert_eq!(Value::from("hello").bytes(), b"hello");
+/// assert_eq!(Value::from(String::from("hello")), Value::from("hello"));
+/// assert_eq!(Value::from(-7).bytes(), b"-7");
+/// assert_eq!(Value::from((vec![1, 2], 9)).flags(), 9);
+/// assert_eq!(Value::from(Item::new("hello", 3)).flags(), 3);
+/// ```
+#[derive(Debug, Clone)]
 pub struct Value<'a> {
-    /// The bytes.
-    pub bytes: &'a [u8],
-    /// The client flags.
-    pub flags: u32,
+    held: Held<'a>,
+    flags: u32,
 }
+
+#[derive(Debug, Clone)]
+enum Held<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+    /// Decimal text, and its length.
+    Number([u8; NUMBER_LEN_MAX], u8),
+}
+
+/// The digits of the longest number of 64 bits, or its sign and digits.
+const NUMBER_LEN_MAX: usize = 20;
+
+impl Value<'_> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.held {
+            Held::Borrowed(bytes) => bytes,
+            Held::Owned(bytes) => bytes,
+            Held::Number(digits, len) => &digits[..usize::from(*len)],
+        }
+    }
+
+    /// The client flags, which a node keeps with the value.
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    pub(crate) fn payload(&self) -> Payload<'_> {
+        Payload {
+            bytes: self.bytes(),
+            flags: self.flags,
+        }
+    }
+}
+
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.payload() == other.payload()
+    }
+}
+
+impl Eq for Value<'_> {}
 
 impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Value<'a> {
     fn from(bytes: &'a T) -> Self {
-        let bytes = bytes.as_ref();
-        Value { bytes, flags: 0 }
+        Value::from((bytes, 0))
     }
 }
 
 impl<'a, T: AsRef<[u8]> + ?Sized> From<(&'a T, u32)> for Value<'a> {
     fn from((bytes, flags): (&'a T, u32)) -> Self {
-        let bytes = bytes.as_ref();
-        Value { bytes, flags }
+        let held = Held::Borrowed(bytes.as_ref());
+        Value { held, flags }
     }
 }
 
 impl<'a> From<&'a Item> for Value<'a> {
     fn from(item: &'a Item) -> Self {
+        Value::from((&item.value, item.flags))
+    }
+}
+
+impl From<Item> for Value<'_> {
+    fn from(item: Item) -> Self {
+        let held = Held::Owned(item.value);
         Value {
+            held,
+            flags: item.flags,
+        }
+    }
+}
+
+macro_rules! owned_values {
+    ($($type:ty)*) => {
+        $(
+            impl From<$type> for Value<'_> {
+                fn from(bytes: $type) -> Self {
+                    Value::from((bytes, 0))
+                }
+            }
+
+            impl From<($type, u32)> for Value<'_> {
+                fn from((bytes, flags): ($type, u32)) -> Self {
+                    Value::from(Item::new(bytes, flags))
+                }
+            }
+        )*
+    };
+}
+
+owned_values!(Bytes Vec<u8> String);
+
+macro_rules! numbers {
+    ($($type:ty)*) => {
+        $(
+            /// As decimal text.
+            impl From<$type> for Value<'_> {
+                fn from(number: $type) -> Self {
+                    let mut buffer = itoa::Buffer::new();
+                    let text = buffer.format(number).as_bytes();
+                    let mut digits = [0; NUMBER_LEN_MAX];
+                    digits[..text.len()].copy_from_slice(text);
+                    let held = Held::Number(digits, text.len() as u8);
+                    Value { held, flags: 0 }
+                }
+            }
+
+            /// As decimal text.
+            impl From<$type> for Item {
+                fn from(number: $type) -> Self {
+                    Item::new(itoa::Buffer::new().format(number).to_owned(), 0)
+                }
+            }
+        )*
+    };
+}
+
+numbers!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
+
+/// A value as operations send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Payload<'a> {
+    pub bytes: &'a [u8],
+    /// The client flags.
+    pub flags: u32,
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Payload<'a> {
+    fn from(bytes: &'a T) -> Self {
+        let bytes = bytes.as_ref();
+        Payload { bytes, flags: 0 }
+    }
+}
+
+impl<'a> From<&'a Item> for Payload<'a> {
+    fn from(item: &'a Item) -> Self {
+        Payload {
             bytes: &item.value,
             flags: item.flags,
         }
@@ -88,49 +227,9 @@ pub enum Cas {
     Missing,
 }
 
-/// The longest time that memcached takes as seconds from now; what is longer is sent as an absolute unix time.
-const RELATIVE_S_MAX: u64 = 60 * 60 * 24 * 30;
-
-/// The expiry time to send for `ttl` at the unix time `unix_s`: 0 (never) for `None` and zero, fractions of a second
-/// rounded up, above 30 days as an absolute time, and at most what 31 bits hold.
-pub(crate) fn exptime(ttl: Option<Duration>, unix_s: u64) -> i32 {
-    let Some(ttl) = ttl else { return 0 };
-    let seconds = ttl
-        .as_secs()
-        .saturating_add(u64::from(ttl.subsec_nanos() > 0));
-    exptime_s(seconds, unix_s)
-}
-
-/// As [`exptime`], for whole seconds.
-pub(crate) fn exptime_s(seconds: u64, unix_s: u64) -> i32 {
-    let sent = if seconds > RELATIVE_S_MAX {
-        unix_s.saturating_add(seconds)
-    } else {
-        seconds
-    };
-    i32::try_from(sent).unwrap_or(i32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_to_live_as_they_are_sent() {
-        let now = 1_700_000_000;
-        for (ttl, sent) in [
-            (None, 0),
-            (Some(Duration::ZERO), 0),
-            (Some(Duration::from_nanos(1)), 1),
-            (Some(Duration::from_millis(1000)), 1),
-            (Some(Duration::from_millis(1001)), 2),
-            (Some(Duration::from_secs(2_592_000)), 2_592_000),
-            (Some(Duration::from_secs(2_592_001)), 1_702_592_001),
-            (Some(Duration::MAX), i32::MAX),
-        ] {
-            assert_eq!(exptime(ttl, now), sent, "{ttl:?}");
-        }
-    }
 
     #[test]
     fn whatever_is_bytes_is_a_value() {
@@ -139,15 +238,35 @@ mod tests {
             flags: 3,
         };
         let owned = vec![b'v'];
-        let all: [Value<'_>; 6] = [
+        let all: [Value<'_>; 12] = [
             "v".into(),
             b"v".into(),
             (&owned).into(),
             (&item.value).into(),
+            owned.clone().into(),
+            item.value.clone().into(),
+            String::from("v").into(),
             ("v", 3).into(),
+            (owned.clone(), 3).into(),
+            (String::from("v"), 3).into(),
             (&item).into(),
+            item.clone().into(),
         ];
-        assert!(all.iter().all(|value| value.bytes == b"v"));
-        assert_eq!(all.map(|value| value.flags), [0, 0, 0, 0, 3, 3]);
+        assert!(all.iter().all(|value| value.bytes() == b"v"));
+        let flags: Vec<u32> = all.iter().map(Value::flags).collect();
+        assert_eq!(flags, [0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn numbers_are_text() {
+        for (value, text) in [
+            (Value::from(0), "0"),
+            (Value::from(-12_i8), "-12"),
+            (Value::from(u64::MAX), "18446744073709551615"),
+            (Value::from(i64::MIN), "-9223372036854775808"),
+        ] {
+            assert_eq!(value, Value::from(text));
+        }
+        assert_eq!(Item::from(42), Item::from("42"));
     }
 }

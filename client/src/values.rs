@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::calls;
 use crate::core::options::ClientOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::front::{Front, call, call_many};
 use crate::load::Loads;
 use crate::metrics::Loaded;
@@ -88,7 +88,7 @@ impl Values {
         }
     }
 
-    fn tell_found<T>(&self, found: &[Result<Option<T>>]) {
+    pub(crate) fn tell_found<T>(&self, found: &[Result<Option<T>>]) {
         if self.options.metrics.is_some() {
             let hits = found.iter().filter(|found| matches!(found, Ok(Some(_))));
             let misses = found.iter().filter(|found| matches!(found, Ok(None)));
@@ -111,6 +111,40 @@ impl Values {
             metrics.loaded(how, took);
         }
     }
+}
+
+/// What a read found, by [`errors_as_misses`](ClientOptions::errors_as_misses).
+pub(crate) fn or_miss<T>(found: Result<Option<T>>, options: &ClientOptions) -> Result<Option<T>> {
+    match found {
+        Err(error) if options.errors_as_misses && !matches!(error, Error::Key(_)) => {
+            log::debug!("an error that counts as a miss: {error}");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// What a node said, with the item as it was before it was stored.
+pub(crate) fn opened<T>(
+    values: &Values,
+    found: Result<Option<(Item, T)>>,
+) -> Result<Option<(Item, T)>> {
+    let Some((item, more)) = found? else {
+        return Ok(None);
+    };
+    Ok(values.open(Some(item))?.map(|item| (item, more)))
+}
+
+/// As [`or_miss`], for many keys.
+pub(crate) fn or_misses<T>(
+    mut found: Vec<Result<Option<T>>>,
+    options: &ClientOptions,
+) -> Vec<Result<Option<T>>> {
+    if options.errors_as_misses {
+        let all = found.into_iter();
+        found = all.map(|found| or_miss(found, options)).collect();
+    }
+    found
 }
 
 /// Reads `key`, if it is near without asking a node.

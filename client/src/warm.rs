@@ -7,12 +7,13 @@ use bytes::Bytes;
 use crate::Client;
 #[cfg(feature = "tokio")]
 use crate::tokio::AsyncClient;
+use crate::ttl::Ttl;
 use crate::value::{Item, Value};
 
 /// How [`Client::warm`] goes about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WarmOptions {
-    ttl: Option<Duration>,
+    ttl: Ttl,
     batch: usize,
     rate: Option<f64>,
 }
@@ -20,7 +21,7 @@ pub struct WarmOptions {
 impl Default for WarmOptions {
     fn default() -> Self {
         WarmOptions {
-            ttl: None,
+            ttl: Ttl::default(),
             batch: 100,
             rate: None,
         }
@@ -29,7 +30,7 @@ impl Default for WarmOptions {
 
 impl WarmOptions {
     /// The time to live of what is stored; without it, it has none.
-    pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
         self.ttl = ttl.into();
         self
     }
@@ -111,10 +112,7 @@ impl Warmed {
     }
 }
 
-fn entries(
-    loaded: &[(Bytes, Item)],
-    ttl: Option<Duration>,
-) -> impl Iterator<Item = (&[u8], Value<'_>, Option<Duration>)> {
+fn entries(loaded: &[(Bytes, Item)], ttl: Ttl) -> impl Iterator<Item = (&[u8], Value<'_>, Ttl)> {
     loaded
         .iter()
         .map(move |(key, item)| (key.as_ref(), Value::from(item), ttl))

@@ -8,6 +8,10 @@ mod copies;
 mod faulty;
 #[path = "fronts/load.rs"]
 mod load;
+#[path = "fronts/locks.rs"]
+mod locks;
+#[path = "fronts/methods.rs"]
+mod methods;
 #[path = "fronts/one_copy.rs"]
 mod one_copy;
 #[path = "fronts/tls.rs"]

@@ -46,7 +46,7 @@ fn main() {
 
     let client = Client::new(nodes(), options());
     for round in 0..50 {
-        client.set(key(round), &key(round), None).expect("up");
+        client.set(key(round), key(round), None).expect("up");
     }
     let wrong = in_two(|round| {
         let found = client.get(key(round)).expect("up").expect("it is there");

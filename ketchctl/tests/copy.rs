@@ -104,7 +104,7 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
                 while !over.load(Ordering::Relaxed) {
                     turn += 1;
                     let other = format!("load:{}", turn % 1000);
-                    source.set(&other, &turn.to_string(), None).expect("up");
+                    source.set(&other, turn.to_string(), None).expect("up");
                     source.get(key(turn % ITEMS)).expect("up");
                 }
                 turn
@@ -173,7 +173,7 @@ fn a_cluster_that_grows_by_a_node_of_its_own() {
     let before = client(&all[..2]);
     for index in 0..3000 {
         before
-            .set(format!("k{index}"), &index.to_string(), None)
+            .set(format!("k{index}"), index.to_string(), None)
             .expect("up");
     }
     let words = [
@@ -234,7 +234,7 @@ fn a_copy_keeps_its_pace() {
     let filler = client(std::slice::from_ref(&source));
     for index in 0..300 {
         filler
-            .set(format!("k{index}"), &"v".repeat(1000), None)
+            .set(format!("k{index}"), "v".repeat(1000), None)
             .expect("up");
     }
     let (from, to) = (source.node().address(), target.node().address());

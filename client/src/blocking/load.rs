@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Client;
 use crate::front::done;
+use crate::keys;
 use crate::load::{self, LoadError, LoadOptions};
 use crate::typed::Typed;
 use crate::value::Item;
@@ -37,12 +38,8 @@ impl Client {
         loader: impl FnOnce() -> Result<Option<V>, E>,
     ) -> Result<Option<Item>, LoadError<E>> {
         let loader = async { loader().map(|value| value.map(Into::into)) };
-        done(load::get_or_load(
-            self,
-            key.as_ref(),
-            options.into(),
-            loader,
-        ))
+        let key = keys::sent(key.as_ref(), &self.options);
+        done(load::get_or_load(self, &key, options.into(), loader))
     }
 
     /// As [`get_or_load`](Self::get_or_load), but a value that is about to expire, or stale, is loaded anew on a thread of
@@ -54,8 +51,13 @@ impl Client {
         loader: impl FnOnce() -> Result<Option<V>, E> + Send + 'static,
     ) -> Result<Option<Item>, LoadError<E>> {
         let loader = async { loader().map(|value| value.map(Into::into)) };
-        let (key, options) = (key.as_ref(), options.into());
-        done(load::get_or_load_detached(self, key, options, loader))
+        let key = keys::sent(key.as_ref(), &self.options);
+        done(load::get_or_load_detached(
+            self,
+            &key,
+            options.into(),
+            loader,
+        ))
     }
 
     /// This client with values of a type, or of several.

@@ -12,7 +12,8 @@ use super::operation::{
 use super::reply::Meta;
 use super::request::{Count, StoreMode, Wanted, check_key};
 use crate::error::{Error, Result};
-use crate::value::{Cas, CasUnique, Item, Value, exptime};
+use crate::ttl::Ttl;
+use crate::value::{Cas, CasUnique, Item, Payload};
 
 /// An operation and how its outcome becomes a method's result.
 pub(crate) struct Call<O, F> {
@@ -118,14 +119,52 @@ pub(crate) fn gets<'a>(
 pub(crate) fn get_and_touch<'a>(
     context: Context,
     key: &'a [u8],
-    ttl: Option<Duration>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Result<Option<Item>>> {
     let wanted = Wanted {
-        touch: Some(exptime(ttl, context.unix_s)),
+        touch: Some(ttl.into().exptime(context.unix_s)),
         ..Wanted::default()
     };
     call(read(context, vec![key], wanted), |read| {
         Ok(one(read.finish())?.map(|hit| hit.item))
+    })
+}
+
+/// As `gets`, of many keys.
+pub(crate) fn gets_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Vec<Result<Option<Versioned>>>> {
+    let ring = context.ring.clone();
+    let wanted = Wanted {
+        cas: true,
+        ..Wanted::default()
+    };
+    call(read(context, keys, wanted), move |read| {
+        let versioned = |hit: Hit| {
+            let node = ring.members[hit.node].identity;
+            let number = hit.cas;
+            (hit.item, CasUnique { number, node })
+        };
+        let results = read.finish();
+        results.map(|found| Ok(found?.map(versioned))).collect()
+    })
+}
+
+pub(crate) fn get_and_touch_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+    ttl: Ttl,
+) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Vec<Result<Option<Item>>>> {
+    let wanted = Wanted {
+        touch: Some(ttl.exptime(context.unix_s)),
+        ..Wanted::default()
+    };
+    call(read(context, keys, wanted), |read| {
+        let results = read.finish();
+        results
+            .map(|found| Ok(found?.map(|hit| hit.item)))
+            .collect()
     })
 }
 
@@ -207,12 +246,12 @@ pub(crate) fn delete_if<'a>(
 pub(crate) fn set<'a>(
     context: Context,
     key: &'a [u8],
-    value: Value<'a>,
-    ttl: Option<Duration>,
+    value: Payload<'a>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Result<()>> {
     let command = Command::Store {
         mode: StoreMode::Set,
-        exptime: exptime(ttl, context.unix_s),
+        exptime: ttl.into().exptime(context.unix_s),
     };
     call(
         write(context, vec![Entry { key, value }], command),
@@ -223,11 +262,11 @@ pub(crate) fn set<'a>(
 pub(crate) fn set_multi<'a>(
     context: Context,
     entries: Vec<Entry<'a>>,
-    ttl: Option<Duration>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<()>>> {
     let command = Command::Store {
         mode: StoreMode::Set,
-        exptime: exptime(ttl, context.unix_s),
+        exptime: ttl.into().exptime(context.unix_s),
     };
     call(write(context, entries, command), |write| {
         write.finish().map(|result| result.map(|_| ())).collect()
@@ -237,13 +276,13 @@ pub(crate) fn set_multi<'a>(
 /// Stores entries with a time to live each; the results tell whether a copy took them.
 pub(crate) fn fill_multi<'a>(
     context: Context,
-    entries: Vec<(Entry<'a>, Option<Duration>)>,
+    entries: Vec<(Entry<'a>, Ttl)>,
     mode: StoreMode,
 ) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<bool>>> {
     let unix_s = context.unix_s;
     let (entries, exptimes) = entries
         .into_iter()
-        .map(|(entry, ttl)| (entry, exptime(ttl, unix_s)))
+        .map(|(entry, ttl)| (entry, ttl.exptime(unix_s)))
         .unzip();
     let write = checked(context, entries, |context, entries| {
         Write::each_until(context, entries, mode, exptimes)
@@ -284,11 +323,11 @@ pub(crate) fn delete_multi<'a>(
 pub(crate) fn store<'a>(
     context: Context,
     key: &'a [u8],
-    value: Value<'a>,
+    value: Payload<'a>,
     mode: StoreMode,
-    ttl: Option<Duration>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<bool>> {
-    let exptime = exptime(ttl, context.unix_s);
+    let exptime = ttl.into().exptime(context.unix_s);
     let decision = Decision::Store { mode, exptime };
     call(decide(context, Entry { key, value }, decision), |decide| {
         Ok(matches!(decide.finish()?, Verdict::Done(_)))
@@ -298,11 +337,11 @@ pub(crate) fn store<'a>(
 pub(crate) fn cas<'a>(
     context: Context,
     key: &'a [u8],
-    value: Value<'a>,
+    value: Payload<'a>,
     unique: CasUnique,
-    ttl: Option<Duration>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<Cas>> {
-    let exptime = exptime(ttl, context.unix_s);
+    let exptime = ttl.into().exptime(context.unix_s);
     let decision = Decision::Cas { unique, exptime };
     call(decide(context, Entry { key, value }, decision), |decide| {
         Ok(match decide.finish()? {
@@ -320,7 +359,7 @@ pub(crate) fn count<'a>(
     delta: u64,
     create: Option<(u64, Option<Duration>)>,
 ) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<Option<u64>>> {
-    let create = create.map(|(initial, ttl)| (initial, exptime(ttl, context.unix_s)));
+    let create = create.map(|(initial, ttl)| (initial, Ttl::from(ttl).exptime(context.unix_s)));
     let decision = Decision::Count(Count {
         down,
         delta,
@@ -337,13 +376,32 @@ pub(crate) fn count<'a>(
 pub(crate) fn touch<'a>(
     context: Context,
     key: &'a [u8],
-    ttl: Option<Duration>,
+    ttl: impl Into<Ttl>,
 ) -> Call<Decide<'a>, impl FnOnce(Decide<'a>) -> Result<bool>> {
-    let exptime = exptime(ttl, context.unix_s);
+    let exptime = ttl.into().exptime(context.unix_s);
     let decision = Decision::Touch { exptime };
     call(decide(context, Entry::key(key), decision), |decide| {
         Ok(matches!(decide.finish()?, Verdict::Done(_)))
     })
+}
+
+/// To all copies of each key at once.
+pub(crate) fn touch_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+    ttl: Ttl,
+) -> Call<Write<'a>, impl FnOnce(Write<'a>) -> Vec<Result<bool>>> {
+    let entries = keys.into_iter().map(Entry::key).collect();
+    let exptime = ttl.exptime(context.unix_s);
+    call(
+        write(context, entries, Command::Touch { exptime }),
+        |write| {
+            let results = write.finish();
+            results
+                .map(|result| result.map(|written| written.done))
+                .collect()
+        },
+    )
 }
 
 /// What each node answered, by its name.
@@ -368,7 +426,7 @@ pub(crate) fn flush_all(
     delay: Duration,
 ) -> Call<Ask, impl FnOnce(Ask) -> PerNode<()>> {
     // What is forgotten must not be found where it was before a change of the nodes.
-    let request = match exptime(Some(delay), context.unix_s) {
+    let request = match Ttl::from(delay).exptime(context.unix_s) {
         0 => Bytes::from_static(b"flush_all\r\n"),
         delay => format!("flush_all {delay}\r\n").into(),
     };

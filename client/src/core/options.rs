@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::continuum::Placement;
 use crate::metrics::Metrics;
+use crate::states::{NodeEvent, Observer};
 
 /// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
 #[derive(Debug, Clone)]
@@ -29,8 +30,15 @@ pub struct ClientOptions {
     pub(crate) missed_keys_max: usize,
     pub(crate) pool_connections_max: usize,
     pub(crate) long_binary_keys: bool,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) ttl_jitter: f64,
+    pub(crate) prefix: Arc<[u8]>,
+    #[cfg(feature = "long-keys")]
+    pub(crate) hash_long_keys: bool,
+    pub(crate) errors_as_misses: bool,
     pub(crate) login: Option<Login>,
     pub(crate) metrics: Option<Arc<dyn Metrics>>,
+    pub(crate) observer: Option<Observer>,
     pub(crate) near_cache: Option<crate::near::NearCache>,
     #[cfg(feature = "lz4")]
     pub(crate) compression: Option<crate::compression::Compression>,
@@ -41,6 +49,10 @@ pub struct ClientOptions {
 /// How many copies must have taken a write before it counts as done. The others are written too, but not waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ack {
+    /// None: the write is sent, and nobody waits for it. What becomes of it is not known, so a result of `true` tells nothing; a node
+    /// that does not answer has the key deleted later, as for any copy that nobody waited for. Operations that look at what
+    /// is there (`add`, `cas`, `incr`, ..) wait for the copy that decides.
+    None,
     /// One.
     One,
     /// More than half.
@@ -54,7 +66,7 @@ impl Ack {
     /// How many of `copies` that is.
     pub(crate) fn wanted(self, copies: usize) -> usize {
         match self {
-            Ack::One => 1.min(copies),
+            Ack::None | Ack::One => 1.min(copies),
             Ack::Quorum => copies / 2 + 1.min(copies),
             Ack::All => copies,
         }
@@ -128,8 +140,15 @@ impl Default for ClientOptions {
             missed_keys_max: 10_000,
             pool_connections_max: 16,
             long_binary_keys: false,
+            default_ttl: None,
+            ttl_jitter: 0.0,
+            prefix: Arc::from(&b""[..]),
+            #[cfg(feature = "long-keys")]
+            hash_long_keys: false,
+            errors_as_misses: false,
             login: None,
             metrics: None,
+            observer: None,
             near_cache: None,
             #[cfg(feature = "lz4")]
             compression: None,
@@ -198,6 +217,41 @@ impl ClientOptions {
         /// Allows keys with spaces or control characters that are longer than 250 bytes in base64, that is 188 to 250
         /// bytes (no). ketch takes them; stock memcached does not, and would run a refused value as commands.
         long_binary_keys: bool,
+        /// Gives a miss where a read fails (no): for callers that go on to the source of their data in either case. Metrics count
+        /// the failure all the same. A key that cannot be sent stays an error.
+        errors_as_misses: bool,
+    }
+
+    /// How long values live for which the caller says `None` (without end).
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
+        self
+    }
+
+    /// Shortens times to live by chance, by up to this part of them, 0 to 1 (0): so that what is stored together does not expire
+    /// together. It holds for what is stored (`set`, `set_multi`, `add`, `replace`, `cas`, `update`, `get_or_load`).
+    pub fn ttl_jitter(mut self, part: f64) -> Self {
+        self.ttl_jitter = if part.is_finite() {
+            part.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        self
+    }
+
+    /// Puts `prefix` before every key: a namespace of its own on nodes that others use too. It counts into the length of the keys,
+    /// and into their placement. `flush_all` empties the nodes, not the namespace.
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        self.prefix = prefix.as_ref().into();
+        self
+    }
+
+    /// Stores keys that are too long to be sent under their SHA-256 (no). Such a key is the prefix, `sha256:` and 64 hexadecimal
+    /// digits. All clients that share these keys need the option.
+    #[cfg(feature = "long-keys")]
+    pub fn hash_long_keys(mut self, hash: bool) -> Self {
+        self.hash_long_keys = hash;
+        self
     }
 
     /// How keys are spread over the nodes: a [`Distribution`](crate::continuum::Distribution), or a [`Placement`] with
@@ -224,6 +278,25 @@ impl ClientOptions {
     /// Tells `metrics` what happens; keep a clone of the [`Recorder`](crate::metrics::Recorder) to read it.
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// Tells `tell` what happens to nodes. It is called in the midst of operations: it must be quick, and must not call the client; to
+    /// hand the event on to a channel is what it is for.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use ketch_client::ClientOptions;
+    ///
+    /// let (sender, events) = mpsc::channel();
+    /// let options = ClientOptions::default().on_node_event(move |event| {
+    ///     // Nobody may listen any more.
+    ///     let _ = sender.send(event);
+    /// });
+    /// # drop((options, events));
+    /// ```
+    pub fn on_node_event(mut self, tell: impl Fn(NodeEvent) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(tell)));
         self
     }
 
@@ -262,6 +335,7 @@ mod tests {
     #[test]
     fn acknowledgements_wanted() {
         for (copies, quorum) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+            assert_eq!(Ack::None.wanted(copies), 1);
             assert_eq!(Ack::One.wanted(copies), 1);
             assert_eq!(Ack::Quorum.wanted(copies), quorum);
             assert_eq!(Ack::All.wanted(copies), copies);

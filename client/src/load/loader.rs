@@ -38,6 +38,7 @@ pub(crate) async fn get_or_load<F: Front, E: fmt::Display>(
     options: LoadOptions,
     loader: impl Future<Output = Result<Option<Item>, E>>,
 ) -> Result<Option<Item>, LoadError<E>> {
+    let options = options.resolved(front);
     let key = key.into();
     match find(front, &key, &options).await? {
         Way::Value(value) => Ok(value),
@@ -56,6 +57,7 @@ pub(crate) async fn get_or_load_detached<F: Front, E: fmt::Display>(
     options: LoadOptions,
     loader: impl Future<Output = Result<Option<Item>, E>> + Send + 'static,
 ) -> Result<Option<Item>, LoadError<E>> {
+    let options = options.resolved(front);
     let key = key.into();
     match find(front, &key, &options).await? {
         Way::Value(value) => Ok(value),
@@ -174,15 +176,15 @@ async fn store<F: Front>(
 ) {
     let (value, ttl) = match (value, options.negative) {
         (Some(item), _) => (Value::from(item), options.kept()),
-        (None, Some(ttl)) => (Value::from((&[], NEGATIVE_FLAGS)), Some(ttl)),
+        (None, Some(ttl)) => (Value::from((b"", NEGATIVE_FLAGS)), Some(ttl)),
         (None, None) => return release(front, key, win).await,
     };
     let packed = front.values().pack(value);
-    let cas = |context| calls::cas(context, key, packed.value(), win.unique, ttl);
+    let cas = |context| calls::cas(context, key, packed.payload(), win.unique, ttl);
     let mut stored = call(front, cas).await.map(|cas| cas != Cas::Missing);
     // The lease ran out, and what stood for the value with it: whoever is first now.
     if stored == Ok(false) && Rules::new(options, win.since).is_over(win.since, front.now()) {
-        let add = |context| calls::store(context, key, packed.value(), StoreMode::Add, ttl);
+        let add = |context| calls::store(context, key, packed.payload(), StoreMode::Add, ttl);
         stored = call(front, add).await;
     }
     front.values().wrote(key);

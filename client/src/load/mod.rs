@@ -52,7 +52,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use crate::core::health::unit;
 use crate::error::Error;
+use crate::front::Front;
+use crate::ttl::Ttl;
 use costs::Costs;
 use flights::Flights;
 pub(crate) use loader::{get_or_load, get_or_load_detached};
@@ -81,10 +84,10 @@ impl Loads {
 /// The client flags that mark, with an empty value, that there is nothing under this key: bit 29.
 pub const NEGATIVE_FLAGS: u32 = 1 << 29;
 
-/// How values are loaded and kept. A `Duration` alone is the time to live, with the defaults for the rest.
+/// How values are loaded and kept. A time to live alone has the defaults for the rest.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    pub(crate) ttl: Option<Duration>,
+    pub(crate) ttl: Ttl,
     pub(crate) stale: Duration,
     pub(crate) negative: Option<Duration>,
     pub(crate) lease: Duration,
@@ -93,10 +96,10 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Values live for `ttl`; `None` and zero mean without end, and then nothing is refreshed.
-    pub fn new(ttl: impl Into<Option<Duration>>) -> Self {
+    /// Values live for `ttl`. What lives without end is not refreshed.
+    pub fn new(ttl: impl Into<Ttl>) -> Self {
         LoadOptions {
-            ttl: ttl.into().filter(|ttl| !ttl.is_zero()),
+            ttl: ttl.into(),
             stale: Duration::ZERO,
             negative: None,
             lease: Duration::from_secs(5),
@@ -140,23 +143,34 @@ impl LoadOptions {
         self
     }
 
+    /// With the time to live as the client's options have it.
+    fn resolved(mut self, front: &impl Front) -> Self {
+        let options = front.options();
+        let chance = unit(front.ring().random());
+        self.ttl = self
+            .ttl
+            .resolve(options.default_ttl, options.ttl_jitter, chance);
+        self
+    }
+
     /// What the node is told a value lives for.
     pub(crate) fn kept(&self) -> Option<Duration> {
-        self.ttl.map(|ttl| ttl.saturating_add(self.stale))
+        let ttl = self.ttl.duration()?;
+        Some(ttl.saturating_add(self.stale))
     }
 }
 
-impl From<Duration> for LoadOptions {
-    fn from(ttl: Duration) -> Self {
-        LoadOptions::new(ttl)
-    }
+macro_rules! from_ttl {
+    ($($type:ty)*) => {
+        $(impl From<$type> for LoadOptions {
+            fn from(ttl: $type) -> Self {
+                LoadOptions::new(ttl)
+            }
+        })*
+    };
 }
 
-impl From<Option<Duration>> for LoadOptions {
-    fn from(ttl: Option<Duration>) -> Self {
-        LoadOptions::new(ttl)
-    }
-}
+from_ttl!(Ttl Duration Option<Duration> u32 u64 i32 i64);
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::LoadOptions;
 use crate::core::health::unit;
+use crate::ttl::whole_seconds as seconds;
 
 /// The most seconds that a node takes for a time from now; more are a moment since 1970.
 const RELATIVE_MAX_S: f64 = 30.0 * 24.0 * 3600.0;
@@ -74,7 +75,7 @@ impl Rules {
     pub(crate) fn new(options: &LoadOptions, now: Instant) -> Self {
         Rules {
             lease: Duration::from_secs(seconds(options.lease).max(1)),
-            stale_s: options.ttl.map(|_| seconds(options.stale)),
+            stale_s: options.ttl.duration().map(|_| seconds(options.stale)),
             gap_s: 0,
             beta: options.beta,
             deadline: now + options.wait,
@@ -157,12 +158,6 @@ impl Rules {
         // The node's seconds begin up to one earlier than ours.
         now.saturating_duration_since(begun) + Duration::from_secs(1) >= self.lease
     }
-}
-
-/// Whole seconds, rounded up.
-fn seconds(time: Duration) -> u64 {
-    time.as_secs()
-        .saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::behind::finish;
 use super::pool::Pool;
 use super::{AsyncClient, drive};
 use crate::core::Operation;
+use crate::core::options::ClientOptions;
 use crate::core::routing::Ring;
 use crate::front::Front;
 use crate::shared::Shared;
@@ -23,6 +24,10 @@ impl Front for AsyncClient {
 
     fn shared(&self) -> &Shared<Pool> {
         &self.shared
+    }
+
+    fn options(&self) -> &Arc<ClientOptions> {
+        &self.options
     }
 
     fn now(&self) -> Instant {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use super::AsyncClient;
+use crate::keys;
 use crate::load::{self, LoadError, LoadOptions};
 use crate::typed::Typed;
 use crate::value::Item;
@@ -44,7 +45,8 @@ impl AsyncClient {
         L: Future<Output = Result<Option<V>, E>>,
     {
         let loader = async { loader().await.map(|value| value.map(Into::into)) };
-        load::get_or_load(self, key.as_ref(), options.into(), loader).await
+        let key = keys::sent(key.as_ref(), &self.options);
+        load::get_or_load(self, &key, options.into(), loader).await
     }
 
     /// As [`get_or_load`](Self::get_or_load), but a value that is about to expire, or stale, is loaded anew in a task of
@@ -59,7 +61,8 @@ impl AsyncClient {
         L: Future<Output = Result<Option<V>, E>> + Send,
     {
         let loader = async { loader().await.map(|value| value.map(Into::into)) };
-        load::get_or_load_detached(self, key.as_ref(), options.into(), loader).await
+        let key = keys::sent(key.as_ref(), &self.options);
+        load::get_or_load_detached(self, &key, options.into(), loader).await
     }
 
     /// This client with values of a type, or of several.

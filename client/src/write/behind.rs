@@ -12,6 +12,7 @@ use super::queue::{Next, Queue};
 use super::{Change, WriteBehindOptions, WriteBehindStats, WriteError, Writer};
 use crate::Client;
 use crate::load::{LoadError, LoadOptions};
+use crate::ttl::Ttl;
 use crate::value::Item;
 
 /// A client whose writes are done when the cache has them, and go to the store later: see [`write`](super).
@@ -86,7 +87,7 @@ impl WriteBehind {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Item>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<(), WriteError<Infallible>> {
         let (key, item) = (key.as_ref(), value.into());
         self.write(key, Some(&item), || self.client.set(key, &item, ttl))

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::tokio::sync::{Mutex as TaskMutex, Notify};
 use ::tokio::time;
@@ -14,6 +14,7 @@ use super::queue::{Next, Queue};
 use super::{AsyncWriter, WriteBehindOptions, WriteBehindStats, WriteError};
 use crate::load::{LoadError, LoadOptions};
 use crate::tokio::AsyncClient;
+use crate::ttl::Ttl;
 use crate::value::Item;
 
 /// [`WriteBehind`](super::WriteBehind) for tasks.
@@ -94,7 +95,7 @@ impl AsyncWriteBehind {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Item>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<(), WriteError<Infallible>> {
         let (key, item, ttl) = (key.as_ref(), value.into(), ttl.into());
         self.write(key, Some(&item), async || {

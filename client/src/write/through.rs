@@ -1,7 +1,6 @@
 //! Write-through: the store first, then the cache.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 #[cfg(feature = "tokio")]
 use ::tokio::sync::Mutex as TaskMutex;
@@ -14,6 +13,7 @@ use super::{Change, WriteError, Writer};
 use crate::Client;
 #[cfg(feature = "tokio")]
 use crate::tokio::AsyncClient;
+use crate::ttl::Ttl;
 use crate::value::Item;
 
 /// A client whose writes go to the store first, and to the cache when the store has them. A clone is the same.
@@ -69,7 +69,7 @@ impl<W: Writer> WriteThrough<W> {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Item>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<(), WriteError<W::Error>> {
         let (key, item) = (key.as_ref(), value.into());
         self.write(key, Some(&item), || self.client.set(key, &item, ttl))
@@ -136,7 +136,7 @@ impl<W: AsyncWriter> AsyncWriteThrough<W> {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Item>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<(), WriteError<W::Error>> {
         let (key, item) = (key.as_ref(), value.into());
         let ttl = ttl.into();

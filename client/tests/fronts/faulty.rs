@@ -200,7 +200,7 @@ fn whatever_comes_in_between_no_value_is_anothers() {
             for at in 0..40 {
                 let key = format!("k{at}");
                 wait_until("it is stored", || {
-                    client.set(&key, &format!("{key}:first"), None).is_ok()
+                    client.set(&key, format!("{key}:first"), None).is_ok()
                 });
             }
         };

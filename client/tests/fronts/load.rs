@@ -584,7 +584,7 @@ fn near_values_are_never_older_than_an_own_write() {
                 });
             }
             for write in 1..=WRITES {
-                client.set("k", &write.to_string(), None).expect("up");
+                client.set("k", write.to_string(), None).expect("up");
                 written.store(write, Ordering::SeqCst);
             }
         });

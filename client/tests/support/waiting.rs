@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ketch_client::codec::Codec;
 use ketch_client::load::{LoadError, LoadOptions};
 use ketch_client::{
-    AsyncClient, Cas, CasUnique, ClientOptions, Item, Node, PerNode, Result, Stat, Value,
+    Ack, Allowance, AsyncClient, Cas, CasUnique, ClientOptions, GetStream, Item, Node, NodeState,
+    PerNode, RateLimit, Result, Stat, Ttl, Value,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::block_in_place;
@@ -55,7 +56,7 @@ impl Client {
     pub fn get_and_touch(
         &self,
         key: impl AsRef<[u8]>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<Option<Item>> {
         wait(self.0.get_and_touch(key, ttl))
     }
@@ -85,9 +86,9 @@ impl Client {
         Typed(self.0.typed(codec))
     }
 
-    pub fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
+    pub fn fill_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>, T: Into<Ttl>>(
         &self,
-        entries: impl IntoIterator<Item = (K, V, Option<Duration>)>,
+        entries: impl IntoIterator<Item = (K, V, T)>,
         overwrite: bool,
     ) -> Vec<Result<bool>> {
         wait(self.0.fill_multi(entries, overwrite))
@@ -97,7 +98,7 @@ impl Client {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Value<'v>>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<()> {
         wait(self.0.set(key, value, ttl))
     }
@@ -105,7 +106,7 @@ impl Client {
     pub fn set_multi<'v, K: AsRef<[u8]>, V: Into<Value<'v>>>(
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Vec<Result<()>> {
         wait(self.0.set_multi(entries, ttl))
     }
@@ -114,7 +115,7 @@ impl Client {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Value<'v>>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<bool> {
         wait(self.0.add(key, value, ttl))
     }
@@ -123,7 +124,7 @@ impl Client {
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Value<'v>>,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<bool> {
         wait(self.0.replace(key, value, ttl))
     }
@@ -141,7 +142,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         value: impl Into<Value<'v>>,
         unique: CasUnique,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<Cas> {
         wait(self.0.cas(key, value, unique, ttl))
     }
@@ -167,7 +168,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         delta: u64,
         initial: u64,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<u64> {
         wait(self.0.incr_or_create(key, delta, initial, ttl))
     }
@@ -177,13 +178,97 @@ impl Client {
         key: impl AsRef<[u8]>,
         delta: u64,
         initial: u64,
-        ttl: impl Into<Option<Duration>>,
+        ttl: impl Into<Ttl>,
     ) -> Result<u64> {
         wait(self.0.decr_or_create(key, delta, initial, ttl))
     }
 
-    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Option<Duration>>) -> Result<bool> {
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
         wait(self.0.touch(key, ttl))
+    }
+
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Client(self.0.with_timeout(timeout))
+    }
+
+    pub fn with_ack(&self, ack: Ack) -> Self {
+        Client(self.0.with_ack(ack))
+    }
+
+    pub fn with_prefix(&self, prefix: impl AsRef<[u8]>) -> Self {
+        Client(self.0.with_prefix(prefix))
+    }
+
+    pub fn gets_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<(Item, CasUnique)>>> {
+        wait(self.0.gets_multi(keys))
+    }
+
+    pub fn get_and_touch_multi<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        ttl: impl Into<Ttl>,
+    ) -> Vec<Result<Option<Item>>> {
+        wait(self.0.get_and_touch_multi(keys, ttl))
+    }
+
+    pub fn update<V: Into<Item>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: impl Into<Ttl>,
+        mut change: impl FnMut(Option<&Item>) -> Option<V>,
+    ) -> Result<Option<Item>> {
+        // It may wait for the client itself.
+        let change = |old: Option<&Item>| block_in_place(|| change(old));
+        wait(self.0.update(key, ttl, change))
+    }
+
+    pub fn delete_if(&self, key: impl AsRef<[u8]>, unique: CasUnique) -> Result<bool> {
+        wait(self.0.delete_if(key, unique))
+    }
+
+    pub fn incr_multi<K: AsRef<[u8]>>(&self, keys: &[K], delta: u64) -> Vec<Result<Option<u64>>> {
+        wait(self.0.incr_multi(keys, delta))
+    }
+
+    pub fn touch_multi<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        ttl: impl Into<Ttl>,
+    ) -> Vec<Result<bool>> {
+        wait(self.0.touch_multi(keys, ttl))
+    }
+
+    pub fn lock(&self, key: impl AsRef<[u8]>, lease: Duration) -> Result<Option<Lock>> {
+        Ok(wait(self.0.lock(key, lease))?.map(Lock))
+    }
+
+    pub fn lock_within(
+        &self,
+        key: impl AsRef<[u8]>,
+        lease: Duration,
+        time: Duration,
+    ) -> Result<Option<Lock>> {
+        Ok(wait(self.0.lock_within(key, lease, time))?.map(Lock))
+    }
+
+    pub fn rate_limit(&self, key: impl AsRef<[u8]>, limit: RateLimit) -> Result<Allowance> {
+        wait(self.0.rate_limit(key, limit))
+    }
+
+    pub fn node_states(&self) -> Vec<(Arc<str>, NodeState)> {
+        self.0.node_states()
+    }
+
+    pub fn get_stream<I: IntoIterator<Item: AsRef<[u8]>>>(&self, keys: I) -> Stream<I::IntoIter> {
+        Stream(self.0.get_stream(keys))
+    }
+
+    pub fn warm_up(&self) -> PerNode<()> {
+        wait(self.0.warm_up())
+    }
+
+    pub fn close(&self) {
+        self.0.close();
     }
 
     pub fn flush_all(&self) -> PerNode<()> {
@@ -200,6 +285,52 @@ impl Client {
 
     pub fn stats(&self, group: &str) -> PerNode<Vec<Stat>> {
         wait(self.0.stats(group))
+    }
+}
+
+/// The client's lock.
+pub struct Lock(ketch_client::Lock<AsyncClient>);
+
+impl Lock {
+    pub fn token(&self) -> u64 {
+        self.0.token()
+    }
+
+    pub fn left(&self) -> Duration {
+        self.0.left()
+    }
+
+    pub fn is_held(&self) -> Result<bool> {
+        wait(self.0.is_held())
+    }
+
+    pub fn renew(&mut self, lease: Duration) -> Result<bool> {
+        wait(self.0.renew(lease))
+    }
+
+    pub fn release(self) -> Result<bool> {
+        wait(self.0.release())
+    }
+
+    pub fn fence(&self, fence: impl AsRef<[u8]>) -> Result<bool> {
+        wait(self.0.fence(fence))
+    }
+}
+
+/// The client's values of many keys.
+pub struct Stream<I: Iterator>(GetStream<I, AsyncClient>);
+
+impl<I: Iterator<Item: AsRef<[u8]>>> Stream<I> {
+    pub fn batch(self, keys: usize) -> Self {
+        Stream(self.0.batch(keys))
+    }
+}
+
+impl<I: Iterator<Item: AsRef<[u8]>>> Iterator for Stream<I> {
+    type Item = (I::Item, Result<Option<Item>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        wait(self.0.next())
     }
 }
 
@@ -221,24 +352,14 @@ impl<C> Typed<C> {
         wait(self.0.get_multi(keys))
     }
 
-    pub fn set<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<()>
+    pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: impl Into<Ttl>) -> Result<()>
     where
         C: Codec<T>,
     {
         wait(self.0.set(key, value, ttl))
     }
 
-    pub fn add<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: &T,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<bool>
+    pub fn add<T>(&self, key: impl AsRef<[u8]>, value: &T, ttl: impl Into<Ttl>) -> Result<bool>
     where
         C: Codec<T>,
     {

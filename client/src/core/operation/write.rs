@@ -27,7 +27,7 @@ use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
-use crate::value::Value;
+use crate::value::Payload;
 
 /// What is done with each key.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ const DELETE: Command = Command::Delete { compare: None };
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'a> {
     pub key: &'a [u8],
-    pub value: Value<'a>,
+    pub value: Payload<'a>,
 }
 
 impl<'a> Entry<'a> {
@@ -55,7 +55,7 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn key(key: &'a [u8]) -> Self {
-        let value = Value {
+        let value = Payload {
             bytes: b"",
             flags: 0,
         };
@@ -291,6 +291,15 @@ impl<'a> Write<'a> {
     /// Resolves a key if it can be.
     fn settle(&mut self, at: usize) {
         let state = &self.states[at];
+        let own = self.only.is_none() && self.decider.is_none();
+        if own && self.context.options.ack == Ack::None && state.targets.len() > 0 {
+            // It will be sent.
+            let written = Written {
+                done: true,
+                ..state.written
+            };
+            return self.resolve(at, Ok(written));
+        }
         if state.acknowledged >= state.wanted && state.wanted > 0 {
             if state.places_before > 0 {
                 return;

@@ -10,7 +10,7 @@ use crate::core::operation::Entry;
 use crate::core::options::{Ack, ClientOptions, OnEjection, Reads};
 use crate::core::request::StoreMode;
 use crate::error::{Error, Failure};
-use crate::value::{Cas, Value};
+use crate::value::{Cas, Payload};
 
 /// What a key may hold: one value that is known, or several after a write whose result is not.
 #[derive(Default, Clone)]
@@ -179,7 +179,7 @@ fn batches_find_their_way_around_failures() {
             let values: Vec<String> = keys.iter().map(|key| format!("{key}={value}")).collect();
             let entries = keys.iter().zip(&values).map(|(key, value)| Entry {
                 key: key.as_bytes(),
-                value: Value::from(value),
+                value: Payload::from(value),
             });
             let entries: Vec<_> = entries.collect();
             let stored = cluster.run(|context| calls::set_multi(context, entries, None));
@@ -406,7 +406,7 @@ fn a_missing_copy_is_repaired_with_the_time_that_is_left() {
                 calls::set(
                     context,
                     b"k",
-                    Value {
+                    Payload {
                         bytes: b"v",
                         flags: 9,
                     },
