@@ -12,7 +12,8 @@
 //! H1. A probe is a request of its own that no caller waits for. It deletes the keys that were written elsewhere while
 //!     the node could not be reached; only when none is left the node is back. A live node that missed a write is probed
 //!     as well, for the deletes.
-//! H2. What was written to a stand-in is deleted there once all nodes are back: it would be old at the next ejection.
+//! H2. A node that is owed the delete of a key is not asked for that key: see [`Member::owes`]. So whatever the node holds
+//!     in the meantime, this client does not see it.
 //! H3. A write that nobody waited for, and that failed, is told to the member when that is noticed (see [`Watch`]): it counts
 //!     as any failure, and its keys are deleted as any that were missed.
 //! H4. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
@@ -56,6 +57,10 @@ pub(crate) struct Member {
     unwell: AtomicBool,
     /// There are keys under way.
     busy: AtomicBool,
+    /// There are keys that it missed.
+    owing: AtomicBool,
+    /// There are keys here of nodes that are ejected.
+    standing_in: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -77,9 +82,13 @@ struct State {
     /// Keys in the probe that is under way.
     probing: Option<Vec<Box<[u8]>>>,
     settled_at: Option<Instant>,
+    /// Keys that it was given while it settles.
+    given: HashSet<Box<[u8]>>,
     missed: HashSet<Box<[u8]>>,
     /// Keys that were written here because their own node was ejected.
     strays: HashSet<Box<[u8]>>,
+    /// When to look which strays are needed no more.
+    sweep_at: Option<Instant>,
     /// Failures that nobody waited for, and that are still to be counted.
     overlooked: u32,
     /// Keys of writes that are watched, and not answered yet.
@@ -102,6 +111,8 @@ impl Member {
             standing: AtomicU8::new(Standing::Live as u8),
             unwell: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            owing: AtomicBool::new(false),
+            standing_in: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -148,7 +159,7 @@ impl Member {
         let mut state = self.state();
         let failures = std::mem::take(&mut state.failures);
         state.shut = None;
-        let unwell = state.probe_at.is_some() || !state.missed.is_empty();
+        let unwell = state.is_unwell();
         self.unwell.store(unwell, Ordering::Relaxed);
         self.is_in() && failures >= options.eject_after.max(1)
     }
@@ -274,15 +285,24 @@ impl Member {
         now: Instant,
         options: &ClientOptions,
     ) {
-        if remember(&mut state.missed, key, options) {
+        if self.remember(state, key, options) {
             if state.probe_at.is_none() {
                 state.pause = options.probe_after;
                 state.probe_at = Some(now + options.probe_after);
             }
             self.unwell.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts `key` among those that were missed, if there is room.
+    fn remember(&self, state: &mut State, key: &[u8], options: &ClientOptions) -> bool {
+        let remembered = remember(&mut state.missed, key, options);
+        if remembered {
+            self.owing.store(true, Ordering::Release);
         } else if !std::mem::replace(&mut state.forgot, true) {
             self.warn_of_missed();
         }
+        remembered
     }
 
     /// Writes of `keys` that nobody waited for were not answered, by the node's fault if that `counts`. Who learns of that has no
@@ -292,13 +312,16 @@ impl Member {
         state.overlooked += u32::from(counts);
         for key in keys {
             state.distrust_probe(key);
-            if !remember(&mut state.missed, key, options)
-                && !std::mem::replace(&mut state.forgot, true)
-            {
-                self.warn_of_missed();
-            }
+            self.remember(state, key, options);
         }
         self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// True if `key` is yet to be deleted here, so that what this node says of it is worth nothing.
+    #[inline]
+    pub(crate) fn owes(&self, key: &[u8]) -> bool {
+        (self.owing.load(Ordering::Acquire) || self.busy.load(Ordering::Relaxed))
+            && self.state().owes(key)
     }
 
     /// Writes of `keys` are under way that nobody waits for.
@@ -366,11 +389,18 @@ impl Member {
         );
     }
 
-    /// `key` was written here in the place of a node that is ejected.
-    pub(crate) fn strayed(&self, key: &[u8], options: &ClientOptions) {
+    /// True if the node, which settles, is to be given `key`: that is once for a while.
+    pub(crate) fn is_to_be_given(&self, key: &[u8], options: &ClientOptions) -> bool {
         let state = &mut *self.state();
-        if !remember(&mut state.strays, key, options) && !std::mem::replace(&mut state.forgot, true)
-        {
+        !state.given.contains(key) && remember(&mut state.given, key, options)
+    }
+
+    /// `key` was written here in the place of a node that is ejected.
+    pub(super) fn strayed(&self, key: &[u8], options: &ClientOptions) {
+        let state = &mut *self.state();
+        if remember(&mut state.strays, key, options) {
+            self.standing_in.store(true, Ordering::Release);
+        } else if !std::mem::replace(&mut state.forgot, true) {
             log::warn!(
                 "{} has too many keys of others to remember: old values may come back",
                 self.name
@@ -378,15 +408,37 @@ impl Member {
         }
     }
 
-    /// All nodes are back: what was written here in their place is deleted, before it grows old.
-    pub(crate) fn sweep(&self, now: Instant, options: &ClientOptions) {
-        let state = &mut *self.state();
-        if !state.strays.is_empty() {
-            state.missed.extend(state.strays.drain());
-            state.pause = options.probe_after;
-            state.probe_at.get_or_insert(now);
+    /// True if `key` was written here in the place of an ejected node, and not deleted since.
+    #[inline]
+    pub(super) fn stands_in(&self, key: &[u8]) -> bool {
+        self.standing_in.load(Ordering::Acquire) && self.state().strays.contains(key)
+    }
+
+    /// At `at`, or before, it is to be looked which strays are needed no more.
+    pub(super) fn sweep_by(&self, at: Instant) {
+        if self.standing_in.load(Ordering::Acquire) {
+            let state = &mut *self.state();
+            state.sweep_at = Some(state.sweep_at.map_or(at, |earlier| earlier.min(at)));
             self.unwell.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The strays, if it is time to look at them.
+    pub(super) fn sweep_due(&self, now: Instant) -> Vec<Box<[u8]>> {
+        let state = &mut *self.state();
+        if state.sweep_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        state.sweep_at = None;
+        state.strays.iter().cloned().collect()
+    }
+
+    /// `key` is no stray any more: it is the node's own.
+    pub(super) fn settled_in(&self, key: &[u8]) {
+        let state = &mut *self.state();
+        state.strays.remove(key);
+        let strays = !state.strays.is_empty();
+        self.standing_in.store(strays, Ordering::Release);
     }
 
     /// True if a probe may fall due: a cheap look before [`probe_due`](Self::probe_due).
@@ -424,14 +476,17 @@ impl Member {
             state.probe_at = Some(now);
             return false;
         }
+        self.owing.store(false, Ordering::Release);
         (state.probe_at, state.shut) = (None, None);
         state.failures = 0;
         state.forgot = false;
-        self.unwell.store(state.overlooked > 0, Ordering::Relaxed);
+        let unwell = state.is_unwell();
+        self.unwell.store(unwell, Ordering::Relaxed);
         let back = !self.is_in();
         if back {
             log::info!("{} is back", self.name);
             state.settled_at = Some(now + options.settle);
+            state.given.clear();
             self.standing
                 .store(Standing::Settling as u8, Ordering::Relaxed);
         }
@@ -464,6 +519,19 @@ impl Member {
 }
 
 impl State {
+    /// True if something is to be looked at, beside failures.
+    fn is_unwell(&self) -> bool {
+        self.probe_at.is_some()
+            || self.sweep_at.is_some()
+            || self.overlooked > 0
+            || !self.missed.is_empty()
+    }
+
+    fn owes(&self, key: &[u8]) -> bool {
+        let overtaken = |under_way: &UnderWay| under_way.overtaken;
+        self.missed.contains(key) || self.under_way.get(key).is_some_and(overtaken)
+    }
+
     /// A probe under way may delete `key` too early.
     fn distrust_probe(&mut self, key: &[u8]) {
         if let Some(probing) = &mut self.probing {

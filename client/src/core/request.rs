@@ -75,6 +75,11 @@ impl Requests {
         (bytes.into(), expect)
     }
 
+    /// True if there is none yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Ends a request's line with its tag.
     fn end_line(&mut self) {
         let tag = self.first.wrapping_add(self.tagged);
@@ -228,6 +233,16 @@ pub(crate) fn delete(requests: &mut Requests, key: &[u8], compare: Option<u64>) 
     requests.end_line();
 }
 
+/// The item's CAS unique, by `mg` without a value.
+pub(crate) fn look(requests: &mut Requests, key: &[u8]) {
+    let out = &mut requests.bytes;
+    out.extend_from_slice(b"mg ");
+    let binary = put_key(out, key);
+    put_binary(out, binary);
+    out.extend_from_slice(b" c");
+    requests.end_line();
+}
+
 /// A new expiry time, by `mg` without a value.
 pub(crate) fn touch(requests: &mut Requests, key: &[u8], exptime: i32) {
     let out = &mut requests.bytes;
@@ -371,6 +386,8 @@ mod tests {
             (text(|o| delete(o, b"k", None)), "md k\r\n"),
             (text(|o| delete(o, b" ", Some(5))), "md IA== b C5\r\n"),
             (text(|o| touch(o, b"k", 0)), "mg k T0\r\n"),
+            (text(|o| look(o, b"k")), "mg k c\r\n"),
+            (text(|o| look(o, b" ")), "mg IA== b c\r\n"),
             (text(|o| count(o, b"k", up)), "ma k MI D3 v t\r\n"),
             (
                 text(|o| count(o, b"k", down)),

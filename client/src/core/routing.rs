@@ -8,11 +8,20 @@
 //!
 //! A ring never changes: a change of the nodes makes a new one, which shares the members that stay. For a while it
 //! remembers the placement before it, so that a read that misses can ask where the key was (dual read).
+//!
+//! T1. A node's word about a key is worth more or less (see [`Trust`]); a read asks those first whose word is worth most, and a
+//!     node that this client owes a delete of the key is not asked at all.
+//! T2. What a key's own node says, hit or miss, is final against less trusted ones: these are asked only if no such node answers.
+//!     (But for the place where the key was before a change, which is asked as well.) Others are believed if they have the
+//!     key; that they lack it says nothing.
+//! T3. Each node that may hold a key, and does not take a write of it, is owed a delete: the ejected ones that the write
+//!     passes, and those that hold the key for others. So what a client reads is never older than what it wrote.
+//! T4. What a node holds for others is deleted when their owners are back and settled, by the ring of that moment.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::health::{Member, Standing};
 use super::options::{COPIES_MAX, ClientOptions, OnEjection, Reads};
@@ -60,6 +69,17 @@ impl Nodes {
         self.iter().next()
     }
 
+    fn insert(&mut self, at: usize, node: usize) {
+        self.push(node);
+        self.nodes[at..usize::from(self.len)].rotate_right(1);
+    }
+
+    /// Those with the smallest keys first, the others in their order behind them.
+    fn sorted_by_key<K: Ord>(mut self, key: impl Fn(usize) -> K) -> Self {
+        self.nodes[..usize::from(self.len)].sort_by_key(|&node| key(usize::from(node)));
+        self
+    }
+
     /// All but `other`.
     pub(crate) fn without(&self, other: usize) -> Nodes {
         let mut rest = Nodes::default();
@@ -71,6 +91,88 @@ impl Nodes {
     /// The first that is not in `others`.
     pub(crate) fn first_beside(&self, others: &Nodes) -> Option<usize> {
         self.iter().find(|&node| !others.contains(node))
+    }
+}
+
+/// How much a node's word about a key is worth, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// The key is its own, and nothing is known against it.
+    Own,
+    /// It stands in for one that is ejected.
+    StandIn,
+    /// The key was its own before a change of the nodes.
+    Before,
+    /// It was away, and may have missed what nobody has told it yet.
+    Doubted,
+}
+
+/// The nodes that a read may ask, the most trusted first.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Readers {
+    pub(crate) order: Nodes,
+    /// Of each in `order`.
+    trust: [Option<Trust>; NODES_MAX],
+    /// Nodes that the key is to be given to, though they are not to be believed yet.
+    pub(crate) settling: Nodes,
+    /// A node would be asked if the key were not yet to be deleted there.
+    pub(crate) owing: bool,
+}
+
+impl Readers {
+    fn one(node: usize) -> Self {
+        let mut one = Readers::default();
+        one.push(node, Trust::Own);
+        one
+    }
+
+    fn push(&mut self, node: usize, trust: Trust) {
+        let len = self.order.len();
+        if len == NODES_MAX {
+            return;
+        }
+        let better = |at: &usize| self.trust[*at].is_some_and(|other| other <= trust);
+        let at = (0..len).take_while(better).count();
+        self.order.insert(at, node);
+        self.trust[at..=len].rotate_right(1);
+        self.trust[at] = Some(trust);
+    }
+
+    fn trust(&self, node: usize) -> Option<Trust> {
+        let at = self.order.iter().position(|other| other == node)?;
+        self.trust[at]
+    }
+
+    /// True if a place before a change is among them.
+    pub(crate) fn has_before(&self) -> bool {
+        self.trust.contains(&Some(Trust::Before))
+    }
+
+    /// The next to ask, after those that were `tried`. Of these, some have `missed`: their word is final against less trusted
+    /// nodes (T2). `hedged`: others have not answered yet, and only a node whose word is worth as much may be asked as well.
+    pub(crate) fn next(&self, tried: &Nodes, missed: &Nodes, hedged: bool) -> Option<usize> {
+        // That a node lacks what is not its own says nothing: it may never have had it.
+        let said = |nodes: &Nodes, at_most: Trust| {
+            let said = nodes.iter().filter_map(|node| self.trust(node));
+            said.filter(|&trust| trust <= at_most).min()
+        };
+        let final_at = match hedged {
+            true => said(tried, Trust::StandIn),
+            false => said(missed, Trust::Own),
+        };
+        let nodes = self
+            .order
+            .iter()
+            .zip(self.trust)
+            .filter_map(|(node, trust)| {
+                let trust = trust?;
+                let may_say = match trust {
+                    Trust::Before => !hedged,
+                    _ => final_at.is_none_or(|said| trust <= said),
+                };
+                (may_say && !tried.contains(node)).then_some(node)
+            });
+        nodes.into_iter().next()
     }
 }
 
@@ -86,8 +188,13 @@ pub(crate) struct Ring {
     layout: Arc<Layout>,
     /// The placement before, in indices of `members`, and how long it is asked.
     before: Option<(Layout, Instant)>,
+    /// Some node may hold keys for others: from then on, writes look.
+    strays: Arc<AtomicBool>,
     chance: AtomicU64,
 }
+
+/// How often it is looked whether stand-ins are still needed, at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 struct Layout {
@@ -168,6 +275,7 @@ impl Ring {
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
+            strays: Arc::default(),
             chance: AtomicU64::new(seed),
         }
     }
@@ -197,6 +305,7 @@ impl Ring {
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
+            strays: self.strays.clone(),
             chance: AtomicU64::new(self.random()),
         }
     }
@@ -221,6 +330,7 @@ impl Ring {
             ejecting: Mutex::default(),
             layout: self.layout.clone(),
             before: None,
+            strays: self.strays.clone(),
             chance: AtomicU64::new(self.random()),
         }
     }
@@ -235,30 +345,106 @@ impl Ring {
         options.copies.min(self.layout.members.len())
     }
 
-    /// The nodes that take a write, the one that decides first. An ejected node among the key's own misses it.
+    /// The nodes that take a write, the one that decides first: that is the first whose word counts most. Every node that
+    /// may have the key, and does not take the write, is told that it misses it (T3).
     pub(crate) fn writers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        let own = self.own(key, options);
+        let all_in = own.iter().all(|node| self.members[node].is_in());
+        let writers = if all_in {
+            own
+        } else {
+            let live = self.live(&self.layout, own, key, options);
+            for node in self.passed_over(key, &own, &live, options).iter() {
+                self.members[node].missed(key, now, options);
+            }
+            for node in live.iter().filter(|&node| !own.contains(node)) {
+                self.members[node].strayed(key, options);
+            }
+            live
+        };
+        if self.strays.load(Ordering::Relaxed) {
+            for (node, member) in self.members.iter().enumerate() {
+                if member.stands_in(key) && !writers.contains(node) {
+                    member.settled_in(key);
+                    member.missed(key, now, options);
+                }
+            }
+        }
+        if !all_in {
+            self.strays.store(true, Ordering::Relaxed);
+        }
+        if writers.len() < 2 {
+            return writers;
+        }
+        let trust = |node: usize| self.trust(node, key, &own, now).unwrap_or(Trust::Doubted);
+        writers.sorted_by_key(trust)
+    }
+
+    /// True if none of the nodes that a key lives on is ejected.
+    pub(crate) fn is_whole(&self, key: &[u8], options: &ClientOptions) -> bool {
+        let own = self.own(key, options);
+        own.iter().all(|node| self.members[node].is_in())
+    }
+
+    /// The ejected nodes that a write passes on its way to those that take it.
+    fn passed_over(&self, key: &[u8], own: &Nodes, live: &Nodes, options: &ClientOptions) -> Nodes {
+        let mut passed = Nodes::default();
+        let ejected = |node: usize| !self.members[node].is_in();
+        own.iter()
+            .filter(|&node| ejected(node))
+            .for_each(|node| passed.push(node));
+        let mut left = match options.on_ejection {
+            OnEjection::FailFast => 0,
+            // It found too few, so it passed all others.
+            OnEjection::Rehash if live.len() < own.len() => usize::MAX,
+            OnEjection::Rehash => live.len(),
+        };
+        for node in self.layout.walk(key) {
+            if left == 0 {
+                break;
+            }
+            if live.contains(node) {
+                left -= 1;
+            } else if ejected(node) && !passed.contains(node) {
+                passed.push(node);
+            }
+        }
+        passed
+    }
+
+    /// The nodes a key lives on when all are well.
+    fn own(&self, key: &[u8], options: &ClientOptions) -> Nodes {
         let copies = self.copies(options);
-        let own = self.layout.copies(key, copies, &self.members, |_| true);
-        if own.iter().all(|node| self.members[node].is_in()) {
-            return own;
-        }
-        for node in own.iter().filter(|&node| !self.members[node].is_in()) {
-            self.members[node].missed(key, now, options);
-        }
-        let live = self.live(&self.layout, own, key, options);
-        live.iter().for_each(|node| self.given(node, key, options));
-        live
+        self.layout.copies(key, copies, &self.members, |_| true)
     }
 
     /// `node` is given `key`, which may not be its own.
     pub(crate) fn given(&self, node: usize, key: &[u8], options: &ClientOptions) {
-        let copies = self.copies(options);
-        if !self
-            .layout
-            .copies(key, copies, &self.members, |_| true)
-            .contains(node)
-        {
+        if !self.own(key, options).contains(node) {
             self.members[node].strayed(key, options);
+            self.strays.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks which keys `node` holds for others that are needed there no more: those whose own nodes are all back, and
+    /// settled. They are to be deleted. What has become the node's own by a change of the list stays.
+    fn sweep(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let member = &self.members[node];
+        let settled = |&node: &usize| self.members[node].standing(now) == Standing::Live;
+        let mut needed = false;
+        for key in member.sweep_due(now) {
+            let own = self.own(&key, options);
+            if own.contains(node) {
+                member.settled_in(&key);
+            } else if own.iter().all(|node| settled(&node)) {
+                member.settled_in(&key);
+                member.missed(&key, now, options);
+            } else {
+                needed = true;
+            }
+        }
+        if needed {
+            member.sweep_by(now + options.settle.max(SWEEP_EVERY));
         }
     }
 
@@ -308,6 +494,7 @@ impl Ring {
     pub(crate) fn tend(&self, node: usize, now: Instant, options: &ClientOptions) {
         let failed = || self.failed(node, now, options);
         self.members[node].tend(now, options, failed);
+        self.sweep(node, now, options);
     }
 
     /// A probe of `node` was answered.
@@ -320,59 +507,70 @@ impl Ring {
         let back = self.members[node].probe_answered(now, options);
         if back {
             self.members.iter().for_each(|member| member.hurry(options));
-        }
-        if self.members.iter().all(|member| member.is_in()) {
+            let settled_at = now + options.settle;
             self.members
                 .iter()
-                .for_each(|member| member.sweep(now, options));
+                .for_each(|member| member.sweep_by(settled_at));
         }
         back
     }
 
-    /// Those of `nodes` that settle: they are given what is read elsewhere.
-    pub(crate) fn settling(&self, nodes: &Nodes, now: Instant) -> Nodes {
-        let mut settling = Nodes::default();
-        let settles = |&node: &usize| self.members[node].standing(now) == Standing::Settling;
-        nodes
-            .iter()
-            .filter(settles)
-            .for_each(|node| settling.push(node));
-        settling
+    /// What `node`, one that `own` a key or another, says of it is worth; `None` if it is not to be asked.
+    fn trust(&self, node: usize, key: &[u8], own: &Nodes, now: Instant) -> Option<Trust> {
+        let member = &self.members[node];
+        match member.standing(now) {
+            Standing::Ejected => None,
+            _ if member.owes(key) => None,
+            Standing::Settling => Some(Trust::Doubted),
+            Standing::Live if own.contains(node) => Some(Trust::Own),
+            Standing::Live => Some(Trust::StandIn),
+        }
     }
 
-    /// The nodes that a read asks, in this order, and how many of them are the key's own (behind them is where it was).
-    pub(crate) fn readers(
-        &self,
-        key: &[u8],
-        now: Instant,
-        options: &ClientOptions,
-    ) -> (Nodes, usize) {
+    /// True if what `node` says of `key` may be given to other nodes.
+    pub(crate) fn vouches(&self, node: usize, key: &[u8], now: Instant) -> bool {
+        let member = &self.members[node];
+        member.standing(now) == Standing::Live && !member.owes(key)
+    }
+
+    /// The nodes that a read asks.
+    pub(crate) fn readers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
         let copies = self.copies(options);
         if copies == 1
             && self.before.is_none()
             && let Some(owner) = self.layout.owner(key)
             && self.members[owner].is_in()
+            && !self.members[owner].owes(key)
         {
-            return (Nodes::one(owner), 1);
+            return Readers::one(owner);
         }
-        let own = self.layout.copies(key, copies, &self.members, |_| true);
-        let mut nodes = self.live(&self.layout, own, key, options);
-        let count = nodes.len();
-        let listed = &mut nodes.nodes[..count];
+        let own = self.own(key, options);
+        let mut live = self.live(&self.layout, own, key, options);
+        let count = live.len();
         if options.reads == Reads::Spread && count > 1 {
-            listed.rotate_left((self.random() % count as u64) as usize);
+            live.nodes[..count].rotate_left((self.random() % count as u64) as usize);
         }
-        if count > 1 {
-            listed.sort_by_key(|&node| {
-                self.members[usize::from(node)].standing(now) == Standing::Settling
-            });
-        }
-        for node in self.before(key, now, options).iter() {
-            if !nodes.contains(node) && self.members[node].is_in() {
-                nodes.push(node);
+        let mut readers = Readers::default();
+        for node in live.iter() {
+            match self.trust(node, key, &own, now) {
+                Some(trust) => readers.push(node, trust),
+                None => readers.owing = true,
+            }
+            if own.contains(node) && self.members[node].standing(now) == Standing::Settling {
+                readers.settling.push(node);
             }
         }
-        (nodes, count)
+        for node in self.before(key, now, options).iter() {
+            if live.contains(node) {
+                continue;
+            }
+            match self.trust(node, key, &own, now) {
+                Some(Trust::Doubted) => readers.push(node, Trust::Doubted),
+                Some(_) => readers.push(node, Trust::Before),
+                None => {}
+            }
+        }
+        readers
     }
 
     /// Where the key was before the last change, while that is fresh.
@@ -432,7 +630,7 @@ impl Ring {
 
     /// True if more than one node may have `key`.
     pub(crate) fn has_others(&self, key: &[u8], now: Instant, options: &ClientOptions) -> bool {
-        self.readers(key, now, options).0.len() > 1
+        self.readers(key, now, options).order.len() > 1
     }
 
     /// Any number (SplitMix64).
@@ -533,7 +731,11 @@ mod tests {
             let is_out = |member: &&Arc<Member>| !member.is_in();
             assert_eq!(ring.members.iter().filter(is_out).count(), out, "{nodes}");
             for key in keys() {
-                assert_eq!(ring.readers(&key, now, &options).0.len(), 1, "one is tried");
+                assert_eq!(
+                    ring.readers(&key, now, &options).order.len(),
+                    1,
+                    "one is tried"
+                );
             }
         }
     }
@@ -648,10 +850,11 @@ mod tests {
             let was = &ring.members[was].name;
             let before = after.before(&key, now, &options).first().unwrap();
             assert_eq!(&after.members[before].name, was);
-            let (readers, own) = after.readers(&key, now, &options);
+            let readers = after.readers(&key, now, &options);
             let moved = **was == gone.address();
-            assert_eq!((readers.len(), own), (1 + usize::from(moved), 1));
-            assert_eq!(after.readers(&key, until, &options).0.len(), 1);
+            assert_eq!(readers.order.len(), 1 + usize::from(moved));
+            assert_eq!(readers.has_before(), moved);
+            assert_eq!(after.readers(&key, until, &options).order.len(), 1);
         }
         assert_eq!(after.everywhere(now).len(), 4);
         assert_eq!(after.everywhere(until).len(), 3);

@@ -154,11 +154,8 @@ impl<'a> Decide<'a> {
                 ..
             })
         );
-        if creates && !self.recovered {
-            let (readers, own) = ring.readers(self.entry.key, now, options);
-            if readers.len() > own {
-                return self.recover(false);
-            }
+        if creates && !self.recovered && ring.readers(self.entry.key, now, options).has_before() {
+            return self.recover(false);
         }
         let mut request = Requests::new(1, 0);
         let value = (self.entry.value.bytes, self.entry.value.flags);
@@ -224,8 +221,8 @@ impl<'a> Decide<'a> {
 
     fn missing(&mut self, now: Instant) {
         let Context { ring, options, .. } = &self.context;
-        let (readers, own) = ring.readers(self.entry.key, now, options);
-        let worth = readers.len() > own || (options.read_repair && readers.len() > 1);
+        let readers = ring.readers(self.entry.key, now, options);
+        let worth = readers.has_before() || (options.read_repair && readers.order.len() > 1);
         if self.recovered || !worth || matches!(self.decision, Decision::Cas { .. }) {
             self.result = Some(Ok(Verdict::Missing));
             return;
@@ -293,6 +290,7 @@ impl<'a> Decide<'a> {
     fn abandon_phase(&mut self, now: Instant) -> impl Iterator<Item = (u32, Watch)> + use<> {
         let first_id = self.first_id;
         let watches = match &mut self.phase {
+            Phase::Recover { read, .. } => read.abandon(now),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
             _ => Vec::new(),
         };

@@ -5,30 +5,43 @@
 //!                  |  ^                 \
 //!                  |  '-- next reader <--miss, failure   (a failure without a next reader: pause, the same again)
 //!                  '-- no answer for the hedging delay: the next reader as well
+//!
+//!  a repair:  add at the copy that missed, to live for a moment --> does the source still have it? --> confirm, or undo
 //! ```
 //!
 //! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
 //!     miss if the others fail to the end: better that than an error.
 //! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
-//!     repaired by every hit, whether they were asked or not: nobody knows what they have lost.
+//!     repaired by the first hit of a key, whether they were asked or not: nobody knows what they have lost.
 //! D3. A key waits for a pause or an answer only while a node is left whose answer would matter (D1).
-//! D4. A node that missed has answered its repair before the read is done: a delete by the same caller cannot be overtaken.
-//!     Repairs of nodes that were not asked are sent, but not waited for.
+//! D4. What a repair has added lives for [`MOMENT_S`] at most, until its source was looked at again, and had the same value as
+//!     before, and is still to be believed. If not, it is deleted where it was added, unless a newer value is there (CAS). A
+//!     `delete` comes a second time after all copies have answered (see [`Write`](super::Write)): either the look came after
+//!     the delete at the source, and undoes the repair, or the second delete comes after the add. So a value that was deleted
+//!     while it was repaired does not come back, but for the moment between add and look.
+//! D5. The read is done when its repairs are, or after [`PATIENCE`]. What is still under way then is watched, so that a delete
+//!     by the same client is not overtaken by it.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
 //! nodes spend less than on as many `mg`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Context, Later};
 use crate::core::options::Reads;
 use crate::core::reply::{Broken, Meta, Reply};
 use crate::core::request::{self, Requests, StoreMode, Wanted};
 use crate::core::routing::Nodes;
+use crate::core::watch::Watch;
 use crate::core::{Exchange, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
 use crate::value::{Item, exptime_s};
+
+/// How long a repair lives that was not confirmed, in seconds: as long as the slowest look takes.
+const MOMENT_S: i32 = 2;
+/// How long a read waits for its repairs.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A value that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +70,14 @@ pub(crate) struct Read<'a> {
     repairs: Vec<(u16, u32)>,
     /// All repairs are waited for, also of nodes that were not asked.
     await_repairs: bool,
-    /// Repairs that are waited for (D4).
+    /// Copies that were added: their sources are to be looked at.
+    looks: Vec<Copied>,
+    /// Copies whose sources were looked at, and whether they may stay.
+    verdicts: Vec<(Copied, bool)>,
+    /// Exchanges of repairs that are waited for (D5).
     repairing: usize,
+    /// Until when.
+    patience: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +86,8 @@ struct State {
     tried: Nodes,
     missed: Nodes,
     settling: Nodes,
+    /// A node was not asked, since the key is yet to be deleted there.
+    owing: bool,
     pending: u8,
     attempts: u8,
     /// It is asked for by `mg`, though it is in a batch.
@@ -80,6 +101,7 @@ impl State {
         match self.failure {
             _ if self.missed.len() > 0 => Ok(None),
             Some((node, failure)) => Err(context.node_error(usize::from(node), failure)),
+            None if self.owing => Ok(None),
             None => Err(otherwise),
         }
     }
@@ -95,13 +117,29 @@ struct Sent {
     /// An error line came, and whose it is cannot be told.
     refused: Option<Error>,
     hedge_at: Option<Instant>,
-    repair: Option<Repair>,
+    part: Part,
 }
 
+/// What an exchange is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// The reading itself.
+    Ask,
+    /// A repair's first step: copies are added.
+    Add(Vec<Copied>),
+    /// Its second: their sources are looked at.
+    Look(Vec<Copied>),
+    /// Its last: they are confirmed, or undone. Or something else that nobody waits for.
+    End,
+}
+
+/// A value that was given to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repair {
-    Awaited,
-    Unawaited,
+struct Copied {
+    key: u32,
+    to: u16,
+    /// There, once it was added.
+    unique: u64,
 }
 
 impl<'a> Read<'a> {
@@ -117,7 +155,10 @@ impl<'a> Read<'a> {
             sent: Vec::new(),
             repairs: Vec::new(),
             await_repairs: false,
+            looks: Vec::new(),
+            verdicts: Vec::new(),
             repairing: 0,
+            patience: None,
             keys,
             context,
         }
@@ -161,22 +202,24 @@ impl<'a> Read<'a> {
     fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
         let Context { ring, options, .. } = &self.context;
         let state = &mut self.states[key as usize];
-        let (readers, own) = ring.readers(self.keys[key as usize], now, options);
-        if own > 1 && options.read_repair {
-            state.settling = ring.settling(&readers, now);
+        let readers = ring.readers(self.keys[key as usize], now, options);
+        if options.copies > 1 && options.read_repair {
+            state.settling = readers.settling;
         }
-        let next = readers.first_beside(&state.tried)?;
+        state.owing = readers.owing;
+        let next = readers.next(&state.tried, &state.missed, state.pending > 0)?;
         // Behind a miss come other copies only if they are worth a look.
-        let looks_on =
-            self.context.options.read_repair || readers.len() > own || state.missed.len() == 0;
+        let looks_on = options.read_repair || readers.has_before() || state.missed.len() == 0;
         looks_on.then_some(next)
     }
 
     /// What is wanted of the next copy that is asked for `key`.
     fn wanted(&self, key: u32) -> Wanted {
         let state = &self.states[key as usize];
+        let repairs = state.missed.len() > 0 || state.settling.len() > 0;
         Wanted {
-            ttl: self.wanted.ttl || state.missed.len() > 0 || state.settling.len() > 0,
+            ttl: self.wanted.ttl || repairs,
+            cas: self.wanted.cas || repairs,
             ..self.wanted
         }
     }
@@ -210,7 +253,7 @@ impl<'a> Read<'a> {
             answered: 0,
             refused: None,
             hedge_at,
-            repair: None,
+            part: Part::Ask,
         };
         if let &[key] = &due[..] {
             if let Some((node, _)) = self.choose(key, false, now) {
@@ -272,77 +315,190 @@ impl<'a> Read<'a> {
             expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: true,
-            must_send: sent.repair.is_some(),
+            must_send: sent.part != Part::Ask,
         });
         self.sent.push(sent);
     }
 
+    /// Sends what repairs have come to.
     fn send_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        self.add_copies(now, todo);
+        self.look_at_sources(now, todo);
+        self.end_repairs(now, todo);
+    }
+
+    /// An exchange of a repair.
+    fn send_part(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (node, part): (u16, Part),
+        request: Requests,
+    ) {
+        if request.is_empty() {
+            return;
+        }
+        self.repairing += usize::from(self.is_awaited(&part));
+        let sent = Sent {
+            node: usize::from(node),
+            keys: Vec::new(),
+            answered: 0,
+            refused: None,
+            hedge_at: None,
+            part,
+        };
+        self.send(todo, now, request, sent);
+    }
+
+    fn is_awaited(&self, part: &Part) -> bool {
+        self.await_repairs || matches!(part, Part::Add(_) | Part::Look(_))
+    }
+
+    /// The hit of a key.
+    fn found(&self, key: u32) -> Option<&Hit> {
+        self.results[key as usize].as_ref()?.as_ref().ok()?.as_ref()
+    }
+
+    /// The time to live that a repair is to have; `None` if it expires now, or nobody knows when.
+    fn exptime(&self, hit: &Hit) -> Option<i32> {
+        match (self.wanted.touch, hit.ttl) {
+            (Some(exptime), _) => Some(exptime),
+            (None, Some(-1)) => Some(0),
+            (None, Some(left @ 1..)) => Some(exptime_s(left.unsigned_abs(), self.context.unix_s)),
+            _ => None,
+        }
+    }
+
+    fn add_copies(&mut self, now: Instant, todo: &mut Todo) {
         if self.repairs.is_empty() {
             return;
         }
         let mut repairs = std::mem::take(&mut self.repairs);
         repairs.sort_unstable();
         for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
-            let mut request = Requests::new(batch.len(), 0);
-            let mut count = 0;
-            let mut repair = match self.await_repairs {
-                true => Repair::Awaited,
-                false => Repair::Unawaited,
-            };
+            let to = batch[0].0;
+            let mut adds = Requests::new(batch.len(), 0);
+            let mut touches = Requests::new(batch.len(), 0);
+            let mut copies = Vec::new();
             for &(_, key) in batch {
-                let Some(Some(Ok(Some(hit)))) = self.results.get(key as usize) else {
-                    continue;
-                };
-                let missed = &self.states[key as usize].missed;
-                if missed.contains(usize::from(batch[0].0)) {
-                    repair = Repair::Awaited;
-                } else if let Some(exptime) = self.wanted.touch {
-                    request::touch(&mut request, self.keys[key as usize], exptime);
-                    count += 1;
+                let Some(hit) = self.found(key) else { continue };
+                let State {
+                    missed, settling, ..
+                } = &self.states[key as usize];
+                let bytes = self.keys[key as usize];
+                let lacks = |nodes: &Nodes| nodes.contains(usize::from(to));
+                if let Some(exptime) = self.wanted.touch
+                    && !lacks(missed)
+                    && !lacks(settling)
+                {
+                    request::touch(&mut touches, bytes, exptime);
                     continue;
                 }
-                let exptime = match (self.wanted.touch, hit.ttl) {
-                    (Some(exptime), _) => exptime,
-                    (None, Some(-1)) => 0,
-                    (None, Some(left @ 1..)) => exptime_s(left.unsigned_abs(), self.context.unix_s),
-                    // It expires now, or nobody knows when.
-                    _ => continue,
+                let Some(exptime) = self.exptime(hit) else {
+                    continue;
+                };
+                // A node that has no CAS uniques cannot be looked at again.
+                let exptime = match (hit.cas, exptime) {
+                    (0, exptime) => exptime,
+                    (_, 1..MOMENT_S) => exptime,
+                    _ => MOMENT_S,
                 };
                 let value = (&hit.item.value[..], hit.item.flags);
-                self.context.ring.given(
-                    usize::from(batch[0].0),
-                    self.keys[key as usize],
-                    &self.context.options,
-                );
-                request::store(
-                    &mut request,
-                    self.keys[key as usize],
-                    value,
-                    exptime,
-                    StoreMode::Add,
-                    None,
-                    false,
-                );
-                count += 1;
+                let mode = StoreMode::Add;
+                request::store(&mut adds, bytes, value, exptime, mode, None, true);
+                copies.push(Copied { key, to, unique: 0 });
+                let Context { ring, options, .. } = &self.context;
+                ring.given(usize::from(to), bytes, options);
             }
-            if count > 0 {
-                self.repairing += usize::from(repair == Repair::Awaited);
-                self.send(
-                    todo,
-                    now,
-                    request,
-                    Sent {
-                        node: usize::from(batch[0].0),
-                        keys: Vec::new(),
-                        answered: 0,
-                        refused: None,
-                        hedge_at: None,
-                        repair: Some(repair),
-                    },
-                );
+            self.send_part(todo, now, (to, Part::Add(copies)), adds);
+            self.send_part(todo, now, (to, Part::End), touches);
+        }
+    }
+
+    fn look_at_sources(&mut self, now: Instant, todo: &mut Todo) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let mut looks: Vec<(u16, Copied)> = Vec::new();
+        for copied in std::mem::take(&mut self.looks) {
+            if let Some(hit) = self.found(copied.key)
+                && hit.cas != 0
+            {
+                looks.push((hit.node as u16, copied));
             }
         }
+        looks.sort_unstable_by_key(|&(source, copied)| (source, copied.key));
+        for batch in looks.chunk_by(|a, b| a.0 == b.0) {
+            let copies: Vec<Copied> = batch.iter().map(|&(_, copied)| copied).collect();
+            let mut request = Requests::new(copies.len(), 0);
+            for copied in &copies {
+                request::look(&mut request, self.keys[copied.key as usize]);
+            }
+            self.send_part(todo, now, (batch[0].0, Part::Look(copies)), request);
+        }
+    }
+
+    fn end_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        if self.verdicts.is_empty() {
+            return;
+        }
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        verdicts.sort_unstable_by_key(|(copied, _)| (copied.to, copied.key));
+        for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
+            let mut requests = Requests::new(batch.len(), 0);
+            for &(Copied { key, unique, .. }, stays) in batch {
+                let bytes = self.keys[key as usize];
+                let hit = self.found(key).filter(|_| stays);
+                let unique = Some(unique);
+                match hit.and_then(|hit| Some((hit, self.exptime(hit)?))) {
+                    Some((hit, exptime)) => {
+                        let value = (&hit.item.value[..], hit.item.flags);
+                        let (mode, out) = (StoreMode::Set, &mut requests);
+                        request::store(out, bytes, value, exptime, mode, unique, false);
+                    }
+                    None => request::delete(&mut requests, bytes, unique),
+                }
+            }
+            self.send_part(todo, now, (batch[0].0.to, Part::End), requests);
+        }
+    }
+
+    /// A reply to a step of a repair.
+    fn repaired(&mut self, id: usize, reply: Reply, last: bool, now: Instant) {
+        let sent = &mut self.sent[id];
+        let (node, at) = (sent.node, sent.answered);
+        sent.answered += 1;
+        match (&mut sent.part, reply) {
+            (Part::Add(copies), Reply::Ok(meta)) => {
+                let unique = meta.cas;
+                self.looks.push(Copied {
+                    unique,
+                    ..copies[at]
+                });
+            }
+            (Part::Look(copies), reply) => {
+                let copied = copies[at];
+                let seen = match reply {
+                    Reply::Ok(meta) => meta.cas,
+                    _ => 0,
+                };
+                let key = self.keys[copied.key as usize];
+                let stays = self.found(copied.key).is_some_and(|hit| hit.cas == seen)
+                    && self.context.ring.vouches(node, key, now);
+                self.verdicts.push((copied, stays));
+            }
+            _ => {}
+        }
+        if last {
+            self.end_part(id);
+            self.context.worked(node);
+        }
+    }
+
+    /// A step of a repair is over.
+    fn end_part(&mut self, id: usize) {
+        let part = std::mem::replace(&mut self.sent[id].part, Part::End);
+        self.repairing -= usize::from(self.is_awaited(&part));
     }
 
     /// The exchange's key that comes `ahead` behind the next unanswered one was found; those before it were not.
@@ -373,18 +529,23 @@ impl<'a> Read<'a> {
         if self.results[key as usize].is_some() {
             return;
         }
-        let tried = state.tried;
-        let settling = state
-            .settling
-            .iter()
-            .filter(|&other| !tried.contains(other));
-        for lacking in state.missed.iter().chain(settling) {
-            self.repairs.push((lacking as u16, key));
+        let (tried, missed, settling) = (state.tried, state.missed, state.settling);
+        let Context { ring, options, .. } = &self.context;
+        let bytes = self.keys[key as usize];
+        // Who is not to be believed yet repairs nobody.
+        if ring.vouches(node, bytes, now) {
+            let settling = settling.iter().filter(|&other| {
+                !tried.contains(other) && ring.members[other].is_to_be_given(bytes, options)
+            });
+            let lacking = missed.iter().chain(settling);
+            self.repairs
+                .extend(lacking.map(|other| (other as u16, key)));
         }
         if self.wanted.touch.is_some() {
-            let Context { ring, options, .. } = &self.context;
             let writers = ring.writers(self.keys[key as usize], now, options);
-            let others = writers.iter().filter(|&other| !tried.contains(other));
+            let others = writers
+                .iter()
+                .filter(|&other| !tried.contains(other) && !settling.contains(other));
             self.repairs.extend(others.map(|other| (other as u16, key)));
         }
         let Meta {
@@ -460,6 +621,17 @@ impl<'a> Read<'a> {
         }
     }
 
+    /// True if repairs are waited for no longer (D5).
+    fn is_impatient(&mut self, now: Instant, todo: &mut Todo) -> bool {
+        let patience = match self.await_repairs {
+            true => self.context.deadline,
+            false => (now + PATIENCE).min(self.context.deadline),
+        };
+        let until = *self.patience.get_or_insert(patience);
+        todo.wake(until);
+        now >= until
+    }
+
     fn hedge(&mut self, now: Instant, todo: &mut Todo) {
         for id in 0..self.sent.len() {
             let Some(at) = self.sent[id].hedge_at else {
@@ -477,18 +649,17 @@ impl<'a> Read<'a> {
                     self.due.push(key);
                 }
             }
+            let Context { ring, options, .. } = &self.context;
             self.due.retain(|&key| {
-                self.states[key as usize].pending == 0 || {
-                    let (readers, own) = self.context.ring.readers(
-                        self.keys[key as usize],
-                        now,
-                        &self.context.options,
-                    );
-                    // The place before a change is no copy: it is asked after a miss only.
-                    readers
-                        .iter()
-                        .take(own)
-                        .any(|node| !self.states[key as usize].tried.contains(node))
+                let State {
+                    tried,
+                    missed,
+                    pending,
+                    ..
+                } = &self.states[key as usize];
+                *pending == 0 || {
+                    let readers = ring.readers(self.keys[key as usize], now, options);
+                    readers.next(tried, missed, true).is_some()
                 }
             });
         }
@@ -513,7 +684,7 @@ impl Operation for Read<'_> {
         self.send_repairs(now, todo);
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.all_needed = !matches!(self.context.options.reads, Reads::Hedged(_));
-        todo.done = self.unresolved == 0 && (self.repairing == 0 || now >= self.context.deadline);
+        todo.done = self.unresolved == 0 && (self.repairing == 0 || self.is_impatient(now, todo));
     }
 
     fn on_reply(
@@ -526,11 +697,8 @@ impl Operation for Read<'_> {
         let id = id as usize;
         let sent = &mut self.sent[id];
         let node = sent.node;
-        if let Some(repair) = sent.repair {
-            if last {
-                self.repairing -= usize::from(repair == Repair::Awaited);
-                self.context.worked(node);
-            }
+        if sent.part != Part::Ask {
+            self.repaired(id, reply, last, now);
             return Ok(());
         }
         // Hits come in the order of the keys: what is passed over has missed.
@@ -576,9 +744,16 @@ impl Operation for Read<'_> {
         let node = sent.node;
         sent.hedge_at = None;
         self.context.failed(node, failure, now);
-        if let Some(repair) = sent.repair {
-            self.repairing -= usize::from(repair == Repair::Awaited);
-            return;
+        if let Part::Add(copies) = &sent.part {
+            // It may still be carried out, when the key is deleted already.
+            let Context { ring, options, .. } = &self.context;
+            for copied in &copies[sent.answered..] {
+                let key = self.keys[copied.key as usize];
+                ring.members[node].unsure(key, now, options);
+            }
+        }
+        if sent.part != Part::Ask {
+            return self.end_part(id as usize);
         }
         let keys = std::mem::take(&mut sent.keys);
         for &key in &keys[sent.answered..] {
@@ -588,6 +763,21 @@ impl Operation for Read<'_> {
 
     fn deadline(&self) -> Instant {
         self.context.deadline
+    }
+
+    fn abandon(&mut self, _now: Instant) -> Vec<(u32, Watch)> {
+        let Context { ring, options, .. } = &self.context;
+        let mut watches = Vec::new();
+        for (id, sent) in self.sent.iter().enumerate() {
+            if let Part::Add(copies) = &sent.part {
+                let keys = copies[sent.answered..].iter();
+                let keys = keys.map(|copied| self.keys[copied.key as usize].into());
+                let member = ring.members[sent.node].clone();
+                let watch = Watch::new(member, options.clone(), keys.collect());
+                watches.push((id as u32, watch));
+            }
+        }
+        watches
     }
 
     fn op(&self) -> Op {

@@ -9,7 +9,9 @@
 //! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
 //!     that are still under way when enough have acknowledged are watched (see [`Watch`]), and not repeated.
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
-//! W3. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
+//! W3. A `delete` goes to the copies a second time when all have answered, where another copy had the key until then: a read
+//!     may have found it there, and given it to a copy that had lost it already (see [`Read`](super::Read), D4).
+//! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it.
 
@@ -38,7 +40,7 @@ pub(crate) enum Command {
     Count(Count),
 }
 
-/// What places before a change of the ring are told (W3).
+/// What places before a change of the ring are told (W4).
 const DELETE: Command = Command::Delete { compare: None };
 
 /// A key and, for stores, its value.
@@ -125,9 +127,21 @@ pub(crate) struct Write<'a> {
 struct Target {
     entry: u32,
     node: u16,
-    /// False where the key was before a change of the ring: there it is to be deleted (W3).
-    counts: bool,
+    part: Part,
 }
+
+/// What an exchange is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The write itself.
+    Copy,
+    /// To delete the key where it was before a change of the ring (W4).
+    Before,
+    /// To delete it once more (W3).
+    Again,
+}
+
+const PARTS: [Part; 3] = [Part::Copy, Part::Before, Part::Again];
 
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -142,6 +156,13 @@ struct State {
     places_before: u8,
     /// One of them could not be reached.
     left_behind: bool,
+    /// Copies that have answered, and those among them that had the key: for deletes.
+    answered: Nodes,
+    had: Nodes,
+    /// What a copy, or a place before, has is not known.
+    unheard: bool,
+    /// Second deletes that are to be answered; `None` if there are none yet.
+    again: Option<u8>,
     written: Written,
     error: Option<Error>,
     result: Option<Result<Written>>,
@@ -150,7 +171,7 @@ struct State {
 #[derive(Debug)]
 struct Sent {
     node: usize,
-    counts: bool,
+    part: Part,
     entries: Vec<u32>,
     answered: usize,
 }
@@ -253,6 +274,7 @@ impl<'a> Write<'a> {
             } else {
                 state.targets = ring.writers(key, now, options);
                 state.wanted = options.ack.wanted(copies) as u8;
+                state.unheard = self.command.is_delete() && !ring.is_whole(key, options);
             }
             for node in state.targets.iter() {
                 if self.decider == Some(node) {
@@ -262,7 +284,7 @@ impl<'a> Write<'a> {
                     self.due.push(Target {
                         entry: at as u32,
                         node: node as u16,
-                        counts: true,
+                        part: Part::Copy,
                     });
                 }
             }
@@ -280,7 +302,7 @@ impl<'a> Write<'a> {
                     self.due.push(Target {
                         entry: at as u32,
                         node: node as u16,
-                        counts: false,
+                        part: Part::Before,
                     });
                 }
             }
@@ -309,6 +331,10 @@ impl<'a> Write<'a> {
             {
                 return self.resolve(at, Err(error));
             }
+            if self.is_to_be_deleted_again(at) {
+                return;
+            }
+            let state = &self.states[at];
             let written = state.written;
             // Whether a delete found anything is known when one copy had it, or all have answered.
             if written.done || state.hoped == 0 || !self.command_tells() {
@@ -353,10 +379,8 @@ impl<'a> Write<'a> {
                 let (at, node) = (target.entry as usize, usize::from(target.node));
                 if is_in(&self.context, target.node) {
                     live.push(target);
-                } else if target.counts {
-                    self.do_without(at, node, now);
                 } else {
-                    self.leave_before(at, node, now);
+                    self.leave(target.part, at, node, now);
                 }
             }
             // Stand-ins.
@@ -379,8 +403,8 @@ impl<'a> Write<'a> {
                 request.finish()
             };
             let mut request = None;
-            for Target { node, counts, .. } in due {
-                let request = if counts {
+            for Target { node, part, .. } in due {
+                let request = if part == Part::Copy {
                     request.get_or_insert_with(|| encoded(own)).clone()
                 } else {
                     encoded(DELETE)
@@ -388,7 +412,7 @@ impl<'a> Write<'a> {
                 let entries = vec![0];
                 let sent = Sent {
                     node: usize::from(node),
-                    counts,
+                    part,
                     entries,
                     answered: 0,
                 };
@@ -397,28 +421,26 @@ impl<'a> Write<'a> {
             return;
         }
         let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
-        batches.resize_with(2 * self.context.ring.members.len(), || None);
+        batches.resize_with(PARTS.len() * self.context.ring.members.len(), || None);
         let count = due.len();
-        for Target {
-            entry,
-            node,
-            counts,
-        } in due
-        {
-            let batch = &mut batches[2 * usize::from(node) + usize::from(counts)];
+        for Target { entry, node, part } in due {
+            let batch = &mut batches[PARTS.len() * usize::from(node) + part as usize];
             let (request, entries) =
                 batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
             let at = entry as usize;
-            let command = if counts { self.command(at) } else { DELETE };
+            let command = match part {
+                Part::Copy => self.command(at),
+                Part::Before | Part::Again => DELETE,
+            };
             command.encode(request, &self.entries[at]);
             entries.push(entry);
         }
         for (at, batch) in batches.into_iter().enumerate() {
             if let Some((request, entries)) = batch {
-                let (node, counts) = (at / 2, at % 2 == 1);
+                let (node, part) = (at / PARTS.len(), PARTS[at % PARTS.len()]);
                 let sent = Sent {
                     node,
-                    counts,
+                    part,
                     entries,
                     answered: 0,
                 };
@@ -434,7 +456,7 @@ impl<'a> Write<'a> {
         (request, expect): (Bytes, Expect),
         sent: Sent,
     ) {
-        if self.command.is_delete() || !sent.counts {
+        if self.command.is_delete() || sent.part != Part::Copy {
             let member = &self.context.ring.members[sent.node];
             for &at in &sent.entries {
                 member.overtakes(self.entries[at as usize].key);
@@ -446,7 +468,7 @@ impl<'a> Write<'a> {
             request,
             expect,
             deadline: self.context.attempt_deadline(now),
-            repeatable: !sent.counts || self.command.is_repeatable(),
+            repeatable: sent.part != Part::Copy || self.command.is_repeatable(),
             must_send: true,
         });
         self.sent.push(sent);
@@ -465,7 +487,7 @@ impl<'a> Write<'a> {
             let target = Target {
                 entry: at as u32,
                 node: node as u16,
-                counts: false,
+                part: Part::Before,
             };
             self.later.push(retry, target);
             return;
@@ -477,14 +499,59 @@ impl<'a> Write<'a> {
         self.leave_before(at, node, now);
     }
 
+    /// A target is given up.
+    fn leave(&mut self, part: Part, at: usize, node: usize, now: Instant) {
+        match part {
+            Part::Copy => self.do_without(at, node, now),
+            Part::Before => self.leave_before(at, node, now),
+            Part::Again => {
+                let Context { ring, options, .. } = &self.context;
+                ring.members[node].unsure(self.entries[at].key, now, options);
+                self.deleted_again(at);
+            }
+        }
+    }
+
     /// A key is not deleted where it was before a change: its node is to do so later.
     fn leave_before(&mut self, at: usize, node: usize, now: Instant) {
         let Context { ring, options, .. } = &self.context;
         ring.members[node].unsure(self.entries[at].key, now, options);
         if self.command.is_delete() {
             self.states[at].places_before -= 1;
+            self.states[at].unheard = true;
             self.settle(at);
         }
+    }
+
+    /// Has copies of a key deleted a second time (W3); false if that is done, or not needed.
+    fn is_to_be_deleted_again(&mut self, at: usize) -> bool {
+        let state = &mut self.states[at];
+        if let Some(left) = state.again {
+            return left > 0;
+        }
+        if !matches!(self.command, Command::Delete { compare: None }) || state.hoped > 0 {
+            return false;
+        }
+        let mut again = 0;
+        for node in state.answered.iter() {
+            // A place before is among those that had it, but is given nothing.
+            if state.unheard || state.had.without(node).len() > 0 {
+                again += 1;
+                self.due.push(Target {
+                    entry: at as u32,
+                    node: node as u16,
+                    part: Part::Again,
+                });
+            }
+        }
+        state.again = Some(again);
+        again > 0
+    }
+
+    fn deleted_again(&mut self, at: usize) {
+        let again = self.states[at].again.as_mut();
+        *again.expect("it was sent again") -= 1;
+        self.settle(at);
     }
 
     fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
@@ -500,7 +567,7 @@ impl<'a> Write<'a> {
             let target = Target {
                 entry: at as u32,
                 node: node as u16,
-                counts: true,
+                part: Part::Copy,
             };
             self.later.push(retry, target);
             return;
@@ -515,6 +582,7 @@ impl<'a> Write<'a> {
         let state = &mut self.states[at];
         ring.members[node].unsure(key, now, options);
         state.hoped -= 1;
+        state.unheard = true;
         if self.only.is_none()
             && !ring.members[node].is_in()
             && options.on_ejection == OnEjection::Rehash
@@ -528,7 +596,7 @@ impl<'a> Write<'a> {
                 self.due.push(Target {
                     entry: at as u32,
                     node: stand_in as u16,
-                    counts: true,
+                    part: Part::Copy,
                 });
             }
         }
@@ -564,24 +632,34 @@ impl Operation for Write<'_> {
         let state = &mut self.states[at];
         let mut acknowledged = true;
         match reply {
-            Reply::Ok(_) => state.written.done |= sent.counts || self.command.is_delete(),
+            Reply::Ok(_) => {
+                state.written.done |= sent.part == Part::Copy || self.command.is_delete();
+                state.had.push(node);
+            }
             Reply::NotStored => state.written.opposed = true,
             Reply::Missing | Reply::Exists => {}
             Reply::Refused(refusal) => {
                 state.error = Some(self.context.refused(node, refusal));
-                state.left_behind |= !sent.counts;
+                state.left_behind |= sent.part == Part::Before;
+                state.unheard = true;
                 acknowledged = false;
             }
             _ => return Err(Broken),
         }
         sent.answered += 1;
-        if sent.counts {
-            state.acknowledged += u8::from(acknowledged);
-            state.hoped -= 1;
-            self.settle(at);
-        } else if self.command.is_delete() {
-            state.places_before -= 1;
-            self.settle(at);
+        match sent.part {
+            Part::Copy => {
+                state.acknowledged += u8::from(acknowledged);
+                state.hoped -= 1;
+                state.answered.push(node);
+                self.settle(at);
+            }
+            Part::Before if self.command.is_delete() => {
+                state.places_before -= 1;
+                self.settle(at);
+            }
+            Part::Before => {}
+            Part::Again => self.deleted_again(at),
         }
         if last {
             self.context.worked(node);
@@ -593,12 +671,13 @@ impl Operation for Write<'_> {
         let sent = &mut self.sent[id as usize];
         let node = sent.node;
         self.context.failed(node, failure, now);
-        let (entries, counts) = (std::mem::take(&mut sent.entries), sent.counts);
+        let (entries, part) = (std::mem::take(&mut sent.entries), sent.part);
         for &at in &entries[sent.answered..] {
-            if counts {
-                self.failed(at as usize, node, failure, now);
-            } else {
-                self.failed_before(at as usize, node, failure, now);
+            let at = at as usize;
+            match part {
+                Part::Copy => self.failed(at, node, failure, now),
+                Part::Before => self.failed_before(at, node, failure, now),
+                Part::Again => self.leave(part, at, node, now),
             }
         }
     }

@@ -4,6 +4,8 @@
 //! at all. `tests` checks what clients are promised after every operation; a seed that failed is printed. Every operation
 //! ends by its deadline, and none waits on and on with nothing under way.
 
+mod fleet;
+mod many;
 pub(crate) mod node;
 mod tests;
 

@@ -237,9 +237,13 @@ fn what_nobody_waited_for_leaves_nothing_old() {
             let last = format!("{round}00000");
             if deletes {
                 let key = key.as_bytes();
-                while cluster.run(|context| calls::delete(context, key)).is_err() {}
+                while cluster.run(|context| calls::delete(context, key)).is_err() {
+                    cluster.rest(10);
+                }
             } else {
-                while cluster.set(key, &last).is_err() {}
+                while cluster.set(key, &last).is_err() {
+                    cluster.rest(10);
+                }
             }
             cluster.spoilt = 0;
             cluster.rest(until.saturating_sub(cluster.now_us) / 1000 + 1_000);
