@@ -12,6 +12,7 @@ const KNOWS_C: &str = "1.6.18 does not know C in mg";
 const KNOWS_X: &str = "1.6.18 does not know the flag x";
 const ECHOES: &str = "1.6.18 does not return s from ms";
 const MODE_LENGTH: &str = "1.6.18 has its own error for a mode of two letters or none";
+const NO_LETTER: &str = "1.6.45 calls a flag that is no letter a bad command line format";
 const NAMES_FLAGS: &str = "1.6.18 has one error for all flag faults of md";
 const TOO_MANY: &str = "1.6.18 words it otherwise";
 const APPEND_VIVIFY: &str = "1.6.18 does not create by append";
@@ -104,7 +105,11 @@ const GET: &[Vector] = &[
         "mg none v q\r\nms a 1\r\nx\r\nmg none2 v q\r\nmg a v q k\r\nmn\r\n",
         "HD\r\nVA 1 ka\r\nx\r\nMN\r\n",
     ),
-    both("mg none q ?\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    newer(
+        NO_LETTER,
+        "mg none q ?\r\n",
+        "CLIENT_ERROR invalid flag\r\n",
+    ),
     // h: fetched before; l: seconds since the last access; u: leaves both.
     both(
         "ms a 1\r\nx\r\nmg a h l\r\nmg a h\r\nmg a u h\r\n",
@@ -139,8 +144,8 @@ const GET: &[Vector] = &[
         "HD\r\nHD s1\r\nHD\r\n",
     ),
     // Faults.
-    both("mg a ?\r\n", "CLIENT_ERROR invalid flag\r\n"),
-    both("mg a 1\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    newer(NO_LETTER, "mg a ?\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    newer(NO_LETTER, "mg a 1\r\n", "CLIENT_ERROR invalid flag\r\n"),
     both("mg a S1\r\n", "CLIENT_ERROR invalid flag\r\n"),
     both("mg a k k\r\n", "CLIENT_ERROR duplicate flag\r\n"),
     both("mg a O1 O2\r\n", "CLIENT_ERROR duplicate flag\r\n"),
@@ -384,7 +389,11 @@ const SET: &[Vector] = &[
         "CLIENT_ERROR bad token in command line format\r\n",
     ),
     both("ms a 1 k k\r\nx\r\n", "CLIENT_ERROR duplicate flag\r\n"),
-    both("ms a 1 ? q\r\nx\r\n", "CLIENT_ERROR invalid flag\r\n"),
+    newer(
+        NO_LETTER,
+        "ms a 1 ? q\r\nx\r\n",
+        "CLIENT_ERROR invalid flag\r\n",
+    ),
     both(
         "ms a 1 O12345678901234567890123456789012\r\nx\r\n",
         "CLIENT_ERROR opaque token too long\r\n",
@@ -581,7 +590,11 @@ const ARITHMETIC: &[Vector] = &[
     both("ma n Nx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
     both("ma n Tx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
     both("ma n Cx\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
-    both("ma n ?\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
+    newer(
+        NO_LETTER,
+        "ma n ?\r\n",
+        "CLIENT_ERROR invalid or duplicate flag\r\n",
+    ),
     both("ma n v v\r\n", "CLIENT_ERROR invalid or duplicate flag\r\n"),
     both(
         "ma n O12345678901234567890123456789012 N0\r\n",

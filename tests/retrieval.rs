@@ -128,6 +128,10 @@ fn a_key_has_250_bytes_at_most() {
         format!("get {longest}\r\n"),
         format!("VALUE {longest} 0 1\r\nx\r\nEND\r\n"),
     );
+    if !is_ketch() {
+        // 1.6.45 puts empty lines around the answer.
+        return;
+    }
     for command in ["get", "gets", "gat 0", "gats 0"] {
         conn.round(
             format!("{command} {longest}k\r\n"),
@@ -315,9 +319,14 @@ fn a_list_begins_behind_any_number_of_blanks() {
         let blanks = " ".repeat(len);
         conn.note = format!("{len} blanks");
         conn.round(format!("get{blanks}k\r\n"), "VALUE k 0 1\r\nx\r\nEND\r\n");
-        conn.round(
+        // ERROR in 1.6.18.
+        conn.round_like(
             format!("get{blanks}\r\n"),
-            "CLIENT_ERROR bad command line format\r\n",
+            if is_ketch() {
+                "CLIENT_ERROR bad command line format\r\n"
+            } else {
+                "{*}\r\n"
+            },
         );
         conn.round(
             format!("get k{blanks}k{blanks}\r\n"),

@@ -175,7 +175,7 @@ fn without_cas_every_unique_is_0() {
         conn.round(request, "EXISTS\r\n");
     }
     conn.round("cas none 0 0 1 0\r\ny\r\n", "NOT_FOUND\r\n");
-    for flags in ["C0", "C5", "C0 I", "C5 I", "MR C0", "C0 E9"] {
+    for flags in ["C0", "C5", "C0 I", "C5 I", "MR C0"] {
         conn.round(format!("ms a 1 {flags}\r\ny\r\n"), "EX\r\n");
     }
     conn.round("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
@@ -448,8 +448,7 @@ fn a_refused_meta_store_never_runs_its_body() {
             "CLIENT_ERROR bad command line format\r\n",
         ),
         ("ms a 9 k k".to_string(), "CLIENT_ERROR duplicate flag\r\n"),
-        ("ms a 9 ?".to_string(), "CLIENT_ERROR invalid flag\r\n"),
-        ("ms a 9 q ?".to_string(), "CLIENT_ERROR invalid flag\r\n"),
+        ("ms a 9 z".to_string(), "CLIENT_ERROR invalid flag\r\n"),
         (
             "ms a*b 9 b".to_string(),
             "CLIENT_ERROR error decoding key\r\n",
@@ -470,6 +469,9 @@ fn a_refused_meta_store_never_runs_its_body() {
     let long = "k".repeat(251);
     let flags = " k s v f t c l h u q P L N1 R1 T1 E1 C1 I x F1";
     if is_ketch() {
+        // 1.6.45 has another word for a flag that is no letter, and runs the body.
+        cases.push(("ms a 9 ?".to_string(), "CLIENT_ERROR invalid flag\r\n"));
+        cases.push(("ms a 9 q ?".to_string(), "CLIENT_ERROR invalid flag\r\n"));
         // 1.6.18 runs these bodies.
         cases.push((
             format!("ms {long} 9"),
@@ -506,9 +508,9 @@ fn bad_end_of_a_body_stores_nothing() {
         } else {
             "CLIENT_ERROR bad data chunk\r\n"
         };
-        conn.round(
+        conn.round_like(
             format!("{line}\r\nabcde\r\nmn\r\n"),
-            format!("{answer}{}MN\r\n", surplus()),
+            &format!("{answer}{}MN\r\n", surplus()),
         );
         conn.round("get a\r\n", "END\r\n");
     }
@@ -519,7 +521,8 @@ fn surplus() -> &'static str {
     if is_ketch() {
         "CLIENT_ERROR bad command line format\r\n"
     } else {
-        "ERROR\r\n"
+        // 1.6.18 says ERROR, 1.6.45 as ketch.
+        "{*}\r\n"
     }
 }
 
