@@ -129,7 +129,9 @@ fn auth(settings: &Settings) -> Result<Option<Auth>, String> {
             .map(Some)
             .map_err(|error| format!("MEMCACHED_SASL_PWDB {error}")),
         (None, true, None) => {
-            log::warn!("-S: nobody can log in without MEMCACHED_SASL_PWDB or -Y");
+            log::warn!(
+                "-S: nobody can log in without MEMCACHED_SASL_PWDB, which names the file of users"
+            );
             Ok(Some(Auth::nobody()))
         }
         (None, false, _) => Ok(None),

@@ -350,6 +350,84 @@ fn what_is_too_large_is_swallowed() {
     }
 }
 
+/// Where memcached drops what a store that is too large was to replace: set, whatever unique it compares.
+#[test]
+fn what_is_too_large_takes_the_old_value_of_a_set() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    let huge = vec![b'x'; 1 << 20];
+    for (opcode, is_dropped) in [
+        (SET, true),
+        (SETQ, true),
+        (ADD, false),
+        (ADDQ, false),
+        (REPLACE, false),
+        (REPLACEQ, false),
+        (APPEND, false),
+        (PREPENDQ, false),
+    ] {
+        for cas in [0, 999_999] {
+            conn.round_packet(&store(SET, "k", "old"), "01 00 c");
+            let too_large = match opcode {
+                APPEND | PREPENDQ => packet(opcode, "k", &huge),
+                _ => store(opcode, "k", &huge),
+            };
+            conn.round_packet(
+                &too_large.cas(cas),
+                &format!("{opcode:02x} 03 v=Too large."),
+            );
+            let reply = conn.ask_packet(&packet(GET, "k", ""));
+            assert_eq!(reply.status == 1, is_dropped, "{opcode:02x} {cas}");
+        }
+    }
+}
+
+/// The answer comes when the block is in: libraries that write all before they read lose step otherwise.
+#[test]
+fn a_refusal_follows_the_packet() {
+    // One worker, so that who asks next is answered next.
+    let server = Server::start(&["-t", "1"]);
+    let (mut conn, mut other) = (server.connect(), server.connect());
+    let huge = vec![b'x'; 1 << 20];
+    let unknown = packet(0x60 + 0x17, "", &huge);
+    for (request, reply) in [
+        (store(SET, "k", &huge), "01 03 v=Too large."),
+        (store(SETQ, "k", &huge), "11 03 v=Too large."),
+        (store(ADD, "k", &huge), "02 03 v=Too large."),
+        (packet(APPENDQ, "k", &huge), "19 03 v=Too large."),
+        (unknown, "77 81 v=Unknown command"),
+    ] {
+        let bytes = request.bytes();
+        for part in [&bytes[..600_000], &bytes[600_000..bytes.len() - 1]] {
+            conn.send(part);
+            other.expect_nothing();
+            assert!(conn.is_quiet(), "{reply}: answered before the end");
+        }
+        conn.send(&bytes[bytes.len() - 1..]);
+        assert_eq!(conn.expect_packet().show(), reply);
+    }
+}
+
+/// As memcached: nobody waits for more than any item can have.
+#[test]
+fn a_length_that_nobody_can_mean_ends_the_connection() {
+    let server = Server::start(&[]);
+    if !server.is_current() {
+        return println!("1.6.18 waits");
+    }
+    for opcode in [SET, SETQ, GET, NOOP, 0x77] {
+        for len in [(1 << 30) + 1, u32::MAX] {
+            let mut conn = server.connect();
+            let mut bytes = store(opcode, "k", "").bytes();
+            bytes[8..12].copy_from_slice(&len.to_be_bytes());
+            conn.send(bytes);
+            let want = format!("{opcode:02x} 04 v=Invalid arguments");
+            assert_eq!(conn.expect_packet().show(), want);
+            conn.closed();
+        }
+    }
+}
+
 #[test]
 fn an_unknown_opcode_takes_its_body_with_it() {
     let server = Server::start(&[]);

@@ -9,7 +9,6 @@
 //! - Unknown opcodes with a key or extras: memcached takes those twice and so loses the next packet.
 //! - touch, gat and stat with a value: memcached reads the value as the next packet; ketch refuses them.
 //! - verbosity: memcached does not know it. stat, version: other words.
-//! - A set with a CAS unique that is too large: memcached drops the item though another one might have been meant.
 //! - append beyond the largest item: whether it fits depends on the size of a header.
 //! - flush with a delay: it would strike in the middle of a run.
 //! - Values that only begin with a number, as "1 2": memcached counts them and drops the rest, ketch refuses.
@@ -87,9 +86,6 @@ impl Generator {
             0..5 => {
                 let opcode = self.opcode(&[SET, SET, SETQ, ADD, ADDQ, REPLACE, REPLACEQ]);
                 let value = self.value();
-                if value.len() >= 1 << 20 {
-                    unique = Unique::None;
-                }
                 let flags = self.rng.next() as u32;
                 let exptime = self.exptime();
                 store(opcode, key, value).numbers(&[flags, exptime])

@@ -155,6 +155,8 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-B http", "-B http"),
         ("-S -B ascii", "-S"),
         ("-S -B auto", "-S"),
+        ("-S -Y /etc/auth -B ascii", "-S"),
+        ("-S -Y /etc/auth -B binary", "-Y /etc/auth"),
         ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
         ("-e /mnt/x", "-e /mnt/x"),

@@ -316,9 +316,9 @@ fn a_value_too_large_is_swallowed_and_the_old_one_is_gone() {
             "VALUE marker 0 1\r\nm\r\nVALUE big 0 3\r\nold\r\nEND\r\n",
         );
     }
-    // A length near 2 GB costs no memory, and a client that gives up half-way harms nobody.
+    // A length near 1 GB costs no memory, and a client that gives up half-way harms nobody.
     let before = server.rss_kb();
-    conn.send(format!("set big 0 0 2000000000\r\n{body}"));
+    conn.send(format!("set big 0 0 1000000000\r\n{body}"));
     server
         .connect()
         .round("get marker\r\n", "VALUE marker 0 1\r\nm\r\nEND\r\n");
@@ -327,6 +327,120 @@ fn a_value_too_large_is_swallowed_and_the_old_one_is_gone() {
     conn.round("get marker\r\n", "VALUE marker 0 1\r\nm\r\nEND\r\n");
     let grown = server.rss_kb().saturating_sub(before);
     assert!(grown < 4096, "{grown} KB for a value that was refused");
+}
+
+/// A client that writes all before it reads takes an early answer for that of its next request.
+#[test]
+fn a_refusal_follows_the_block() {
+    // One worker, so that who asks next is answered next.
+    let server = Server::start(&["-t", "1"]);
+    let (mut conn, mut other) = (server.connect(), server.connect());
+    let too_large = "SERVER_ERROR object too large for cache\r\n";
+    let bad = "CLIENT_ERROR bad command line format\r\n";
+    let size = 1 << 20;
+    let body = vec![b'x'; size];
+    let mut cases = vec![
+        ("cas k 0 0 SIZE 1", too_large),
+        ("cas k 0 0 SIZE 1 noreply", ""),
+    ];
+    let verbs = ["set", "add", "replace", "append", "prepend"];
+    let lines = verbs.map(|verb| {
+        (
+            format!("{verb} k 0 0 SIZE"),
+            format!("{verb} k 0 0 SIZE noreply"),
+        )
+    });
+    for (line, noreply) in &lines {
+        cases.extend([(line.as_str(), too_large), (noreply, "")]);
+    }
+    for line in ["ms k SIZE", "ms k SIZE q", "ms k SIZE C1", "ms k SIZE MA q"] {
+        cases.push((line, too_large));
+    }
+    let long = "k".repeat(251);
+    let (set_long, ms_long) = (format!("set {long} 0 0 SIZE"), format!("ms {long} SIZE"));
+    if server.is_current() {
+        cases.extend([
+            (set_long.as_str(), bad),
+            (&ms_long, bad),
+            ("set k x 0 SIZE", bad),
+            ("set k x 0 SIZE noreply", ""),
+            ("cas k 0 0 SIZE", bad),
+        ]);
+    }
+    for (line, reply) in cases {
+        conn.note = line.to_owned();
+        let line = line.replace("SIZE", &size.to_string());
+        conn.send([line.as_bytes(), b"\r\n", &body[..500_000]].concat());
+        other.expect_nothing();
+        assert!(conn.is_quiet(), "{line}: answered half-way");
+        conn.send([&body[500_000..], b"\r"].concat());
+        other.expect_nothing();
+        assert!(conn.is_quiet(), "{line}: answered before the end");
+        conn.round("\nmn\r\n", format!("{reply}MN\r\n"));
+    }
+}
+
+/// Which old values a store that is too large takes with it: in text those of `set`, in meta all.
+#[test]
+fn a_value_too_large_for_ms_takes_the_old_one_in_every_mode() {
+    let server = Server::start(&[]);
+    let mut conn = server.connect();
+    let (size, body) = (1 << 20, "x".repeat(1 << 20));
+    for flags in [
+        "", "q", "MS", "ME", "MR", "MA", "MP", "C1", "C1 I", "MR C1", "MA C1", "MA N0",
+    ] {
+        conn.note = flags.to_owned();
+        conn.round("set big 0 0 3\r\nold\r\n", "STORED\r\n");
+        conn.round(
+            format!("ms big {size} {flags}\r\n{body}\r\n"),
+            "SERVER_ERROR object too large for cache\r\n",
+        );
+        conn.round("get big\r\n", "END\r\n");
+    }
+}
+
+/// Nobody means more than any item can have, and nobody waits for it. What follows may be a block: none of it is run.
+#[test]
+fn a_length_that_nobody_can_mean_ends_the_connection() {
+    if !is_ketch() {
+        return println!("memcached waits for 2 GB, or runs the block");
+    }
+    let server = Server::start(&[]);
+    let too_large = "SERVER_ERROR object too large for cache\r\n";
+    let bad = "CLIENT_ERROR bad command line format\r\n";
+    for (line, reply) in [
+        ("set k 0 0 1073741825", too_large),
+        ("set k 0 0 1073741825 noreply", ""),
+        ("append k 0 0 2147483645", too_large),
+        ("ms k 2147483645 q", too_large),
+        ("set k 0 0 2147483646", bad),
+        ("set k 0 0 2147483647 noreply", bad),
+        ("cas k 0 0 4294967295 1", bad),
+        ("set k 0 0 18446744073709551616", bad),
+        ("add k 0 0 99999999999999999999999999", bad),
+        ("ms k 4294967296", bad),
+        ("set k x 0 2000000000", bad),
+        (
+            "ms k 2000000000 Tx",
+            "CLIENT_ERROR bad token in command line format\r\n",
+        ),
+        ("config set cluster 0 2000000000", too_large),
+    ] {
+        let mut conn = server.connect();
+        conn.note = line.to_owned();
+        conn.round("set marker 0 0 1\r\nm\r\n", "STORED\r\n");
+        conn.round(format!("{line}\r\nflush_all\r\nmn\r\n"), reply);
+        conn.closed();
+        server
+            .connect()
+            .round("get marker\r\n", "VALUE marker 0 1\r\nm\r\nEND\r\n");
+    }
+    // The old value of a set that is too large is gone here too.
+    let mut conn = server.connect();
+    conn.round("set k 0 0 1\r\nk\r\n", "STORED\r\n");
+    conn.round("set k 0 0 2000000000\r\n", too_large);
+    conn.closed();
+    server.connect().round("get k\r\n", "END\r\n");
 }
 
 #[test]

@@ -11,15 +11,16 @@
 //!
 //! B1. A header alone tells whether a request is well formed: a refusal never waits for extras or key.
 //! B2. The lengths of the header tell where the next request begins, whatever becomes of this one. Where they
-//!     contradict each other or the opcode, the peer is lost: it is answered, and nothing more is read ([`Skip::All`]).
+//!     contradict each other or the opcode, or tell of more than any item can be, the peer is lost: it is answered, and
+//!     nothing more is read ([`Skip::All`]).
 //! B3. A quiet opcode hides the nominal reply alone: misses of those that read, successes of those that write. Errors
 //!     are always answered.
 //!
 //! Source: memcached's protocol-binary.xml.
 
 use crate::{
-    Arith, BinaryAdmin, BinaryGet, BinaryVerb, Delete, Exptime, Fault, KEY_LEN_MAX, Key, Parsed,
-    ReplyMode, Request, Sasl, SaslVerb, Skip, Store, StoreMode,
+    Arith, BinaryAdmin, BinaryGet, BinaryVerb, Delete, Exptime, Fault, ITEM_LEN_MAX, KEY_LEN_MAX,
+    Key, Parsed, ReplyMode, Request, Sasl, SaslVerb, Skip, Store, StoreMode,
 };
 
 mod reply;
@@ -131,7 +132,7 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
     let Some(value_len) = body_len.checked_sub((key_len + extras_len) as u32) else {
         return refused(head, Status::UnknownCommand, Skip::All);
     };
-    if key_len > KEY_LEN_MAX {
+    if body_len > ITEM_LEN_MAX || key_len > KEY_LEN_MAX {
         return refused(head, Status::InvalidArguments, Skip::All);
     }
     match is_well_formed(opcode, extras_len, key_len, value_len) {

@@ -99,7 +99,7 @@ pub(crate) fn set(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     stored(key, value_len, text).map_err(|error| Refusal::Answer {
         error,
         quiet: false,
-        skip: block(value_len.into()),
+        skip: block(value_len),
     })
 }
 

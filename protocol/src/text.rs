@@ -13,7 +13,9 @@
 //!     or an error never depends on how the bytes were cut into reads.
 //! T2. A store that is refused though its length is known names its data block in [`Skip::Bytes`], so that data never
 //!     runs as commands. Where the length is missing or no number, memcached skips nothing, and neither do we: whoever
-//!     typed such a line by hand sends a command next.
+//!     typed such a line by hand sends a command next. Where it is longer than any item can be
+//!     ([`ITEM_LEN_MAX`](crate::ITEM_LEN_MAX)), what follows may be either, so that nothing more is read
+//!     ([`Skip::All`]).
 //! T3. `noreply` is looked for behind the arguments a command must have: a key may be called `noreply`.
 //!
 //! **Long key lists.** A line of `get` and its kin may be longer than any buffer. One of at most [`LINE_LEN_MAX`] bytes is
@@ -27,9 +29,9 @@ use memchr::{memchr, memchr2, memrchr};
 
 use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
-    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, KEY_LEN_MAX,
-    Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch,
-    VALUE_LEN_MAX, meta,
+    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, ITEM_LEN_MAX,
+    KEY_LEN_MAX, Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode,
+    Touch, VALUE_LEN_MAX, meta,
 };
 
 /// Why a line is not a request.
@@ -326,7 +328,7 @@ fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Re
     let refusal = || Refusal::Answer {
         error: ErrorLine::BadFormat,
         quiet: noreply,
-        skip: block(value_len.into()),
+        skip: block(value_len),
     };
     if key.len() > KEY_LEN_MAX {
         return Err(refusal());
@@ -352,24 +354,27 @@ fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Re
     }))
 }
 
-/// The length of a data block. One beyond [`VALUE_LEN_MAX`] is refused, loudly as in memcached, and skipped.
+/// The length of a data block. One beyond [`VALUE_LEN_MAX`] is refused, loudly as in memcached.
 #[inline]
 pub(crate) fn value_length(word: &[u8]) -> Result<u32, Refusal> {
-    let error = ErrorLine::BadFormat;
-    let len = parse_u64(word).ok_or(error)?;
-    match u32::try_from(len) {
-        Ok(len) if len <= VALUE_LEN_MAX => Ok(len),
-        _ => Err(Refusal::Answer {
-            error,
+    match parse_u32(word) {
+        Some(len) if len <= VALUE_LEN_MAX => Ok(len),
+        _ if word.iter().all(u8::is_ascii_digit) => Err(Refusal::Answer {
+            error: ErrorLine::BadFormat,
             quiet: false,
-            skip: block(len),
+            skip: Skip::All,
         }),
+        _ => Err(ErrorLine::BadFormat.into()),
     }
 }
 
 /// A data block of `value_len` bytes with its line end, to be skipped.
-pub(crate) fn block(value_len: u64) -> Skip {
-    Skip::Bytes(value_len.saturating_add(2))
+pub(crate) fn block(value_len: u32) -> Skip {
+    if value_len > ITEM_LEN_MAX {
+        Skip::All
+    } else {
+        Skip::Bytes(u64::from(value_len) + 2)
+    }
 }
 
 fn reply_mode(noreply: bool) -> ReplyMode<'static> {
@@ -482,7 +487,7 @@ fn config(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     let client_flags = parse_u32(client_flags).ok_or(Refusal::Answer {
         error: ErrorLine::BadFormat,
         quiet: noreply,
-        skip: block(value_len.into()),
+        skip: block(value_len),
     })?;
     Ok(Request::ConfigSet(ConfigSet {
         name,

@@ -32,9 +32,12 @@ def server(users, *options):
         file, port_file = Path(folder, "users"), Path(folder, "port")
         file.write_text(users)
         root = ["-u", "root"] if os.geteuid() == 0 else []
+        # For SASL the environment names the file.
+        names = {"MEMCACHED_PORT_FILENAME": str(port_file), "MEMCACHED_SASL_PWDB": str(file)}
+        login = [] if "-S" in options else ["-Y", str(file)]
         process = subprocess.Popen(
-            [SERVER, "-l", HOST, "-p", "-1", "-U", "0", *root, "-Y", str(file), *options],
-            env={**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)},
+            [SERVER, "-l", HOST, "-p", "-1", "-U", "0", *root, *login, *options],
+            env={**os.environ, **names},
         )
         try:
             until("a server", port_file.exists)

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A name may stand on several lines, and any of its passwords will do: that is how a password is changed without a
-//! moment in which clients fail. As with memcached, every line counts: an empty one is an error.
+//! moment in which clients fail. As with memcached, every line counts, and every blank of a password: an empty line is an
+//! error, and so is a file without a user.
 //!
 //! F1. A hash that the file holds is one this server can compute, at no more than [`HASH_BYTES_MAX`].
 //! F2. A plain password is forgotten once its digest is taken.
@@ -85,12 +86,8 @@ impl Users {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let may_be_passed_over = match format {
-                // A file without a line has no users; memcached takes it too.
-                Format::AuthFile => bytes.is_empty(),
-                Format::SaslPwdb => true,
-            };
-            if may_be_passed_over && (line.is_empty() || line.starts_with(b"#")) {
+            let is_note = line.is_empty() || line.starts_with(b"#");
+            if is_note && (format == Format::SaslPwdb || bytes.is_empty()) {
                 continue;
             }
             if entries.len() == USERS_MAX {
@@ -98,6 +95,9 @@ impl Users {
             }
             let entry = Entry::parse(line, format, key);
             entries.push(entry.map_err(|reason| (index + 1, reason))?);
+        }
+        if entries.is_empty() {
+            return Err((1, "has no user; a line is user:password".to_owned()));
         }
         Ok(Users { entries })
     }
@@ -253,7 +253,6 @@ mod tests {
     #[test]
     fn lines_are_read_as_memcached_reads_them() {
         for (text, count) in [
-            ("", 0),
             ("a:b", 1),
             ("a:b\n", 1),
             ("a:b\r\nc:d\r\n", 2),
@@ -271,6 +270,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line, reason) in [
+            ("", 1, "has no user; a line is user:password"),
             ("\n", 1, "must be user:password"),
             ("a:b\n\nc:d\n", 2, "must be user:password"),
             ("a:b\n# note\n", 2, "must be user:password"),
@@ -318,6 +318,11 @@ mod tests {
     #[test]
     fn a_sasl_file_may_have_comments_and_realms() {
         let key = Key::random();
+        let empty = parse("# users\n\n", Format::SaslPwdb).map(|users| users.len());
+        assert_eq!(
+            empty,
+            Err((1, "has no user; a line is user:password".to_owned()))
+        );
         let text = b"# users\n\nann:one:realm\nbob:two\r\n";
         let users = Users::parse(text, Format::SaslPwdb, &key).expect("a good file");
         assert_eq!(users.len(), 2);

@@ -3,7 +3,7 @@
 //! ```text
 //!   promised bytes within the budget ---> a chunk at once; the socket is read straight into it
 //!   beyond it --> staged in a buffer ---> a chunk, when an eighth of what it holds has really come
-//!   too large, no memory ---------------> the block is swallowed, the error line was answered
+//!   too large, no memory ---------------> the block is swallowed, the error line follows it
 //! ```
 //!
 //! A chained value gets its chunks one after another, as the ones before fill up.
@@ -15,7 +15,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use protocol::{ErrorLine, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
+use protocol::{ErrorLine, Fault, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
 
 use super::output::Output;
 use super::shared::Ctx;
@@ -99,24 +99,22 @@ pub(super) enum Fed {
     More,
     /// It is complete and answered.
     Done,
-    /// It was refused and answered; so many bytes of it are still to be swallowed.
-    Refused(u64),
+    /// It is refused. So many bytes of it are still to be swallowed; then comes the answer, if one is wanted.
+    Refused(u64, Option<Fault>),
 }
 
 impl<'c> Body<'c> {
-    /// Makes ready for the block of `store`; an error was answered if there is no body.
+    /// Makes ready for the block of `store`. The error is what is to be answered, if an answer is wanted.
     pub(super) fn begin(
         ctx: Ctx<'c>,
         store: &Store<'_>,
         probe: Probe,
-        out: &mut Output<'c>,
-    ) -> Option<Box<Self>> {
+    ) -> Result<Box<Self>, Option<Fault>> {
         let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
         let key = store.key.bytes(&mut room);
         let spec = storage::spec(ctx, store, key);
         if ctx.cache.item_bytes(&spec) > ctx.cache.item_bytes_max() {
-            storage::refuse(ctx, store, key, probe, ErrorLine::TooLarge, out);
-            return None;
+            return Err(storage::refuse(ctx, store, key, probe, ErrorLine::TooLarge));
         }
         let promised_max = (ctx.cache.limit_bytes() / PROMISED_PART).max(1 << 20);
         let first_chunk = (store.value_len as usize).min(ctx.cache.chunk_bytes_max());
@@ -124,14 +122,14 @@ impl<'c> Body<'c> {
             Some(share) => match ctx.cache.begin(&spec, ctx.now) {
                 Ok(item) => Place::Chunk(item, Some(share)),
                 Err(error) => {
-                    storage::refuse(ctx, store, key, probe, storage::error_line(error), out);
-                    return None;
+                    let error = storage::error_line(error);
+                    return Err(storage::refuse(ctx, store, key, probe, error));
                 }
             },
             None => Place::Staged(Vec::new(), Share::staged(ctx)),
         };
         let store = OwnedStore::new(store);
-        Some(Box::new(Body {
+        Ok(Box::new(Body {
             store,
             probe,
             place,
@@ -167,8 +165,7 @@ impl<'c> Body<'c> {
         let part = &input[..input.len().min(value_len - self.filled)];
         let left = self.store.store.block_len() - self.filled as u64;
         if let Err(error) = self.take(ctx, part) {
-            self.refuse(ctx, error, out);
-            return (0, Fed::Refused(left));
+            return (0, Fed::Refused(left, self.refuse(ctx, error)));
         }
         let mut taken = part.len();
         if self.filled < value_len {
@@ -265,12 +262,12 @@ impl<'c> Body<'c> {
         self.store.with(|store| bad_chunk(store, out));
     }
 
-    fn refuse(&mut self, ctx: Ctx<'c>, error: ErrorLine, out: &mut Output<'c>) {
+    fn refuse(&self, ctx: Ctx<'c>, error: ErrorLine) -> Option<Fault> {
         self.store.with(|store| {
             let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
             let key = store.key.bytes(&mut room);
-            storage::refuse(ctx, store, key, self.probe, error, out);
-        });
+            storage::refuse(ctx, store, key, self.probe, error)
+        })
     }
 }
 

@@ -20,7 +20,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use protocol::{BinaryHead, ConfigSet, ErrorLine, Status, binary, reply};
+use protocol::{BinaryHead, ConfigSet, ErrorLine, Fault, Status, binary, reply};
 
 use super::body::{Fed, Share};
 use super::output::Output;
@@ -165,8 +165,11 @@ impl<'c> ConfigBody<'c> {
         let left = self.value_len + reply::CRLF.len() - self.bytes.len();
         let part = &input[..input.len().min(left)];
         if !self.share.stage(ctx, part.len()) {
-            self.answer(ErrorLine::OutOfMemoryStoring.line(), out);
-            return (0, Fed::Refused(left as u64));
+            let answer = Fault::Line(ErrorLine::OutOfMemoryStoring);
+            return (
+                0,
+                Fed::Refused(left as u64, (!self.noreply).then_some(answer)),
+            );
         }
         self.bytes.extend_from_slice(part);
         if part.len() < left {
@@ -273,7 +276,7 @@ mod tests {
             ),
             ("config get cluster", "ERROR|"),
         ]);
-        // A length that nobody would believe is no reason to hold memory.
+        // A length that nobody would believe is no reason to hold memory, nor to wait.
         assert_eq!(
             server.ask("config set cluster 0 2147483645\r\nx"),
             "SERVER_ERROR object too large for cache\r\n"

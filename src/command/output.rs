@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use protocol::ErrorLine;
+use protocol::{ErrorLine, Fault, binary};
 
 use crate::cache::PinnedValue;
 
@@ -49,6 +49,15 @@ impl<'c> Output<'c> {
     /// Adds an error line.
     pub fn error(&mut self, error: ErrorLine) {
         self.bytes(error.line());
+    }
+
+    /// Adds the answer to a request that is refused, if one is wanted.
+    pub fn answer(&mut self, refusal: Option<Fault>) {
+        match refusal {
+            None => {}
+            Some(Fault::Line(line)) => self.error(line),
+            Some(Fault::Status(head, status)) => binary::error(&mut self.buf, head, status),
+        }
     }
 
     /// Adds a large value without copying it.

@@ -76,7 +76,9 @@ enum State<'c> {
     Keys(GetVerb, bool),
     Body(Box<Body<'c>>),
     Config(Box<ConfigBody<'c>>),
-    Swallow(u64),
+    /// So many bytes of a refused block, and the answer, if one is wanted. It follows them, as in memcached: a client that
+    /// writes all before it reads would take an earlier one for that of its next request, or close half-way.
+    Swallow(u64, Option<Fault>),
     SwallowLine,
     Dump(Box<Running<'c>>),
     Report(Box<Report>),
@@ -233,6 +235,7 @@ impl<'c> Session<'c> {
     pub fn end_of_datagram(&mut self, unread: &[u8], out: &mut Output<'c>) {
         match std::mem::replace(&mut self.state, State::Closing) {
             State::Body(body) => body.refuse_short(out),
+            State::Swallow(_, answer) => out.answer(answer),
             State::Command | State::Keys(..) if !unread.is_empty() => match self.wire {
                 Wire::Text => out.error(ErrorLine::Error),
                 Wire::Binary => refuse_packet(unread, Status::InvalidArguments, out),
@@ -280,7 +283,7 @@ impl<'c> Session<'c> {
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {
-            State::Body(_) | State::Config(_) | State::Swallow(_) => true,
+            State::Body(_) | State::Config(_) | State::Swallow(..) => true,
             State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
             _ => false,
         }
@@ -381,8 +384,18 @@ impl<'c> Session<'c> {
                     match fed {
                         Fed::More => break Next::Read,
                         Fed::Done => self.state = State::Command,
-                        Fed::Refused(left) => self.state = State::Swallow(left),
+                        Fed::Refused(left, answer) => self.state = State::Swallow(left, answer),
                     }
+                }
+                State::Swallow(left, answer) => {
+                    let n = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    at += n;
+                    *left -= n as u64;
+                    if *left > 0 {
+                        break Next::Read;
+                    }
+                    out.answer(*answer);
+                    self.state = State::Command;
                 }
                 _ if rest.is_empty() => break Next::Read,
                 State::Config(body) => {
@@ -391,7 +404,7 @@ impl<'c> Session<'c> {
                     match fed {
                         Fed::More => break Next::Read,
                         Fed::Done => self.state = State::Command,
-                        Fed::Refused(left) => self.state = State::Swallow(left),
+                        Fed::Refused(left, answer) => self.state = State::Swallow(left, answer),
                     }
                 }
                 State::Start(protocol) => {
@@ -426,14 +439,6 @@ impl<'c> Session<'c> {
                                 *any_now |= any;
                             }
                         }
-                    }
-                }
-                State::Swallow(left) => {
-                    let n = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    at += n;
-                    *left -= n as u64;
-                    if *left == 0 {
-                        self.state = State::Command;
                     }
                 }
                 State::SwallowLine => match rest.iter().position(|&byte| byte == b'\n') {
@@ -600,16 +605,16 @@ impl<'c> Session<'c> {
                 consumed,
                 skip,
             } => {
-                match error {
-                    Fault::Line(_) if quiet => {}
-                    Fault::Line(line) => out.error(line),
-                    Fault::Status(head, status) => binary::error(&mut out.buf, head, status),
+                let answer = (!quiet).then_some(error);
+                if let Skip::Bytes(bytes) = skip {
+                    self.state = State::Swallow(bytes, answer);
+                    return consumed;
                 }
+                out.answer(answer);
                 match skip {
-                    Skip::None => {}
-                    Skip::Bytes(bytes) => self.state = State::Swallow(bytes),
                     Skip::Line => self.state = State::SwallowLine,
                     Skip::All => self.state = State::Lost,
+                    Skip::None | Skip::Bytes(_) => {}
                 }
                 consumed
             }
@@ -641,10 +646,26 @@ impl<'c> Session<'c> {
     /// A store whose block is not all there.
     fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, out: &mut Output<'c>) {
         let probe = retrieval::probe_of(ctx, store.key);
-        self.state = match Body::begin(ctx, store, probe, out) {
-            Some(body) => State::Body(body),
-            None => State::Swallow(store.block_len()),
-        };
+        match Body::begin(ctx, store, probe) {
+            Ok(body) => self.state = State::Body(body),
+            Err(answer) => self.refuse_block(store.value_len, store.block_len(), answer, out),
+        }
+    }
+
+    /// A block that is not wanted. Of one that nobody can mean no byte is waited for; what comes may be commands or not.
+    fn refuse_block(
+        &mut self,
+        value_len: u32,
+        block_len: u64,
+        answer: Option<Fault>,
+        out: &mut Output<'c>,
+    ) {
+        if value_len > protocol::ITEM_LEN_MAX {
+            out.answer(answer);
+            self.state = State::Lost;
+        } else {
+            self.state = State::Swallow(block_len, answer);
+        }
     }
 
     /// A node list, which always comes as a body.
@@ -654,15 +675,13 @@ impl<'c> Session<'c> {
         } else {
             ConfigBody::begin(ctx, set)
         };
-        self.state = match begun {
-            Ok(body) => State::Config(Box::new(body)),
+        match begun {
+            Ok(body) => self.state = State::Config(Box::new(body)),
             Err(error) => {
-                if !set.noreply {
-                    out.error(error);
-                }
-                State::Swallow(set.block_len())
+                let answer = (!set.noreply).then_some(Fault::Line(error));
+                self.refuse_block(set.value_len, set.block_len(), answer, out);
             }
-        };
+        }
     }
 
     /// A key list; if the output fills up, the rest of it is left for later.
@@ -731,10 +750,8 @@ impl<'c> Session<'c> {
                     }
                     return;
                 }
-                binary::error(&mut out.buf, sasl.head, Status::UnknownCommand);
-                if sasl.body_len > 0 {
-                    self.state = State::Swallow(sasl.body_len.into());
-                }
+                let answer = Fault::Status(sasl.head, Status::UnknownCommand);
+                self.state = State::Swallow(sasl.body_len.into(), Some(answer));
             }
             Request::Get(_) | Request::Store(_) | Request::ConfigSet(_) => {
                 unreachable!("handled where their bytes are known")

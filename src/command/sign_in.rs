@@ -9,8 +9,9 @@
 //!   +----------+-----------+
 //! ```
 //!
-//! In text any other line is answered `CLIENT_ERROR unauthenticated`, whatever it asks for, and what follows it is read
-//! as the next line: here nothing knows what a body is. In binary there are `version` and the list of mechanisms; any
+//! In text `quit` closes. Any other line is answered `CLIENT_ERROR unauthenticated`, whatever it asks for, and what follows
+//! it is read as the next line: here nothing knows what a body is. A token that is too long is answered at once and
+//! swallowed. One that is longer than anything can be is not coming, so that the next line is a line. In binary there are `version` and the list of mechanisms; any
 //! other request is answered "Auth failure." and the connection closed, as memcached does.
 //!
 //! G1. What is not a token with the right password is answered and forgotten; none of it is ever run as a command, and no
@@ -21,8 +22,8 @@
 //!     connection is closed, with its answer.
 
 use protocol::{
-    BinaryAdmin, BinaryHead, BinaryVerb, ErrorLine, Fault, LINE_LEN_MAX, Parsed, Request, Sasl,
-    SaslVerb, Status, binary, reply,
+    BinaryAdmin, BinaryHead, BinaryVerb, ErrorLine, Fault, ITEM_LEN_MAX, LINE_LEN_MAX, Parsed,
+    Request, Sasl, SaslVerb, Status, binary, reply,
 };
 
 use super::output::Output;
@@ -174,11 +175,17 @@ impl SignIn {
             let next = if too_long { Next::HangUp } else { Next::Read };
             return (0, Step::Stop(next));
         };
-        match token_len(&input[..end]) {
+        let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+        match token_len(line) {
+            None if words(line).next() == Some(b"quit") => {
+                return (end + 1, Step::Stop(Next::Close));
+            }
             None => out.error(ErrorLine::Unauthenticated),
             Some(len) if len > TOKEN_LEN_MAX => {
                 out.error(ErrorLine::AuthTokenTooLong);
-                self.at = At::Swallow(u64::from(len) + 2);
+                if len <= ITEM_LEN_MAX {
+                    self.at = At::Swallow(u64::from(len) + 2);
+                }
             }
             Some(len) => self.expect(len as usize + 2, Asked::Text),
         }
@@ -360,32 +367,24 @@ fn reply_head(reply: protocol::ReplyMode<'_>) -> Option<BinaryHead> {
     }
 }
 
-/// The length that a line `set KEY FLAGS EXPTIME LEN` tells.
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = line.split(|&byte| byte == b' ');
+    words.filter(|word| !word.is_empty())
+}
+
+/// The length that a line `set KEY FLAGS EXPTIME LEN` tells, which comes without its end.
 fn token_len(line: &[u8]) -> Option<u32> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut words = line
-        .split(|&byte| byte == b' ')
-        .filter(|word| !word.is_empty());
+    let mut words = words(line);
     if words.next()? != b"set" {
         return None;
     }
     str::from_utf8(words.nth(3)?).ok()?.parse().ok()
 }
 
-/// What stands before the first space and what behind it: a password may have spaces in it. Spaces around both do not
-/// count.
+/// What stands before the first space and what behind it, to the byte: a password may have spaces in it, at its ends too.
 fn user_and_password(token: &[u8]) -> Option<(&[u8], &[u8])> {
-    let token = trim(token);
     let space = token.iter().position(|&byte| byte == b' ')?;
-    Some((&token[..space], trim(&token[space..])))
-}
-
-fn trim(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|&byte| byte != b' ');
-    let end = text.iter().rposition(|&byte| byte != b' ');
-    start
-        .zip(end)
-        .map_or(&[], |(start, end)| &text[start..=end])
+    Some((&token[..space], &token[space + 1..]))
 }
 
 #[cfg(test)]
@@ -396,7 +395,6 @@ mod tests {
     fn only_a_set_announces_a_token() {
         for (line, len) in [
             ("set k 0 0 7", Some(7)),
-            ("set k 0 0 7\r", Some(7)),
             (" set  k x y 07 noreply or more", Some(7)),
             ("set k 0 0 4294967295", Some(u32::MAX)),
             ("set k 0 0 4294967296", None),
@@ -409,6 +407,7 @@ mod tests {
             ("add k 0 0 7", None),
             ("", None),
             ("\r", None),
+            ("set k 0 0 7\r", None),
         ] {
             assert_eq!(token_len(line.as_bytes()), len, "{line:?}");
         }
@@ -418,14 +417,16 @@ mod tests {
     fn a_token_is_a_user_and_a_password() {
         for (token, want) in [
             ("ann secret", Some(("ann", "secret"))),
-            (" ann  secret ", Some(("ann", "secret"))),
+            ("ann  secret", Some(("ann", " secret"))),
+            ("ann secret ", Some(("ann", "secret "))),
+            (" ann secret", Some(("", "ann secret"))),
             ("ann two words", Some(("ann", "two words"))),
             ("ann\tx y", Some(("ann\tx", "y"))),
             ("ann y\t", Some(("ann", "y\t"))),
+            ("ann ", Some(("ann", ""))),
+            (" ", Some(("", ""))),
             ("ann", None),
-            ("ann ", None),
             ("", None),
-            (" ", None),
         ] {
             let want = want.map(|(user, password)| (user.as_bytes(), password.as_bytes()));
             assert_eq!(user_and_password(token.as_bytes()), want, "{token:?}");

@@ -1,7 +1,8 @@
 //! set, add, replace, append, prepend, cas and `ms`: one path, a mode.
 
+use protocol::binary::opcode;
 use protocol::reply::{self, MetaCode, MetaLine};
-use protocol::{BinaryHead, ErrorLine, KeyBuf, ReplyMode, Status, Store, StoreMode, binary};
+use protocol::{BinaryHead, ErrorLine, Fault, KeyBuf, ReplyMode, Status, Store, StoreMode, binary};
 
 use super::meta;
 use super::output::Output;
@@ -15,7 +16,6 @@ enum Outcome {
     NotStored,
     NotFound,
     Exists,
-    Refused(ErrorLine),
 }
 
 /// The new item's data, when all of it has come.
@@ -62,7 +62,9 @@ pub(super) fn execute<'c>(
     };
     let new = match new {
         Ok(new) => new,
-        Err(error) => return refuse(ctx, store, key, probe, error_line(error), out),
+        Err(error) => {
+            return out.answer(refuse(ctx, store, key, probe, error_line(error)));
+        }
     };
     ctx.stats.classes[new.class().index()].cmd_set.inc();
     let mut entry = ctx.cache.entry(key, probe, ctx.now);
@@ -76,19 +78,35 @@ pub(super) fn execute<'c>(
     answer(ctx, store, outcome, entry.item(), out);
 }
 
-/// A store that cannot be: after a `set` the old value would be stale, so it is dropped; then the error line.
+/// A store that cannot be, because of its size or for want of memory. Gives the answer to it, if one is wanted.
 pub(super) fn refuse(
     ctx: Ctx<'_>,
     store: &Store<'_>,
     key: &[u8],
     probe: Probe,
     error: ErrorLine,
-    out: &mut Output<'_>,
-) {
-    if store.mode == StoreMode::Set && store.compare_cas.is_none() {
+) -> Option<Fault> {
+    if drops_old_value(store) {
         ctx.cache.entry(key, probe, ctx.now).remove();
     }
-    answer(ctx, store, Outcome::Refused(error), None, out);
+    count_refusal(ctx, error);
+    match store.reply {
+        ReplyMode::NoReply => None,
+        ReplyMode::Text | ReplyMode::Meta(_) => Some(Fault::Line(error)),
+        ReplyMode::Binary(head) => Some(Fault::Status(head, error.into())),
+    }
+}
+
+/// True if the item that a refused store was to replace is dropped, as it would be stale. As in memcached, that is so of
+/// `set` in text, of binary set with or without a unique to compare, and of `ms` in all its modes.
+fn drops_old_value(store: &Store<'_>) -> bool {
+    match store.reply {
+        ReplyMode::Text | ReplyMode::NoReply => {
+            store.mode == StoreMode::Set && store.compare_cas.is_none()
+        }
+        ReplyMode::Meta(_) => true,
+        ReplyMode::Binary(head) => matches!(head.opcode, opcode::SET | opcode::SETQ),
+    }
 }
 
 /// set, add, replace, cas.
@@ -221,9 +239,6 @@ fn answer(
     item: Option<ItemView<'_>>,
     out: &mut Output<'_>,
 ) {
-    if let Outcome::Refused(error) = outcome {
-        count_refusal(ctx, error);
-    }
     let tokens = match store.reply {
         ReplyMode::NoReply => return,
         ReplyMode::Text => {
@@ -232,7 +247,6 @@ fn answer(
                 Outcome::NotStored => out.bytes(reply::NOT_STORED),
                 Outcome::NotFound => out.bytes(reply::NOT_FOUND),
                 Outcome::Exists => out.bytes(reply::EXISTS),
-                Outcome::Refused(error) => out.error(error),
             };
         }
         ReplyMode::Binary(head) => {
@@ -247,7 +261,6 @@ fn answer(
         Outcome::NotStored => MetaCode::NS,
         Outcome::NotFound => MetaCode::NF,
         Outcome::Exists => MetaCode::EX,
-        Outcome::Refused(error) => return out.error(error),
     };
     let mut line = MetaLine::new(&mut out.buf, code);
     // A store that did not come about tells of no item: CAS unique 0, and the size it would have had.
@@ -279,7 +292,6 @@ fn answer_binary(
         (Outcome::NotStored, StoreMode::Add) | (Outcome::Exists, _) => Status::Exists,
         (Outcome::NotStored, StoreMode::Replace) | (Outcome::NotFound, _) => Status::NotFound,
         (Outcome::NotStored, _) => Status::NotStored,
-        (Outcome::Refused(error), _) => error.into(),
     };
     binary::error(&mut out.buf, head, status);
 }

@@ -497,6 +497,11 @@ impl Settings {
             let reason = format!("this login is for one protocol alone: -B must be {name}");
             return Err(blame(given, &[login], reason));
         }
+        // memcached has SASL insist on its own protocol, though the login is the other.
+        if is_given("protocol") && self.sasl && protocol != WireProtocol::Binary {
+            let reason = "SASL is for the binary protocol alone: leave out -S or -B";
+            return Err(blame(given, &["enable-sasl"], reason));
+        }
         self.protocol = protocol;
         let udp = given.iter().rfind(|one| one.is("udp-port"));
         if let Some(udp) = udp.filter(|udp| udp.value != "0") {
@@ -515,12 +520,13 @@ impl Settings {
         Ok(())
     }
 
-    /// The option that asks for a login, and the protocol it is for. With both of them `-Y` names SASL's users.
+    /// The option that asks for a login, and the protocol it is for. With both of them it is the login of `-Y`, as in
+    /// memcached.
     fn login(&self) -> Option<(&'static str, WireProtocol, &'static str)> {
-        if self.sasl {
-            Some(("enable-sasl", WireProtocol::Binary, "binary"))
-        } else if self.auth_file.is_some() {
+        if self.auth_file.is_some() {
             Some(("auth-file", WireProtocol::Ascii, "ascii"))
+        } else if self.sasl {
+            Some(("enable-sasl", WireProtocol::Binary, "binary"))
         } else {
             None
         }

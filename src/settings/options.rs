@@ -437,13 +437,13 @@ pub(super) static OPTIONS: &[Opt] = &[
         |s| s.sasl = true,
         "let in only who logs in by SASL PLAIN; binary protocol alone, no UDP",
     )
-    .more("The users are those of -Y, or else of the file that the environment names in MEMCACHED_SASL_PWDB, lines USER:PASSWORD[:REALM]."),
+    .more("The users are those of the file that the environment names in MEMCACHED_SASL_PWDB, lines USER:PASSWORD[:REALM]. With -Y as well the login is that of -Y."),
     value(
         "Y",
         "auth-file",
         ("FILE", ""),
         |s, v| text("users file", v).map(|path| s.auth_file = Some(path)),
-        "let in only users of this file, lines USER:PASSWORD; text protocol alone (with -S: its users), no UDP",
+        "let in only users of this file, lines USER:PASSWORD; text protocol alone (with -S too), no UDP",
     )
     .more("A password may be a hash, $argon2id$.. or $scrypt$... Clients log in with a \"set\" of any key whose value is \"USER PASSWORD\". SIGHUP reads the file again.")
     .example("/etc/ketch/users"),

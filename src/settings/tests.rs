@@ -1415,7 +1415,7 @@ fn a_login_has_its_protocol() {
         ("-Y /etc/auth -B ascii -U 0", WireProtocol::Ascii),
         ("-S", WireProtocol::Binary),
         ("-S -B binary", WireProtocol::Binary),
-        ("-S -Y /etc/auth", WireProtocol::Binary),
+        ("-S -Y /etc/auth", WireProtocol::Ascii),
     ] {
         let settings = settings(line).expect(line);
         assert_eq!(settings.protocol, protocol, "{line}");

@@ -50,6 +50,17 @@ impl Server {
     /// As [`Server::start`], of a program that is not the one under test.
     #[track_caller]
     pub fn start_program(program: &Path, args: &[&str]) -> Server {
+        Server::spawn_tcp(program, args, &[])
+    }
+
+    /// As [`Server::start`], with more in its environment.
+    #[track_caller]
+    pub fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Server {
+        Server::spawn_tcp(&binary(), args, environment)
+    }
+
+    #[track_caller]
+    fn spawn_tcp(program: &Path, args: &[&str], environment: &[(&str, &str)]) -> Server {
         let dir = new_dir();
         let port_file = dir.0.join("port");
         let mut command = command(program, &dir.0);
@@ -58,6 +69,7 @@ impl Server {
             .args(tls_for_all().map_or(&[][..], |all| &all.options))
             .args(args);
         command.env("MEMCACHED_PORT_FILENAME", &port_file);
+        command.envs(environment.iter().copied());
         let child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
@@ -181,6 +193,12 @@ impl Server {
             Address::Tcp(_) => None,
             Address::Unix(path) => Some(path),
         }
+    }
+
+    /// True for ketch, and for a memcached as new as that whose surface ketch has.
+    #[track_caller]
+    pub fn is_current(&self) -> bool {
+        self.connect().ask("version\r\n") == "VERSION 1.6.45"
     }
 
     /// The server's process.

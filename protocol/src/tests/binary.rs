@@ -163,14 +163,9 @@ fn stores() {
         "Set key=k flags=7 exptime=30 len=0 [01 feed]",
     );
     check(
-        &lying(
-            SET,
-            0,
-            (8, 1, u32::MAX as usize),
-            &[SET_EXTRAS, b"k"].concat(),
-        ),
+        &lying(SET, 0, (8, 1, 1 << 30), &[SET_EXTRAS, b"k"].concat()),
         0,
-        "Set key=k flags=7 exptime=30 len=4294967286 [01 feed]",
+        "Set key=k flags=7 exptime=30 len=1073741815 [01 feed]",
     );
 }
 
@@ -298,6 +293,14 @@ fn malformed_packets_end_the_connection() {
         0,
         "InvalidArguments [77 feed] skip all",
     );
+    // More than any item can be, whatever is asked for.
+    for opcode in [SET, GET, NOOP, 0x77] {
+        check(
+            &lying(opcode, 0, (8, 1, (1 << 30) + 1), b""),
+            0,
+            &format!("InvalidArguments [{opcode:02x} feed] skip all"),
+        );
+    }
     for lens in [(0, 1, 0), (8, 1, 8), (4, 0, 3), (255, 65535, 1000)] {
         check(
             &lying(GET, 0, lens, b"abcdefgh"),

@@ -58,10 +58,7 @@ fn config() {
         ("config set cluster 0", "BadFormat"),
         ("config set cluster 0 x", "BadFormat"),
         ("config set cluster 0 -1", "BadFormat"),
-        (
-            "config set cluster 0 2147483646",
-            "BadFormat skip 2147483648",
-        ),
+        ("config set cluster 0 2147483646", "BadFormat skip all"),
         ("config set cluster x 3", "BadFormat skip 5"),
         (
             "config set cluster 4294967296 3 noreply",
@@ -169,12 +166,13 @@ fn a_refused_store_names_its_data() {
         ("cas k 0 0 5 18446744073709551616", "BadFormat skip 7"),
         ("cas k 0 0 5 noreply", "BadFormat quiet skip 7"),
         ("cas k 0 0 5 x noreply", "BadFormat quiet skip 7"),
-        ("set k 0 0 2147483646", "BadFormat skip 2147483648"),
-        ("set k 0 0 4294967296 noreply", "BadFormat skip 4294967298"),
-        (
-            "set k 0 0 18446744073709551615",
-            "BadFormat skip 18446744073709551615",
-        ),
+        ("set k 0 0 2147483646", "BadFormat skip all"),
+        ("set k 0 0 4294967296 noreply", "BadFormat skip all"),
+        ("set k 0 0 18446744073709551615", "BadFormat skip all"),
+        ("set k 0 0 18446744073709551616", "BadFormat skip all"),
+        ("set k x 0 1073741824", "BadFormat skip 1073741826"),
+        ("set k x 0 1073741825", "BadFormat skip all"),
+        ("set k x 0 1073741825 noreply", "BadFormat quiet skip all"),
     ]);
 }
 
@@ -189,7 +187,6 @@ fn a_store_of_no_known_length_names_nothing() {
         ("set k 0 0 -1", "BadFormat"),
         ("set k 0 0 -1 noreply", "BadFormat"),
         ("set k 0 0 5x", "BadFormat"),
-        ("set k 0 0 18446744073709551616", "BadFormat"),
         ("cas k 0 0", "BadFormat"),
         ("append k 0 0 +5", "BadFormat"),
     ]);
