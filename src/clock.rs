@@ -69,6 +69,16 @@ impl Clock {
         RelTime(self.now.load(Relaxed))
     }
 
+    /// The same in milliseconds, read anew: for what happens within a second.
+    pub fn now_ms(&self) -> u64 {
+        if self.paused.load(Relaxed) {
+            return u64::from(self.now().0) * 1000;
+        }
+        let whole_s = START_S + self.shift_s.load(Relaxed);
+        let now = self.started.elapsed().as_millis() as i64 + whole_s * 1000;
+        now.max(0) as u64
+    }
+
     /// Reads the clocks; called a few times a second by one thread.
     pub fn tick(&self) {
         let elapsed = self.started.elapsed();
@@ -180,5 +190,6 @@ mod tests {
         let paused = clock.now();
         clock.shift(5);
         assert_eq!(clock.now().since(paused), 5);
+        assert_eq!(clock.now_ms(), u64::from(clock.now().0) * 1000);
     }
 }

@@ -73,7 +73,7 @@ counters! {
     GeneralCounters, GeneralSums {
         cmd_get, cmd_flush, cmd_touch, cmd_meta, get_hits, get_misses, get_expired, get_flushed, touch_hits,
         touch_misses, delete_misses, incr_misses, decr_misses, cas_misses, store_too_large, store_no_memory,
-        auth_cmds, auth_errors, bytes_read, bytes_written, conn_yields, idle_kicks, read_buf_oom, response_obj_oom,
+        auth_cmds, auth_errors, bytes_read, bytes_written, conn_yields, idle_kicks, blocks_timed_out, blocks_given_way, read_buf_oom, response_obj_oom,
     }
 }
 
@@ -173,6 +173,13 @@ impl Stats {
     /// The counters of thread `index`, for that thread alone to write.
     pub fn thread(&self, index: usize) -> &ThreadStats {
         &self.threads[index]
+    }
+
+    /// The index of the thread whose counters these are.
+    pub fn thread_of(&self, counters: &ThreadStats) -> usize {
+        let is_it = |thread: &CachePadded<ThreadStats>| std::ptr::eq(&**thread, counters);
+        let index = self.threads.iter().position(is_it);
+        index.expect("counters come from `thread`")
     }
 
     fn raw(&self) -> Sums {

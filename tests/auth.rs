@@ -191,12 +191,7 @@ fn a_login_in_the_middle_of_a_pipeline() {
 fn tokens_right_and_wrong() {
     let users = Users::new("ann:right\nbob:x\nbob:y:z\r\nlast:one");
     let server = start(&users);
-    let right = [
-        "ann right",
-        "bob x",
-        "bob y:z",
-        "last one",
-    ];
+    let right = ["ann right", "bob x", "bob y:z", "last one"];
     for text in right {
         let mut conn = server.connect();
         conn.note = text.to_owned();

@@ -1,83 +1,31 @@
 //! The data block of a store that has not come whole.
 //!
 //! ```text
-//!   promised bytes within the budget ---> a chunk at once; the socket is read straight into it
-//!   beyond it --> staged in a buffer ---> a chunk, when an eighth of what it holds has really come
-//!   too large, no memory ---------------> the block is swallowed, the error line follows it
+//!   little is held by all of them ------> a chunk at once; the socket is read straight into it
+//!   more --> staged in a buffer --------> a chunk, when what it holds has really come
+//!   too large, no memory, gives way ----> the block is swallowed, the error line follows it
 //! ```
 //!
 //! A chained value gets its chunks one after another, as the ones before fill up.
 //!
 //! B1. What clients promise but do not send holds at most a sixteenth of the memory limit, all of them together; beyond
-//!     that a client holds no more than eight times what it has sent.
+//!     that a client holds no more than twice what it has sent. All that blocks hold is in the `budget`, which may take it
+//!     from those who do not move.
 //! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
 //!     end with `\r\n` the store is refused and nothing is changed.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use protocol::{ErrorLine, Fault, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
 
+use super::budget::Hold;
 use super::output::Output;
 use super::shared::Ctx;
 use super::storage::{self, Data};
 use crate::cache::{NewItem, Probe};
 
-/// The part of the memory limit that promised bodies may hold.
-const PROMISED_PART: usize = 16;
-/// The part of a first chunk that has to come before a staged body gets it.
-const EARNED_PART: usize = 8;
-/// The part of the memory limit that staged bodies may hold, and its least size in bytes.
-const STAGED_PART: usize = 10;
-const STAGED_BYTES_MIN: usize = 8 << 20;
-
-/// A share of one of the budgets, given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Share<'c> {
-    of: &'c AtomicUsize,
-    bytes: usize,
-}
-
-impl<'c> Share<'c> {
-    fn take(of: &'c AtomicUsize, bytes: usize, max: usize) -> Option<Self> {
-        if of.fetch_add(bytes, Relaxed) + bytes > max {
-            of.fetch_sub(bytes, Relaxed);
-            return None;
-        }
-        Some(Share { of, bytes })
-    }
-
-    fn grow(&mut self, bytes: usize, max: usize) -> bool {
-        let Some(more) = Share::take(self.of, bytes, max) else {
-            return false;
-        };
-        self.bytes += more.bytes;
-        std::mem::forget(more);
-        true
-    }
-
-    /// Nothing yet of what may be staged.
-    pub(super) fn staged(ctx: Ctx<'c>) -> Self {
-        let of = &ctx.shared.staged_bytes;
-        Share { of, bytes: 0 }
-    }
-
-    /// More of it; false if that is too much.
-    pub(super) fn stage(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
-        let max = (ctx.cache.limit_bytes() / STAGED_PART).max(STAGED_BYTES_MIN);
-        self.grow(bytes, max)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
 #[derive(Debug)]
 enum Place<'c> {
-    Chunk(NewItem<'c>, Option<Share<'c>>),
-    Staged(Vec<u8>, Share<'c>),
+    Chunk(NewItem<'c>),
+    Staged(Vec<u8>),
 }
 
 /// A store whose block is still coming.
@@ -86,8 +34,11 @@ pub(super) struct Body<'c> {
     store: OwnedStore,
     probe: Probe,
     place: Place<'c>,
+    hold: Hold<'c>,
     /// Bytes of the value that have come.
     filled: usize,
+    /// Those of them that the budget has not been told of.
+    came: usize,
     /// The first byte behind the value, if only that one has come.
     first_of_end: Option<u8>,
 }
@@ -116,24 +67,26 @@ impl<'c> Body<'c> {
         if ctx.cache.item_bytes(&spec) > ctx.cache.item_bytes_max() {
             return Err(storage::refuse(ctx, store, key, probe, ErrorLine::TooLarge));
         }
-        let promised_max = (ctx.cache.limit_bytes() / PROMISED_PART).max(1 << 20);
-        let first_chunk = (store.value_len as usize).min(ctx.cache.chunk_bytes_max());
-        let place = match Share::take(&ctx.shared.promised_bytes, first_chunk, promised_max) {
-            Some(share) => match ctx.cache.begin(&spec, ctx.now) {
-                Ok(item) => Place::Chunk(item, Some(share)),
+        let mut hold = Hold::new(ctx);
+        let place = if hold.take_in_advance(ctx, next_chunk(ctx, store.value_len as usize)) {
+            match ctx.cache.begin(&spec, ctx.now) {
+                Ok(item) => Place::Chunk(item),
                 Err(error) => {
                     let error = storage::error_line(error);
                     return Err(storage::refuse(ctx, store, key, probe, error));
                 }
-            },
-            None => Place::Staged(Vec::new(), Share::staged(ctx)),
+            }
+        } else {
+            Place::Staged(Vec::new())
         };
         let store = OwnedStore::new(store);
         Ok(Box::new(Body {
             store,
             probe,
             place,
+            hold,
             filled: 0,
+            came: 0,
             first_of_end: None,
         }))
     }
@@ -141,17 +94,30 @@ impl<'c> Body<'c> {
     /// Where the next bytes from the socket may go directly.
     pub(super) fn spare(&mut self) -> Option<&mut [u8]> {
         match &mut self.place {
-            Place::Chunk(item, _) => Some(item.spare()).filter(|spare| !spare.is_empty()),
-            Place::Staged(..) => None,
+            Place::Chunk(item) => Some(item.spare()).filter(|spare| !spare.is_empty()),
+            Place::Staged(_) => None,
         }
     }
 
     /// Notes that `n` bytes came into [`Body::spare`].
     pub(super) fn advance(&mut self, n: usize) {
-        if let Place::Chunk(item, _) = &mut self.place {
+        if let Place::Chunk(item) = &mut self.place {
             item.advance(n);
             self.filled += n;
+            self.came += n;
         }
+    }
+
+    /// Ends it, if it holds what others need and does not move: what is left of it, and the answer.
+    pub(super) fn give_way(&self, ctx: Ctx<'c>) -> Option<(u64, Option<Fault>)> {
+        let must_go = self.hold.must_go();
+        must_go.then(|| (self.left(), self.refuse(ctx, ErrorLine::OutOfMemoryStoring)))
+    }
+
+    /// Bytes of the block that have not come.
+    fn left(&self) -> u64 {
+        let taken = self.filled + usize::from(self.first_of_end.is_some());
+        self.store.store.block_len() - taken as u64
     }
 
     /// Takes bytes of the block from `input`; when it is complete, stores and answers.
@@ -163,7 +129,9 @@ impl<'c> Body<'c> {
     ) -> (usize, Fed) {
         let value_len = self.store.store.value_len as usize;
         let part = &input[..input.len().min(value_len - self.filled)];
-        let left = self.store.store.block_len() - self.filled as u64;
+        let left = self.left();
+        let came = std::mem::take(&mut self.came) + part.len();
+        self.hold.came(ctx, came);
         if let Err(error) = self.take(ctx, part) {
             return (0, Fed::Refused(left, self.refuse(ctx, error)));
         }
@@ -197,15 +165,19 @@ impl<'c> Body<'c> {
     /// Puts the next bytes of the value where they belong, and makes room for those behind them.
     fn take(&mut self, ctx: Ctx<'c>, part: &[u8]) -> Result<(), ErrorLine> {
         let value_len = self.store.store.value_len as usize;
-        if let Place::Staged(staged, share) = &mut self.place {
-            if !share.stage(ctx, part.len()) {
+        if let Place::Staged(staged) = &mut self.place {
+            if !self.hold.stage(ctx, part.len()) {
                 return Err(ErrorLine::OutOfMemoryStoring);
             }
             staged.extend_from_slice(part);
             self.filled += part.len();
-            let first_chunk = value_len.min(ctx.cache.chunk_bytes_max());
-            if self.filled < value_len && self.filled < first_chunk / EARNED_PART {
+            // A value of one chunk gets it when it is stored.
+            let first_chunk = next_chunk(ctx, value_len);
+            if self.filled < first_chunk || self.filled == value_len {
                 return Ok(());
+            }
+            if !self.hold.take(ctx, first_chunk) {
+                return Err(ErrorLine::OutOfMemoryStoring);
             }
             let staged = std::mem::take(staged);
             let item = self.store.with(|store| {
@@ -213,7 +185,8 @@ impl<'c> Body<'c> {
                 let spec = storage::spec(ctx, store, store.key.bytes(&mut room));
                 ctx.cache.begin(&spec, ctx.now)
             });
-            self.place = Place::Chunk(item.map_err(storage::error_line)?, None);
+            self.place = Place::Chunk(item.map_err(storage::error_line)?);
+            self.hold.unstage();
             return self.fill(ctx, &staged);
         }
         self.filled += part.len();
@@ -222,13 +195,21 @@ impl<'c> Body<'c> {
 
     /// Writes into the chunk, and adds the next one when it is full.
     fn fill(&mut self, ctx: Ctx<'c>, mut part: &[u8]) -> Result<(), ErrorLine> {
-        let Place::Chunk(item, _) = &mut self.place else {
+        let Place::Chunk(item) = &mut self.place else {
             return Ok(());
         };
+        let value_len = self.store.store.value_len as usize;
         loop {
             part = &part[item.write(part)..];
             if !item.spare().is_empty() {
                 return Ok(());
+            }
+            let missing = value_len - (self.filled - part.len());
+            if missing == 0 {
+                return Ok(());
+            }
+            if !self.hold.take(ctx, next_chunk(ctx, missing)) {
+                return Err(ErrorLine::OutOfMemoryDuringRead);
             }
             match ctx.cache.extend(item, ctx.now) {
                 Ok(true) => {}
@@ -239,18 +220,17 @@ impl<'c> Body<'c> {
     }
 
     fn complete(&mut self, ctx: Ctx<'c>, well_ended: bool, out: &mut Output<'c>) {
-        let unused = Place::Staged(Vec::new(), Share::staged(ctx));
-        let place = std::mem::replace(&mut self.place, unused);
+        let place = std::mem::replace(&mut self.place, Place::Staged(Vec::new()));
         self.store.with(|store| {
             if !well_ended {
                 bad_chunk(store, out);
                 return;
             }
             match place {
-                Place::Chunk(item, _share) => {
+                Place::Chunk(item) => {
                     storage::execute(ctx, store, self.probe, Data::Item(item), out);
                 }
-                Place::Staged(staged, _share) => {
+                Place::Staged(staged) => {
                     storage::execute(ctx, store, self.probe, Data::Bytes(&staged), out);
                 }
             }
@@ -269,6 +249,11 @@ impl<'c> Body<'c> {
             storage::refuse(ctx, store, key, self.probe, error)
         })
     }
+}
+
+/// Bytes of a value that the next chunk takes, where so many are missing.
+fn next_chunk(ctx: Ctx<'_>, missing: usize) -> usize {
+    missing.min(ctx.cache.chunk_bytes_max())
 }
 
 /// Answers a block that does not end where it should.

@@ -22,7 +22,8 @@ use std::sync::{PoisonError, RwLock};
 
 use protocol::{BinaryHead, ConfigSet, ErrorLine, Fault, Status, binary, reply};
 
-use super::body::{Fed, Share};
+use super::body::Fed;
+use super::budget::Hold;
 use super::output::Output;
 use super::shared::Ctx;
 
@@ -132,7 +133,7 @@ pub(super) struct ConfigBody<'c> {
     value_len: usize,
     /// What has come of the block.
     bytes: Vec<u8>,
-    share: Share<'c>,
+    hold: Hold<'c>,
 }
 
 impl<'c> ConfigBody<'c> {
@@ -151,7 +152,7 @@ impl<'c> ConfigBody<'c> {
             noreply: set.noreply,
             value_len,
             bytes: Vec::new(),
-            share: Share::staged(ctx),
+            hold: Hold::new(ctx),
         })
     }
 
@@ -164,12 +165,9 @@ impl<'c> ConfigBody<'c> {
     ) -> (usize, Fed) {
         let left = self.value_len + reply::CRLF.len() - self.bytes.len();
         let part = &input[..input.len().min(left)];
-        if !self.share.stage(ctx, part.len()) {
-            let answer = Fault::Line(ErrorLine::OutOfMemoryStoring);
-            return (
-                0,
-                Fed::Refused(left as u64, (!self.noreply).then_some(answer)),
-            );
+        self.hold.came(ctx, part.len());
+        if !self.hold.stage(ctx, part.len()) {
+            return (0, Fed::Refused(left as u64, self.refusal()));
         }
         self.bytes.extend_from_slice(part);
         if part.len() < left {
@@ -185,6 +183,17 @@ impl<'c> ConfigBody<'c> {
         };
         self.answer(line, out);
         (part.len(), Fed::Done)
+    }
+
+    /// Ends it, if it holds what others need and does not move: what is left of it, and the answer.
+    pub(super) fn give_way(&self) -> Option<(u64, Option<Fault>)> {
+        let left = self.value_len + reply::CRLF.len() - self.bytes.len();
+        let must_go = self.hold.must_go();
+        must_go.then(|| (left as u64, self.refusal()))
+    }
+
+    fn refusal(&self) -> Option<Fault> {
+        (!self.noreply).then_some(Fault::Line(ErrorLine::OutOfMemoryStoring))
     }
 
     fn answer(&self, line: &[u8], out: &mut Output<'_>) {

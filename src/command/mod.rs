@@ -11,6 +11,7 @@
 mod admin;
 mod arithmetic;
 mod body;
+mod budget;
 mod config;
 mod connections;
 mod delete;

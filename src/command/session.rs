@@ -280,6 +280,19 @@ impl<'c> Session<'c> {
         }
     }
 
+    /// Ends a data block that holds what others need and does not move. The rest of it is swallowed, and then answered.
+    pub fn give_way(&mut self, ctx: Ctx<'c>) {
+        let given_way = match &self.state {
+            State::Body(body) => body.give_way(ctx),
+            State::Config(body) => body.give_way(),
+            _ => None,
+        };
+        if let Some((left, answer)) = given_way {
+            self.state = State::Swallow(left, answer);
+            ctx.stats.general.blocks_given_way.inc();
+        }
+    }
+
     /// True if a command is in progress that waits for input or output.
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {

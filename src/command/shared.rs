@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use protocol::{Expiry, Exptime};
 
+use super::budget::Budget;
 use super::config::ClusterConfig;
 use super::connections::Registry;
 use super::dump::DumpPlaces;
@@ -93,10 +94,8 @@ pub struct Shared {
     pub auth: Option<Auth>,
     /// `verbosity`, as a command changes it.
     pub verbosity: AtomicU64,
-    /// Bytes of chunks that wait for bodies which have not come yet.
-    pub(super) promised_bytes: AtomicUsize,
-    /// Bytes of bodies kept outside of chunks.
-    pub(super) staged_bytes: AtomicUsize,
+    /// What data blocks that have not come whole may hold.
+    pub(super) bodies: Budget,
     /// Bytes that were resident before there was anything to cache: the program itself.
     pub(super) base_bytes: u64,
     /// Stops the server (`shutdown`).
@@ -117,8 +116,7 @@ impl Shared {
             connections: Registry::default(),
             auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
-            promised_bytes: AtomicUsize::new(0),
-            staged_bytes: AtomicUsize::new(0),
+            bodies: Budget::new(settings.threads),
             base_bytes: sys::resident_bytes().unwrap_or_default(),
             stop,
             certs: None,
@@ -143,9 +141,15 @@ impl Shared {
         }
     }
 
-    /// Bytes of bodies that are on their way into chunks or wait outside of them (`read_buf_bytes` counts the latter).
+    /// Bytes of data blocks that are kept outside of item memory until there is enough of them.
     pub fn staged(&self) -> usize {
-        self.staged_bytes.load(Relaxed)
+        self.bodies.staged()
+    }
+
+    /// Has `wake` called when sessions of worker `thread` hold blocks that are to give way
+    /// ([`Session::give_way`](super::Session::give_way)).
+    pub fn when_blocks_give_way(&self, thread: usize, wake: impl Fn() + Send + Sync + 'static) {
+        self.bodies.wake_by(thread, wake);
     }
 }
 

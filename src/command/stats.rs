@@ -318,6 +318,9 @@ fn about_commands(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
     if ctx.shared.settings.idle_timeout_s > 0 {
         fields!(lines, general, idle_kicks);
     }
+    lines.stat("ketch_block_bytes", ctx.shared.bodies.held());
+    lines.stat("ketch_blocks_timed_out", general.blocks_timed_out);
+    lines.stat("ketch_blocks_given_way", general.blocks_given_way);
     fields!(lines, general, bytes_read bytes_written);
 }
 
@@ -521,6 +524,7 @@ fn settings(ctx: Ctx<'_>, out: &mut Output<'_>) {
     lines.switch("lru_maintainer_thread", tuning.lru_maintainer.load(Relaxed));
     lines.switch("lru_segmented", tuning.segmented.load(Relaxed));
     lines.stat("ketch_eviction", tuning.policy().name());
+    lines.stat("ketch_body_timeout", settings.body_timeout_s);
     loaded!(lines, tuning, hot_lru_pct warm_lru_pct);
     lines.stat(
         "hot_max_factor",

@@ -63,8 +63,11 @@ pub(super) struct Conn<'c> {
     /// The peer has said that it sends no more.
     ended: bool,
     phase: Phase,
-    /// The second in which it is closed, if it is not done by then with what it is at: a handshake, or going.
+    /// The second in which it is closed, if it is not done by then with what it is at: a handshake, a data block that does
+    /// not move, or going.
     pub(super) deadline: Option<u32>,
+    /// The second in which the last bytes came, or in which it began to wait for those of a data block.
+    moved_at: u32,
     /// It stands in the worker's queue.
     pub(super) queued: bool,
     /// Its entry among the proven peers, while there is UDP.
@@ -115,6 +118,7 @@ impl<'c> Conn<'c> {
     ) -> Self {
         Conn {
             deadline: stream.is_handshaking().then_some(now + HANDSHAKE_S),
+            moved_at: now,
             stream,
             info,
             session: Session::speaking(protocol),
@@ -181,16 +185,23 @@ impl<'c> Conn<'c> {
             self.output = None;
             self.hang_up(ctx, buffer)
         });
-        if self.phase == Phase::Serving && !self.stream.is_handshaking() {
-            self.deadline = None;
-        }
         ctx.shared.connections.count_kept(kept, self.kept());
-        self.info.set_state(match self.phase {
+        let state = match self.phase {
             Phase::Lingering(_) => ConnState::Closing,
             _ if self.output.is_some() || self.stream.has_unsent() => ConnState::Write,
             _ if self.session.is_waiting_for_body() => ConnState::Nread,
             _ => ConnState::Read,
-        });
+        };
+        if state == ConnState::Nread && self.info.state() != state {
+            self.moved_at = ctx.now.0;
+        }
+        self.info.set_state(state);
+        if self.phase == Phase::Serving && !self.stream.is_handshaking() {
+            // Any byte is a move. Who sends so few that others are the worse for it gives way before (`Budget`).
+            let timeout_s = ctx.shared.settings.body_timeout_s;
+            let waits = timeout_s > 0 && state == ConnState::Nread;
+            self.deadline = waits.then(|| self.moved_at.saturating_add(timeout_s));
+        }
         // Neither has a socket that can be used.
         turn.unwrap_or(Turn::Close)
     }
@@ -245,6 +256,9 @@ impl<'c> Conn<'c> {
                     unread = 0..unread.len();
                 }
                 let n = self.read(buffer, &mut unread)?;
+                if n > 0 {
+                    self.moved_at = ctx.now.0;
+                }
                 ctx.stats.general.bytes_read.add(n as u64);
                 bytes_left = bytes_left.saturating_sub(n.max(READ_BYTES_MIN));
                 if n == 0 && !self.ended {
@@ -392,14 +406,20 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Counts, before it is dropped, a handshake that was not ended in time.
-    pub(super) fn count_late(&self) {
-        if let Stream::Tls(stream) = &self.stream
-            && stream.is_handshaking()
-            && self.phase == Phase::Serving
-        {
-            stream.count_late();
+    /// Counts, before it is dropped, what was not ended in time.
+    pub(super) fn count_late(&self, ctx: Ctx<'_>) {
+        if self.phase != Phase::Serving {
+            return;
         }
+        match &self.stream {
+            Stream::Tls(stream) if stream.is_handshaking() => stream.count_late(),
+            _ => ctx.stats.general.blocks_timed_out.inc(),
+        }
+    }
+
+    /// Ends a data block that holds what others need and does not move.
+    pub(super) fn give_way(&mut self, ctx: Ctx<'c>) {
+        self.session.give_way(ctx);
     }
 
     /// True if a worker is to look at it once a second.

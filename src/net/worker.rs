@@ -46,6 +46,8 @@ pub(super) enum Message {
     Serve(Stream, Arc<ConnInfo>, WireProtocol),
     /// The password of the connection in this place is checked.
     Verified(usize),
+    /// Data blocks that do not move are to give back what they hold.
+    GiveWay,
     /// To end.
     Stop,
 }
@@ -140,6 +142,8 @@ impl Worker {
             buffers: std::array::from_fn(|_| vec![0; READ_BUFFER_BYTES]),
             out: Output::new(),
         };
+        let to_self = serving.handle.clone();
+        shared.when_blocks_give_way(index, move || to_self.send(Message::GiveWay));
         let mut events = Events::with_capacity(EVENTS_MAX);
         let idle_timeout_s = shared.settings.idle_timeout_s;
         let mut late_checked = shared.clock.now();
@@ -166,6 +170,7 @@ impl Worker {
                             serving.add(ctx, &poll, stream, info, protocol);
                         }
                         Message::Verified(id) => serving.verified(ctx, id),
+                        Message::GiveWay => serving.give_way(ctx),
                         Message::Stop => return Ok(()),
                     }
                 }
@@ -292,6 +297,12 @@ impl<'c> Serving<'c> {
         }
     }
 
+    fn give_way(&mut self, ctx: Ctx<'c>) {
+        for (_, conn) in &mut self.conns {
+            conn.give_way(ctx);
+        }
+    }
+
     fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
         if id >= UDP_ID_MIN {
             self.udp_turn(ctx, id, true);
@@ -390,7 +401,7 @@ impl<'c> Serving<'c> {
         for (id, late) in all {
             match late {
                 Late::Idle => ctx.stats.general.idle_kicks.inc(),
-                Late::Deadline => self.conns[id].count_late(),
+                Late::Deadline => self.conns[id].count_late(ctx),
             }
             self.close(id);
         }

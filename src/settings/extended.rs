@@ -283,6 +283,16 @@ pub(super) static EXTENDED: &[Opt] = &[
     .more("A connection in the middle of a value, sent or received, is not idle."),
     value(
         "",
+        "body_timeout",
+        ("SECONDS", "60"),
+        |s, v| {
+            whole("body_timeout", v, 0..=i32::MAX as u32, "seconds")
+                .map(|timeout| s.body_timeout_s = timeout)
+        },
+        "close connections after this long without a byte of the value they are sending; 0 is never",
+    ),
+    value(
+        "",
         "watcher_logbuf_size",
         ("KB", "256"),
         |s, v| {

@@ -89,6 +89,8 @@ pub struct Settings {
     pub backlog: i32,
     /// Close a connection after this long without a command; 0 never does.
     pub idle_timeout_s: u32,
+    /// Seconds after which a connection is closed whose data block does not move; 0 is never.
+    pub body_timeout_s: u32,
     /// Bound on the memory of all read buffers; 0 is no bound.
     pub read_buf_mem_limit_bytes: usize,
 
@@ -230,6 +232,7 @@ impl Default for Settings {
             maxconns_fast: true,
             backlog: 1024,
             idle_timeout_s: 0,
+            body_timeout_s: 60,
             read_buf_mem_limit_bytes: 0,
             threads: 4,
             reqs_per_event: 20,

@@ -49,6 +49,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "maxconns_fast",
             "no_maxconns_fast",
             "idle_timeout",
+            "body_timeout",
             "read_buf_mem_limit",
         ],
     ),

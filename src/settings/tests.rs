@@ -193,6 +193,8 @@ fn each_option_changes_its_setting() {
         ("-o warm_max_factor=3", |s| s.warm_max_factor = 3.0),
         ("-o temporary_ttl=61", |s| s.temporary_ttl_s = Some(61)),
         ("-o idle_timeout=3", |s| s.idle_timeout_s = 3),
+        ("-o body_timeout=5", |s| s.body_timeout_s = 5),
+        ("-o body_timeout=0", |s| s.body_timeout_s = 0),
         ("-o watcher_logbuf_size=8", |s| {
             s.watcher_logbuf_bytes = 8 << 10
         }),
@@ -1035,6 +1037,10 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         (
             "-o idle_timeout=-1",
             "-o idle_timeout=-1: idle_timeout must be 0 to 2147483647 seconds",
+        ),
+        (
+            "-o body_timeout=1m",
+            "-o body_timeout=1m: body_timeout must be 0 to 2147483647 seconds",
         ),
         (
             "-l 127.0.0.1:99999",
