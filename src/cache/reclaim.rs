@@ -5,6 +5,7 @@
 //!    else: another class's items cost clearly more --> empty one of its pages, take it
 //!    else: evict the own victim
 //!    else: take a page from the class whose items cost most
+//!    else: a free chunk of a class that is a little larger
 //! ```
 //!
 //! Memory goes to slab classes in pages, so that a policy can only choose among the items of one class. Between classes
@@ -37,6 +38,8 @@ const ROUNDS: usize = 256;
 const ROUNDS_UNHURRIED: usize = 8;
 /// Rounds without any progress before it gives up.
 const ROUNDS_IN_VAIN: usize = 3;
+/// How much larger a chunk of another class may be, if there is none of the own.
+const LARGER_MAX: usize = 2;
 /// Victims tried for one eviction: stripes may be busy, values on their way.
 const VICTIMS: usize = 24;
 /// Dead tails of a segment taken at one time.
@@ -65,7 +68,22 @@ impl Cache {
                 .then(|| slabs.alloc(class))
                 .flatten()
         };
-        slabs.alloc(class).or_else(evict)
+        slabs
+            .alloc(class)
+            .or_else(evict)
+            .or_else(|| self.alloc_larger(class))
+    }
+
+    /// A free chunk of a class above, at most [`LARGER_MAX`] times as large. Where nobody may be evicted there is no other
+    /// way for an item to follow its predecessor, which lies in such a class if its own was opened since.
+    fn alloc_larger(&self, class: ClassId) -> Option<ChunkHandle> {
+        let slabs = self.items.slabs();
+        let bytes_max = slabs.chunk_bytes(class) * LARGER_MAX;
+        slabs
+            .classes()
+            .skip_while(|&larger| larger <= class)
+            .take_while(|&larger| slabs.chunk_bytes(larger) <= bytes_max)
+            .find_map(|larger| slabs.alloc_without_page(larger))
     }
 
     #[cold]
@@ -94,8 +112,11 @@ impl Cache {
                 std::thread::yield_now();
             }
         }
-        self.counters.malloc_fails.fetch_add(1, Relaxed);
-        None
+        let larger = self.alloc_larger(class);
+        if larger.is_none() {
+            self.counters.malloc_fails.fetch_add(1, Relaxed);
+        }
+        larger
     }
 
     /// Takes a page for a class that has evicted enough to ask for one, if others can better do without.

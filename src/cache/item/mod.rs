@@ -392,6 +392,8 @@ impl Items {
     ) -> Result<NewItem<'_>, AllocError> {
         let class = self.class_for(spec)?;
         let handle = alloc(class).ok_or(AllocError::OutOfMemory)?;
+        // It may be a larger one, if there was no other.
+        let class = self.slabs.class_of(handle);
         let bits = self.state_for(spec);
         self.header(handle).begin_item(
             class,
