@@ -6,6 +6,7 @@
 //!  tests/pressure.rs   sizes change, memory does not: who gives way, and how much is moved for it
 //!  tests/sizing.rs     slab classes follow the sizes of the items
 //!  tests/time.rs       what has expired goes by itself; what is read often stays
+//!  tests/turns.rs      a verb that makes an item, in a model, in any order of threads
 //!  tests/threads.rs    all of it at once
 //! ```
 //!
@@ -17,6 +18,7 @@ mod pressure;
 mod sizing;
 mod threads;
 mod time;
+mod turns;
 
 use std::collections::HashMap;
 
