@@ -807,6 +807,28 @@ fn the_oldest_item_has_an_age() {
     assert_eq!(age.map(|(_, value)| value.as_str()), Some("10"));
 }
 
+/// Items have whole pages of it; what is shown is what was asked for.
+#[test]
+fn the_memory_limit_is_shown_to_the_byte() {
+    if !is_ketch() {
+        // memcached takes megabytes alone.
+        return;
+    }
+    let server = Server::start(&["-m", "65537k"]);
+    let mut conn = server.connect();
+    let bytes = (65_537 << 10).to_string();
+    assert_eq!(conn.stats("settings")["maxbytes"], bytes);
+    assert_eq!(conn.stats("")["limit_maxbytes"], bytes);
+    conn.round("cache_memlimit 65\r\n", "OK\r\n");
+    assert_eq!(conn.stats("settings")["maxbytes"], (65 << 20).to_string());
+    // More than was reserved: nothing changes.
+    conn.round(
+        "cache_memlimit 1000000000\r\n",
+        "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n",
+    );
+    assert_eq!(conn.stats("settings")["maxbytes"], (65 << 20).to_string());
+}
+
 /// Fixtures wait for the line.
 #[test]
 fn each_socket_is_told_of_as_memcached_does() {

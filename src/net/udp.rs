@@ -163,6 +163,8 @@ impl Udp {
         let is_proven = is_this_machine(peer.ip()) || peers.has(peer.ip());
         let reply_max = reply_bytes_max(len, is_proven);
         let mut session = Session::of_datagram(self.protocol);
+        // As `stats conns` shows whoever asks for it.
+        self.info.set_state(ConnState::Parse);
         let mut budget = u32::MAX;
         let (mut at, mut fits) = (0, true);
         loop {
@@ -178,6 +180,7 @@ impl Udp {
                 break;
             }
         }
+        self.info.set_state(ConnState::Read);
         if !fits {
             self.reply.clear();
             session.refuse_reply(data, out);
