@@ -27,10 +27,24 @@ fn ketch(args: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
+/// What a start says that ends by itself; one that does not fails the test.
 fn output(line: &str) -> Output {
-    ketch(&line.split_whitespace().collect::<Vec<_>>())
-        .output()
-        .unwrap()
+    let child = ketch(&line.split_whitespace().collect::<Vec<_>>())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut server = Server(child.unwrap());
+    let status = until(line, || server.0.try_wait().unwrap());
+    // It has ended, and what it has said fits the pipes.
+    let mut out = Output {
+        status,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    let (stdout, stderr) = (server.0.stdout.take(), server.0.stderr.take());
+    stdout.unwrap().read_to_end(&mut out.stdout).unwrap();
+    stderr.unwrap().read_to_end(&mut out.stderr).unwrap();
+    out
 }
 
 /// A directory of one test, removed with what is in it.
