@@ -29,8 +29,9 @@ use crate::clock::{Clock, RelTime};
 const PLACES: usize = 4;
 /// Seconds without a step, as the peer takes nothing, after which a dump lends its place.
 const STALL_S: u32 = 5;
-/// Chunks a step looks at: as many as memcached's crawler between two pauses; well below a millisecond.
-const SLICE: usize = 1000;
+/// Chunks a step looks at. Of a million items 1000 took 0.12 ms of CPU time, a turn of 20 such steps 2.5 ms; four dumps on
+/// one worker hold its other clients up by four of these.
+const SLICE: usize = 256;
 /// Bytes of lines that a step of a dump of prefixes writes.
 const PREFIX_BYTES: usize = 16 << 10;
 /// The width of a class of `stats sizes`, in bytes.
