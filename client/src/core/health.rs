@@ -16,7 +16,10 @@
 //!     in the meantime, this client does not see it.
 //! H3. A write that nobody waited for, and that failed, is told to the member when that is noticed (see [`Watch`]): it counts
 //!     as any failure, and its keys are deleted as any that were missed.
-//! H4. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
+//! H4. At most a share of the nodes is ejected at a time, and never the last (see [`Ring::failed`]): callers try on.
+//! H5. A node that does not let the client in (TLS, login) is left alone for a while, with the same pauses as a probe; who asks for
+//!     it meanwhile is told why.
+//! H6. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -27,6 +30,8 @@ use bytes::Bytes;
 
 use super::options::ClientOptions;
 use super::request::{self, NOOP, Requests};
+#[cfg(doc)]
+use super::routing::Ring;
 #[cfg(doc)]
 use super::watch::Watch;
 use crate::Node;

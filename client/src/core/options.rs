@@ -183,9 +183,11 @@ impl ClientOptions {
         read_repair: bool,
         /// Where the keys of an ejected node go (to the next live nodes).
         on_ejection: OnEjection,
-        /// The longest an operation takes, all its attempts together (1 s).
+        /// The longest an operation takes, all its attempts together (1 s). A large batch goes in pieces, each of which may take
+        /// that long.
         request_timeout: Duration,
-        /// The longest one attempt waits for its node before the next node, or the same again, is tried (300 ms).
+        /// The longest one attempt waits for its node, from when it has a connection, and again from each part of a reply on, before
+        /// the next node, or the same again, is tried (300 ms).
         attempt_timeout: Duration,
         /// The longest a connection takes to be made; it counts into the attempt (200 ms).
         connect_timeout: Duration,

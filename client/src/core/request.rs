@@ -140,6 +140,10 @@ pub(crate) fn get(requests: &mut Requests, key: &[u8], wanted: Wanted, quiet: bo
     if requests.plain {
         // The classic line is over.
         out.extend_from_slice(b"\r\n");
+    } else if out.capacity() == 0 && wanted == Wanted::default() {
+        // Most reads are this one request. Without a byte to spare it becomes `Bytes` as it is.
+        let digits = requests.first.checked_ilog10().unwrap_or(0) as usize + 1;
+        out.reserve_exact("mg  v f O\r\n".len() + key.len() + digits);
     }
     out.extend_from_slice(b"mg ");
     let binary = put_key(out, key);
@@ -424,6 +428,9 @@ mod tests {
         get(&mut batch, b"c", Wanted::default(), false);
         let (tag, (bytes, expect)) = (batch.first, batch.finish());
         assert_eq!(bytes, format!("get a b\r\nmg c v f O{tag}\r\n"));
+        let mut one = Requests::new(1, 0);
+        get(&mut one, b"key", Wanted::default(), false);
+        assert_eq!(one.bytes.capacity(), one.bytes.len());
         assert_eq!(expect, Expect::Values { tag });
     }
 

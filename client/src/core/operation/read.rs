@@ -258,7 +258,7 @@ impl<'a> Read<'a> {
         if let &[key] = &due[..] {
             if let Some((node, _)) = self.choose(key, false, now) {
                 let bytes = self.keys[key as usize];
-                let mut request = Requests::new(1, bytes.len() + 32);
+                let mut request = Requests::new(1, 0);
                 request::get(&mut request, bytes, self.wanted(key), false);
                 self.send(todo, now, request, sent(node, due));
             }
