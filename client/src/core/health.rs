@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::notices;
 use super::options::ClientOptions;
 use super::request::{self, NOOP, Requests};
 #[cfg(doc)]
@@ -66,6 +67,8 @@ pub(crate) struct Member {
     owing: AtomicBool,
     /// There are keys here of nodes that are ejected.
     standing_in: AtomicBool,
+    /// Another client has it ejected.
+    doubted: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -92,6 +95,11 @@ struct State {
     missed: HashSet<Box<[u8]>>,
     /// Keys that were written here because their own node was ejected.
     strays: HashSet<Box<[u8]>>,
+    /// Until when a notice about the node is believed.
+    doubted_until: Option<Instant>,
+    /// When the notice that it is ejected was set last, and when that first was since it is ejected.
+    noticed_at: Option<Instant>,
+    first_noticed_at: Option<Instant>,
     /// When to look which strays are needed no more.
     sweep_at: Option<Instant>,
     /// Failures that nobody waited for, and that are still to be counted.
@@ -118,6 +126,7 @@ impl Member {
             busy: AtomicBool::new(false),
             owing: AtomicBool::new(false),
             standing_in: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -265,6 +274,7 @@ impl Member {
             state.pause = options.probe_after;
             state.probe_at = Some(now + spread(state.pause, chance));
             state.settled_at = None;
+            (state.noticed_at, state.first_noticed_at) = (None, None);
             self.standing
                 .store(Standing::Ejected as u8, Ordering::Relaxed);
         }
@@ -392,6 +402,44 @@ impl Member {
             "{} missed too many writes to remember: old values may come back",
             self.name
         );
+    }
+
+    /// Another client has the node ejected: its notice was seen.
+    pub(super) fn doubt(&self, until: Instant) {
+        self.state().doubted_until = Some(until);
+        self.doubted.store(true, Ordering::Release);
+    }
+
+    /// True if another client has it ejected.
+    #[inline]
+    pub(super) fn is_doubted(&self, now: Instant) -> bool {
+        self.doubted.load(Ordering::Acquire) && {
+            let doubted = self.state().doubted_until.is_some_and(|until| now < until);
+            self.doubted.store(doubted, Ordering::Release);
+            doubted
+        }
+    }
+
+    /// True if this client owes it deletes.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owing.load(Ordering::Acquire)
+    }
+
+    /// True if others are to be told, once more, that the node is ejected. Whoever is told so by this tells them.
+    pub(super) fn is_to_be_noticed(&self, now: Instant) -> bool {
+        let state = &mut *self.state();
+        let fresh = |at: Instant| now.saturating_duration_since(at) < notices::AGAIN;
+        if state.noticed_at.is_some_and(fresh) {
+            return false;
+        }
+        state.noticed_at = Some(now);
+        state.first_noticed_at.get_or_insert(now);
+        true
+    }
+
+    /// Until when writes around the node are held.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        Some(self.state().first_noticed_at? + notices::HOLD)
     }
 
     /// True if the node, which settles, is to be given `key`: that is once for a while.

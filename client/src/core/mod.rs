@@ -22,6 +22,7 @@ pub(crate) mod addresses;
 pub(crate) mod calls;
 pub(crate) mod health;
 pub(crate) mod link;
+pub(crate) mod notices;
 pub(crate) mod operation;
 pub(crate) mod options;
 pub(crate) mod reply;

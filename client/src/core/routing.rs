@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::health::{Member, Standing};
+use super::notices::{Notices, WITNESSES};
 use super::options::{COPIES_MAX, ClientOptions, OnEjection, Reads};
 use crate::Node;
 use crate::continuum::Continuum;
@@ -99,6 +100,8 @@ impl Nodes {
 enum Trust {
     /// The key is its own, and nothing is known against it.
     Own,
+    /// The key has become its own by a change of the nodes that is fresh.
+    New,
     /// It stands in for one that is ejected.
     StandIn,
     /// The key was its own before a change of the nodes.
@@ -190,6 +193,9 @@ pub(crate) struct Ring {
     before: Option<(Layout, Instant)>,
     /// Some node may hold keys for others: from then on, writes look.
     strays: Arc<AtomicBool>,
+    notices: Arc<Notices>,
+    /// The nodes of the placement, in the order of their identities.
+    circle: Vec<u16>,
     chance: AtomicU64,
 }
 
@@ -270,12 +276,14 @@ impl Ring {
     pub(crate) fn new(nodes: &[Node], options: &ClientOptions, seed: u64) -> Self {
         let (members, indices) = gather(nodes, &[]);
         Ring {
+            circle: circle(&members, &indices),
             own: members.len(),
             ejecting: Mutex::default(),
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
             strays: Arc::default(),
+            notices: Arc::new(Notices::new()),
             chance: AtomicU64::new(seed),
         }
     }
@@ -300,12 +308,14 @@ impl Ring {
             *index = known as u16;
         }
         Ring {
+            circle: circle(&members, &indices),
             own,
             ejecting: Mutex::default(),
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
             strays: self.strays.clone(),
+            notices: self.notices.clone(),
             chance: AtomicU64::new(self.random()),
         }
     }
@@ -325,12 +335,14 @@ impl Ring {
     /// The same, without the placement before and the nodes that only it has.
     pub(crate) fn settled(&self) -> Self {
         Ring {
+            circle: self.circle.clone(),
             members: self.members[..self.own].to_vec(),
             own: self.own,
             ejecting: Mutex::default(),
             layout: self.layout.clone(),
             before: None,
             strays: self.strays.clone(),
+            notices: self.notices.clone(),
             chance: AtomicU64::new(self.random()),
         }
     }
@@ -376,14 +388,25 @@ impl Ring {
         if writers.len() < 2 {
             return writers;
         }
-        let trust = |node: usize| self.trust(node, key, &own, now).unwrap_or(Trust::Doubted);
-        writers.sorted_by_key(trust)
+        let places = (&own, &self.before(key, now, options));
+        writers.sorted_by_key(|node| {
+            let trust = self.trust(node, key, places, now);
+            trust.unwrap_or(Trust::Doubted)
+        })
     }
 
     /// True if none of the nodes that a key lives on is ejected.
     pub(crate) fn is_whole(&self, key: &[u8], options: &ClientOptions) -> bool {
+        self.ejected(key, options).len() == 0
+    }
+
+    /// Those of the nodes that a key lives on that are ejected.
+    pub(crate) fn ejected(&self, key: &[u8], options: &ClientOptions) -> Nodes {
+        let mut ejected = Nodes::default();
         let own = self.own(key, options);
-        own.iter().all(|node| self.members[node].is_in())
+        let out = own.iter().filter(|&node| !self.members[node].is_in());
+        out.for_each(|node| ejected.push(node));
+        ejected
     }
 
     /// The ejected nodes that a write passes on its way to those that take it.
@@ -515,22 +538,53 @@ impl Ring {
         back
     }
 
-    /// What `node`, one that `own` a key or another, says of it is worth; `None` if it is not to be asked.
-    fn trust(&self, node: usize, key: &[u8], own: &Nodes, now: Instant) -> Option<Trust> {
-        let member = &self.members[node];
+    /// What `node`, one that `own` a key or another, says of it is worth, if the key was at `before` until a change that is fresh;
+    /// `None` if it is not to be asked.
+    fn trust(
+        &self,
+        node: usize,
+        key: &[u8],
+        (own, before): (&Nodes, &Nodes),
+        now: Instant,
+    ) -> Option<Trust> {
+        let (member, copies) = (&self.members[node], own.len());
+        let is_new = || before.len() > 0 && !before.contains(node);
         match member.standing(now) {
             Standing::Ejected => None,
             _ if member.owes(key) => None,
             Standing::Settling => Some(Trust::Doubted),
+            _ if copies > 1 && member.is_doubted(now) => Some(Trust::Doubted),
+            Standing::Live if own.contains(node) && is_new() => Some(Trust::New),
             Standing::Live if own.contains(node) => Some(Trust::Own),
             Standing::Live => Some(Trust::StandIn),
         }
     }
 
+    /// True if the caller is to ask what other clients tell of nodes.
+    pub(crate) fn asks_for_notices(&self, now: Instant, options: &ClientOptions) -> bool {
+        options.copies > 1 && self.circle.len() > 1 && self.notices.is_due(now)
+    }
+
+    /// The nodes that a notice about `node` is on.
+    pub(crate) fn witnesses(&self, node: usize) -> impl Iterator<Item = usize> {
+        let at = self.circle.iter().position(|&one| usize::from(one) == node);
+        let others = self.circle.len().saturating_sub(1);
+        let count = at.map_or(0, |_| WITNESSES.min(others));
+        let at = at.unwrap_or(0);
+        let next = (1..=count).map(move |step| self.circle[(at + step) % self.circle.len()]);
+        next.map(usize::from)
+    }
+
+    /// The nodes that `witness` has the notices of.
+    pub(crate) fn witnessed(&self, witness: usize) -> impl Iterator<Item = usize> {
+        let nodes = self.circle.iter().map(|&node| usize::from(node));
+        nodes.filter(move |&node| self.witnesses(node).any(|one| one == witness))
+    }
+
     /// True if what `node` says of `key` may be given to other nodes.
     pub(crate) fn vouches(&self, node: usize, key: &[u8], now: Instant) -> bool {
         let member = &self.members[node];
-        member.standing(now) == Standing::Live && !member.owes(key)
+        member.standing(now) == Standing::Live && !member.is_doubted(now) && !member.owes(key)
     }
 
     /// The nodes that a read asks.
@@ -551,8 +605,9 @@ impl Ring {
             live.nodes[..count].rotate_left((self.random() % count as u64) as usize);
         }
         let mut readers = Readers::default();
+        let before = self.before(key, now, options);
         for node in live.iter() {
-            match self.trust(node, key, &own, now) {
+            match self.trust(node, key, (&own, &before), now) {
                 Some(trust) => readers.push(node, trust),
                 None => readers.owing = true,
             }
@@ -560,11 +615,11 @@ impl Ring {
                 readers.settling.push(node);
             }
         }
-        for node in self.before(key, now, options).iter() {
+        for node in before.iter() {
             if live.contains(node) {
                 continue;
             }
-            match self.trust(node, key, &own, now) {
+            match self.trust(node, key, (&own, &before), now) {
                 Some(Trust::Doubted) => readers.push(node, Trust::Doubted),
                 Some(_) => readers.push(node, Trust::Before),
                 None => {}
@@ -644,6 +699,14 @@ impl Ring {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+/// Indices in the order of the members' identities, each once.
+fn circle(members: &[Arc<Member>], indices: &[u16]) -> Vec<u16> {
+    let mut circle = indices.to_vec();
+    circle.sort_by_key(|&index| members[usize::from(index)].identity);
+    circle.dedup();
+    circle
 }
 
 /// The members for `nodes`, taken from `old` where the name is known, and for each node the index of its member.

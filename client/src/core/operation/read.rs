@@ -28,6 +28,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Context, Later};
+use crate::core::notices;
 use crate::core::options::Reads;
 use crate::core::reply::{Broken, Meta, Reply};
 use crate::core::request::{self, Requests, StoreMode, Wanted};
@@ -74,6 +75,10 @@ pub(crate) struct Read<'a> {
     looks: Vec<Copied>,
     /// Copies whose sources were looked at, and whether they may stay.
     verdicts: Vec<(Copied, bool)>,
+    /// Exchanges with witnesses that are waited for, and until when (see [`notices`]).
+    asking: usize,
+    asked_until: Option<Instant>,
+    begun: bool,
     /// Exchanges of repairs that are waited for (D5).
     repairing: usize,
     /// Until when.
@@ -125,6 +130,8 @@ struct Sent {
 enum Part {
     /// The reading itself.
     Ask,
+    /// To ask a witness for notices about these nodes.
+    Notices(Vec<u16>),
     /// A repair's first step: copies are added.
     Add(Vec<Copied>),
     /// Its second: their sources are looked at.
@@ -157,6 +164,9 @@ impl<'a> Read<'a> {
             await_repairs: false,
             looks: Vec::new(),
             verdicts: Vec::new(),
+            asking: 0,
+            asked_until: None,
+            begun: false,
             repairing: 0,
             patience: None,
             keys,
@@ -315,9 +325,87 @@ impl<'a> Read<'a> {
             expect,
             deadline: self.context.attempt_deadline(now),
             repeatable: true,
-            must_send: sent.part != Part::Ask,
+            must_send: !matches!(sent.part, Part::Ask | Part::Notices(_)),
         });
         self.sent.push(sent);
+    }
+
+    /// Asks the witnesses of all nodes whether other clients have them ejected, and tells them so of those that this client has.
+    fn ask_for_notices(&mut self, now: Instant, todo: &mut Todo) {
+        let ring = self.context.ring.clone();
+        for witness in ring.current().filter(|&node| ring.members[node].is_in()) {
+            let (mut others, mut asked) = (Vec::new(), Vec::new());
+            for node in ring.witnessed(witness) {
+                let member = &ring.members[node];
+                if member.is_in() || !member.is_owed() {
+                    asked.push(node as u16);
+                } else {
+                    others.push(node as u16);
+                }
+            }
+            let mut request = Requests::new(asked.len() + others.len(), 0);
+            let count = asked.len();
+            for (at, &node) in others.iter().chain(&asked).enumerate() {
+                let key = notices::key(ring.members[usize::from(node)].identity);
+                if at < others.len() {
+                    let mode = StoreMode::Set;
+                    let value = (&b"1"[..], 0);
+                    let exptime = notices::TTL_S;
+                    request::store(
+                        &mut request,
+                        key.as_bytes(),
+                        value,
+                        exptime,
+                        mode,
+                        None,
+                        false,
+                    );
+                } else {
+                    let last = at + 1 == others.len() + count;
+                    request::get(&mut request, key.as_bytes(), Wanted::default(), !last);
+                }
+            }
+            if request.is_empty() {
+                continue;
+            }
+            let places = others.iter().map(|_| u16::MAX).chain(asked);
+            let part = Part::Notices(places.collect());
+            self.asking += 1;
+            let sent = Sent {
+                node: witness,
+                keys: Vec::new(),
+                answered: 0,
+                refused: None,
+                hedge_at: None,
+                part,
+            };
+            self.send(todo, now, request, sent);
+        }
+        self.asked_until = Some(now + notices::PATIENCE);
+    }
+
+    /// A reply of a witness.
+    fn heard(&mut self, id: usize, reply: Reply, last: bool, now: Instant) {
+        let sent = &mut self.sent[id];
+        if let (Part::Notices(nodes), Reply::Ok(meta)) = (&sent.part, &reply) {
+            let place = match meta.tag {
+                _ if last => nodes.len().checked_sub(1),
+                place => place.map(|place| place as usize),
+            };
+            // Those that were told, not asked, have no node.
+            let node = place.and_then(|place| nodes.get(place));
+            if let Some(member) =
+                node.and_then(|&node| self.context.ring.members.get(usize::from(node)))
+            {
+                member.doubt(now + notices::BELIEVED);
+            }
+        }
+        if last {
+            let node = sent.node;
+            sent.part = Part::End;
+            self.asking -= 1;
+            self.context.worked(node);
+        }
     }
 
     /// Sends what repairs have come to.
@@ -672,6 +760,21 @@ impl Operation for Read<'_> {
         if now >= self.context.deadline {
             self.unresolved = 0;
         }
+        if !std::mem::replace(&mut self.begun, true)
+            && self
+                .context
+                .ring
+                .asks_for_notices(now, &self.context.options)
+        {
+            self.ask_for_notices(now, todo);
+        }
+        if self.asking > 0
+            && let Some(until) = self.asked_until.filter(|&until| now < until)
+        {
+            todo.all_needed = false;
+            todo.wake(until.min(self.context.deadline));
+            return;
+        }
         if self.unresolved > 0 {
             self.later.take(now, &mut self.due);
             if self.context.options.reads != Reads::First {
@@ -697,9 +800,16 @@ impl Operation for Read<'_> {
         let id = id as usize;
         let sent = &mut self.sent[id];
         let node = sent.node;
-        if sent.part != Part::Ask {
-            self.repaired(id, reply, last, now);
-            return Ok(());
+        match sent.part {
+            Part::Ask => {}
+            Part::Notices(_) => {
+                self.heard(id, reply, last, now);
+                return Ok(());
+            }
+            _ => {
+                self.repaired(id, reply, last, now);
+                return Ok(());
+            }
         }
         // Hits come in the order of the keys: what is passed over has missed.
         let mut rest = sent.keys[sent.answered..].iter();
@@ -752,8 +862,14 @@ impl Operation for Read<'_> {
                 ring.members[node].unsure(key, now, options);
             }
         }
-        if sent.part != Part::Ask {
-            return self.end_part(id as usize);
+        match sent.part {
+            Part::Ask => {}
+            Part::Notices(_) => {
+                sent.part = Part::End;
+                self.asking -= 1;
+                return;
+            }
+            _ => return self.end_part(id as usize),
         }
         let keys = std::mem::take(&mut sent.keys);
         for &key in &keys[sent.answered..] {

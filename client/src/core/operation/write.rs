@@ -11,6 +11,8 @@
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
 //! W3. A `delete` goes to the copies a second time when all have answered, where another copy had the key until then: a read
 //!     may have found it there, and given it to a copy that had lost it already (see [`Read`](super::Read), D4).
+//! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
+//!     [`notices`](crate::core::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it.
@@ -21,6 +23,7 @@ use bytes::Bytes;
 
 use super::{Context, Later, was_not_done};
 use crate::core::link::Expect;
+use crate::core::notices;
 use crate::core::options::{Ack, OnEjection};
 use crate::core::reply::{Broken, Reply};
 use crate::core::request::{self, Count, Requests, StoreMode};
@@ -120,6 +123,8 @@ pub(crate) struct Write<'a> {
     /// Only this copy is to be written.
     only: Option<usize>,
     begun: bool,
+    /// Until when the write is held, so that other clients know (W5).
+    held_until: Option<Instant>,
 }
 
 /// One copy of one entry.
@@ -139,8 +144,11 @@ enum Part {
     Before,
     /// To delete it once more (W3).
     Again,
+    /// To tell other clients of an ejected node (W5). It has no entries.
+    Notice,
 }
 
+/// Those of entries.
 const PARTS: [Part; 3] = [Part::Copy, Part::Before, Part::Again];
 
 #[derive(Debug, Clone, Default)]
@@ -189,6 +197,7 @@ impl<'a> Write<'a> {
             decider: None,
             only: None,
             begun: false,
+            held_until: None,
             entries,
             exptimes: Vec::new(),
             context,
@@ -430,7 +439,7 @@ impl<'a> Write<'a> {
             let at = entry as usize;
             let command = match part {
                 Part::Copy => self.command(at),
-                Part::Before | Part::Again => DELETE,
+                Part::Before | Part::Again | Part::Notice => DELETE,
             };
             command.encode(request, &self.entries[at]);
             entries.push(entry);
@@ -474,6 +483,47 @@ impl<'a> Write<'a> {
         self.sent.push(sent);
     }
 
+    /// Tells other clients of the ejected nodes that the write goes around, if that was not done lately.
+    fn post_notices(&mut self, now: Instant, todo: &mut Todo) {
+        let (ring, options) = (self.context.ring.clone(), self.context.options.clone());
+        if options.copies < 2 || ring.members.iter().all(|member| member.is_in()) {
+            return;
+        }
+        for entry in 0..self.entries.len() {
+            for node in ring.ejected(self.entries[entry].key, &options).iter() {
+                let member = &ring.members[node];
+                if member.is_to_be_noticed(now) {
+                    for witness in ring
+                        .witnesses(node)
+                        .filter(|&one| ring.members[one].is_in())
+                    {
+                        let mut request = Requests::new(1, 0);
+                        let key = notices::key(member.identity);
+                        let (value, mode) = ((&b"1"[..], 0), StoreMode::Set);
+                        let exptime = notices::TTL_S;
+                        request::store(
+                            &mut request,
+                            key.as_bytes(),
+                            value,
+                            exptime,
+                            mode,
+                            None,
+                            false,
+                        );
+                        let sent = Sent {
+                            node: witness,
+                            part: Part::Notice,
+                            entries: Vec::new(),
+                            answered: 0,
+                        };
+                        self.send(todo, now, request.finish(), sent);
+                    }
+                }
+                self.held_until = self.held_until.max(member.held_until());
+            }
+        }
+    }
+
     /// The delete of a key where it was before a change failed.
     fn failed_before(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
         if !self.command.is_delete() {
@@ -504,6 +554,7 @@ impl<'a> Write<'a> {
         match part {
             Part::Copy => self.do_without(at, node, now),
             Part::Before => self.leave_before(at, node, now),
+            Part::Notice => {}
             Part::Again => {
                 let Context { ring, options, .. } = &self.context;
                 ring.members[node].unsure(self.entries[at].key, now, options);
@@ -613,9 +664,17 @@ impl Operation for Write<'_> {
         }
         self.later.take(now, &mut self.due);
         self.send_due(now, todo);
+        if self.only.is_none() {
+            self.post_notices(now, todo);
+        }
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
         todo.all_needed = self.context.options.ack == Ack::All;
-        todo.done = self.unresolved == 0 || now >= self.context.deadline;
+        let held = self.held_until.filter(|&until| now < until);
+        if let Some(until) = held {
+            todo.wake(until);
+        }
+        todo.wake(self.context.deadline);
+        todo.done = (self.unresolved == 0 && held.is_none()) || now >= self.context.deadline;
     }
 
     fn on_reply(
@@ -627,6 +686,9 @@ impl Operation for Write<'_> {
     ) -> std::result::Result<(), Broken> {
         let sent = &mut self.sent[id as usize];
         let node = sent.node;
+        if sent.part == Part::Notice {
+            return Ok(());
+        }
         let &at = sent.entries.get(sent.answered).ok_or(Broken)?;
         let at = at as usize;
         let state = &mut self.states[at];
@@ -660,6 +722,7 @@ impl Operation for Write<'_> {
             }
             Part::Before => {}
             Part::Again => self.deleted_again(at),
+            Part::Notice => {}
         }
         if last {
             self.context.worked(node);
@@ -677,7 +740,7 @@ impl Operation for Write<'_> {
             match part {
                 Part::Copy => self.failed(at, node, failure, now),
                 Part::Before => self.failed_before(at, node, failure, now),
-                Part::Again => self.leave(part, at, node, now),
+                Part::Again | Part::Notice => self.leave(part, at, node, now),
             }
         }
     }

@@ -392,7 +392,8 @@ fn a_hedged_read_waits_no_longer_than_the_delay_for_a_hung_node() {
         let begun = cluster.now_us;
         assert_eq!(cluster.get("k"), Ok(Some("v".to_owned())));
         assert!(
-            cluster.now_us - begun < 10_000,
+            // And for what witnesses say of nodes.
+            cluster.now_us - begun < 16_000,
             "{} us",
             cluster.now_us - begun
         );
