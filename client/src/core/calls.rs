@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::Operation;
 use super::operation::{
-    Ask, Command, Context, Decide, Decision, Entry, Hit, Lease, Read, Verdict, Write,
+    Ask, Command, Context, Decide, Decision, Entry, Hit, Lease, Raw, Read, Verdict, Write,
 };
-use super::reply::Meta;
+use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
 use crate::error::{Error, Result};
+use crate::meta::{MetaOutcome, MetaReply, MetaRequest};
 use crate::ttl::Ttl;
 use crate::value::{Cas, CasUnique, Item, Payload};
 
@@ -402,6 +403,23 @@ pub(crate) fn touch_multi<'a>(
                 .collect()
         },
     )
+}
+
+/// A meta command of the caller's.
+pub(crate) fn meta<'a>(
+    context: Context,
+    request: &'a MetaRequest,
+) -> Call<Raw<'a>, impl FnOnce(Raw<'a>) -> Result<MetaReply>> {
+    let fault = check_key(&request.key, context.options.long_binary_keys);
+    let fault = fault.err().map(Error::Key);
+    call(Raw::new(context, request, fault), |raw| {
+        Ok(match raw.finish()? {
+            Reply::Ok(meta) => request.reply(meta),
+            Reply::NotStored => MetaReply::without_item(MetaOutcome::NotStored),
+            Reply::Exists => MetaReply::without_item(MetaOutcome::Exists),
+            _ => MetaReply::without_item(MetaOutcome::Missing),
+        })
+    })
 }
 
 /// What each node answered, by its name.

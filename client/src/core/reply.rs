@@ -103,6 +103,8 @@ pub(crate) struct Meta {
     pub stale: bool,
     /// `Z`: someone else computes the value anew.
     pub won_by_other: bool,
+    /// Flags beside these, each with a space before it.
+    pub others: Option<Vec<u8>>,
 }
 
 impl Meta {
@@ -395,8 +397,13 @@ fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
             b'W' => meta.won = true,
             b'X' => meta.stale = true,
             b'Z' => meta.won_by_other = true,
-            // A flag that was not asked for.
-            _ => {}
+            // What only a caller's own command asks for.
+            _ => {
+                let others = meta.others.get_or_insert_default();
+                others.push(b' ');
+                others.push(flag);
+                others.extend_from_slice(token);
+            }
         }
         text = rest.get(end + 1..).unwrap_or(b"");
     }

@@ -225,6 +225,30 @@ pub(crate) fn store(
     requests.bytes.extend_from_slice(b"\r\n");
 }
 
+/// A command as the caller wrote it: `verb key [len] flags`, and a value if it has one.
+pub(crate) fn raw(
+    requests: &mut Requests,
+    verb: &str,
+    key: &[u8],
+    flags: &str,
+    value: Option<&[u8]>,
+) {
+    let out = &mut requests.bytes;
+    out.extend_from_slice(verb.as_bytes());
+    out.push(b' ');
+    let binary = put_key(out, key);
+    if let Some(value) = value {
+        put(out, b" ", value.len());
+    }
+    put_binary(out, binary);
+    out.extend_from_slice(flags.as_bytes());
+    requests.end_line();
+    if let Some(value) = value {
+        requests.bytes.extend_from_slice(value);
+        requests.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
 /// `md`; with `compare`, only if the item's CAS unique is this.
 pub(crate) fn delete(requests: &mut Requests, key: &[u8], compare: Option<u64>) {
     let out = &mut requests.bytes;

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use ketch_client::testing::TestNode;
-use ketch_client::{Ack, Cas, ClientOptions, Error, Item, KeyFault, Node, Ttl};
+use ketch_client::{
+    Ack, Cas, ClientOptions, Error, Item, KeyFault, MetaOutcome, MetaRequest, Node, Ttl,
+};
 
 use crate::Client;
 use crate::support::{self, KINDS, Server, wait_until};
@@ -330,4 +332,67 @@ fn a_client_survives_a_panic() {
     assert_eq!(client.get("k"), Ok(Some("v".into())));
     let client: ketch_client::Client = node.node().to_string().parse().expect("a node");
     assert!(format!("{client:?}").contains(&node.address().port().to_string()));
+}
+
+#[test]
+fn meta_commands_as_they_are_written() {
+    against_all(|node| {
+        let client = Client::new([node], patient().prefix("p:"));
+        let meta = |request: MetaRequest| client.meta(request).expect("up");
+        for key in ["k", "a key in base64"] {
+            let missing = meta(MetaRequest::get(key).flag("v"));
+            assert_eq!(
+                (missing.outcome, missing.flag('W')),
+                (MetaOutcome::Missing, None)
+            );
+            let set = || MetaRequest::set(key, "v\r\nw").flag("T60").flag("F7");
+            assert_eq!(meta(set().flag("MR")).outcome, MetaOutcome::NotStored);
+            let stored = meta(set().flag("c"));
+            let unique = stored.flag('c').expect("asked for").to_owned();
+            let found = meta(
+                MetaRequest::get(key)
+                    .flag("v")
+                    .flag("f")
+                    .flag("s")
+                    .flag("t")
+                    .flag("c"),
+            );
+            assert_eq!(&found.value[..], b"v\r\nw");
+            assert_eq!(
+                (found.flag('f'), found.flag('s'), found.flag('c')),
+                (Some("7"), Some("4"), Some(&*unique))
+            );
+            assert!(
+                found
+                    .flag('t')
+                    .is_some_and(|left| ["59", "60"].contains(&left))
+            );
+            assert_eq!(client.get(key), Ok(Some(Item::new("v\r\nw", 7))));
+            assert_eq!(
+                meta(MetaRequest::delete(key).flag("C1")).outcome,
+                MetaOutcome::Exists
+            );
+            assert_eq!(
+                meta(MetaRequest::delete(key).flag(format!("C{unique}"))).outcome,
+                MetaOutcome::Done
+            );
+            let counted = meta(
+                MetaRequest::arithmetic(key)
+                    .flag("N60")
+                    .flag("J5")
+                    .flag("v"),
+            );
+            assert_eq!(&counted.value[..], b"5");
+        }
+        // What would break the conversation is not sent.
+        for flag in ["q", "O1", "k", "b", "", "v\r\nflush_all", "T 1", "\u{e9}"] {
+            let refused = client.meta(MetaRequest::get("k").flag(flag));
+            assert!(matches!(refused, Err(Error::Value(_))), "{flag:?}");
+        }
+        assert!(matches!(
+            client.meta(MetaRequest::get("")),
+            Err(Error::Key(_))
+        ));
+        assert_eq!(client.get("none"), Ok(None), "the connection goes on");
+    });
 }

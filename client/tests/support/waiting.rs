@@ -8,8 +8,8 @@ use std::time::Duration;
 use ketch_client::codec::Codec;
 use ketch_client::load::{LoadError, LoadOptions};
 use ketch_client::{
-    Ack, Allowance, AsyncClient, Cas, CasUnique, ClientOptions, GetStream, Item, Node, NodeState,
-    PerNode, RateLimit, Result, Stat, Ttl, Value,
+    Ack, Allowance, AsyncClient, Cas, CasUnique, ClientOptions, GetStream, Item, MetaReply,
+    MetaRequest, Node, NodeState, PerNode, RateLimit, Result, Stat, Ttl, Value,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::block_in_place;
@@ -261,6 +261,10 @@ impl Client {
 
     pub fn get_stream<I: IntoIterator<Item: AsRef<[u8]>>>(&self, keys: I) -> Stream<I::IntoIter> {
         Stream(self.0.get_stream(keys))
+    }
+
+    pub fn meta(&self, request: MetaRequest) -> Result<MetaReply> {
+        wait(self.0.meta(request))
     }
 
     pub fn warm_up(&self) -> PerNode<()> {

@@ -6,6 +6,7 @@
 //! | [`Write`] | set, delete, and their batches | all copies at once; done when enough have answered |
 //! | [`Decide`] | what depends on the present value | the first live copy decides, the others follow by a `Write` |
 //! | [`Lease`] | reads that may win the right to load | the node that decides for the key, until it answers |
+//! | [`Raw`] | a meta command of the caller's | the node that decides for the key |
 //! | [`Ask`] | stats, version, flush_all | every node once |
 //!
 //! An attempt that failed is repeated on the same node, after a pause, until the node is ejected or the attempts are used
@@ -15,12 +16,14 @@
 mod ask;
 mod decide;
 mod lease;
+mod raw;
 mod read;
 mod write;
 
 pub(crate) use ask::Ask;
 pub(crate) use decide::{Decide, Decision, Verdict};
 pub(crate) use lease::Lease;
+pub(crate) use raw::Raw;
 pub(crate) use read::{Hit, Read};
 pub(crate) use write::{Command, Entry, Write};
 
