@@ -9,6 +9,7 @@ use super::Operation;
 use super::operation::{
     Ask, Command, Context, Decide, Decision, Entry, Hit, Lease, Raw, Read, Verdict, Write,
 };
+use super::options::{ClientOptions, Reads};
 use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
 use crate::error::{Error, Result};
@@ -95,6 +96,15 @@ pub(crate) fn get<'a>(
     })
 }
 
+/// With the first copy asked first: a version is worth something on the node that decides.
+fn of_decider(mut context: Context) -> Context {
+    if context.options.reads != Reads::First {
+        let options = ClientOptions::clone(&context.options).reads(Reads::First);
+        context.options = Arc::new(options);
+    }
+    context
+}
+
 pub(crate) fn gets<'a>(
     context: Context,
     key: &'a [u8],
@@ -104,7 +114,7 @@ pub(crate) fn gets<'a>(
         cas: true,
         ..Wanted::default()
     };
-    call(read(context, vec![key], wanted), move |read| {
+    call(read(of_decider(context), vec![key], wanted), move |read| {
         let found = one(read.finish())?;
         Ok(found.map(
             |Hit {
@@ -141,7 +151,7 @@ pub(crate) fn gets_multi<'a>(
         cas: true,
         ..Wanted::default()
     };
-    call(read(context, keys, wanted), move |read| {
+    call(read(of_decider(context), keys, wanted), move |read| {
         let versioned = |hit: Hit| {
             let node = ring.members[hit.node].identity;
             let number = hit.cas;

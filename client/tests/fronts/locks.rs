@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ketch_client::testing::TestNode;
-use ketch_client::{ClientOptions, Node, NodeEvent, NodeState, RateLimit};
+use ketch_client::{ClientOptions, Node, NodeEvent, NodeState, RateLimit, Reads};
 
 use crate::Client;
 use crate::support::{self, KINDS, Server, wait_until};
@@ -141,6 +141,37 @@ fn no_two_hold_a_lock() {
             }
         });
     });
+}
+
+/// Versions come from the copy that decides, whichever copy other reads ask.
+#[test]
+fn locks_and_changes_with_reads_that_are_spread() {
+    for kind in KINDS {
+        let servers = [
+            Server::start(kind),
+            Server::start(kind),
+            Server::start(kind),
+        ];
+        for reads in [Reads::Spread, Reads::Hedged(S / 1000)] {
+            let options = patient().copies(3).reads(reads);
+            let client = Client::new(servers.iter().map(Server::node), options);
+            for i in 0..10 {
+                let key = format!("{kind:?}{reads:?}{i}").replace(' ', "");
+                let lock = client.lock(&key, MINUTE).expect("up").expect("free");
+                assert_eq!(lock.fence("fence"), Ok(true));
+                assert_eq!(lock.release(), Ok(true), "{kind:?} {reads:?}");
+                let lock = client.lock(&key, MINUTE).expect("up").expect("released");
+                assert_eq!(lock.release(), Ok(true));
+                let mut changes = 0;
+                client.set(&key, "old", MINUTE).expect("up");
+                let changed = client.update(&key, MINUTE, |_| {
+                    changes += 1;
+                    Some("new")
+                });
+                assert_eq!((changed, changes), (Ok(Some("new".into())), 1));
+            }
+        }
+    }
 }
 
 /// Many clients at once: never more than the limit, and not a single one less where each is counted once.

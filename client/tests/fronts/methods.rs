@@ -369,7 +369,7 @@ fn meta_commands_as_they_are_written() {
             );
             assert_eq!(client.get(key), Ok(Some(Item::new("v\r\nw", 7))));
             assert_eq!(
-                meta(MetaRequest::delete(key).flag("C1")).outcome,
+                meta(MetaRequest::delete(key).flag("C987654321")).outcome,
                 MetaOutcome::Exists
             );
             assert_eq!(
