@@ -253,7 +253,7 @@ impl Chance {
 /// One thread's work until the end: its tallies by phase.
 fn work(client: &Client, board: &Board, thread: usize) -> BTreeMap<u64, Tally> {
     let mut tallies: BTreeMap<u64, Tally> = BTreeMap::new();
-    let mut chance = Chance(now_us() | 1 + thread as u64);
+    let mut chance = Chance(now_us() | (1 + thread as u64));
     let own = thread * KEYS..(thread + 1) * KEYS;
     let mut seen = (u64::MAX, 0);
     while board.get(Word::End) == 0 {
@@ -283,7 +283,7 @@ fn work(client: &Client, board: &Board, thread: usize) -> BTreeMap<u64, Tally> {
 fn write(client: &Client, board: &Board, key: usize, delete: bool, tally: &mut Tally) {
     // Odd numbers are values, even ones deletes.
     let begun = board.of(key, BEGUN);
-    let number = begun + if (begun % 2 == 0) ^ delete { 1 } else { 2 };
+    let number = begun + if (begun.is_multiple_of(2)) ^ delete { 1 } else { 2 };
     if delete {
         board.set(key, LAST_DELETE, number);
     }

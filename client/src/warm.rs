@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Client;
-#[cfg(feature = "tokio")]
-use crate::tokio::AsyncClient;
 use crate::ttl::Ttl;
 use crate::value::{Item, Value};
 
 /// How [`Client::warm`] goes about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WarmOptions {
-    ttl: Ttl,
-    batch: usize,
+    pub(crate) ttl: Ttl,
+    pub(crate) batch: usize,
     rate: Option<f64>,
 }
 
@@ -48,7 +46,7 @@ impl WarmOptions {
     }
 
     /// When the key behind `done` keys may be looked for.
-    fn due(&self, begun: Instant, done: u64) -> Option<Instant> {
+    pub(crate) fn due(&self, begun: Instant, done: u64) -> Option<Instant> {
         let rate = self.rate?;
         let pause = Duration::try_from_secs_f64(done as f64 / rate).ok()?;
         begun.checked_add(pause)
@@ -69,12 +67,12 @@ pub struct Warmed {
 }
 
 impl Warmed {
-    fn keys(&self) -> u64 {
+    pub(crate) fn keys(&self) -> u64 {
         self.present + self.stored + self.absent + self.failed
     }
 
     /// Sorts out a batch that was looked for. Gives the places of keys that are to be loaded.
-    fn missing(&mut self, found: Vec<crate::Result<Option<Item>>>) -> Vec<usize> {
+    pub(crate) fn missing(&mut self, found: Vec<crate::Result<Option<Item>>>) -> Vec<usize> {
         let mut missing = Vec::new();
         for (at, found) in found.into_iter().enumerate() {
             match found {
@@ -87,7 +85,7 @@ impl Warmed {
     }
 
     /// What of a batch that was loaded is to be stored.
-    fn loaded<V: Into<Item>>(
+    pub(crate) fn loaded<V: Into<Item>>(
         &mut self,
         keys: Vec<Bytes>,
         values: Vec<Option<V>>,
@@ -100,7 +98,7 @@ impl Warmed {
         entries
     }
 
-    fn stored(&mut self, results: Vec<crate::Result<bool>>) {
+    pub(crate) fn stored(&mut self, results: Vec<crate::Result<bool>>) {
         for result in results {
             match result {
                 Ok(true) => self.stored += 1,
@@ -112,13 +110,16 @@ impl Warmed {
     }
 }
 
-fn entries(loaded: &[(Bytes, Item)], ttl: Ttl) -> impl Iterator<Item = (&[u8], Value<'_>, Ttl)> {
+pub(crate) fn entries(
+    loaded: &[(Bytes, Item)],
+    ttl: Ttl,
+) -> impl Iterator<Item = (&[u8], Value<'_>, Ttl)> {
     loaded
         .iter()
         .map(move |(key, item)| (key.as_ref(), Value::from(item), ttl))
 }
 
-fn batches<K: AsRef<[u8]>>(
+pub(crate) fn batches<K: AsRef<[u8]>>(
     keys: impl IntoIterator<Item = K>,
     size: usize,
 ) -> impl Iterator<Item = Vec<Bytes>> {
@@ -169,33 +170,6 @@ impl Client {
             let values = loader(&missing)?;
             let loaded = warmed.loaded(missing, values);
             warmed.stored(self.fill_multi(entries(&loaded, options.ttl), false));
-        }
-        Ok(warmed)
-    }
-}
-
-#[cfg(feature = "tokio")]
-impl AsyncClient {
-    /// As [`Client::warm`].
-    pub async fn warm<K: AsRef<[u8]>, V: Into<Item>, E>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-        options: WarmOptions,
-        mut loader: impl AsyncFnMut(&[Bytes]) -> Result<Vec<Option<V>>, E>,
-    ) -> Result<Warmed, E> {
-        let (begun, mut warmed) = (Instant::now(), Warmed::default());
-        for batch in batches(keys, options.batch) {
-            if let Some(due) = options.due(begun, warmed.keys()) {
-                ::tokio::time::sleep_until(due.into()).await;
-            }
-            let missing = warmed.missing(self.get_multi(&batch).await);
-            if missing.is_empty() {
-                continue;
-            }
-            let missing: Vec<Bytes> = missing.into_iter().map(|at| batch[at].clone()).collect();
-            let values = loader(&missing).await?;
-            let loaded = warmed.loaded(missing, values);
-            warmed.stored(self.fill_multi(entries(&loaded, options.ttl), false).await);
         }
         Ok(warmed)
     }

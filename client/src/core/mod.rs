@@ -86,9 +86,7 @@ impl Patience {
     /// When it ends, if the node has been silent since `at`, when its turn came or something came last.
     pub(crate) fn end(self, at: Instant) -> Instant {
         // Who hardly waited keeps to the operation's time, so that its failure is noticed before that is over.
-        if at == self.begun {
-            self.deadline
-        } else if at.saturating_duration_since(self.begun) < self.len() / 8 {
+        if at.saturating_duration_since(self.begun) < self.len() / 8 {
             self.deadline
         } else {
             at + self.len()

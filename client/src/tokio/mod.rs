@@ -19,6 +19,9 @@ mod pool;
 mod resolve;
 mod solo;
 mod stream;
+mod warm;
+pub(crate) mod write_behind;
+pub(crate) mod write_through;
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};

@@ -6,7 +6,7 @@ const LOCKS: usize = 64;
 
 /// Locks, each for a part of the keys; `L` is a mutex of whatever kind.
 #[derive(Debug)]
-pub(super) struct KeyLocks<L> {
+pub(crate) struct KeyLocks<L> {
     hasher: RandomState,
     locks: [L; LOCKS],
 }

@@ -42,23 +42,21 @@
 //! Several processes that write the same keys have no order between them, in the store or in the cache.
 
 mod behind;
-#[cfg(feature = "tokio")]
-mod behind_async;
-mod key_locks;
-mod queue;
-mod through;
+pub(crate) mod key_locks;
+pub(crate) mod queue;
+pub(crate) mod through;
 
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "tokio")]
+pub use crate::tokio::write_behind::AsyncWriteBehind;
+#[cfg(feature = "tokio")]
+pub use crate::tokio::write_through::AsyncWriteThrough;
 use crate::value::Item;
 pub use behind::WriteBehind;
-#[cfg(feature = "tokio")]
-pub use behind_async::AsyncWriteBehind;
-#[cfg(feature = "tokio")]
-pub use through::AsyncWriteThrough;
 pub use through::WriteThrough;
 
 /// What is to be written to the store.
@@ -137,8 +135,8 @@ pub struct WriteBehindOptions {
     attempts: u32,
     retry_pause: Duration,
     retry_pause_max: Duration,
-    full_timeout: Duration,
-    close_timeout: Duration,
+    pub(crate) full_timeout: Duration,
+    pub(crate) close_timeout: Duration,
 }
 
 impl Default for WriteBehindOptions {

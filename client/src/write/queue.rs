@@ -21,7 +21,7 @@ use crate::value::Item;
 
 /// What the queue has for whoever writes.
 #[derive(Debug, PartialEq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// These are to be written now; how that ended is to be told by [`Queue::ended`].
     Write(Vec<Change>),
     /// Nothing before then, unless something is pushed or flushed.
@@ -40,7 +40,7 @@ struct Waiting {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     options: WriteBehindOptions,
     newest: HashMap<Bytes, Waiting>,
     order: VecDeque<(Bytes, Instant)>,

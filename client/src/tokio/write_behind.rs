@@ -9,15 +9,15 @@ use std::time::Instant;
 use ::tokio::sync::{Mutex as TaskMutex, Notify};
 use ::tokio::time;
 
-use super::key_locks::KeyLocks;
-use super::queue::{Next, Queue};
-use super::{AsyncWriter, WriteBehindOptions, WriteBehindStats, WriteError};
+use super::AsyncClient;
 use crate::load::{LoadError, LoadOptions};
-use crate::tokio::AsyncClient;
 use crate::ttl::Ttl;
 use crate::value::Item;
+use crate::write::key_locks::KeyLocks;
+use crate::write::queue::{Next, Queue};
+use crate::write::{AsyncWriter, WriteBehindOptions, WriteBehindStats, WriteError};
 
-/// [`WriteBehind`](super::WriteBehind) for tasks.
+/// [`WriteBehind`](crate::write::WriteBehind) for tasks.
 ///
 /// A clone is the same. When the last is dropped, the task goes on until what waits is written, if the runtime lives that long;
 /// [`close`](Self::close) waits for that.
