@@ -283,7 +283,8 @@ fn work(client: &Client, board: &Board, thread: usize) -> BTreeMap<u64, Tally> {
 fn write(client: &Client, board: &Board, key: usize, delete: bool, tally: &mut Tally) {
     // Odd numbers are values, even ones deletes.
     let begun = board.of(key, BEGUN);
-    let number = begun + if (begun.is_multiple_of(2)) ^ delete { 1 } else { 2 };
+    let is_next = begun.is_multiple_of(2) != delete;
+    let number = begun + if is_next { 1 } else { 2 };
     if delete {
         board.set(key, LAST_DELETE, number);
     }
