@@ -419,6 +419,16 @@ fn four_deaf_dumps(server: &Server) -> Vec<Conn> {
     (0..4).map(deaf).collect()
 }
 
+/// Waits until so many connections have replies that nobody takes: only then does time run out for them.
+#[track_caller]
+fn wait_for_stalls(conn: &mut Conn, count: usize) {
+    wait_until("the peers' buffers to be full", PATIENCE, || {
+        let conns = conn.stats("conns");
+        let stalled = conns.iter().filter(|(_, value)| *value == "conn_mwrite");
+        stalled.count() >= count
+    });
+}
+
 #[track_caller]
 fn wait_for_a_place(conn: &mut Conn) {
     wait_until("a place for a dump", PATIENCE, || {
@@ -474,6 +484,7 @@ fn four_dumps_run_at_a_time() {
 
     // Clients that take nothing lend theirs, and have what they asked for when they read on.
     let mut deaf = four_deaf_dumps(&server);
+    wait_for_stalls(&mut conn, 4);
     conn.round("stats detail dump\r\n", BUSY);
     conn.round(
         "debugtime 4\r\nstats detail dump\r\n",

@@ -497,7 +497,7 @@ fn ten_wrong_passwords_end_a_connection() {
                 log_in(&server, "ann", "right");
                 log_in(&server, "bob", "right");
 
-                let server = Server::start(&["-S", "-Y", users.path()]);
+                let server = start_sasl(users).expect("it is ketch");
                 let mut conn = server.connect();
                 conn.note = format!("{user} in binary");
                 let wrong = packet(AUTH, "PLAIN", &format!("\0{user}\0wrong"));

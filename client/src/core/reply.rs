@@ -502,6 +502,7 @@ mod tests {
                         won: true,
                         stale: true,
                         won_by_other: true,
+                        others: Some(b" s1 kkey".to_vec()),
                         ..none()
                     },
                 ),

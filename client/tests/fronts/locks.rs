@@ -258,7 +258,8 @@ fn streams_read_batch_by_batch() {
 
 #[test]
 fn nodes_that_fail_are_told_of() {
-    let node = TestNode::start();
+    // The last one that lives is never ejected.
+    let (node, other) = (TestNode::start(), TestNode::start());
     let (sender, events) = mpsc::channel();
     let sender = Mutex::new(sender);
     let options = ClientOptions::default()
@@ -268,13 +269,16 @@ fn nodes_that_fail_are_told_of() {
             let sender = sender.lock().expect("nobody panics with it");
             sender.send(event).expect("the test listens");
         });
-    let client = Client::new([node.node()], options);
+    let client = Client::new([node.node(), other.node()], options);
     let state = || client.node_states()[0].1;
-    client.set("k", "v", 60).expect("up");
+    let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    for key in &keys {
+        client.set(key, "v", 60).expect("up");
+    }
     assert_eq!(state(), NodeState::Live);
     node.cut_off();
     wait_until("the node is ejected", || {
-        let _ = client.get("k");
+        keys.iter().for_each(|key| drop(client.get(key)));
         state() == NodeState::Ejected
     });
     let name = node.address().to_string();
@@ -284,7 +288,7 @@ fn nodes_that_fail_are_told_of() {
     );
     node.come_back();
     wait_until("the node is back", || {
-        let _ = client.get("k");
+        keys.iter().for_each(|key| drop(client.get(key)));
         state() != NodeState::Ejected
     });
     assert_eq!(state(), NodeState::Settling);
