@@ -118,7 +118,9 @@ impl<'b> Key<'b> {
     /// True if text can only name it in base64: binary keys may be any bytes.
     #[inline]
     pub fn needs_base64(&self) -> bool {
-        self.base64 || self.text.iter().any(|&byte| byte <= b' ' || byte == 0x7f)
+        // Without an end before the last byte, many are looked at together.
+        let odd = |byte: u8| (byte <= b' ') | (byte == 0x7f);
+        self.base64 || self.text.iter().fold(false, |any, &byte| any | odd(byte))
     }
 
     /// The key's real bytes; a base64 key is decoded into `room`.

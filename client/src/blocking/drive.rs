@@ -19,7 +19,7 @@ use super::stream::PATIENCE;
 use crate::core::options::ClientOptions;
 use crate::core::reply::{Broken, Reply};
 use crate::core::watch::Watch;
-use crate::core::{Exchange, Operation, Todo};
+use crate::core::{Exchange, FEW, Operation, Todo};
 use crate::error::Failure;
 use crate::metrics::{Metrics, Op};
 
@@ -54,8 +54,11 @@ enum Progress {
 pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
     let metrics = options.metrics.as_deref();
     let (op, limit) = (operation.op(), operation.deadline());
-    let mut todo = Todo::default();
-    let mut flights: Vec<Flight> = Vec::new();
+    let mut todo = Todo {
+        send: Vec::with_capacity(FEW),
+        ..Todo::default()
+    };
+    let mut flights: Vec<Flight> = Vec::with_capacity(FEW);
     let mut abandoned = false;
     let mut now = Instant::now();
     loop {

@@ -85,6 +85,9 @@ impl Patience {
 
     /// When it ends, if the node has been silent since `at`, when its turn came or something came last.
     pub(crate) fn end(self, at: Instant) -> Instant {
+        if at == self.begun {
+            return self.deadline.max(at);
+        }
         // Who hardly waited keeps to the operation's time, so that its failure is noticed before that is over.
         if at.saturating_duration_since(self.begun) < self.len() / 8 {
             self.deadline
@@ -93,6 +96,9 @@ impl Patience {
         }
     }
 }
+
+/// Room for the exchanges of most operations, so that lists of them need not grow.
+pub(crate) const FEW: usize = 2;
 
 /// What an operation wants of its front.
 #[derive(Debug, Default)]

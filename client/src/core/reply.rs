@@ -104,7 +104,7 @@ pub(crate) struct Meta {
     /// `Z`: someone else computes the value anew.
     pub won_by_other: bool,
     /// Flags beside these, each with a space before it.
-    pub others: Option<Vec<u8>>,
+    pub others: Option<Box<[u8]>>,
 }
 
 impl Meta {
@@ -232,17 +232,14 @@ impl Inbox {
         };
         let line = come[..newline].strip_suffix(b"\r").ok_or(Broken)?;
         let behind = newline + 1;
-        let (word, rest) = match memchr::memchr(b' ', line) {
-            Some(space) => (&line[..space], &line[space + 1..]),
-            None => (line, &b""[..]),
-        };
+        let (first, rest) = word(line);
         let mut tag = None;
         let mut meta = || {
             let meta = tokens(rest)?;
             tag = meta.tag;
             Ok(meta)
         };
-        let reply = match word {
+        let reply = match first {
             b"VA" => return self.value(behind, false),
             b"VALUE" => return self.value(behind, true),
             b"HD" => Reply::Ok(meta()?),
@@ -347,12 +344,11 @@ impl Head {
 
 /// `VA <length> <flags>*`
 fn meta_head(line: &[u8]) -> Result<Head, Broken> {
-    let line = line.strip_prefix(b"VA ").ok_or(Broken)?;
-    let end = memchr::memchr(b' ', line).unwrap_or(line.len());
+    let (len, flags) = word(line.strip_prefix(b"VA ").ok_or(Broken)?);
     Ok(Head {
-        len: length(&line[..end])?,
+        len: length(len)?,
         key: 0..0,
-        meta: tokens(line.get(end + 1..).unwrap_or(b""))?,
+        meta: tokens(flags)?,
     })
 }
 
@@ -381,33 +377,77 @@ fn length(text: &[u8]) -> Result<usize, Broken> {
 /// The flags behind `VA` and its length, or behind `HD`.
 fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
     let mut meta = Meta::default();
+    let mut others = Vec::new();
     while let Some((&flag, rest)) = text.split_first() {
         if flag == b' ' {
             text = rest;
             continue;
         }
-        let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-        let token = &rest[..end];
         match flag {
-            b'f' => meta.flags = u32::try_from(number(token)?).map_err(|_| Broken)?,
+            b'O' => {
+                let (tag, behind) = numeral(rest)?;
+                (meta.tag, text) = (Some(tag), behind);
+                continue;
+            }
+            b'f' => {
+                (meta.flags, text) = numeral(rest)?;
+                continue;
+            }
+            _ => {}
+        }
+        let (token, behind) = word(rest);
+        text = behind;
+        match flag {
             b'c' => meta.cas = number(token)?,
             b't' if token == b"-1" => meta.ttl = Some(-1),
             b't' => meta.ttl = Some(i64::try_from(number(token)?).map_err(|_| Broken)?),
-            b'O' => meta.tag = Some(u32::try_from(number(token)?).map_err(|_| Broken)?),
             b'W' => meta.won = true,
             b'X' => meta.stale = true,
             b'Z' => meta.won_by_other = true,
             // What only a caller's own command asks for.
             _ => {
-                let others = meta.others.get_or_insert_default();
                 others.push(b' ');
                 others.push(flag);
                 others.extend_from_slice(token);
             }
         }
-        text = rest.get(end + 1..).unwrap_or(b"");
+    }
+    if !others.is_empty() {
+        meta.others = Some(others.into());
     }
     Ok(meta)
+}
+
+/// What is before the first space, and what behind it. Words are too short for a call of memchr to be worth it.
+#[inline]
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|&byte| byte == b' ') {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (text, b""),
+    }
+}
+
+/// The number of 32 bits before the first space, and what is behind that: every reply has one or two, so that they are read in
+/// one go.
+fn numeral(text: &[u8]) -> Result<(u32, &[u8]), Broken> {
+    let (mut value, mut len) = (0u64, 0);
+    // So many digits are no more than 64 bits.
+    let len_max = text.len().min(u64::MAX.ilog10() as usize);
+    while len < len_max {
+        let digit = text[len].wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = 10 * value + u64::from(digit);
+        len += 1;
+    }
+    let value = u32::try_from(value).map_err(|_| Broken)?;
+    match text[len..].split_first() {
+        _ if len == 0 => Err(Broken),
+        None => Ok((value, b"")),
+        Some((b' ', behind)) => Ok((value, behind)),
+        Some(_) => Err(Broken),
+    }
 }
 
 /// A decimal number of at least one digit.
@@ -502,7 +542,7 @@ mod tests {
                         won: true,
                         stale: true,
                         won_by_other: true,
-                        others: Some(b" s1 kkey".to_vec()),
+                        others: Some(b" s1 kkey"[..].into()),
                         ..none()
                     },
                 ),
@@ -643,6 +683,9 @@ mod tests {
             "VA 3\r\nlong\r\n",
             "VA 1 fx\r\nv\r\n",
             "VA 1 f4294967296\r\nv\r\n",
+            "VA 1 f99999999999999999999\r\nv\r\n",
+            "HD O1x\r\n",
+            "EN O\r\n",
             "VA 99999999999999999999\r\n",
             "VA 1073741825\r\n",
             "HD c\r\n",

@@ -11,7 +11,6 @@
 //!     that carries it is the reply to it, whatever else comes on the connection.
 
 use std::hash::{BuildHasher, RandomState};
-use std::slice;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,6 +23,9 @@ use crate::error::KeyFault;
 /// The next tag. It begins anywhere, so that a proxy which confuses two processes is noticed.
 static NEXT_TAG: LazyLock<AtomicU32> =
     LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(0) as u32));
+
+/// Bytes of most requests beside key and value, and a few to spare.
+pub(crate) const LINE_LEN: usize = 64;
 
 /// Requests to one node, that go together.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ pub(crate) fn get(requests: &mut Requests, key: &[u8], wanted: Wanted, quiet: bo
     } else if out.capacity() == 0 && wanted == Wanted::default() {
         // Most reads are this one request. Without a byte to spare it becomes `Bytes` as it is.
         let digits = requests.first.checked_ilog10().unwrap_or(0) as usize + 1;
-        out.reserve_exact("mg  v f O\r\n".len() + key.len() + digits);
+        *out = Vec::with_capacity("mg  v f O\r\n".len() + key.len() + digits);
     }
     out.extend_from_slice(b"mg ");
     let binary = put_key(out, key);
@@ -180,9 +182,7 @@ pub(crate) fn get_plain(requests: &mut Requests, key: &[u8]) {
 
 /// True if `key` can only be sent in base64.
 pub(crate) fn is_binary(key: &[u8]) -> bool {
-    // Without an end before the last byte, many are looked at together.
-    let odd = |byte: &u8| u8::from(Key::plain(slice::from_ref(byte)).needs_base64());
-    key.iter().fold(0, |all, byte| all | odd(byte)) != 0
+    Key::plain(key).needs_base64()
 }
 
 /// `ms`. With `compare`, only if the item's CAS unique is this; with `want_cas`, the answer tells the new one.
@@ -196,7 +196,7 @@ pub(crate) fn store(
     want_cas: bool,
 ) {
     let out = &mut requests.bytes;
-    out.reserve(key.len() + value.len() + 64);
+    out.reserve(key.len() + value.len() + LINE_LEN);
     out.extend_from_slice(b"ms ");
     let binary = put_key(out, key);
     put(out, b" ", value.len());

@@ -123,10 +123,15 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    fn one(node: usize) -> Self {
-        let mut one = Readers::default();
-        one.push(node, Trust::Own);
-        one
+    /// Nodes that the key is the own of, and nothing is known against.
+    fn own(order: Nodes) -> Self {
+        let mut trust = [None; NODES_MAX];
+        trust[..order.len()].fill(Some(Trust::Own));
+        Readers {
+            order,
+            trust,
+            ..Readers::default()
+        }
     }
 
     fn push(&mut self, node: usize, trust: Trust) {
@@ -154,6 +159,10 @@ impl Readers {
     /// The next to ask, after those that were `tried`. Of these, some have `missed`: their word is final against less trusted
     /// nodes (T2). `hedged`: others have not answered yet, and only a node whose word is worth as much may be asked as well.
     pub(crate) fn next(&self, tried: &Nodes, missed: &Nodes, hedged: bool) -> Option<usize> {
+        // Most reads ask one node, and have their answer.
+        if tried.len() == 0 && missed.len() == 0 && !hedged {
+            return self.order.first();
+        }
         // That a node lacks what is not its own says nothing: it may never have had it.
         let said = |nodes: &Nodes, at_most: Trust| {
             let said = nodes.iter().filter_map(|node| self.trust(node));
@@ -388,6 +397,9 @@ impl Ring {
         if writers.len() < 2 {
             return writers;
         }
+        if all_in && self.all_vouch(&writers, key, now) {
+            return writers;
+        }
         let places = (&own, &self.before(key, now, options));
         writers.sorted_by_key(|node| {
             let trust = self.trust(node, key, places, now);
@@ -403,6 +415,10 @@ impl Ring {
     /// Those of the nodes that a key lives on that are ejected.
     pub(crate) fn ejected(&self, key: &[u8], options: &ClientOptions) -> Nodes {
         let mut ejected = Nodes::default();
+        // As a rule none is, and the key need not be looked for.
+        if self.members.iter().all(|member| member.is_in()) {
+            return ejected;
+        }
         let own = self.own(key, options);
         let out = own.iter().filter(|&node| !self.members[node].is_in());
         out.for_each(|node| ejected.push(node));
@@ -587,6 +603,11 @@ impl Ring {
         member.standing(now) == Standing::Live && !member.is_doubted(now) && !member.owes(key)
     }
 
+    /// True if the word of all of `nodes`, whose own the key is, is worth the same, as it is as a rule.
+    fn all_vouch(&self, nodes: &Nodes, key: &[u8], now: Instant) -> bool {
+        self.before.is_none() && nodes.iter().all(|node| self.vouches(node, key, now))
+    }
+
     /// The nodes that a read asks.
     pub(crate) fn readers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
         let copies = self.copies(options);
@@ -596,13 +617,16 @@ impl Ring {
             && self.members[owner].is_in()
             && !self.members[owner].owes(key)
         {
-            return Readers::one(owner);
+            return Readers::own(Nodes::one(owner));
         }
         let own = self.own(key, options);
         let mut live = self.live(&self.layout, own, key, options);
         let count = live.len();
         if options.reads == Reads::Spread && count > 1 {
             live.nodes[..count].rotate_left((self.random() % count as u64) as usize);
+        }
+        if live.iter().all(|node| own.contains(node)) && self.all_vouch(&live, key, now) {
+            return Readers::own(live);
         }
         let mut readers = Readers::default();
         let before = self.before(key, now, options);

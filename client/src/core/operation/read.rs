@@ -34,7 +34,7 @@ use crate::core::reply::{Broken, Meta, Reply};
 use crate::core::request::{self, Requests, StoreMode, Wanted};
 use crate::core::routing::Nodes;
 use crate::core::watch::Watch;
-use crate::core::{Exchange, Operation, Todo};
+use crate::core::{Exchange, FEW, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
 use crate::value::{Item, exptime_s};
@@ -61,7 +61,6 @@ pub(crate) struct Read<'a> {
     wanted: Wanted,
     keys: Vec<&'a [u8]>,
     states: Vec<State>,
-    results: Vec<Option<Result<Option<Hit>>>>,
     unresolved: usize,
     /// Keys to be asked for in the next step.
     due: Vec<u32>,
@@ -85,7 +84,7 @@ pub(crate) struct Read<'a> {
     patience: Option<Instant>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct State {
     /// Nodes that were asked since the last pause, or missed.
     tried: Nodes,
@@ -98,6 +97,7 @@ struct State {
     /// It is asked for by `mg`, though it is in a batch.
     by_meta: bool,
     failure: Option<(u16, Failure)>,
+    result: Option<Result<Option<Hit>>>,
 }
 
 impl State {
@@ -154,12 +154,11 @@ impl<'a> Read<'a> {
     pub(crate) fn new(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Self {
         Read {
             wanted,
-            states: vec![State::default(); keys.len()],
-            results: keys.iter().map(|_| None).collect(),
+            states: keys.iter().map(|_| State::default()).collect(),
             unresolved: keys.len(),
             due: (0..keys.len() as u32).collect(),
             later: Later::new(),
-            sent: Vec::new(),
+            sent: Vec::with_capacity(FEW),
             repairs: Vec::new(),
             await_repairs: false,
             looks: Vec::new(),
@@ -189,19 +188,18 @@ impl<'a> Read<'a> {
     /// The results, in the order of the keys.
     pub(crate) fn finish(self) -> impl Iterator<Item = Result<Option<Hit>>> {
         let Read {
-            context,
-            states,
-            results,
-            ..
+            context, states, ..
         } = self;
-        let all = results.into_iter().zip(states);
-        all.map(move |(result, state)| {
-            result.unwrap_or_else(|| state.in_the_end(&context, Error::Timeout))
-        })
+        states
+            .into_iter()
+            .map(move |mut state| match state.result.take() {
+                Some(result) => result,
+                None => state.in_the_end(&context, Error::Timeout),
+            })
     }
 
     fn resolve(&mut self, key: u32, result: Result<Option<Hit>>) {
-        let slot = &mut self.results[key as usize];
+        let slot = &mut self.states[key as usize].result;
         if slot.is_none() {
             *slot = Some(result);
             self.unresolved -= 1;
@@ -236,7 +234,7 @@ impl<'a> Read<'a> {
 
     /// Chooses the node to ask for `key`, and how: by classic `get` (plain) or by `mg`.
     fn choose(&mut self, key: u32, batched: bool, now: Instant) -> Option<(usize, bool)> {
-        if self.results[key as usize].is_some() {
+        if self.states[key as usize].result.is_some() {
             return None;
         }
         let Some(node) = self.next_reader(key, now) else {
@@ -444,7 +442,12 @@ impl<'a> Read<'a> {
 
     /// The hit of a key.
     fn found(&self, key: u32) -> Option<&Hit> {
-        self.results[key as usize].as_ref()?.as_ref().ok()?.as_ref()
+        self.states[key as usize]
+            .result
+            .as_ref()?
+            .as_ref()
+            .ok()?
+            .as_ref()
     }
 
     /// The time to live that a repair is to have; `None` if it expires now, or nobody knows when.
@@ -614,14 +617,15 @@ impl<'a> Read<'a> {
             return;
         }
         state.pending -= 1;
-        if self.results[key as usize].is_some() {
+        if state.result.is_some() {
             return;
         }
         let (tried, missed, settling) = (state.tried, state.missed, state.settling);
         let Context { ring, options, .. } = &self.context;
         let bytes = self.keys[key as usize];
         // Who is not to be believed yet repairs nobody.
-        if ring.vouches(node, bytes, now) {
+        let lacked = missed.len() > 0 || settling.len() > 0;
+        if lacked && ring.vouches(node, bytes, now) {
             let settling = settling.iter().filter(|&other| {
                 !tried.contains(other) && ring.members[other].is_to_be_given(bytes, options)
             });
@@ -659,7 +663,7 @@ impl<'a> Read<'a> {
         let state = &mut self.states[key as usize];
         state.pending -= 1;
         state.missed.push(node);
-        if self.results[key as usize].is_none() && state.pending == 0 {
+        if state.result.is_none() && state.pending == 0 {
             self.due.push(key);
         }
     }
@@ -690,7 +694,7 @@ impl<'a> Read<'a> {
         state.pending -= 1;
         state.attempts = state.attempts.saturating_add(1);
         state.failure = Some((node as u16, failure));
-        if self.results[key as usize].is_none() && state.pending == 0 {
+        if state.result.is_none() && state.pending == 0 {
             self.due.push(key);
         }
     }
@@ -733,7 +737,7 @@ impl<'a> Read<'a> {
             sent.hedge_at = None;
             for &key in &sent.keys[sent.answered..] {
                 let key_at = key as usize;
-                if self.results[key_at].is_none() && self.states[key_at].pending == 1 {
+                if self.states[key_at].result.is_none() && self.states[key_at].pending == 1 {
                     self.due.push(key);
                 }
             }

@@ -26,10 +26,10 @@ use crate::core::link::Expect;
 use crate::core::notices;
 use crate::core::options::{Ack, OnEjection};
 use crate::core::reply::{Broken, Reply};
-use crate::core::request::{self, Count, Requests, StoreMode};
+use crate::core::request::{self, Count, LINE_LEN, Requests, StoreMode};
 use crate::core::routing::Nodes;
 use crate::core::watch::Watch;
-use crate::core::{Exchange, Operation, Todo};
+use crate::core::{Exchange, FEW, Operation, Todo};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
 use crate::value::Payload;
@@ -189,11 +189,11 @@ impl<'a> Write<'a> {
     pub(crate) fn new(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Self {
         Write {
             command,
-            states: vec![State::default(); entries.len()],
+            states: entries.iter().map(|_| State::default()).collect(),
             unresolved: entries.len(),
             due: Vec::new(),
             later: Later::new(),
-            sent: Vec::new(),
+            sent: Vec::with_capacity(FEW),
             decider: None,
             only: None,
             begun: false,
@@ -407,7 +407,7 @@ impl<'a> Write<'a> {
         if let &[entry] = &self.entries[..] {
             let own = self.command(0);
             let encoded = |command: Command| {
-                let mut request = Requests::new(1, 0);
+                let mut request = Requests::new(1, entry.len() + LINE_LEN);
                 command.encode(&mut request, &entry);
                 request.finish()
             };
@@ -485,10 +485,11 @@ impl<'a> Write<'a> {
 
     /// Tells other clients of the ejected nodes that the write goes around, if that was not done lately.
     fn post_notices(&mut self, now: Instant, todo: &mut Todo) {
-        let (ring, options) = (self.context.ring.clone(), self.context.options.clone());
+        let Context { ring, options, .. } = &self.context;
         if options.copies < 2 || ring.members.iter().all(|member| member.is_in()) {
             return;
         }
+        let (ring, options) = (ring.clone(), options.clone());
         for entry in 0..self.entries.len() {
             for node in ring.ejected(self.entries[entry].key, &options).iter() {
                 let member = &ring.members[node];
