@@ -174,7 +174,9 @@ impl Connection {
         }
         loop {
             let more = self.read(mem::take(&mut wait))?;
-            while let Some((reply, last)) = self.next()? {
+            while let Some((reply, last)) =
+                self.link.next().map_err(|failure| self.told(failure))?
+            {
                 on_reply(reply, last).map_err(|Broken| Failure::Garbage)?;
                 if last {
                     return Ok(true);
@@ -208,14 +210,15 @@ impl Connection {
         mem::take(&mut self.progressed)
     }
 
-    /// See [`Link::next`].
-    fn next(&mut self) -> Result<Option<(Reply, bool)>, Failure> {
-        let next = self.link.next();
-        if let (Err(Failure::SignIn), Some(line)) = (&next, self.link.refused_login()) {
+    /// A failure of the link: of a refused login, the node's member is told.
+    fn told(&self, failure: Failure) -> Failure {
+        if failure == Failure::SignIn
+            && let Some(line) = self.link.refused_login()
+        {
             let (member, options) = &self.of;
             member.no_login(line, options, Instant::now());
         }
-        next
+        failure
     }
 
     fn failure(&self, error: &io::Error) -> Failure {

@@ -63,6 +63,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// How long its node may take, if it was made at `begun`.
+    #[inline]
     pub(crate) fn patience(&self, begun: Instant) -> Patience {
         Patience {
             begun,
@@ -84,6 +85,7 @@ impl Patience {
     }
 
     /// When it ends, if the node has been silent since `at`, when its turn came or something came last.
+    #[inline]
     pub(crate) fn end(self, at: Instant) -> Instant {
         if at == self.begun {
             return self.deadline.max(at);

@@ -301,7 +301,7 @@ impl<'a> Write<'a> {
                 // The decider was ejected meanwhile; it has taken the write all the same.
                 state.acknowledged = 1;
             }
-            if self.only.is_none() {
+            if self.only.is_none() && ring.has_before() {
                 for node in ring.before_only(key, &state.targets, now, options).iter() {
                     if !ring.members[node].is_in() {
                         ring.members[node].missed(key, now, options);
