@@ -91,15 +91,17 @@ async fn replies_stay_with_their_requests_whatever_is_dropped() {
         let options = patient().copies(2).pool_connections_max(2);
         let client = AsyncClient::new(servers.iter().map(Server::node), options);
         let mut tasks = JoinSet::new();
+        let begun = Instant::now();
         for task in 0..32 {
             tasks.spawn(use_and_drop(client.clone(), task));
         }
         let dropped: usize = tasks.join_all().await.into_iter().sum();
         assert!(dropped > 1000, "{kind:?}: only {dropped} were dropped");
         // A dropped future costs no connection; probes, some a second, delete what copies may not agree on.
+        let probes = 20 + 40 * begun.elapsed().as_secs() as usize;
         for server in &servers {
             let connections = connections(server);
-            assert!(connections < 100, "{kind:?}: {connections}");
+            assert!(connections < probes, "{kind:?}: {connections} of {probes}");
         }
     }
 }
@@ -167,9 +169,10 @@ async fn a_future_that_is_not_polled_holds_up_nobody() {
         let large = "x".repeat(900_000);
         let keys: Vec<String> = (0..20).map(|i| format!("large{i}")).collect();
         server.freeze(true);
-        let mut left = Box::pin(client.set_multi(keys.iter().map(|key| (key, &large)), None));
-        assert!(poll_once(&mut left).await.is_none());
-        drop(left);
+        for key in &keys {
+            let mut left = Box::pin(client.set(key, &large, None));
+            assert!(poll_once(&mut left).await.is_none());
+        }
         server.freeze(false);
         while !server
             .ask("mg large19 s\r\nmn\r\n", "MN\r\n")

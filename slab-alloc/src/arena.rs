@@ -221,7 +221,7 @@ pub(crate) struct Arena {
     granule_shift: u32,
     /// A byte offset shifted right by this is a page's number.
     page_shift: u32,
-    /// Handles below this have [`REACH_BYTES`] in the mapping (A3).
+    /// Handles below this have a header in the last page at the latest, and [`REACH_BYTES`] in the mapping (A3).
     handle_end: u64,
     /// Whether the memory has been locked; a locked page must be unlocked before it is released.
     locked: AtomicBool,
@@ -245,14 +245,15 @@ impl Arena {
             .min(reserve_pages_max)
             .max(least);
         let mapping = loop {
-            match Mapping::reserve(pages * page_bytes, page_bytes) {
+            // What is reached from the last chunk may lie behind its page (A3).
+            match Mapping::reserve(pages * page_bytes + REACH_BYTES, page_bytes) {
                 Ok(mapping) => break mapping,
                 Err(error) if pages == least => return Err(error),
                 Err(_) => pages = (pages / 2).max(least),
             }
         };
         let granule_shift = granule.trailing_zeros();
-        let handle_end = ((mapping.len() - REACH_BYTES) >> granule_shift) as u64 + 1;
+        let handle_end = ((pages * page_bytes - HEADER_BYTES) >> granule_shift) as u64 + 1;
         Ok(Self {
             mapping,
             granule_shift,

@@ -227,6 +227,14 @@ impl Line {
         self.refused.take()
     }
 
+    /// Why it ended, if another line would end in the same way.
+    pub(super) fn ended_by(&self) -> Option<Failure> {
+        match self.end {
+            Some(End::Failed(failure @ (Failure::Connect | Failure::SignIn))) => Some(failure),
+            _ => None,
+        }
+    }
+
     /// True if nothing is on the line or about to be, and it is fit for `exchange`.
     pub(super) fn is_free(&self, exchange: &Exchange, now: Instant) -> bool {
         let Stage::Open(stream) = &self.stage else {
@@ -468,7 +476,7 @@ impl Line {
             }
             self.armed = None;
             let now = now.max(super::now());
-            self.look(now)?;
+            self.look(now, cx)?;
             if let Some(at) = self.next_look(now) {
                 self.look_by(at);
             }
@@ -486,15 +494,17 @@ impl Line {
     }
 
     /// Tells those whose time is over, and has those go elsewhere that wait for one that is late (N3, N4, N5).
-    fn look(&mut self, now: Instant) -> Result<(), End> {
+    fn look(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), End> {
         let Some((patience, since)) = self.silence() else {
             return Ok(());
         };
         let (late, stalled) = self.is_late(patience, since, now);
         let overdue = self.tickets.iter().any(|ticket| ticket.is_overdue(now));
-        if late || stalled || overdue {
-            // Who drives itself hears nothing.
+        if self.solo.is_some() && (late || stalled || overdue) {
+            // Who drives and is not polled hears nothing, and has not seen what has come meanwhile.
             self.take_over();
+            self.serve(cx)?;
+            return self.look(now, cx);
         }
         if late {
             if let Stage::Connecting(_) = self.stage {

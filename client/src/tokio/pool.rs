@@ -311,9 +311,12 @@ impl Lane {
             repeatable: exchange.repeatable,
             ticket: ticket(exchange, times, Some(permit), mailbox, &self.gauge),
         };
-        // A lane that has just ended: nothing was sent.
+        // A lane that has just ended, perhaps before it was given anything: nothing was sent.
         if let Err(mpsc::error::SendError(mut job)) = self.jobs.send(job) {
-            job.ticket.lose(false);
+            match lane::lock(&self.line).ended_by() {
+                Some(failure) => job.ticket.fail(failure),
+                None => job.ticket.lose(false),
+            }
         }
         let gauge = self.gauge.clone();
         Submitted { gauge, solo: None }
