@@ -98,7 +98,7 @@ async fn replies_stay_with_their_requests_whatever_is_dropped() {
         let dropped: usize = tasks.join_all().await.into_iter().sum();
         assert!(dropped > 1000, "{kind:?}: only {dropped} were dropped");
         // A dropped future costs no connection; probes, some a second, delete what copies may not agree on.
-        let probes = 20 + 40 * begun.elapsed().as_secs() as usize;
+        let probes = 20 + 40 * begun.elapsed().as_secs() as u32;
         for server in &servers {
             let connections = connections(server);
             assert!(connections < probes, "{kind:?}: {connections} of {probes}");
