@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::SlabAllocator;
-use crate::arena::ChunkHandle;
+use crate::allocator::SlabAllocator;
 use crate::class::ClassId;
+use crate::handle::ChunkHandle;
 use crate::page::PageId;
 
 impl SlabAllocator {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::{HEADER_BYTES, PAGE_BYTES_MAX};
+use crate::layout::{HEADER_BYTES, PAGE_BYTES_MAX};
 
 /// The length of an array indexed by class, the unused index 0 included.
 pub const CLASSES_MAX: usize = 256;

@@ -12,9 +12,9 @@
 //!       `-- cancel_drain: back on the partial list
 //! ```
 
-use crate::SlabAllocator;
-use crate::arena::ChunkHandle;
+use crate::allocator::SlabAllocator;
 use crate::class::ClassId;
+use crate::handle::ChunkHandle;
 use crate::page::PageId;
 
 impl SlabAllocator {
@@ -115,7 +115,7 @@ impl SlabAllocator {
     fn detach_drained(
         &self,
         page: PageId,
-    ) -> Option<parking_lot::MutexGuard<'_, crate::ClassState>> {
+    ) -> Option<parking_lot::MutexGuard<'_, crate::allocator::ClassState>> {
         let meta = &self.pages[page.index()];
         let class = meta.class()?;
         let mut state = self.class(class).lock();

@@ -18,8 +18,8 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::ChunkHandle;
 use crate::class::ClassId;
+use crate::handle::ChunkHandle;
 use crate::reserved::{Atomics, Reserved};
 
 /// The number of a page in the arena, from 1.

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::ops::Index;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
-use crate::arena::{Mapping, prefetch};
+use crate::mapping::{Mapping, prefetch};
 
 /// Types made of atomic numbers alone, for which any bytes are a value.
 ///

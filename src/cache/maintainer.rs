@@ -5,9 +5,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::crawler::{ClassMask, Walk, WalkCursor};
-use super::lru::{Balance, Segment};
-use super::sizing::Sizing;
+use super::class_mask::ClassMask;
+use super::crawler::{Walk, WalkCursor};
+use super::memory::Sizing;
+use super::segments::{Balance, Segment};
 use super::store::Cache;
 use crate::clock::RelTime;
 

@@ -2,40 +2,48 @@
 //!
 //! ```text
 //!  Cache::entry(key) --> Entry: the key's stripe is locked; look, replace, remove, touch
-//!    |                     table.rs   hash -> handle, in stripes of buckets
-//!    |                     item/      handle -> header, key, value
-//!    +- Cache::create      reclaim.rs free chunk, else page, else evict, else another class's page
-//!                          lru.rs     the items' order, by class     eviction/  the policies that make it
+//!    |                     table/     hash -> handle, in stripes of buckets
+//!    |                     item/      handle -> header, key, value       view.rs    what is shown of it
+//!    +- Cache::create      memory/    free chunk, else page, else evict, else another class's page
+//!                          lru.rs     the items' order, by class     segments.rs its lists   eviction/  the policies
 //!    +- Entry::update      update.rs  verbs that make an item from the one they find
+//!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
 //!
 //! Lock order: stripe -> page move -> LRU of a class -> slab class. Against that order, only `try_lock`.
 
+mod class_mask;
 mod crawler;
+mod entry;
 mod eviction;
 mod flush;
 mod item;
 mod lru;
 mod maintainer;
-mod page_moves;
-mod reclaim;
-mod sizing;
+mod memory;
+mod segments;
 mod store;
 mod table;
+mod tuning;
 mod turnover;
 mod update;
+mod view;
 
-pub use crawler::{ClassMask, WalkCursor};
+pub use class_mask::ClassMask;
+pub use crawler::WalkCursor;
+pub use entry::Entry;
 pub use eviction::Policy;
 pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
-pub use lru::{LruCounters, Segment};
 pub use maintainer::{Maintainer, STEPS_PER_S};
-pub use page_moves::{MoveError, MoveStats};
+pub use memory::{MoveError, MoveStats};
+pub use segments::{LruCounters, Segment};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
-pub use store::{Cache, CacheConfig, ClassReport, Entry, ItemHead, ItemView, Lookup, Tuning};
+pub use store::{Cache, CacheConfig, ClassReport, Lookup};
 pub use table::{KeyHash, Probe, TableShape};
+pub use tuning::Tuning;
 pub use update::{Room, Shortage};
+pub use view::{ItemHead, ItemView};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -15,8 +15,9 @@
 //! U2. A verb changes nothing, counts nothing and answers nothing before [`Room::create`] has given it the item.
 //! U3. A room ends after [`TURNS`] turns, or when no memory can be made: from then on `create` refuses.
 
+use super::entry::Entry;
 use super::item::{AllocError, ItemSpec, NewItem, Spare};
-use super::store::{Cache, Entry, Lookup};
+use super::store::{Cache, Lookup};
 use super::table::Probe;
 use crate::clock::RelTime;
 

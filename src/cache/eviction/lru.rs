@@ -6,7 +6,7 @@
 use slab_alloc::ChunkHandle;
 
 use super::super::item::Items;
-use super::super::lru::{Balance, Segment, Segments};
+use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::{Eviction, LOOKS, Sight, bring_home};
 

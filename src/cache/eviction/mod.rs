@@ -38,7 +38,7 @@ use std::fmt::Debug;
 use slab_alloc::ChunkHandle;
 
 use super::item::Items;
-use super::lru::{Balance, Segment, Segments};
+use super::segments::{Balance, Segment, Segments};
 use super::table::KeyHash;
 
 /// Tails a policy may move on before it has to name a victim. Each costs the item a read that was counted, so that on

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use slab_alloc::ChunkHandle;
 
 use super::super::item::Items;
-use super::super::lru::{Balance, Segment, Segments};
+use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::lru::Lru;
 use super::{Eviction, Sight};

@@ -7,19 +7,19 @@
 //!
 //! Why pages move is told by `reclaim`, which asks for them; so do the maintainer and clients (`slabs reassign`).
 //!
-//! M1. One page moves at a time ([`PageMoves`]'s lock, taken before any LRU's and never under a stripe).
+//! M1. One page moves at a time ([`super::PageMoves`]'s lock, taken before any LRU's and never under a stripe).
 //! M2. Chunks in hands (a body being received, a value being sent) are never touched; a page that holds one stays.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::{Mutex, MutexGuard};
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
-use super::crawler::ClassMask;
-use super::item::{state, uses};
-use super::lru::ClassLru;
-use super::store::{Cache, Lookup};
+use super::super::class_mask::ClassMask;
+use super::super::item::{state, uses};
+use super::super::lru::ClassLru;
+use super::super::store::{Cache, Lookup};
+use super::move_state::{MoveError, MoveStats, WANTED};
 use crate::clock::RelTime;
 
 /// Tails evicted to make room for a better item elsewhere.
@@ -40,58 +40,10 @@ const PAGES_SHRUNK: usize = 8;
 /// Passes over a page: what was in hands at the first may be linked at the second.
 const PASSES: usize = 2;
 
-/// The counts of page moves and the lock that lets one run at a time.
-#[derive(Debug, Default)]
-#[allow(missing_docs, reason = "named as the `stats` keys slab_reassign_*")]
-pub struct PageMoves {
-    alone: Mutex<()>,
-    pub moved: AtomicU64,
-    pub rescues: AtomicU64,
-    pub chunk_rescues: AtomicU64,
-    pub inline_reclaim: AtomicU64,
-    pub busy_items: AtomicU64,
-    pub busy_nomem: AtomicU64,
-    pub running: AtomicBool,
-    /// The page looked at last, but for those of tails.
-    looked_at: AtomicU32,
-    /// A move a client asked for: `WANTED | source << 8 | destination`, 0 for none; source 0 is any, destination 0 the
-    /// pool.
-    pub wanted: AtomicI32,
-}
-
-/// Set in a wanted move.
-const WANTED: i32 = 1 << 16;
-
-/// The counts of page moves, read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named as the `stats` keys slab_reassign_*")]
-pub struct MoveStats {
-    pub moved: u64,
-    pub rescues: u64,
-    pub chunk_rescues: u64,
-    pub inline_reclaim: u64,
-    pub busy_items: u64,
-    pub busy_nomem: u64,
-    pub running: bool,
-}
-
-/// Why a page move a client asked for cannot be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MoveError {
-    /// One is waiting or running.
-    Busy,
-    /// No such class.
-    BadClass,
-    /// The source has at most one page.
-    NoSpare,
-    /// Source and destination are the same.
-    Same,
-}
-
 /// How long ago an item was used, and how many items were stored since it was: within one second, only the second
 /// number tells. It comes from the CAS unique, and is 0 without those.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Age {
+struct Age {
     seconds: u32,
     stores: u64,
 }
@@ -111,7 +63,7 @@ impl Age {
 struct Donor {
     class: ClassId,
     pages: usize,
-    /// What its evictions tell of the use it makes of memory ([`ClassLru::lease`]).
+    /// What its evictions tell of the use it makes of memory (`ClassLru::lease`).
     lease: u64,
     /// It has a page's worth of free chunks.
     has_spare_page: bool,
@@ -125,28 +77,9 @@ struct Tried {
     in_vain: usize,
 }
 
-impl PageMoves {
-    pub(super) fn reset(&self) {
-        for count in [
-            &self.moved,
-            &self.rescues,
-            &self.chunk_rescues,
-            &self.inline_reclaim,
-            &self.busy_items,
-            &self.busy_nomem,
-        ] {
-            count.store(0, Relaxed);
-        }
-    }
-
-    pub(super) fn begin(&self) -> MutexGuard<'_, ()> {
-        self.alone.lock()
-    }
-}
-
 impl Cache {
     /// Gives `class` a page of another class; unless `pressing`, only if the other's lease is longer.
-    pub(super) fn take_page(&self, class: ClassId, now: RelTime, pressing: bool) -> bool {
+    pub(in crate::cache) fn take_page(&self, class: ClassId, now: RelTime, pressing: bool) -> bool {
         if !self.tuning.slab_reassign.load(Relaxed) {
             return false;
         }
@@ -184,7 +117,7 @@ impl Cache {
     }
 
     /// The lease of a class's items; a class of chain ends only has that of the chained items.
-    pub(super) fn lease(&self, class: ClassId) -> u64 {
+    pub(in crate::cache) fn lease(&self, class: ClassId) -> u64 {
         let of = |class| {
             let lru = self.lru(class);
             (lru.segments.count() > 0).then(|| lru.lease(self.cas.last()))
@@ -503,7 +436,7 @@ impl Cache {
     }
 
     /// Drains pages while there are more of them than the limit allows, a few a call.
-    pub(super) fn shrink_to_limit(&self, now: RelTime) {
+    pub(in crate::cache) fn shrink_to_limit(&self, now: RelTime) {
         for _ in 0..PAGES_SHRUNK {
             if self.items.slabs().over_limit() == 0 {
                 return;
@@ -543,7 +476,7 @@ impl Cache {
     }
 
     /// Does the page move a client asked for, if any.
-    pub(super) fn serve_page_move(&self, now: RelTime) {
+    pub(in crate::cache) fn serve_page_move(&self, now: RelTime) {
         let wanted = self.moves.wanted.load(Relaxed);
         if wanted == 0 {
             return;

@@ -18,7 +18,7 @@
 
 use slab_alloc::{CLASSES_MAX, ClassId, PageId};
 
-use super::store::Cache;
+use super::super::store::Cache;
 
 /// Pages looked at in one step.
 const PAGES_A_STEP: usize = 64;
@@ -36,7 +36,7 @@ const SAMPLE_PAGES: f64 = 0.5;
 
 /// The sample so far.
 #[derive(Debug, Default)]
-pub(super) struct Sizing {
+pub(in crate::cache) struct Sizing {
     /// Where the next step begins, as a position among the pages.
     next_page: usize,
     pages_seen: usize,
@@ -56,7 +56,7 @@ struct Sampled {
 
 impl Sizing {
     /// Looks at some pages; opens and closes classes when enough were seen.
-    pub(super) fn step(&mut self, cache: &Cache) {
+    pub(in crate::cache) fn step(&mut self, cache: &Cache) {
         let slabs = cache.items.slabs();
         if self.by_class.is_empty() {
             self.by_class = vec![Sampled::default(); CLASSES_MAX];

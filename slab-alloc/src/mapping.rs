@@ -1,0 +1,160 @@
+//! Memory from the kernel: address space reserved at once, backed where it is written.
+//!
+//! A1. The mapping is readable and writable from `start` to `start + len` until it is dropped, and
+//!     is never moved.
+
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+/// What the kernel keeps in one piece where it can (on x86-64, and on ARM with pages of 4 KB).
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A multiple of the system's page size, wherever this may run.
+const SYSTEM_PAGE_BYTES: usize = 64 << 10;
+
+/// Anonymous memory of a fixed length and address: zeros until written, given back on drop.
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread (A1); the type itself reads and writes
+// nothing of it, except in `release`, which is unsafe.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Reserves `len` bytes, rounded up to system pages but at least one, without asking for memory yet. The byte at `aligned`
+    /// begins a huge page, so that no huge page is shared with what lies before it.
+    pub(crate) fn reserve(len: usize, aligned: usize) -> io::Result<Self> {
+        let len = len.max(1).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let reserved = len
+            .checked_add(HUGE_PAGE_BYTES)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: an anonymous mapping, at an address of the kernel's choice, touches nothing that
+        // exists.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                reserved,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = start.cast::<u8>();
+        let lead =
+            (start.addr() + aligned).next_multiple_of(HUGE_PAGE_BYTES) - (start.addr() + aligned);
+        for surplus in [0..lead, lead + len..reserved] {
+            if !surplus.is_empty() {
+                let from = start.wrapping_add(surplus.start).cast();
+                // SAFETY: a part of what was just mapped, outside of what is kept. Should it fail,
+                // address space is lost and nothing else.
+                unsafe { libc::munmap(from, surplus.len()) };
+            }
+        }
+        let start = NonNull::new(start.wrapping_add(lead))
+            .expect("the kernel does not map address 0 unasked");
+        Ok(Self { start, len })
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Asks for transparent huge pages.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn advise_huge(&self) -> io::Result<()> {
+        // SAFETY: the range is ours (A1), and the advice changes no content.
+        check(unsafe { libc::madvise(self.at(0), self.len, libc::MADV_HUGEPAGE) })
+    }
+
+    /// Asks for transparent huge pages: not known here.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn advise_huge(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Keeps the pages of `range` in memory once they have been touched.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lock_on_fault(&self, range: Range<usize>) -> io::Result<()> {
+        // SAFETY: the range is ours (A1), and locking changes no content.
+        check(unsafe { libc::mlock2(self.at(range.start), range.len(), libc::MLOCK_ONFAULT) })
+    }
+
+    /// Keeps the pages of `range` in memory: only known where locking can wait for the first touch.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn lock_on_fault(&self, _range: Range<usize>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the memory behind `range` back to the kernel; the address space stays, and stays
+    /// locked where it was.
+    ///
+    /// # Safety
+    /// Nobody may hold a reference into `range`, or expect to find again what was written there.
+    pub(crate) unsafe fn release(&self, range: Range<usize>, locked: bool) -> io::Result<()> {
+        let (start, len) = (self.at(range.start), range.len());
+        if !locked {
+            // SAFETY: the range is ours (A1); the caller vouches that its content is nobody's.
+            return check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) });
+        }
+        #[cfg(target_os = "linux")]
+        // SAFETY: as above.
+        if check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED_LOCKED) }).is_ok() {
+            return Ok(());
+        }
+        // Before Linux 5.18 the lock must be taken off first.
+        // SAFETY: the range is ours (A1), and unlocking changes no content.
+        check(unsafe { libc::munlock(start, len) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) })?;
+        self.lock_on_fault(range)
+    }
+
+    /// An address of the mapping, as system calls want it.
+    fn at(&self, offset: usize) -> *mut libc::c_void {
+        assert!(offset < self.len);
+        self.start.as_ptr().wrapping_add(offset).cast()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours (A1), and references into it borrowed `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Asks the processor to fetch the cache line of `address`, which need not be a valid one.
+#[inline]
+pub(crate) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing as far as the program can tell, and faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

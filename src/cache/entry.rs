@@ -1,0 +1,263 @@
+//! [`Entry`]: one key with its stripe locked. Everything a command does to a key, it does through one entry, so each
+//! command is atomic, and an item is only ever seen whole.
+//!
+//! E1. An entry never shows an expired or flushed item: it unlinks it and says why there is none.
+//! E2. There is one way into the table and the LRU ([`Entry::put`]) and one way out: `Cache::unlink`, or
+//!     `Cache::unlink_from_tail` for who comes from the LRU and holds its lock.
+//! E3. Nothing lets an entry's stripe go and takes it again: what a verb has read holds until it drops the entry. A verb
+//!     that lacks memory for what it makes runs anew on another entry (`update`).
+//! E4. Only an item whose value is written to the last byte gets in.
+
+use slab_alloc::ChunkHandle;
+
+use super::eviction::Policy;
+use super::item::{Header, Items, NewItem, PinnedValue, state};
+use super::lru::Newcomer;
+use super::segments::Segment;
+use super::store::{Cache, Lookup};
+use super::table::{KeyHash, Probe, Slot, StripeGuard};
+use super::view::{ItemHead, ItemView};
+use crate::clock::RelTime;
+
+/// One key, its stripe locked from the moment it is opened until it is dropped.
+#[derive(Debug)]
+pub struct Entry<'c> {
+    pub(super) cache: &'c Cache,
+    guard: StripeGuard<'c>,
+    pub(super) hash: KeyHash,
+    pub(super) now: RelTime,
+    found: Option<Found<'c>>,
+    pub(super) lookup: Lookup,
+    /// The dead item that was found had never been read.
+    pub(super) died_unfetched: bool,
+}
+
+impl Cache {
+    /// Locks the key's stripe and looks the key up. `probe` is the key's.
+    #[inline]
+    pub fn entry(&self, key: &[u8], probe: Probe, now: RelTime) -> Entry<'_> {
+        let hash = probe.hash;
+        let guard = self.table.lock(hash);
+        let is_it = |handle| self.items.key(handle) == key;
+        let place = guard.find_seen(&probe, is_it);
+        let place = place.or_else(|| guard.find(hash, is_it));
+        let found = place.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
+        let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
+        let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
+        // Looked at before it is buried.
+        let died_unfetched =
+            is_dead && found.is_some_and(|found| found.header.state() & state::FETCHED == 0);
+        Entry {
+            cache: self,
+            guard: if is_dead {
+                self.bury(guard, hash, place)
+            } else {
+                guard
+            },
+            hash,
+            now,
+            found: found.filter(|_| !is_dead),
+            lookup,
+            died_unfetched,
+        }
+    }
+
+    /// Unlinks a dead item that was found.
+    #[cold]
+    fn bury<'c>(
+        &'c self,
+        mut guard: StripeGuard<'c>,
+        hash: KeyHash,
+        place: Option<(Slot, ChunkHandle)>,
+    ) -> StripeGuard<'c> {
+        if let Some((slot, handle)) = place {
+            self.unlink(&mut guard, hash, slot, handle);
+        }
+        guard
+    }
+}
+
+impl<'c> Entry<'c> {
+    /// What was found when the entry was opened.
+    #[inline]
+    pub fn lookup(&self) -> Lookup {
+        self.lookup
+    }
+
+    /// The live item.
+    #[inline]
+    pub fn item(&self) -> Option<ItemView<'_>> {
+        let items = &self.cache.items;
+        self.found
+            .map(|found| ItemView(ItemHead::of(items, found.handle, found.header)))
+    }
+
+    #[inline]
+    fn handle(&self) -> ChunkHandle {
+        self.found
+            .expect("only called on an entry with an item")
+            .handle
+    }
+
+    #[inline]
+    fn header(&self) -> &'c Header {
+        let found = self.found.as_ref();
+        found.expect("only called on an entry with an item").header
+    }
+
+    /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
+    #[inline]
+    pub fn bump(&self) {
+        self.header().count_use();
+        self.note_access();
+    }
+
+    /// Notes a use that is no read: the value was changed in its place. Panics without an item.
+    #[inline]
+    pub fn bump_written(&self) {
+        self.header().count_write();
+        self.note_access();
+    }
+
+    /// Notes that the item was named, though not read. Panics without an item.
+    #[inline]
+    pub fn note_access(&self) {
+        let header = self.header();
+        if header.accessed_at() != self.now {
+            header.set_accessed_at(self.now);
+        }
+    }
+
+    /// Gives the item another end. Panics without an item.
+    pub fn touch(&mut self, expires_at: RelTime) {
+        let (cache, handle) = (self.cache, self.handle());
+        let set_end = || cache.items.header(handle).set_expires_at(expires_at);
+        if cache.tuning.policy() == Policy::Ttl {
+            let mut lru = cache.lru(cache.class_of(handle));
+            lru.touch(&cache.items, handle, set_end);
+        } else {
+            set_end();
+        }
+    }
+
+    /// Gives the item another CAS unique. Panics without an item.
+    pub fn set_cas(&mut self, cas: u64) {
+        self.cache.items.set_cas(self.handle(), cas);
+    }
+
+    /// Marks the item stale, and its lease as free (`I`). Panics without an item.
+    pub fn mark_stale(&mut self) {
+        let header = self.header();
+        header.clear_bits(state::WIN_SENT);
+        header.set_bits(state::STALE);
+    }
+
+    /// Notes that somebody holds the lease. Panics without an item.
+    pub fn mark_win_sent(&mut self) {
+        self.header().set_bits(state::WIN_SENT);
+    }
+
+    /// Holds on to a value that is large ([`ItemView::is_large`]). Panics without an item.
+    pub fn pin(&self) -> PinnedValue<'c> {
+        self.cache.items.pin(self.handle())
+    }
+
+    /// Overwrites the value by one of the same length, of an item that is not large. Panics without an item.
+    pub fn overwrite(&mut self, value: &[u8]) {
+        self.cache.items.overwrite_value(self.handle(), value);
+    }
+
+    /// Puts a new item in the place of the present one, or of none. Panics if its value is not written to the last byte:
+    /// what lies behind would be another item's.
+    pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
+        let cache = self.cache;
+        let items = &cache.items;
+        let handle = new.into_handle();
+        items.header(handle).set_accessed_at(self.now);
+        items.set_cas(handle, cas);
+        items.header(handle).set_bits(cache.flush.generation_bits());
+        let old = self.found;
+        let slot = match old {
+            Some(found) => {
+                let slot = self.slot(found);
+                self.guard.replace(slot, handle);
+                Some(slot)
+            }
+            None => {
+                self.guard.insert(self.hash, handle);
+                None
+            }
+        };
+        self.found = Some(Found::new(items, slot, handle));
+        let class = cache.class_of(handle);
+        let old = old.map(|found| found.handle);
+        let newcomer = Newcomer {
+            handle,
+            hash: self.hash,
+            replaced: old.map(|old| Segment::of(items.header(old).state())),
+            arrives: old.is_none_or(|old| cache.class_of(old) != class),
+            is_temporary: cache
+                .tuning
+                .is_temporary(items.header(handle).expires_at(), self.now),
+        };
+        {
+            let mut lru = cache.lru(class);
+            lru.follow(items, cache.tuning.policy());
+            if let Some(old) = old
+                && cache.class_of(old) == class
+            {
+                lru.unlink(items, old);
+            }
+            lru.link(items, newcomer, cache.cas.last());
+            // Once: it takes the place of the dead only if nobody has put an item there since.
+            if old.is_none() && matches!(self.lookup, Lookup::Expired | Lookup::Flushed) {
+                lru.segments.counters.count_reclaimed(self.died_unfetched);
+            }
+            lru.tidy(items, cache.tuning.balance());
+        }
+        if let Some(old) = old {
+            let old_class = cache.class_of(old);
+            if old_class != class {
+                cache.lru(old_class).unlink(items, old);
+            }
+            items.release(old);
+        }
+    }
+
+    /// Takes the item out, if there is one.
+    pub fn remove(&mut self) {
+        if let Some(found) = self.found.take() {
+            let slot = self.slot(found);
+            self.cache
+                .unlink(&mut self.guard, self.hash, slot, found.handle);
+        }
+    }
+
+    fn slot(&self, found: Found<'c>) -> Slot {
+        let find = || self.guard.find(self.hash, |at| at == found.handle);
+        found
+            .slot
+            .or_else(|| find().map(|(slot, _)| slot))
+            .expect("an entry's item is in the table")
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Found<'c> {
+    /// None after an insert: the split that may follow moves slots.
+    slot: Option<Slot>,
+    handle: ChunkHandle,
+    header: &'c Header,
+}
+
+impl<'c> Found<'c> {
+    #[inline]
+    fn new(items: &'c Items, slot: Option<Slot>, handle: ChunkHandle) -> Self {
+        let header = items.header(handle);
+        Found {
+            slot,
+            handle,
+            header,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What is looked for: a key's hash, and where its item was when somebody looked ahead.
+
+use slab_alloc::ChunkHandle;
+
+/// The hash of a key: keyed, random for each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHash(pub u32);
+
+impl KeyHash {
+    #[inline]
+    pub(super) fn tag(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+/// Where an item's slot is; good until its stripe changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// The index of a bucket, or with [`IN_OVERFLOW`] of an overflow bucket.
+    pub(super) block: u32,
+    pub(super) slot: u8,
+}
+
+impl Slot {
+    #[inline]
+    pub(super) fn new(block: u32, slot: usize) -> Self {
+        let slot = slot as u8;
+        Slot { block, slot }
+    }
+}
+
+/// A key that is looked for: its hash, and where its item was when the bucket was looked at ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    pub(in crate::cache) hash: KeyHash,
+    /// The bucket's index when it was asked for; [`UNKNOWN`] before.
+    pub(super) bucket: u32,
+    pub(super) seen: Option<(Slot, ChunkHandle)>,
+}
+
+/// No bucket's index.
+pub(super) const UNKNOWN: u32 = u32::MAX;
+
+impl Probe {
+    /// Nothing is known yet but the hash.
+    #[inline]
+    pub fn new(hash: KeyHash) -> Self {
+        Probe {
+            hash,
+            bucket: UNKNOWN,
+            seen: None,
+        }
+    }
+
+    /// The item that was seen, most likely the key's.
+    #[inline]
+    pub(in crate::cache) fn seen(&self) -> Option<ChunkHandle> {
+        self.seen.map(|(_, handle)| handle)
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Probe::new(KeyHash(0))
+    }
+}
+
+/// Marks a slot in an overflow bucket.
+pub(super) const IN_OVERFLOW: u32 = 1 << 31;
