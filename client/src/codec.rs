@@ -50,8 +50,8 @@
 #[cfg(any(feature = "json", feature = "postcard"))]
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, Result};
-use crate::value::Item;
+use client_core::error::{Error, Result};
+use client_core::value::Item;
 
 /// Why a value cannot be encoded or decoded.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;

@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
-use crate::core::Operation;
-use crate::core::calls::Call;
-use crate::core::operation::Context;
-use crate::core::options::ClientOptions;
-use crate::core::routing::Ring;
-use crate::error::Result;
 use crate::shared::Shared;
 use crate::snapshot::{NodePool, Snapshot};
 use crate::values::Values;
+use client_core::Operation;
+use client_core::calls::Call;
+use client_core::error::Result;
+use client_core::operation::Context;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
 
 /// See the module. A clone is the same client.
 pub(crate) trait Front: Clone + Send + Sync + 'static {

@@ -9,9 +9,9 @@
 
 use std::borrow::Cow;
 
-use crate::core::options::ClientOptions;
+use client_core::options::ClientOptions;
 #[cfg(feature = "long-keys")]
-use crate::core::request::check_key;
+use client_core::request::check_key;
 
 /// What stands before the digits of a hashed key.
 #[cfg(feature = "long-keys")]

@@ -67,13 +67,6 @@ struct Readme;
 
 pub mod blocking;
 pub mod codec;
-#[cfg(feature = "lz4")]
-pub mod compression;
-#[cfg(feature = "serde")]
-pub mod config;
-pub mod continuum;
-mod core;
-mod error;
 mod front;
 mod keys;
 mod limit;
@@ -83,7 +76,6 @@ mod meta;
 mod methods;
 pub mod metrics;
 pub mod near;
-mod node;
 mod packed;
 mod shared;
 mod snapshot;
@@ -96,10 +88,8 @@ pub mod testing;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 pub mod topology;
-mod ttl;
 mod typed;
 mod update;
-mod value;
 mod values;
 mod warm;
 pub mod write;
@@ -107,16 +97,21 @@ pub mod write;
 #[cfg(feature = "tokio")]
 pub use self::tokio::AsyncClient;
 pub use blocking::Client;
-pub use core::calls::{PerNode, Stat};
-pub use core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
-pub use error::{Error, Failure, KeyFault, Result, SignInError};
+pub use client_core::calls::{PerNode, Stat};
+#[cfg(feature = "lz4")]
+pub use client_core::compression;
+#[cfg(feature = "serde")]
+pub use client_core::config;
+pub use client_core::continuum;
+pub use client_core::error::{Error, Failure, KeyFault, Result, SignInError};
+pub use client_core::meta::{MetaOutcome, MetaReply, MetaRequest};
+pub use client_core::node::{IntoNodes, Node, NodeError};
+pub use client_core::options::{Ack, COPIES_MAX, ClientOptions, OnEjection, Reads};
+pub use client_core::states::{NodeEvent, NodeState};
+pub use client_core::ttl::Ttl;
+pub use client_core::value::{Cas, CasUnique, Item, Value};
 pub use limit::{Allowance, RateLimit};
 pub use lock::Lock;
-pub use meta::{MetaOutcome, MetaReply, MetaRequest};
-pub use node::{IntoNodes, Node, NodeError};
-pub use states::{NodeEvent, NodeState};
 pub use stream::GetStream;
-pub use ttl::Ttl;
 pub use typed::Typed;
-pub use value::{Cas, CasUnique, Item, Value};
 pub use warm::{WarmOptions, Warmed};

@@ -17,11 +17,11 @@ use std::time::{Duration, SystemTime};
 use ketch_client_macros::both;
 
 use crate::Client;
-use crate::core::calls;
-use crate::error::Result;
 use crate::front::{Front, call};
 use crate::keys;
-use crate::value::Item;
+use client_core::calls;
+use client_core::error::Result;
+use client_core::value::Item;
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;

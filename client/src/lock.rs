@@ -17,15 +17,15 @@ use std::time::{Duration, Instant, SystemTime};
 use ketch_client_macros::both;
 
 use crate::Client;
-use crate::core::calls;
-use crate::core::health::unit;
-use crate::core::request::StoreMode;
-use crate::error::Result;
 use crate::front::{Front, call};
 use crate::keys;
-use crate::ttl::Ttl;
 use crate::update;
-use crate::value::{Cas, CasUnique, Item, Payload};
+use client_core::calls;
+use client_core::error::Result;
+use client_core::health::unit;
+use client_core::request::StoreMode;
+use client_core::ttl::Ttl;
+use client_core::value::{Cas, CasUnique, Item, Payload};
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;

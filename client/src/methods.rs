@@ -1,7 +1,7 @@
 //! The methods of both clients, written once: see [`both`].
 //!
 //! ```text
-//!  key, value, ttl --> as they are sent (prefix, compression, default and jitter) --> core::calls --> result
+//!  key, value, ttl --> as they are sent (prefix, compression, default and jitter) --> client_core::calls --> result
 //! ```
 //!
 //! X1. Whatever may have been written is forgotten by the near cache and by loads under way, also if the future is dropped.
@@ -14,19 +14,19 @@ use std::time::Duration;
 use ketch_client_macros::both;
 
 use crate::Client;
-use crate::core::calls::{self, PerNode, Stat};
-use crate::core::health::unit;
-use crate::core::operation::Entry;
-use crate::core::options::{Ack, ClientOptions};
-use crate::core::request::StoreMode;
-use crate::error::Result;
 use crate::front::{Front, OnDrop, call_many};
 use crate::keys;
-use crate::node::Node;
-use crate::ttl::Ttl;
 use crate::update;
-use crate::value::{Cas, CasUnique, Item, Value};
 use crate::values;
+use client_core::calls::{self, PerNode, Stat};
+use client_core::error::Result;
+use client_core::health::unit;
+use client_core::node::Node;
+use client_core::operation::Entry;
+use client_core::options::{Ack, ClientOptions};
+use client_core::request::StoreMode;
+use client_core::ttl::Ttl;
+use client_core::value::{Cas, CasUnique, Item, Value};
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;
@@ -272,13 +272,14 @@ impl AsyncClient {
         if self.options().ttl_jitter > 0.0 {
             let sent = sent.map(|entry| (entry, self.lives(ttl))).collect();
             let begin = |context, sent| calls::fill_multi(context, sent, StoreMode::Set);
-            let of = call_many(self, sent, |(entry, _)| entry.len(), begin);
+            let of = call_many(self, sent, |(entry, _)| entry.byte_count(), begin);
             let stored = self.run(of).await.into_iter();
             return stored.map(|stored| stored.map(|_| ())).collect();
         }
         let (sent, ttl) = (sent.collect(), self.lives(ttl));
         let begin = |context, sent| calls::set_multi(context, sent, ttl);
-        self.run(call_many(self, sent, Entry::len, begin)).await
+        self.run(call_many(self, sent, Entry::byte_count, begin))
+            .await
     }
 
     /// Stores many values that come from elsewhere, another cluster or a file, each with a time to live of its own: `None` is without
@@ -311,7 +312,7 @@ impl AsyncClient {
         let sent = sent.collect();
         let _forget = OnDrop(|| keys.iter().for_each(|key| self.values().wrote(key)));
         let begin = |context, sent| calls::fill_multi(context, sent, mode);
-        let of = call_many(self, sent, |(entry, _)| entry.len(), begin);
+        let of = call_many(self, sent, |(entry, _)| entry.byte_count(), begin);
         self.run(of).await
     }
 

@@ -21,43 +21,13 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::value::Item;
+pub use client_core::options::NearCache;
+use client_core::value::Item;
 
 /// What an entry costs beside key and value: its handles and the cache's own bookkeeping, about.
 const ENTRY_BYTES: usize = 160;
 /// Groups of keys that share an epoch. With more, a write keeps fewer others from being kept.
 const EPOCHS: usize = 256;
-
-/// How much is kept near, and for how long.
-#[derive(Debug, Clone, Copy)]
-pub struct NearCache {
-    pub(crate) ttl: Duration,
-    pub(crate) bytes_max: u64,
-    pub(crate) value_bytes_max: usize,
-}
-
-impl NearCache {
-    /// Keeps values for `ttl`, which bounds how long what others write or delete goes unnoticed.
-    pub fn new(ttl: Duration) -> Self {
-        NearCache {
-            ttl,
-            bytes_max: 16 << 20,
-            value_bytes_max: 64 << 10,
-        }
-    }
-
-    /// The most memory that it takes, in bytes, about (16 MiB).
-    pub fn bytes_max(mut self, bytes: u64) -> Self {
-        self.bytes_max = bytes;
-        self
-    }
-
-    /// The largest value that is kept, in bytes (64 KiB).
-    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
-        self.value_bytes_max = bytes;
-        self
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Entry {

@@ -1,9 +1,9 @@
 //! Values as they are stored: compressed or not, or the mark that there is nothing.
 
-use crate::core::options::ClientOptions;
-use crate::error::Result;
 use crate::load::NEGATIVE_FLAGS;
-use crate::value::{Item, Payload, Value};
+use client_core::error::Result;
+use client_core::options::ClientOptions;
+use client_core::value::{Item, Payload, Value};
 
 /// A value as it goes to the nodes.
 pub(crate) struct Packed<'v> {

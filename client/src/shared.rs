@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::Node;
-use crate::core::options::ClientOptions;
 use crate::snapshot::{NodePool, Snapshot};
 use crate::states;
 use crate::topology::follow::{self, Following};
 use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::values::Values;
+use client_core::options::ClientOptions;
 
 /// See the module.
 pub(crate) struct Shared<P> {

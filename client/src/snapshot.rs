@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::Node;
-use crate::core::health::Member;
-use crate::core::options::ClientOptions;
-use crate::core::routing::Ring;
+use client_core::health::Member;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
 
 /// The longest dual read: a year.
 const DUAL_READ_MAX: Duration = Duration::from_secs(365 * 86_400);

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::metrics::Op;
+use client_core::metrics::Op;
 
 /// `work`, in a span of its own whenever it goes on.
 pub(crate) async fn spanned<T>(op: Op, work: impl Future<Output = T>) -> T {

@@ -1,43 +1,21 @@
 //! How the nodes stand with a client: as a value, and as events.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_client_macros::both;
 
 use crate::Client;
-use crate::core::health::Standing;
-use crate::core::options::ClientOptions;
-use crate::error::Failure;
 use crate::front::Front;
-use crate::metrics::{Loaded, Metrics, Op};
 use crate::snapshot::NodePool;
+use client_core::error::Failure;
+use client_core::health::Standing;
+use client_core::metrics::{Loaded, Metrics, Op};
+use client_core::options::ClientOptions;
+use client_core::states::{NodeEvent, NodeState, Observer};
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;
-
-/// How a node stands with this client. Other clients may see it otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// It is asked.
-    Live,
-    /// It came back a short while ago: it is written to, and read last.
-    Settling,
-    /// It failed too often: it is probed, and not asked.
-    Ejected,
-}
-
-/// What happened to a node, by its name, `host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeEvent {
-    /// It failed too often: others stand in for it.
-    Ejected(Arc<str>),
-    /// It answers again.
-    Returned(Arc<str>),
-}
 
 #[both]
 impl AsyncClient {
@@ -62,16 +40,6 @@ impl AsyncClient {
             (member.name.clone(), state)
         });
         states.collect()
-    }
-}
-
-/// Is told what happens to nodes.
-#[derive(Clone)]
-pub(crate) struct Observer(pub(crate) Arc<dyn Fn(NodeEvent) + Send + Sync>);
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::Client;
-use crate::error::Result;
-use crate::value::Item;
+use client_core::error::Result;
+use client_core::value::Item;
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;

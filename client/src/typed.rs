@@ -6,10 +6,10 @@ use ketch_client_macros::both;
 
 use crate::Client;
 use crate::codec::{self, Codec};
-use crate::error::{Error, Result};
 use crate::load::{LoadError, LoadOptions};
-use crate::ttl::Ttl;
-use crate::value::Item;
+use client_core::error::{Error, Result};
+use client_core::ttl::Ttl;
+use client_core::value::Item;
 
 #[cfg(feature = "tokio")]
 use crate::AsyncClient;

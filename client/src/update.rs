@@ -3,13 +3,13 @@
 use std::future::pending;
 use std::time::Duration;
 
-use crate::core::calls;
-use crate::core::health::unit;
-use crate::core::request::StoreMode;
-use crate::error::{Error, Result};
 use crate::front::{Front, call};
-use crate::ttl::Ttl;
-use crate::value::{Cas, CasUnique, Item, Value};
+use client_core::calls;
+use client_core::error::{Error, Result};
+use client_core::health::unit;
+use client_core::request::StoreMode;
+use client_core::ttl::Ttl;
+use client_core::value::{Cas, CasUnique, Item, Value};
 
 /// How often a change is tried, and the longest pauses after the first conflict and after later ones: with as many callers at one
 /// key as there are attempts, each comes through.

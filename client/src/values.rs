@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::calls;
-use crate::core::options::ClientOptions;
-use crate::error::{Error, Result};
 use crate::front::{Front, call, call_many};
 use crate::load::Loads;
-use crate::metrics::Loaded;
 use crate::near::{Epoch, Near};
 use crate::packed::{self, Packed};
-use crate::value::{Item, Value};
+use client_core::calls;
+use client_core::error::{Error, Result};
+use client_core::metrics::Loaded;
+use client_core::options::ClientOptions;
+use client_core::value::{Item, Value};
 
 /// What a client keeps beside the nodes and their connections.
 pub(crate) struct Values {

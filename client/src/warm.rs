@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Client;
-use crate::ttl::Ttl;
-use crate::value::{Item, Value};
+use client_core::ttl::Ttl;
+use client_core::value::{Item, Value};
 
 /// How [`Client::warm`] goes about it.
 #[derive(Debug, Clone, PartialEq)]

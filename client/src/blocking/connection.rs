@@ -9,12 +9,12 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::stream::Stream;
-use crate::core::health::Member;
-use crate::core::link::{Expect, Link};
-use crate::core::options::ClientOptions;
-use crate::core::reply::{Broken, Reply};
-use crate::core::watch::Watch;
-use crate::error::Failure;
+use client_core::error::Failure;
+use client_core::health::Member;
+use client_core::link::{Expect, Link};
+use client_core::options::ClientOptions;
+use client_core::reply::{Broken, Reply};
+use client_core::unawaited::Unawaited;
 
 pub(super) struct Connection {
     pub(super) stream: Stream,
@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// See [`Link::disown`].
-    pub(super) fn disown(&mut self, watch: Option<Watch>) {
+    pub(super) fn disown(&mut self, watch: Option<Unawaited>) {
         self.link.disown(watch);
     }
 
@@ -174,8 +174,10 @@ impl Connection {
         }
         loop {
             let more = self.read(mem::take(&mut wait))?;
-            while let Some((reply, last)) =
-                self.link.next().map_err(|failure| self.told(failure))?
+            while let Some((reply, last)) = self
+                .link
+                .next_reply()
+                .map_err(|failure| self.told(failure))?
             {
                 on_reply(reply, last).map_err(|Broken| Failure::Garbage)?;
                 if last {
@@ -234,7 +236,7 @@ impl Connection {
     pub(super) fn read_leftovers(&mut self) -> bool {
         loop {
             match self.read(false) {
-                Ok(more) => match self.link.next() {
+                Ok(more) => match self.link.next_reply() {
                     Ok(None) if more => {}
                     Ok(None) => return true,
                     // Nothing can be the current exchange's: there is none.

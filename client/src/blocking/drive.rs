@@ -16,12 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::Ready;
 use super::pool::{Lease, Pool};
 use super::stream::PATIENCE;
-use crate::core::options::ClientOptions;
-use crate::core::reply::{Broken, Reply};
-use crate::core::watch::Watch;
-use crate::core::{Exchange, FEW, Operation, Todo};
-use crate::error::Failure;
-use crate::metrics::{Metrics, Op};
+use client_core::error::Failure;
+use client_core::metrics::{Metrics, Op};
+use client_core::options::ClientOptions;
+use client_core::reply::{Broken, Reply};
+use client_core::unawaited::Unawaited;
+use client_core::{Exchange, FEW, Operation, Todo};
 
 /// How long to wait for a busy pool's connection before looking again, while other flights are driven.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ struct Flight {
     was_in: bool,
     ready: Ready,
     /// Goes with it when the operation is done.
-    watch: Option<Watch>,
+    watch: Option<Unawaited>,
 }
 
 /// How a flight goes on.

@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use super::pool::Pool;
 use super::{Client, drive};
-use crate::core::Operation;
-use crate::core::options::ClientOptions;
-use crate::core::routing::Ring;
 use crate::front::{Front, done};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use client_core::Operation;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
 
 impl Front for Client {
     type Pool = Pool;

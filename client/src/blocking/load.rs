@@ -7,7 +7,7 @@ use crate::front::done;
 use crate::keys;
 use crate::load::{self, LoadError, LoadOptions};
 use crate::typed::Typed;
-use crate::value::Item;
+use client_core::value::Item;
 
 impl Client {
     /// The value of `key`, from the cache or else from `loader`, which is called by one caller of all processes while the

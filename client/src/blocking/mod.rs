@@ -1,7 +1,7 @@
 //! The blocking client.
 //!
 //! ```text
-//!  Client::get ... -> core::calls (arguments -> operation) -> drive (sockets) -> result
+//!  Client::get ... -> client_core::calls (arguments -> operation) -> drive (sockets) -> result
 //!  snapshot: the ring and, node by node, its pool; swapped as a whole when the nodes change
 //! ```
 //!
@@ -22,15 +22,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::core::Operation;
-use crate::core::calls::Call;
-use crate::core::operation::Context;
-use crate::core::options::ClientOptions;
 use crate::front::{call, done};
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 pub use crate::typed::Typed;
 use crate::{IntoNodes, Node, NodeError};
+use client_core::Operation;
+use client_core::calls::Call;
+use client_core::operation::Context;
+use client_core::options::ClientOptions;
 use pool::Pool;
 
 /// Many nodes as one cache. Cheap to clone; all clones share connections and what is known of the nodes.

@@ -9,7 +9,7 @@
 //! B1. `open` counts idle and lent connections, and never exceeds the bound. A probe's connection comes on top.
 //! B2. A connection is lent to one operation. It comes back only when nobody's replies but those that were given up are
 //!     outstanding, and everything is sent; otherwise it is closed.
-//! B3. A reply that is watched (see [`Watch`](crate::core::watch::Watch)) is looked for when an attempt would be over, by
+//! B3. A reply that is watched (see [`Unawaited`](client_core::unawaited::Unawaited)) is looked for when an attempt would be over, by
 //!     whatever operation is begun next, and its connection closed if it has not come.
 
 use std::io;
@@ -22,13 +22,13 @@ use bytes::Bytes;
 use super::connection::Connection;
 use super::resolve::Resolver;
 use super::stream::Stream;
-use crate::core::health::Member;
-use crate::core::link::Expect;
-use crate::core::options::ClientOptions;
-use crate::core::request;
-use crate::core::routing::Ring;
-use crate::error::Failure;
 use crate::snapshot::NodePool;
+use client_core::error::Failure;
+use client_core::health::Member;
+use client_core::link::Expect;
+use client_core::options::ClientOptions;
+use client_core::request;
+use client_core::routing::Ring;
 
 /// A connection that was idle for longer is looked at before it is used: the node may have closed it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::core::addresses::{Addresses, MOVED};
+use client_core::addresses::{Addresses, MOVED};
 
 pub(super) struct Resolver {
     host: String,
@@ -68,7 +68,7 @@ impl Resolver {
             let woken = self.shared.ended.wait_timeout(addresses, left);
             addresses = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        addresses.next()
+        addresses.next_address()
     }
 
     fn look_up(&self, addresses: &mut Addresses, now: Instant, fresh: Duration) {

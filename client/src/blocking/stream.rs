@@ -14,7 +14,7 @@ use rustix::net::{
     send, socket_with,
 };
 
-use crate::core::options::ClientOptions;
+use client_core::options::ClientOptions;
 
 /// How long a read waits at most. Long beside the time of an answer; short beside the timeouts of requests, whose ends are
 /// waited for by `poll`.

@@ -14,12 +14,12 @@ use super::loading;
 use super::rules::{Next, Rules, Seen};
 use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions};
-use crate::core::calls;
-use crate::error::Error;
 use crate::front::{Front, call};
-use crate::metrics::Loaded;
 use crate::packed;
-use crate::value::{CasUnique, Item};
+use client_core::calls;
+use client_core::error::Error;
+use client_core::metrics::Loaded;
+use client_core::value::{CasUnique, Item};
 
 /// How a call comes to its value.
 pub(super) enum Way {

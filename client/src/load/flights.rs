@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::value::Item;
+use client_core::value::Item;
 
 /// What a flight brought.
 #[derive(Debug, Clone)]

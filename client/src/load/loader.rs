@@ -21,12 +21,12 @@ use super::loading::Loading;
 use super::rules::Rules;
 use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions, NEGATIVE_FLAGS};
-use crate::core::calls;
-use crate::core::request::StoreMode;
-use crate::error::Error;
 use crate::front::{Front, call};
-use crate::metrics::Loaded;
-use crate::value::{Cas, Item, Value};
+use client_core::calls;
+use client_core::error::Error;
+use client_core::metrics::Loaded;
+use client_core::request::StoreMode;
+use client_core::value::{Cas, Item, Value};
 
 /// What is said of a loader that panicked.
 const PANICKED: &str = "the loader panicked";

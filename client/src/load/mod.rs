@@ -52,10 +52,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::core::health::unit;
-use crate::error::Error;
 use crate::front::Front;
-use crate::ttl::Ttl;
+use client_core::error::Error;
+use client_core::health::unit;
+use client_core::ttl::Ttl;
 use costs::Costs;
 use flights::Flights;
 pub(crate) use loader::{get_or_load, get_or_load_detached};

@@ -15,8 +15,8 @@
 use std::time::{Duration, Instant};
 
 use super::LoadOptions;
-use crate::core::health::unit;
-use crate::ttl::whole_seconds as seconds;
+use client_core::health::unit;
+use client_core::ttl::whole_seconds as seconds;
 
 /// The most seconds that a node takes for a time from now; more are a moment since 1970.
 const RELATIVE_MAX_S: f64 = 30.0 * 24.0 * 3600.0;

@@ -19,17 +19,17 @@ use std::time::{Duration, Instant};
 
 use super::{LoadError, LoadOptions, get_or_load, get_or_load_detached};
 use crate::Node;
-use crate::core::Operation;
-use crate::core::health::Member;
-use crate::core::options::ClientOptions;
-use crate::core::routing::Ring;
-use crate::core::simulation::node::{Item as Stored, Mode};
-use crate::core::simulation::{EPOCH_S, Simulation};
 use crate::front::Front;
 use crate::shared::Shared;
 use crate::snapshot::{NodePool, Snapshot};
 use crate::topology::jitter::Jitter;
-use crate::value::Item;
+use client_core::Operation;
+use client_core::health::Member;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
+use client_core::simulation::node::{Item as Stored, Mode};
+use client_core::simulation::{EPOCH_S, Simulation};
+use client_core::value::Item;
 
 const MS: u64 = 1000;
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::value::CasUnique;
+use client_core::value::CasUnique;
 
 /// The most wins that are kept for whoever comes next: some 100 bytes each, and the key.
 const LEFT_MAX: usize = 4096;

@@ -21,11 +21,11 @@ use ::tokio::time::{Sleep, sleep_until};
 use super::mailbox::{Event, Mailbox, Times, What};
 use super::now;
 use super::pool::{Pool, Submitted};
-use crate::core::options::ClientOptions;
-use crate::core::reply::Broken;
-use crate::core::{Exchange, Operation, Todo};
-use crate::error::Failure;
-use crate::metrics::Op;
+use client_core::error::Failure;
+use client_core::metrics::Op;
+use client_core::options::ClientOptions;
+use client_core::reply::Broken;
+use client_core::{Exchange, Operation, Todo};
 
 /// An exchange under way.
 struct Flight {

@@ -9,12 +9,12 @@ use ::tokio::time::timeout_at;
 use super::behind::finish;
 use super::pool::Pool;
 use super::{AsyncClient, drive};
-use crate::core::Operation;
-use crate::core::options::ClientOptions;
-use crate::core::routing::Ring;
 use crate::front::Front;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use client_core::Operation;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
 
 impl Front for AsyncClient {
     type Pool = Pool;

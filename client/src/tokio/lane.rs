@@ -36,12 +36,12 @@ use super::mailbox::{Gauge, Ticket};
 use super::pool::Lanes;
 use super::solo::Driver;
 use super::stream::Stream;
-use crate::core::health::Member;
-use crate::core::link::{Expect, Link};
-use crate::core::options::ClientOptions;
-use crate::core::reply::{Refusal, Reply};
-use crate::core::{Exchange, Patience};
-use crate::error::Failure;
+use client_core::error::Failure;
+use client_core::health::Member;
+use client_core::link::{Expect, Link};
+use client_core::options::ClientOptions;
+use client_core::reply::{Refusal, Reply};
+use client_core::{Exchange, Patience};
 
 /// A part of an exchange's time, after which those behind it do not wait for it any more. With four in a row late, the fifth
 /// is still in time.
@@ -419,9 +419,9 @@ impl Line {
         }
     }
 
-    /// See [`Link::next`].
+    /// See [`Link::next_reply`].
     fn next(&mut self) -> Result<Option<(Reply, bool)>, Failure> {
-        let next = self.link.next();
+        let next = self.link.next_reply();
         if let (Err(Failure::SignIn), Some(line)) = (&next, self.link.refused_login()) {
             let (member, options) = &self.of;
             member.no_login(line, options, super::now());

@@ -16,10 +16,10 @@ use std::time::Instant;
 
 use ::tokio::sync::OwnedSemaphorePermit;
 
-use crate::core::Patience;
-use crate::core::reply::Reply;
-use crate::core::watch::Watch;
-use crate::error::Failure;
+use client_core::Patience;
+use client_core::error::Failure;
+use client_core::reply::Reply;
+use client_core::unawaited::Unawaited;
 
 /// Something that befell an exchange.
 pub(super) struct Event {
@@ -54,11 +54,11 @@ struct Letters {
     waker: Option<Waker>,
     closed: bool,
     /// What is told of exchanges that nobody waits for, by their ids.
-    watches: Vec<(u32, Watch)>,
+    watches: Vec<(u32, Unawaited)>,
 }
 
 impl Letters {
-    fn take_watch(&mut self, id: u32) -> Option<Watch> {
+    fn take_watch(&mut self, id: u32) -> Option<Unawaited> {
         let at = self.watches.iter().position(|(other, _)| *other == id)?;
         Some(self.watches.swap_remove(at).1)
     }
@@ -117,7 +117,7 @@ impl Mailbox {
     }
 
     /// Nobody reads any more, but these watch.
-    pub(super) fn close(&self, watches: Vec<(u32, Watch)>) {
+    pub(super) fn close(&self, watches: Vec<(u32, Unawaited)>) {
         let mut letters = self.letters();
         letters.closed = true;
         letters.watches = watches;

@@ -1,7 +1,7 @@
 //! The async client, for tokio.
 //!
 //! ```text
-//!  AsyncClient::get ... -> core::calls (arguments -> operation) -> drive (in the caller's task) -> result
+//!  AsyncClient::get ... -> client_core::calls (arguments -> operation) -> drive (in the caller's task) -> result
 //!                                                                    |       ^
 //!                                                                    v       | mailbox
 //!  pool, one a node:  lanes, each a connection and the task that owns it; shared by all callers
@@ -29,14 +29,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::core::Operation;
-use crate::core::calls::Call;
-use crate::core::operation::Context;
-use crate::core::options::ClientOptions;
 use crate::front::call;
 use crate::shared::Shared;
 use crate::topology::{FollowOptions, Source, SourceError};
 use crate::{IntoNodes, Node, NodeError};
+use client_core::Operation;
+use client_core::calls::Call;
+use client_core::operation::Context;
+use client_core::options::ClientOptions;
 use pool::Pool;
 
 /// Now, by the runtime's clock.

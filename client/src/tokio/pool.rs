@@ -25,14 +25,14 @@ use super::mailbox::{Event, Gauge, Mailbox, Ticket, Times, What};
 use super::resolve::Resolver;
 use super::solo::Solo;
 use super::stream::Stream;
-use crate::core::Exchange;
-use crate::core::health::Member;
-use crate::core::link::Expect;
-use crate::core::options::ClientOptions;
-use crate::core::request;
-use crate::core::routing::Ring;
-use crate::error::Failure;
 use crate::snapshot::NodePool;
+use client_core::Exchange;
+use client_core::error::Failure;
+use client_core::health::Member;
+use client_core::link::Expect;
+use client_core::options::ClientOptions;
+use client_core::request;
+use client_core::routing::Ring;
 
 /// Weight on a lane above which another is made: exchanges, and kilobytes of requests.
 const LANE_LOAD: usize = 32;

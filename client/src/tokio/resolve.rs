@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::tokio::sync::Notify;
 
-use crate::core::addresses::{Addresses, MOVED};
+use client_core::addresses::{Addresses, MOVED};
 
 /// See the module.
 pub(super) struct Resolver {
@@ -82,7 +82,7 @@ impl Resolver {
         if wait {
             ended.await;
         }
-        self.shared.addresses().next()
+        self.shared.addresses().next_address()
     }
 
     fn look_up(&self, addresses: &mut Addresses, now: Instant, fresh: Duration) {

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::lane::{Line, lock};
 use super::mailbox::Ticket;
-use crate::core::Exchange;
+use client_core::Exchange;
 
 /// Exchanges that must have been alone before one is driven by its caller: with several callers, the task has their
 /// requests written together.

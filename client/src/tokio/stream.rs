@@ -12,7 +12,7 @@ use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::{TcpStream, UnixStream};
 use rustix::net::{RecvFlags, recv};
 
-use crate::core::options::ClientOptions;
+use client_core::options::ClientOptions;
 
 pub(super) struct Stream {
     /// Of either family: tokio only sends and receives on it.
@@ -127,7 +127,7 @@ mod tls {
     use rustls::ClientConnection;
     use rustls::pki_types::ServerName;
 
-    use crate::core::options::ClientOptions;
+    use client_core::options::ClientOptions;
 
     /// The socket as rustls wants it: what is pending is an error.
     struct Wire<'a, 'b>(&'a mut TcpStream, &'a mut Context<'b>);

@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::AsyncClient;
-use crate::value::Item;
 use crate::warm::{WarmOptions, Warmed, batches, entries};
+use client_core::value::Item;
 
 impl AsyncClient {
     /// As [`Client::warm`](crate::Client::warm).

@@ -11,11 +11,11 @@ use ::tokio::time;
 
 use super::AsyncClient;
 use crate::load::{LoadError, LoadOptions};
-use crate::ttl::Ttl;
-use crate::value::Item;
 use crate::write::key_locks::KeyLocks;
 use crate::write::queue::{Next, Queue};
 use crate::write::{AsyncWriter, WriteBehindOptions, WriteBehindStats, WriteError};
+use client_core::ttl::Ttl;
+use client_core::value::Item;
 
 /// [`WriteBehind`](crate::write::WriteBehind) for tasks.
 ///

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use ::tokio::sync::Mutex as TaskMutex;
 
 use super::AsyncClient;
-use crate::ttl::Ttl;
-use crate::value::Item;
 use crate::write::key_locks::KeyLocks;
 use crate::write::through::change;
 use crate::write::{AsyncWriter, WriteError};
+use client_core::ttl::Ttl;
+use client_core::value::Item;
 
 /// [`WriteThrough`](crate::write::WriteThrough) for tasks.
 #[derive(Clone)]

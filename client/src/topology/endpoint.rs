@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::{Source, SourceError};
 use crate::blocking::stream::connect_unix;
-use crate::core::options::Login;
-#[cfg(feature = "tls")]
-use crate::core::options::Tls;
-use crate::core::request;
 use crate::{ClientOptions, Node, NodeError};
+use client_core::options::Login;
+#[cfg(feature = "tls")]
+use client_core::options::Tls;
+use client_core::request;
 
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;

@@ -12,8 +12,8 @@ use super::queue::{Next, Queue};
 use super::{Change, WriteBehindOptions, WriteBehindStats, WriteError, Writer};
 use crate::Client;
 use crate::load::{LoadError, LoadOptions};
-use crate::ttl::Ttl;
-use crate::value::Item;
+use client_core::ttl::Ttl;
+use client_core::value::Item;
 
 /// A client whose writes are done when the cache has them, and go to the store later: see [`write`](super).
 ///

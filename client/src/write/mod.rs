@@ -55,8 +55,8 @@ use bytes::Bytes;
 pub use crate::tokio::write_behind::AsyncWriteBehind;
 #[cfg(feature = "tokio")]
 pub use crate::tokio::write_through::AsyncWriteThrough;
-use crate::value::Item;
 pub use behind::WriteBehind;
+use client_core::value::Item;
 pub use through::WriteThrough;
 
 /// What is to be written to the store.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Change, WriteBehindOptions, WriteBehindStats};
-use crate::value::Item;
+use client_core::value::Item;
 
 /// What the queue has for whoever writes.
 #[derive(Debug, PartialEq)]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::key_locks::KeyLocks;
 use super::{Change, WriteError, Writer};
 use crate::Client;
-use crate::ttl::Ttl;
-use crate::value::Item;
+use client_core::ttl::Ttl;
+use client_core::value::Item;
 
 /// A client whose writes go to the store first, and to the cache when the store has them. A clone is the same.
 ///

@@ -1,0 +1,759 @@
+//! A node's standing: may it be asked, may it be asked first, what has it missed.
+//!
+//! ```text
+//!            k failures in a row, within the window
+//!   live  ------------------------------------------>  ejected -- a probe fails: twice the pause, up to a bound --.
+//!    ^                                                  |     ^                                                   |
+//!    |   the settling time is over                      |     '---------------------------------------------------'
+//!   settling (written to, read last,  <-----------------'  a probe is answered, which has also deleted what was missed
+//!             given what others have)
+//! ```
+//!
+//! H1. A probe is a request of its own that no caller waits for. It deletes the keys that were written elsewhere while
+//!     the node could not be reached; only when none is left the node is back. A live node that missed a write is probed
+//!     as well, for the deletes.
+//! H2. A node that is owed the delete of a key is not asked for that key: see [`Member::owes`]. So whatever the node holds
+//!     in the meantime, this client does not see it.
+//! H3. A write that nobody waited for, and that failed, is told to the member when that is noticed (see [`Unawaited`]): it counts
+//!     as any failure, and its keys are deleted as any that were missed.
+//! H4. At most a share of the nodes is ejected at a time, and never the last (see [`Ring::failed`]): callers try on.
+//! H5. A node that does not let the client in (TLS, login) is left alone for a while, with the same pauses as a probe; who asks for
+//!     it meanwhile is told why.
+//! H6. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::notices;
+use super::options::ClientOptions;
+use super::request::{self, NOOP, Requests};
+#[cfg(doc)]
+use super::routing::Ring;
+#[cfg(doc)]
+use super::unawaited::Unawaited;
+use crate::error::{Failure, SignInError};
+use crate::node::Node;
+
+/// Deletes in one probe.
+const DELETES_MAX: usize = 500;
+
+/// What a node may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is asked.
+    Live,
+    /// Came back a moment ago: written to, given what is read elsewhere, but read last.
+    Settling,
+    /// It failed too often: it is probed, and not asked.
+    Ejected,
+}
+
+/// A node and what this client knows of its health, kept from snapshot to snapshot.
+#[derive(Debug)]
+pub struct Member {
+    /// As the list of nodes has it.
+    pub node: Node,
+    /// `host:port`.
+    pub name: Arc<str>,
+    /// A hash of the name.
+    pub identity: u64,
+    standing: AtomicU8,
+    /// Something is to be looked at: failures to forget, a probe that falls due, a settling time that ends.
+    unwell: AtomicBool,
+    /// There are keys under way.
+    busy: AtomicBool,
+    /// There are keys that it missed.
+    owing: AtomicBool,
+    /// There are keys here of nodes that are ejected.
+    standing_in: AtomicBool,
+    /// Another client has it ejected.
+    doubted: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    writes: u32,
+    /// A delete may have come before them.
+    overtaken: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Failures in a row, and when the first of them was.
+    failures: u32,
+    first_failure: Option<Instant>,
+    /// The pause before the next probe.
+    pause: Duration,
+    probe_at: Option<Instant>,
+    /// Keys in the probe that is under way.
+    probing: Option<Vec<Box<[u8]>>>,
+    settled_at: Option<Instant>,
+    /// Keys that it was given while it settles.
+    given: HashSet<Box<[u8]>>,
+    missed: HashSet<Box<[u8]>>,
+    /// Keys that were written here because their own node was ejected.
+    strays: HashSet<Box<[u8]>>,
+    /// Until when a notice about the node is believed.
+    doubted_until: Option<Instant>,
+    /// When the notice that it is ejected was set last, and when that first was since it is ejected.
+    noticed_at: Option<Instant>,
+    first_noticed_at: Option<Instant>,
+    /// When to look which strays are needed no more.
+    sweep_at: Option<Instant>,
+    /// Failures that nobody waited for, and that are still to be counted.
+    overlooked: u32,
+    /// Keys of writes that are watched, and not answered yet.
+    under_way: HashMap<Box<[u8]>, UnderWay>,
+    forgot: bool,
+    /// Why it did not let the client in when that was tried last, and when it may be tried again.
+    shut: Option<(SignInError, Instant)>,
+    shut_for: Duration,
+    /// The probe under way is to be followed by another at once, if it fails.
+    hurried: bool,
+}
+
+impl Member {
+    /// Live, as far as is known.
+    pub fn new(node: Node) -> Self {
+        let name: Arc<str> = node.address().into();
+        Member {
+            identity: fnv(name.as_bytes()),
+            name,
+            node,
+            standing: AtomicU8::new(Standing::Live as u8),
+            unwell: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            owing: AtomicBool::new(false),
+            standing_in: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Standing`].
+    #[inline]
+    pub fn standing(&self, now: Instant) -> Standing {
+        match self.standing.load(Ordering::Relaxed) {
+            0 => Standing::Live,
+            1 => self.settling(now),
+            _ => Standing::Ejected,
+        }
+    }
+
+    #[cold]
+    fn settling(&self, now: Instant) -> Standing {
+        let mut state = self.state();
+        if state.settled_at.is_some_and(|at| now < at) {
+            return Standing::Settling;
+        }
+        state.settled_at = None;
+        self.standing.store(Standing::Live as u8, Ordering::Relaxed);
+        Standing::Live
+    }
+
+    /// True if it may be asked.
+    #[inline]
+    pub fn is_in(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) != Standing::Ejected as u8
+    }
+
+    /// An exchange ended well; true if the node had failed so often that it would have been ejected.
+    #[inline]
+    pub fn worked(&self, options: &ClientOptions) -> bool {
+        self.unwell.load(Ordering::Relaxed) && self.recovered(options)
+    }
+
+    #[cold]
+    fn recovered(&self, options: &ClientOptions) -> bool {
+        let mut state = self.state();
+        let failures = std::mem::take(&mut state.failures);
+        state.shut = None;
+        let unwell = state.is_unwell();
+        self.unwell.store(unwell, Ordering::Relaxed);
+        self.is_in() && failures >= options.eject_after.max(1)
+    }
+
+    /// What kept the node away may be over: it is probed with the next operation.
+    pub fn hurry(&self, options: &ClientOptions) {
+        let mut state = self.state();
+        if state.probing.is_some() {
+            state.hurried = true;
+        } else if state.probe_at.is_some() {
+            state.pause = options.probe_after;
+            state.probe_at = state.first_failure.or(state.probe_at);
+        }
+    }
+
+    /// The node does not let the client in. What is hopeless is not tried again with every call: the next try is after the
+    /// pause of a first probe, then after twice that, up to the longest.
+    pub fn shut(&self, error: SignInError, options: &ClientOptions, now: Instant) {
+        let mut state = self.state();
+        let again = state.shut.as_ref().is_none_or(|(_, until)| *until <= now);
+        if again {
+            log::warn!("{}: {error}", self.name);
+            let twice = match state.shut {
+                Some(_) => state.shut_for * 2,
+                None => options.probe_after,
+            };
+            state.shut_for = twice.min(options.probe_after_max);
+            state.shut = Some((error, now + state.shut_for));
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// True if it did not let the client in a moment ago.
+    pub fn is_shut(&self, now: Instant) -> bool {
+        let shut = |state: &State| state.shut.as_ref().is_some_and(|(_, until)| now < *until);
+        self.unwell.load(Ordering::Relaxed) && shut(&self.state())
+    }
+
+    /// Why it does not let the client in.
+    pub fn sign_in_error(&self) -> Option<SignInError> {
+        let state = self.state();
+        state.shut.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// TLS failed.
+    pub fn no_tls(
+        &self,
+        error: &dyn std::fmt::Display,
+        options: &ClientOptions,
+        now: Instant,
+    ) -> Failure {
+        #[cfg(feature = "tls")]
+        let name = options.tls.as_ref().and_then(|tls| tls.server_name.clone());
+        #[cfg(not(feature = "tls"))]
+        let name = None::<String>;
+        let error = SignInError::Tls {
+            name: name.as_deref().unwrap_or(&self.node.host).into(),
+            reason: error.to_string().into(),
+        };
+        self.shut(error, options, now);
+        Failure::SignIn
+    }
+
+    /// The node answered `line` to the login.
+    pub fn no_login(&self, line: &str, options: &ClientOptions, now: Instant) {
+        let user = options.login.as_ref().map_or("", |login| &login.user);
+        let error = SignInError::Login {
+            user: user.into(),
+            line: line.into(),
+        };
+        self.shut(error, options, now);
+    }
+
+    /// An exchange failed by the node's fault; true if that ejects it, which it does only if it `may_go`. `chance` is any number.
+    pub fn failed(
+        &self,
+        now: Instant,
+        options: &ClientOptions,
+        chance: u64,
+        may_go: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        self.unwell.store(true, Ordering::Relaxed);
+        let fresh = state
+            .first_failure
+            .is_some_and(|first| now.saturating_duration_since(first) <= options.eject_window);
+        if state.failures == 0 || !fresh {
+            (state.failures, state.first_failure) = (0, Some(now));
+        }
+        state.failures = state.failures.saturating_add(1);
+        let after = options.eject_after.max(1);
+        let ejected = self.is_in() && state.failures >= after && may_go();
+        if !ejected && self.is_in() && state.failures == after {
+            log::warn!("{} fails, but so do others: it is not ejected", self.name);
+        }
+        if ejected {
+            log::warn!("{} is ejected after {} failures", self.name, state.failures);
+            state.pause = options.probe_after;
+            state.probe_at = Some(now + spread(state.pause, chance));
+            state.settled_at = None;
+            (state.noticed_at, state.first_noticed_at) = (None, None);
+            self.standing
+                .store(Standing::Ejected as u8, Ordering::Relaxed);
+        }
+        ejected
+    }
+
+    /// `key` was written or deleted without this node.
+    pub fn missed(&self, key: &[u8], now: Instant, options: &ClientOptions) {
+        self.remember_missed(&mut self.state(), key, now, options);
+    }
+
+    /// Whether this node has written or deleted `key`, nobody knows: perhaps it is about to.
+    pub fn unsure(&self, key: &[u8], now: Instant, options: &ClientOptions) {
+        let state = &mut *self.state();
+        state.distrust_probe(key);
+        self.remember_missed(state, key, now, options);
+    }
+
+    fn remember_missed(
+        &self,
+        state: &mut State,
+        key: &[u8],
+        now: Instant,
+        options: &ClientOptions,
+    ) {
+        if self.remember(state, key, options) {
+            if state.probe_at.is_none() {
+                state.pause = options.probe_after;
+                state.probe_at = Some(now + options.probe_after);
+            }
+            self.unwell.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts `key` among those that were missed, if there is room.
+    fn remember(&self, state: &mut State, key: &[u8], options: &ClientOptions) -> bool {
+        let remembered = remember(&mut state.missed, key, options);
+        if remembered {
+            self.owing.store(true, Ordering::Release);
+        } else if !std::mem::replace(&mut state.forgot, true) {
+            self.warn_of_missed();
+        }
+        remembered
+    }
+
+    /// Writes of `keys` that nobody waited for were not answered, by the node's fault if that `counts`. Who learns of that has no
+    /// clock: [`tend`](Self::tend) does the rest.
+    pub fn overlooked(&self, keys: &[Box<[u8]>], counts: bool, options: &ClientOptions) {
+        let state = &mut *self.state();
+        state.overlooked += u32::from(counts);
+        for key in keys {
+            state.distrust_probe(key);
+            self.remember(state, key, options);
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// True if `key` is yet to be deleted here, so that what this node says of it is worth nothing.
+    #[inline]
+    pub fn owes(&self, key: &[u8]) -> bool {
+        (self.owing.load(Ordering::Acquire) || self.busy.load(Ordering::Relaxed))
+            && self.state().owes(key)
+    }
+
+    /// Writes of `keys` are under way that nobody waits for.
+    pub(super) fn under_way(&self, keys: &[Box<[u8]>]) {
+        let state = &mut *self.state();
+        for key in keys {
+            state.under_way.entry(key.clone()).or_default().writes += 1;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// A delete of `key` is sent, which may overtake what is under way.
+    #[inline]
+    pub fn overtakes(&self, key: &[u8]) {
+        if self.busy.load(Ordering::Relaxed)
+            && let Some(under_way) = self.state().under_way.get_mut(key)
+        {
+            under_way.overtaken = true;
+        }
+    }
+
+    /// Writes of `keys` are not under way any more. Gives those that may have been overtaken.
+    pub(super) fn arrived(&self, keys: &[Box<[u8]>]) -> Vec<Box<[u8]>> {
+        let state = &mut *self.state();
+        let mut overtaken = Vec::new();
+        for key in keys {
+            let Some(under_way) = state.under_way.get_mut(key) else {
+                continue;
+            };
+            under_way.writes -= 1;
+            if under_way.writes == 0 {
+                if under_way.overtaken {
+                    overtaken.push(key.clone());
+                }
+                state.under_way.remove(key);
+            }
+        }
+        let busy = !state.under_way.is_empty();
+        self.busy.store(busy, Ordering::Relaxed);
+        overtaken
+    }
+
+    /// Counts the failures that nobody waited for, by `failed`, and has their keys deleted; true if that ejects the node. To be called
+    /// before [`probe_due`](Self::probe_due).
+    pub fn tend(&self, now: Instant, options: &ClientOptions, failed: impl Fn() -> bool) -> bool {
+        let overlooked = std::mem::take(&mut self.state().overlooked);
+        let ejected = (0..overlooked).fold(false, |ejected, _| ejected | failed());
+        let state = &mut *self.state();
+        if state.probe_at.is_none() && !state.missed.is_empty() {
+            state.pause = options.probe_after;
+            state.probe_at = Some(now + options.probe_after);
+        }
+        ejected
+    }
+
+    fn warn_of_missed(&self) {
+        log::warn!(
+            "{} missed too many writes to remember: old values may come back",
+            self.name
+        );
+    }
+
+    /// Another client has the node ejected: its notice was seen.
+    pub(super) fn doubt(&self, until: Instant) {
+        self.state().doubted_until = Some(until);
+        self.doubted.store(true, Ordering::Release);
+    }
+
+    /// True if another client has it ejected.
+    #[inline]
+    pub(super) fn is_doubted(&self, now: Instant) -> bool {
+        self.doubted.load(Ordering::Acquire) && {
+            let doubted = self.state().doubted_until.is_some_and(|until| now < until);
+            self.doubted.store(doubted, Ordering::Release);
+            doubted
+        }
+    }
+
+    /// True if this client owes it deletes.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owing.load(Ordering::Acquire)
+    }
+
+    /// True if others are to be told, once more, that the node is ejected. Whoever is told so by this tells them.
+    pub(super) fn is_to_be_noticed(&self, now: Instant) -> bool {
+        let state = &mut *self.state();
+        let fresh = |at: Instant| now.saturating_duration_since(at) < notices::AGAIN;
+        if state.noticed_at.is_some_and(fresh) {
+            return false;
+        }
+        state.noticed_at = Some(now);
+        state.first_noticed_at.get_or_insert(now);
+        true
+    }
+
+    /// Until when writes around the node are held.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        Some(self.state().first_noticed_at? + notices::HOLD)
+    }
+
+    /// True if the node, which settles, is to be given `key`: that is once for a while.
+    pub fn is_to_be_given(&self, key: &[u8], options: &ClientOptions) -> bool {
+        let state = &mut *self.state();
+        !state.given.contains(key) && remember(&mut state.given, key, options)
+    }
+
+    /// `key` was written here in the place of a node that is ejected.
+    pub(super) fn strayed(&self, key: &[u8], options: &ClientOptions) {
+        let state = &mut *self.state();
+        if remember(&mut state.strays, key, options) {
+            self.standing_in.store(true, Ordering::Release);
+        } else if !std::mem::replace(&mut state.forgot, true) {
+            log::warn!(
+                "{} has too many keys of others to remember: old values may come back",
+                self.name
+            );
+        }
+    }
+
+    /// True if `key` was written here in the place of an ejected node, and not deleted since.
+    #[inline]
+    pub(super) fn stands_in(&self, key: &[u8]) -> bool {
+        self.standing_in.load(Ordering::Acquire) && self.state().strays.contains(key)
+    }
+
+    /// At `at`, or before, it is to be looked which strays are needed no more.
+    pub(super) fn sweep_by(&self, at: Instant) {
+        if self.standing_in.load(Ordering::Acquire) {
+            let state = &mut *self.state();
+            state.sweep_at = Some(state.sweep_at.map_or(at, |earlier| earlier.min(at)));
+            self.unwell.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The strays, if it is time to look at them.
+    pub(super) fn sweep_due(&self, now: Instant) -> Vec<Box<[u8]>> {
+        let state = &mut *self.state();
+        if state.sweep_at.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        state.sweep_at = None;
+        state.strays.iter().cloned().collect()
+    }
+
+    /// `key` is no stray any more: it is the node's own.
+    pub(super) fn settled_in(&self, key: &[u8]) {
+        let state = &mut *self.state();
+        state.strays.remove(key);
+        let strays = !state.strays.is_empty();
+        self.standing_in.store(strays, Ordering::Release);
+    }
+
+    /// True if a probe may fall due: a cheap look before [`probe_due`](Self::probe_due).
+    #[inline]
+    pub fn is_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Relaxed)
+    }
+
+    /// The request of a probe that is due, which ends with `mn`. The front reports how it ended.
+    pub fn probe_due(&self, now: Instant) -> Option<Bytes> {
+        let mut state = self.state();
+        if state.probing.is_some() || state.probe_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        let keys: Vec<_> = state.missed.iter().take(DELETES_MAX).cloned().collect();
+        let mut out = Requests::new(keys.len(), 0);
+        for key in &keys {
+            request::delete(&mut out, key, None);
+            if let Some(under_way) = state.under_way.get_mut(key) {
+                under_way.overtaken = true;
+            }
+        }
+        state.probing = Some(keys);
+        let (deletes, _) = out.finish();
+        Some([&deletes, NOOP].concat().into())
+    }
+
+    /// The probe was answered; true if that ends an ejection.
+    pub(super) fn probe_answered(&self, now: Instant, options: &ClientOptions) -> bool {
+        let mut state = self.state();
+        for key in state.probing.take().into_iter().flatten() {
+            state.missed.remove(&key);
+        }
+        if !state.missed.is_empty() {
+            state.probe_at = Some(now);
+            return false;
+        }
+        self.owing.store(false, Ordering::Release);
+        (state.probe_at, state.shut) = (None, None);
+        state.failures = 0;
+        state.forgot = false;
+        let unwell = state.is_unwell();
+        self.unwell.store(unwell, Ordering::Relaxed);
+        let back = !self.is_in();
+        if back {
+            log::info!("{} is back", self.name);
+            state.settled_at = Some(now + options.settle);
+            state.given.clear();
+            self.standing
+                .store(Standing::Settling as u8, Ordering::Relaxed);
+        }
+        back
+    }
+
+    /// This process is a child of the one that began a probe: nobody will tell how it ends.
+    pub fn part(&self) {
+        self.state().probing = None;
+    }
+
+    /// The probe was not answered. The next comes after twice the pause, but not later than `at_most`.
+    pub fn probe_failed(
+        &self,
+        now: Instant,
+        options: &ClientOptions,
+        chance: u64,
+        at_most: Duration,
+    ) {
+        let mut state = self.state();
+        state.probing = None;
+        state.pause = (state.pause * 2).min(options.probe_after_max).min(at_most);
+        if std::mem::take(&mut state.hurried) {
+            state.pause = options.probe_after;
+            state.probe_at = Some(now);
+            return;
+        }
+        state.probe_at = Some(now + spread(state.pause, chance));
+    }
+}
+
+impl State {
+    /// True if something is to be looked at, beside failures.
+    fn is_unwell(&self) -> bool {
+        self.probe_at.is_some()
+            || self.sweep_at.is_some()
+            || self.overlooked > 0
+            || !self.missed.is_empty()
+    }
+
+    fn owes(&self, key: &[u8]) -> bool {
+        let overtaken = |under_way: &UnderWay| under_way.overtaken;
+        self.missed.contains(key) || self.under_way.get(key).is_some_and(overtaken)
+    }
+
+    /// A probe under way may delete `key` too early.
+    fn distrust_probe(&mut self, key: &[u8]) {
+        if let Some(probing) = &mut self.probing {
+            probing.retain(|other| **other != *key);
+        }
+    }
+}
+
+/// Puts `key` among `keys`, if there is room.
+fn remember(keys: &mut HashSet<Box<[u8]>>, key: &[u8], options: &ClientOptions) -> bool {
+    keys.contains(key) || (keys.len() < options.missed_keys_max && keys.insert(key.into()))
+}
+
+/// `pause`, a quarter more or less.
+fn spread(pause: Duration, chance: u64) -> Duration {
+    pause.mul_f64(0.75 + 0.5 * unit(chance))
+}
+
+/// A number from 0 to 1 made of random bits.
+pub fn unit(chance: u64) -> f64 {
+    (chance >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// FNV-1a: the identity of a node must not change with the process.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unawaited::Unawaited;
+    use super::*;
+
+    fn member() -> Member {
+        Member::new(Node::new("a", 1))
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What a probe sends, without its tags.
+    fn probe(member: &Member, now: Instant) -> Option<String> {
+        let probe = String::from_utf8(member.probe_due(now)?.to_vec()).expect("text");
+        let words = probe.split_inclusive("\r\n").map(|line| {
+            let tag = line.find(" O").unwrap_or(line.len() - 2);
+            format!("{}\r\n", &line[..tag])
+        });
+        Some(words.collect())
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_and_probes_bring_back() {
+        let options = ClientOptions::default().settle(100 * MS);
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..2 {
+            member.failed(now, &options, 0, || true);
+            member.failed(now, &options, 0, || true);
+            assert_eq!(member.standing(now), Standing::Live);
+            member.worked(&options);
+        }
+        for _ in 0..3 {
+            member.failed(now, &options, 0, || true);
+        }
+        assert_eq!(member.standing(now), Standing::Ejected);
+        // Three quarters of 200, 400, ... ms, and never more than 10 s.
+        for pause in [150, 300, 600, 1200, 2400, 4800, 7500, 7500] {
+            assert_eq!(member.probe_due(now + (pause - 1) * MS), None);
+            now += pause * MS;
+            assert_eq!(member.probe_due(now).as_deref(), Some(&b"mn\r\n"[..]));
+            assert_eq!(member.probe_due(now), None, "one at a time");
+            member.probe_failed(now, &options, 0, Duration::MAX);
+        }
+        now += 7500 * MS;
+        assert!(member.probe_due(now).is_some());
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Settling);
+        assert_eq!(member.standing(now + 100 * MS), Standing::Live);
+        assert!(!member.is_unwell());
+    }
+
+    #[test]
+    fn failures_outside_the_window_do_not_add_up() {
+        let options = ClientOptions::default();
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..10 {
+            member.failed(now, &options, 0, || true);
+            now += options.eject_window;
+            member.failed(now, &options, 0, || true);
+            now += MS;
+        }
+        assert_eq!(member.standing(now), Standing::Live);
+    }
+
+    #[test]
+    fn what_was_missed_is_deleted_before_the_node_is_back() {
+        let options = ClientOptions::default().missed_keys_max(2);
+        let (member, mut now) = (member(), Instant::now());
+        for _ in 0..3 {
+            member.failed(now, &options, 0, || true);
+        }
+        member.missed(b"k", now, &options);
+        member.missed(b"k", now, &options);
+        now += 200 * MS;
+        let sent = probe(&member, now);
+        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
+        member.missed(b"l", now, &options);
+        member.missed(b"one too many", now, &options);
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Ejected, "l came meanwhile");
+        let sent = probe(&member, now);
+        assert_eq!(sent.as_deref(), Some("md l\r\nmn\r\n"));
+        // Perhaps written on the node behind the probe's back. Without the node it may be written as often as it likes.
+        member.unsure(b"l", now, &options);
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Ejected);
+        assert!(member.probe_due(now).is_some());
+        member.missed(b"l", now, &options);
+        member.probe_answered(now, &options);
+        assert_eq!(member.standing(now), Standing::Settling);
+    }
+
+    #[test]
+    fn failures_that_nobody_waited_for_count_when_they_are_noticed() {
+        let options = ClientOptions::default().eject_after(2);
+        let (member, now) = (member(), Instant::now());
+        let keys = || vec![b"k"[..].into()];
+        let member = Arc::new(member);
+        let watch = || Unawaited::new(member.clone(), Arc::new(options.clone()), keys());
+        watch().answered();
+        assert!(!member.is_unwell());
+        drop(watch());
+        assert!(
+            member.is_unwell()
+                && !member.tend(now, &options, || member.failed(now, &options, 0, || true))
+        );
+        let now = now + options.probe_after;
+        let sent = probe(&member, now);
+        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
+        member.probe_answered(now, &options);
+        assert!(!member.is_unwell());
+        drop((watch(), watch()));
+        member.worked(&options);
+        assert!(
+            member.tend(now, &options, || member.failed(now, &options, 0, || true))
+                && !member.is_in()
+        );
+    }
+
+    #[test]
+    fn a_write_that_a_delete_overtook_is_undone_when_it_is_answered() {
+        let options = ClientOptions::default();
+        let (member, now) = (Arc::new(member()), Instant::now());
+        let watch = || {
+            let keys = vec![b"k"[..].into()];
+            Unawaited::new(member.clone(), Arc::new(options.clone()), keys)
+        };
+        let later = now + options.probe_after;
+        let (first, second) = (watch(), watch());
+        member.overtakes(b"l");
+        first.answered();
+        assert!(!member.is_unwell());
+        member.overtakes(b"k");
+        assert!(!member.is_unwell());
+        second.answered();
+        assert!(!member.tend(now, &options, || member.failed(now, &options, 0, || true)));
+        let sent = probe(&member, later);
+        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
+        member.probe_answered(later, &options);
+        member.overtakes(b"k");
+        assert!(!member.is_unwell());
+    }
+}

@@ -1,0 +1,152 @@
+//! The kinds of operations, as state machines.
+//!
+//! | machine | for | rule |
+//! | --- | --- | --- |
+//! | [`Read`] | get, gets, get_multi | one copy after the other, or two at once when hedged; a hit repairs the copies that missed |
+//! | [`Write`] | set, delete, and their batches | all copies at once; done when enough have answered |
+//! | [`ViaDecider`] | what depends on the present value | the first live copy decides, the others follow by a `Write` |
+//! | [`Lease`] | reads that may win the right to load | the node that decides for the key, until it answers |
+//! | [`Raw`] | a meta command of the caller's | the node that decides for the key |
+//! | [`ForEachNode`] | stats, version, flush_all | every node once |
+//!
+//! An attempt that failed is repeated on the same node, after a pause, until the node is ejected or the attempts are used
+//! up; on an ejected node's behalf the next node clockwise is asked (rehash) or none (fail-fast). Reads that have another
+//! copy to ask do not pause.
+
+mod for_each_node;
+mod lease;
+mod raw;
+mod read;
+mod via_decider;
+mod write;
+
+pub use for_each_node::ForEachNode;
+pub use lease::Lease;
+pub use raw::Raw;
+pub use read::{Hit, Read};
+pub use via_decider::{Decision, Verdict, ViaDecider};
+pub use write::{Command, Entry, Write};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::health::unit;
+use super::options::ClientOptions;
+use super::reply::Refusal;
+use super::routing::Ring;
+use crate::error::{Error, Failure};
+
+/// What every operation is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The nodes, as they were when it began.
+    pub ring: Arc<Ring>,
+    /// The policy.
+    pub options: Arc<ClientOptions>,
+    /// When the operation is over, done or not.
+    pub deadline: Instant,
+    /// Wall-clock seconds at the start, for times to live above 30 days.
+    pub unix_s: u64,
+}
+
+impl Context {
+    /// What an operation is given that begins now, and may take [`request_timeout`](ClientOptions::request_timeout).
+    pub fn new(ring: Arc<Ring>, options: Arc<ClientOptions>, now: Instant, unix_s: u64) -> Self {
+        let deadline = now + options.request_timeout;
+        Context {
+            ring,
+            options,
+            deadline,
+            unix_s,
+        }
+    }
+
+    fn name(&self, node: usize) -> Arc<str> {
+        self.ring.members[node].name.clone()
+    }
+
+    fn node_error(&self, node: usize, failure: Failure) -> Error {
+        let member = &self.ring.members[node];
+        let reason = match failure {
+            Failure::SignIn => member.sign_in_error(),
+            _ => None,
+        };
+        Error::Node {
+            node: member.name.clone(),
+            failure,
+            reason,
+        }
+    }
+
+    fn refused(&self, node: usize, refusal: Refusal) -> Error {
+        let node = self.name(node);
+        match refusal {
+            Refusal::TooLarge => Error::TooLarge { node },
+            Refusal::Full => Error::Full { node },
+            Refusal::NotANumber => Error::NotANumber,
+            Refusal::Server(line) | Refusal::Client(line) => {
+                let line = String::from_utf8_lossy(&line).into();
+                Error::Refused { node, line }
+            }
+        }
+    }
+
+    /// Until when an attempt that begins now may take.
+    fn attempt_deadline(&self, now: Instant) -> Instant {
+        (now + self.options.attempt_timeout).min(self.deadline)
+    }
+
+    fn worked(&self, node: usize) {
+        self.ring.worked(node, &self.options);
+    }
+
+    fn failed(&self, node: usize, failure: Failure, now: Instant) {
+        if failure.counts() {
+            self.ring.failed(node, now, &self.options);
+        }
+    }
+
+    /// When the node that failed for the `attempt`th time, from 1, is asked again; `None` if it is not.
+    fn retry_at(&self, attempt: u32, now: Instant) -> Option<Instant> {
+        if attempt > self.options.retries {
+            return None;
+        }
+        let pause = self.options.retry_pause * (1 << (attempt - 1).min(16));
+        let at = now + pause.mul_f64(0.5 + 0.5 * unit(self.ring.random()));
+        (at < self.deadline).then_some(at)
+    }
+}
+
+/// True if the request surely was not carried out.
+fn was_not_done(failure: Failure) -> bool {
+    matches!(failure, Failure::Connect | Failure::SignIn | Failure::Busy)
+}
+
+/// What is to be repeated, and when.
+#[derive(Debug)]
+struct Later<T>(Vec<(Instant, T)>);
+
+impl<T: Copy> Later<T> {
+    fn new() -> Self {
+        Later(Vec::new())
+    }
+
+    fn push(&mut self, at: Instant, what: T) {
+        self.0.push((at, what));
+    }
+
+    /// Moves what is due into `due`.
+    fn take(&mut self, now: Instant, due: &mut Vec<T>) {
+        self.0.retain(|&(at, what)| {
+            if at <= now {
+                due.push(what);
+            }
+            at > now
+        });
+    }
+
+    /// When the next falls due.
+    fn next(&self) -> Option<Instant> {
+        self.0.iter().map(|&(at, _)| at).min()
+    }
+}

@@ -1,0 +1,909 @@
+//! Reads of one key or many.
+//!
+//! ```text
+//!  each key:  ask the first reader --hit--> result (and repair of the copies that missed)
+//!                  |  ^                 \
+//!                  |  '-- next reader <--miss, failure   (a failure without a next reader: pause, the same again)
+//!                  '-- no answer for the hedging delay: the next reader as well
+//!
+//!  a repair:  add at the copy that missed, to live for a moment --> does the source still have it? --> confirm, or undo
+//! ```
+//!
+//! D1. A key has its result from the first hit, or when no copy is left that might have it. What one copy misses is a
+//!     miss if the others fail to the end: better that than an error.
+//! D2. A repair never replaces a value (mode add), and carries the time to live that is left. Nodes that settle are
+//!     repaired by the first hit of a key, whether they were asked or not: nobody knows what they have lost.
+//! D3. A key waits for a pause or an answer only while a node is left whose answer would matter (D1).
+//! D4. What a repair has added lives for [`MOMENT_S`] at most, until its source was looked at again, and had the same value as
+//!     before, and is still to be believed. If not, it is deleted where it was added, unless a newer value is there (CAS). A
+//!     `delete` comes a second time after all copies have answered (see [`Write`](super::Write)): either the look came after
+//!     the delete at the source, and undoes the repair, or the second delete comes after the add. So a value that was deleted
+//!     while it was repaired does not come back, but for the moment between add and look.
+//! D5. The read is done when its repairs are, or after [`PATIENCE`]. What is still under way then is watched, so that a delete
+//!     by the same client is not overtaken by it.
+//!
+//! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
+//! nodes spend less than on as many `mg`.
+
+use std::time::{Duration, Instant};
+
+use super::{Context, Later};
+use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
+use crate::notices;
+use crate::options::Reads;
+use crate::reply::{Broken, Meta, Reply};
+use crate::request::{self, Requests, StoreMode, Wanted};
+use crate::routing::Nodes;
+use crate::unawaited::Unawaited;
+use crate::value::{Item, exptime_s};
+use crate::{Exchange, FEW, Operation, Todo};
+
+/// How long a repair lives that was not confirmed, in seconds: as long as the slowest look takes.
+const MOMENT_S: i32 = 2;
+/// How long a read waits for its repairs.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// A value that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// The value.
+    pub item: Item,
+    /// The CAS unique, as `node` gave it.
+    pub cas: u64,
+    /// The node's index in the ring.
+    pub node: usize,
+    /// Seconds left; -1 without end, `None` if it was not asked for.
+    pub ttl: Option<i64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Read<'a> {
+    context: Context,
+    wanted: Wanted,
+    keys: Vec<&'a [u8]>,
+    states: Vec<State>,
+    unresolved: usize,
+    /// Keys to be asked for in the next step.
+    due: Vec<u32>,
+    later: Later<u32>,
+    sent: Vec<Sent>,
+    /// Node and key of values to be given to copies that missed.
+    repairs: Vec<(u16, u32)>,
+    /// All repairs are waited for, also of nodes that were not asked.
+    await_repairs: bool,
+    /// Copies that were added: their sources are to be looked at.
+    looks: Vec<Copied>,
+    /// Copies whose sources were looked at, and whether they may stay.
+    verdicts: Vec<(Copied, bool)>,
+    /// Exchanges with witnesses that are waited for, and until when (see [`notices`]).
+    asking: usize,
+    asked_until: Option<Instant>,
+    begun: bool,
+    /// Exchanges of repairs that are waited for (D5).
+    repairing: usize,
+    /// Until when.
+    patience: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nodes that were asked since the last pause, or missed.
+    tried: Nodes,
+    missed: Nodes,
+    settling: Nodes,
+    /// A node was not asked, since the key is yet to be deleted there.
+    owing: bool,
+    pending: u8,
+    attempts: u8,
+    /// It is asked for by `mg`, though it is in a batch.
+    by_meta: bool,
+    failure: Option<(u16, Failure)>,
+    result: Option<Result<Option<Hit>>>,
+}
+
+impl State {
+    /// The result where no hit came (D1); `otherwise` if nothing happened at all.
+    fn in_the_end(&self, context: &Context, otherwise: Error) -> Result<Option<Hit>> {
+        match self.failure {
+            _ if !self.missed.is_empty() => Ok(None),
+            Some((node, failure)) => Err(context.node_error(usize::from(node), failure)),
+            None if self.owing => Ok(None),
+            None => Err(otherwise),
+        }
+    }
+}
+
+/// An exchange under way.
+#[derive(Debug)]
+struct Sent {
+    node: usize,
+    keys: Vec<u32>,
+    /// `keys[..answered]` have their answers.
+    answered: usize,
+    /// An error line came, and whose it is cannot be told.
+    refused: Option<Error>,
+    hedge_at: Option<Instant>,
+    part: Part,
+}
+
+/// What an exchange is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// The reading itself.
+    Ask,
+    /// To ask a witness for notices about these nodes.
+    Notices(Vec<u16>),
+    /// A repair's first step: copies are added.
+    Add(Vec<Copied>),
+    /// Its second: their sources are looked at.
+    Look(Vec<Copied>),
+    /// Its last: they are confirmed, or undone. Or something else that nobody waits for.
+    End,
+}
+
+/// A value that was given to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copied {
+    key: u32,
+    to: u16,
+    /// There, once it was added.
+    unique: u64,
+}
+
+impl<'a> Read<'a> {
+    /// Reads `keys`, which were checked.
+    pub fn new(context: Context, keys: Vec<&'a [u8]>, wanted: Wanted) -> Self {
+        Read {
+            wanted,
+            states: keys.iter().map(|_| State::default()).collect(),
+            unresolved: keys.len(),
+            due: (0..keys.len() as u32).collect(),
+            later: Later::new(),
+            sent: Vec::with_capacity(FEW),
+            repairs: Vec::new(),
+            await_repairs: false,
+            looks: Vec::new(),
+            verdicts: Vec::new(),
+            asking: 0,
+            asked_until: None,
+            begun: false,
+            repairing: 0,
+            patience: None,
+            keys,
+            context,
+        }
+    }
+
+    /// All repairs are answered before the read is done.
+    pub fn await_repairs(mut self) -> Self {
+        self.await_repairs = true;
+        self
+    }
+
+    /// A key that is not to be read, because of this error.
+    pub fn refuse(&mut self, key: usize, error: Error) {
+        self.resolve(key as u32, Err(error));
+        self.due.retain(|&other| other as usize != key);
+    }
+
+    /// The results, in the order of the keys.
+    pub fn finish(self) -> impl Iterator<Item = Result<Option<Hit>>> {
+        let Read {
+            context, states, ..
+        } = self;
+        states
+            .into_iter()
+            .map(move |mut state| match state.result.take() {
+                Some(result) => result,
+                None => state.in_the_end(&context, Error::Timeout),
+            })
+    }
+
+    fn resolve(&mut self, key: u32, result: Result<Option<Hit>>) {
+        let slot = &mut self.states[key as usize].result;
+        if slot.is_none() {
+            *slot = Some(result);
+            self.unresolved -= 1;
+        }
+    }
+
+    /// The next node to ask for `key`, if a miss or failure leaves one.
+    fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
+        let Context { ring, options, .. } = &self.context;
+        let state = &mut self.states[key as usize];
+        let readers = ring.readers(self.keys[key as usize], now, options);
+        if options.copies > 1 && options.read_repair {
+            state.settling = readers.settling;
+        }
+        state.owing = readers.owing;
+        let next = readers.next(&state.tried, &state.missed, state.pending > 0)?;
+        // Behind a miss come other copies only if they are worth a look.
+        let looks_on = options.read_repair || readers.has_before() || state.missed.is_empty();
+        looks_on.then_some(next)
+    }
+
+    /// What is wanted of the next copy that is asked for `key`.
+    fn wanted(&self, key: u32) -> Wanted {
+        let state = &self.states[key as usize];
+        let repairs = !state.missed.is_empty() || !state.settling.is_empty();
+        Wanted {
+            ttl: self.wanted.ttl || repairs,
+            cas: self.wanted.cas || repairs,
+            ..self.wanted
+        }
+    }
+
+    /// Chooses the node to ask for `key`, and how: by classic `get` (plain) or by `mg`.
+    fn choose(&mut self, key: u32, batched: bool, now: Instant) -> Option<(usize, bool)> {
+        if self.states[key as usize].result.is_some() {
+            return None;
+        }
+        let Some(node) = self.next_reader(key, now) else {
+            self.exhausted(key, now);
+            return None;
+        };
+        let state = &mut self.states[key as usize];
+        state.tried.push(node);
+        state.pending += 1;
+        let by_meta = !batched || state.by_meta || self.wanted(key) != Wanted::default();
+        let plain = !by_meta && !request::is_binary(self.keys[key as usize]);
+        Some((node, plain))
+    }
+
+    fn send_due(&mut self, now: Instant, todo: &mut Todo) {
+        let due = std::mem::take(&mut self.due);
+        let hedge_at = match self.context.options.reads {
+            Reads::Hedged(delay) => Some(now + delay),
+            _ => None,
+        };
+        let sent = |node, keys| Sent {
+            node,
+            keys,
+            answered: 0,
+            refused: None,
+            hedge_at,
+            part: Part::Ask,
+        };
+        if let &[key] = &due[..] {
+            if let Some((node, _)) = self.choose(key, false, now) {
+                let bytes = self.keys[key as usize];
+                let mut request = Requests::new(1, 0);
+                request::get(&mut request, bytes, self.wanted(key), false);
+                self.send(todo, now, request, sent(node, due));
+            }
+            return;
+        }
+        // What comes on one node if the keys are spread evenly and alike.
+        let share = due.len() / self.context.ring.members.len().max(1) + 1;
+        let key_len = due.first().map_or(0, |&key| self.keys[key as usize].len());
+        let room = 32 + share * (key_len + 1);
+        // By node, those that go by classic `get` behind the others.
+        let mut batches = vec![Vec::new(); 2 * self.context.ring.members.len()];
+        for key in due {
+            if let Some((node, plain)) = self.choose(key, true, now) {
+                let batch: &mut Vec<u32> = &mut batches[2 * node + usize::from(plain)];
+                if batch.is_empty() {
+                    batch.reserve(share);
+                }
+                batch.push(key);
+            }
+        }
+        for (at, keys) in batches.into_iter().enumerate() {
+            let Some((&last, others)) = keys.split_last() else {
+                continue;
+            };
+            let (node, plain) = (at / 2, at % 2 == 1);
+            let mut request = Requests::new(keys.len(), room);
+            for &key in others {
+                let bytes = self.keys[key as usize];
+                if plain {
+                    request::get_plain(&mut request, bytes);
+                } else {
+                    request::get(&mut request, bytes, self.wanted(key), true);
+                }
+            }
+            request::get(
+                &mut request,
+                self.keys[last as usize],
+                self.wanted(last),
+                false,
+            );
+            self.send(todo, now, request, sent(node, keys));
+        }
+    }
+
+    fn send(&mut self, todo: &mut Todo, now: Instant, request: Requests, sent: Sent) {
+        if let Some(at) = sent.hedge_at {
+            todo.wake(at);
+        }
+        let (request, expect) = request.finish();
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node: sent.node,
+            request,
+            expect,
+            deadline: self.context.attempt_deadline(now),
+            repeatable: true,
+            must_send: !matches!(sent.part, Part::Ask | Part::Notices(_)),
+        });
+        self.sent.push(sent);
+    }
+
+    /// Asks the witnesses of all nodes whether other clients have them ejected, and tells them so of those that this client has.
+    fn ask_for_notices(&mut self, now: Instant, todo: &mut Todo) {
+        let ring = self.context.ring.clone();
+        for witness in ring.current().filter(|&node| ring.members[node].is_in()) {
+            let (mut others, mut asked) = (Vec::new(), Vec::new());
+            for node in ring.witnessed(witness) {
+                let member = &ring.members[node];
+                if member.is_in() || !member.is_owed() {
+                    asked.push(node as u16);
+                } else {
+                    others.push(node as u16);
+                }
+            }
+            let mut request = Requests::new(asked.len() + others.len(), 0);
+            let count = asked.len();
+            for (at, &node) in others.iter().chain(&asked).enumerate() {
+                let key = notices::key(ring.members[usize::from(node)].identity);
+                if at < others.len() {
+                    let mode = StoreMode::Set;
+                    let value = (&b"1"[..], 0);
+                    let exptime = notices::TTL_S;
+                    request::store(
+                        &mut request,
+                        key.as_bytes(),
+                        value,
+                        exptime,
+                        mode,
+                        None,
+                        false,
+                    );
+                } else {
+                    let last = at + 1 == others.len() + count;
+                    request::get(&mut request, key.as_bytes(), Wanted::default(), !last);
+                }
+            }
+            if request.is_empty() {
+                continue;
+            }
+            let places = others.iter().map(|_| u16::MAX).chain(asked);
+            let part = Part::Notices(places.collect());
+            self.asking += 1;
+            let sent = Sent {
+                node: witness,
+                keys: Vec::new(),
+                answered: 0,
+                refused: None,
+                hedge_at: None,
+                part,
+            };
+            self.send(todo, now, request, sent);
+        }
+        self.asked_until = Some(now + notices::PATIENCE);
+    }
+
+    /// A reply of a witness.
+    fn heard(&mut self, id: usize, reply: Reply, last: bool, now: Instant) {
+        let sent = &mut self.sent[id];
+        if let (Part::Notices(nodes), Reply::Ok(meta)) = (&sent.part, &reply) {
+            let place = match meta.tag {
+                _ if last => nodes.len().checked_sub(1),
+                place => place.map(|place| place as usize),
+            };
+            // Those that were told, not asked, have no node.
+            let node = place.and_then(|place| nodes.get(place));
+            if let Some(member) =
+                node.and_then(|&node| self.context.ring.members.get(usize::from(node)))
+            {
+                member.doubt(now + notices::BELIEVED);
+            }
+        }
+        if last {
+            let node = sent.node;
+            sent.part = Part::End;
+            self.asking -= 1;
+            self.context.worked(node);
+        }
+    }
+
+    /// Sends what repairs have come to.
+    fn send_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        self.add_copies(now, todo);
+        self.look_at_sources(now, todo);
+        self.end_repairs(now, todo);
+    }
+
+    /// An exchange of a repair.
+    fn send_part(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (node, part): (u16, Part),
+        request: Requests,
+    ) {
+        if request.is_empty() {
+            return;
+        }
+        self.repairing += usize::from(self.is_awaited(&part));
+        let sent = Sent {
+            node: usize::from(node),
+            keys: Vec::new(),
+            answered: 0,
+            refused: None,
+            hedge_at: None,
+            part,
+        };
+        self.send(todo, now, request, sent);
+    }
+
+    fn is_awaited(&self, part: &Part) -> bool {
+        self.await_repairs || matches!(part, Part::Add(_) | Part::Look(_))
+    }
+
+    /// The hit of a key.
+    fn found(&self, key: u32) -> Option<&Hit> {
+        self.states[key as usize]
+            .result
+            .as_ref()?
+            .as_ref()
+            .ok()?
+            .as_ref()
+    }
+
+    /// The time to live that a repair is to have; `None` if it expires now, or nobody knows when.
+    fn exptime(&self, hit: &Hit) -> Option<i32> {
+        match (self.wanted.touch, hit.ttl) {
+            (Some(exptime), _) => Some(exptime),
+            (None, Some(-1)) => Some(0),
+            (None, Some(left @ 1..)) => Some(exptime_s(left.unsigned_abs(), self.context.unix_s)),
+            _ => None,
+        }
+    }
+
+    fn add_copies(&mut self, now: Instant, todo: &mut Todo) {
+        if self.repairs.is_empty() {
+            return;
+        }
+        let mut repairs = std::mem::take(&mut self.repairs);
+        repairs.sort_unstable();
+        for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
+            let to = batch[0].0;
+            let mut adds = Requests::new(batch.len(), 0);
+            let mut touches = Requests::new(batch.len(), 0);
+            let mut copies = Vec::new();
+            for &(_, key) in batch {
+                let Some(hit) = self.found(key) else { continue };
+                let State {
+                    missed, settling, ..
+                } = &self.states[key as usize];
+                let bytes = self.keys[key as usize];
+                let lacks = |nodes: &Nodes| nodes.contains(usize::from(to));
+                if let Some(exptime) = self.wanted.touch
+                    && !lacks(missed)
+                    && !lacks(settling)
+                {
+                    request::touch(&mut touches, bytes, exptime);
+                    continue;
+                }
+                let Some(exptime) = self.exptime(hit) else {
+                    continue;
+                };
+                // A node that has no CAS uniques cannot be looked at again.
+                let exptime = match (hit.cas, exptime) {
+                    (0, exptime) => exptime,
+                    (_, 1..MOMENT_S) => exptime,
+                    _ => MOMENT_S,
+                };
+                let value = (&hit.item.value[..], hit.item.flags);
+                let mode = StoreMode::Add;
+                request::store(&mut adds, bytes, value, exptime, mode, None, true);
+                copies.push(Copied { key, to, unique: 0 });
+                let Context { ring, options, .. } = &self.context;
+                ring.given(usize::from(to), bytes, options);
+            }
+            self.send_part(todo, now, (to, Part::Add(copies)), adds);
+            self.send_part(todo, now, (to, Part::End), touches);
+        }
+    }
+
+    fn look_at_sources(&mut self, now: Instant, todo: &mut Todo) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let mut looks: Vec<(u16, Copied)> = Vec::new();
+        for copied in std::mem::take(&mut self.looks) {
+            if let Some(hit) = self.found(copied.key)
+                && hit.cas != 0
+            {
+                looks.push((hit.node as u16, copied));
+            }
+        }
+        looks.sort_unstable_by_key(|&(source, copied)| (source, copied.key));
+        for batch in looks.chunk_by(|a, b| a.0 == b.0) {
+            let copies: Vec<Copied> = batch.iter().map(|&(_, copied)| copied).collect();
+            let mut request = Requests::new(copies.len(), 0);
+            for copied in &copies {
+                request::look(&mut request, self.keys[copied.key as usize]);
+            }
+            self.send_part(todo, now, (batch[0].0, Part::Look(copies)), request);
+        }
+    }
+
+    fn end_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        if self.verdicts.is_empty() {
+            return;
+        }
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        verdicts.sort_unstable_by_key(|(copied, _)| (copied.to, copied.key));
+        for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
+            let mut requests = Requests::new(batch.len(), 0);
+            for &(Copied { key, unique, .. }, stays) in batch {
+                let bytes = self.keys[key as usize];
+                let hit = self.found(key).filter(|_| stays);
+                let unique = Some(unique);
+                match hit.and_then(|hit| Some((hit, self.exptime(hit)?))) {
+                    Some((hit, exptime)) => {
+                        let value = (&hit.item.value[..], hit.item.flags);
+                        let (mode, out) = (StoreMode::Set, &mut requests);
+                        request::store(out, bytes, value, exptime, mode, unique, false);
+                    }
+                    None => request::delete(&mut requests, bytes, unique),
+                }
+            }
+            self.send_part(todo, now, (batch[0].0.to, Part::End), requests);
+        }
+    }
+
+    /// A reply to a step of a repair.
+    fn repaired(&mut self, id: usize, reply: Reply, last: bool, now: Instant) {
+        let sent = &mut self.sent[id];
+        let (node, at) = (sent.node, sent.answered);
+        sent.answered += 1;
+        match (&mut sent.part, reply) {
+            (Part::Add(copies), Reply::Ok(meta)) => {
+                let unique = meta.cas;
+                self.looks.push(Copied {
+                    unique,
+                    ..copies[at]
+                });
+            }
+            (Part::Look(copies), reply) => {
+                let copied = copies[at];
+                let seen = match reply {
+                    Reply::Ok(meta) => meta.cas,
+                    _ => 0,
+                };
+                let key = self.keys[copied.key as usize];
+                let stays = self.found(copied.key).is_some_and(|hit| hit.cas == seen)
+                    && self.context.ring.vouches(node, key, now);
+                self.verdicts.push((copied, stays));
+            }
+            _ => {}
+        }
+        if last {
+            self.end_part(id);
+            self.context.worked(node);
+        }
+    }
+
+    /// A step of a repair is over.
+    fn end_part(&mut self, id: usize) {
+        let part = std::mem::replace(&mut self.sent[id].part, Part::End);
+        self.repairing -= usize::from(self.is_awaited(&part));
+    }
+
+    /// The exchange's key that comes `ahead` behind the next unanswered one was found; those before it were not.
+    fn hit_ahead(&mut self, id: usize, ahead: usize, meta: Meta, classic: bool, now: Instant) {
+        for _ in 0..ahead {
+            self.pass_over(id);
+        }
+        let sent = &mut self.sent[id];
+        let (key, node) = (sent.keys[sent.answered], sent.node);
+        sent.answered += 1;
+        self.hit(key, node, meta, classic, now);
+    }
+
+    fn hit(&mut self, key: u32, node: usize, meta: Meta, classic: bool, now: Instant) {
+        if meta.is_placeholder() {
+            return self.miss(key, node);
+        }
+        let state = &mut self.states[key as usize];
+        if classic && meta.may_be_placeholder() && !state.by_meta {
+            // Classic `get` does not tell an empty value from what stands for a value: `mg` does.
+            state.by_meta = true;
+            state.pending -= 1;
+            state.tried = state.tried.without(node);
+            self.due.push(key);
+            return;
+        }
+        state.pending -= 1;
+        if state.result.is_some() {
+            return;
+        }
+        let (tried, missed, settling) = (state.tried, state.missed, state.settling);
+        let Context { ring, options, .. } = &self.context;
+        let bytes = self.keys[key as usize];
+        // Who is not to be believed yet repairs nobody.
+        let lacked = !missed.is_empty() || !settling.is_empty();
+        if lacked && ring.vouches(node, bytes, now) {
+            let settling = settling.iter().filter(|&other| {
+                !tried.contains(other) && ring.members[other].is_to_be_given(bytes, options)
+            });
+            let lacking = missed.iter().chain(settling);
+            self.repairs
+                .extend(lacking.map(|other| (other as u16, key)));
+        }
+        if self.wanted.touch.is_some() {
+            let writers = ring.writers(self.keys[key as usize], now, options);
+            let others = writers
+                .iter()
+                .filter(|&other| !tried.contains(other) && !settling.contains(other));
+            self.repairs.extend(others.map(|other| (other as u16, key)));
+        }
+        let Meta {
+            value,
+            flags,
+            cas,
+            ttl,
+            ..
+        } = meta;
+        let item = Item { value, flags };
+        self.resolve(
+            key,
+            Ok(Some(Hit {
+                item,
+                cas,
+                node,
+                ttl,
+            })),
+        );
+    }
+
+    fn miss(&mut self, key: u32, node: usize) {
+        let state = &mut self.states[key as usize];
+        state.pending -= 1;
+        state.missed.push(node);
+        if state.result.is_none() && state.pending == 0 {
+            self.due.push(key);
+        }
+    }
+
+    /// No node is left to ask for `key`: the ones that failed are asked again, or there is a result.
+    fn exhausted(&mut self, key: u32, now: Instant) {
+        let state = &mut self.states[key as usize];
+        if state.pending > 0 {
+            return;
+        }
+        if state.failure.is_some()
+            && let Some(at) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            state.tried = state.missed;
+            // The one that failed may be ejected by now, and all others have missed: then there is nobody to wait for.
+            if self.next_reader(key, now).is_some() {
+                self.later.push(at, key);
+                return;
+            }
+        }
+        let state = &self.states[key as usize];
+        let result = state.in_the_end(&self.context, Error::NoNode);
+        self.resolve(key, result);
+    }
+
+    fn failed(&mut self, key: u32, node: usize, failure: Failure) {
+        let state = &mut self.states[key as usize];
+        state.pending -= 1;
+        state.attempts = state.attempts.saturating_add(1);
+        state.failure = Some((node as u16, failure));
+        if state.result.is_none() && state.pending == 0 {
+            self.due.push(key);
+        }
+    }
+
+    /// The next unanswered key of an exchange missed, or what befell it cannot be told.
+    fn pass_over(&mut self, id: usize) {
+        let sent = &mut self.sent[id];
+        let (key, node) = (sent.keys[sent.answered], sent.node);
+        sent.answered += 1;
+        match sent.refused.clone() {
+            None => self.miss(key, node),
+            Some(error) => {
+                self.states[key as usize].pending -= 1;
+                self.resolve(key, Err(error));
+            }
+        }
+    }
+
+    /// True if repairs are waited for no longer (D5).
+    fn is_impatient(&mut self, now: Instant, todo: &mut Todo) -> bool {
+        let patience = match self.await_repairs {
+            true => self.context.deadline,
+            false => (now + PATIENCE).min(self.context.deadline),
+        };
+        let until = *self.patience.get_or_insert(patience);
+        todo.wake(until);
+        now >= until
+    }
+
+    fn hedge(&mut self, now: Instant, todo: &mut Todo) {
+        for id in 0..self.sent.len() {
+            let Some(at) = self.sent[id].hedge_at else {
+                continue;
+            };
+            if at > now {
+                todo.wake(at);
+                continue;
+            }
+            let sent = &mut self.sent[id];
+            sent.hedge_at = None;
+            for &key in &sent.keys[sent.answered..] {
+                let key_at = key as usize;
+                if self.states[key_at].result.is_none() && self.states[key_at].pending == 1 {
+                    self.due.push(key);
+                }
+            }
+            let Context { ring, options, .. } = &self.context;
+            self.due.retain(|&key| {
+                let State {
+                    tried,
+                    missed,
+                    pending,
+                    ..
+                } = &self.states[key as usize];
+                *pending == 0 || {
+                    let readers = ring.readers(self.keys[key as usize], now, options);
+                    readers.next(tried, missed, true).is_some()
+                }
+            });
+        }
+    }
+}
+
+impl Operation for Read<'_> {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
+        todo.wake_at = None;
+        if now >= self.context.deadline {
+            self.unresolved = 0;
+        }
+        if !std::mem::replace(&mut self.begun, true)
+            && self
+                .context
+                .ring
+                .asks_for_notices(now, &self.context.options)
+        {
+            self.ask_for_notices(now, todo);
+        }
+        if self.asking > 0
+            && let Some(until) = self.asked_until.filter(|&until| now < until)
+        {
+            todo.all_needed = false;
+            todo.wake(until.min(self.context.deadline));
+            return;
+        }
+        if self.unresolved > 0 {
+            self.later.take(now, &mut self.due);
+            if self.context.options.reads != Reads::First {
+                self.hedge(now, todo);
+            }
+            if !self.due.is_empty() {
+                self.send_due(now, todo);
+            }
+        }
+        self.send_repairs(now, todo);
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
+        todo.all_needed = !matches!(self.context.options.reads, Reads::Hedged(_));
+        todo.done = self.unresolved == 0 && (self.repairing == 0 || self.is_impatient(now, todo));
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let id = id as usize;
+        let sent = &mut self.sent[id];
+        let node = sent.node;
+        match sent.part {
+            Part::Ask => {}
+            Part::Notices(_) => {
+                self.heard(id, reply, last, now);
+                return Ok(());
+            }
+            _ => {
+                self.repaired(id, reply, last, now);
+                return Ok(());
+            }
+        }
+        // Hits come in the order of the keys: what is passed over has missed.
+        let mut rest = sent.keys[sent.answered..].iter();
+        match reply {
+            Reply::Ok(meta) => {
+                // The last comes behind what was asked by classic `get`.
+                let ahead = match meta.tag {
+                    _ if last => rest.len().checked_sub(1),
+                    Some(place) => (place as usize).checked_sub(sent.answered),
+                    None => None,
+                };
+                let ahead = ahead.filter(|&ahead| ahead < rest.len());
+                self.hit_ahead(id, ahead.ok_or(Broken)?, meta, false, now);
+            }
+            Reply::Value(found) => {
+                let ahead = rest.position(|&key| self.keys[key as usize] == found.key());
+                let meta = Meta {
+                    flags: found.flags,
+                    value: found.into_value(),
+                    ..Meta::default()
+                };
+                self.hit_ahead(id, ahead.ok_or(Broken)?, meta, true, now);
+            }
+            Reply::Missing if last => {}
+            // Behind it comes the last key's.
+            Reply::End if !last => {}
+            Reply::Refused(refusal) => sent.refused = Some(self.context.refused(node, refusal)),
+            _ => return Err(Broken),
+        }
+        if last {
+            while self.sent[id].answered < self.sent[id].keys.len() {
+                self.pass_over(id);
+            }
+            self.sent[id].hedge_at = None;
+            self.context.worked(node);
+        }
+        Ok(())
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        sent.hedge_at = None;
+        self.context.failed(node, failure, now);
+        if let Part::Add(copies) = &sent.part {
+            // It may still be carried out, when the key is deleted already.
+            let Context { ring, options, .. } = &self.context;
+            for copied in &copies[sent.answered..] {
+                let key = self.keys[copied.key as usize];
+                ring.members[node].unsure(key, now, options);
+            }
+        }
+        match sent.part {
+            Part::Ask => {}
+            Part::Notices(_) => {
+                sent.part = Part::End;
+                self.asking -= 1;
+                return;
+            }
+            _ => return self.end_part(id as usize),
+        }
+        let keys = std::mem::take(&mut sent.keys);
+        for &key in &keys[sent.answered..] {
+            self.failed(key, node, failure);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
+    fn abandon(&mut self, _now: Instant) -> Vec<(u32, Unawaited)> {
+        let Context { ring, options, .. } = &self.context;
+        let mut watches = Vec::new();
+        for (id, sent) in self.sent.iter().enumerate() {
+            if let Part::Add(copies) = &sent.part {
+                let keys = copies[sent.answered..].iter();
+                let keys = keys.map(|copied| self.keys[copied.key as usize].into());
+                let member = ring.members[sent.node].clone();
+                let watch = Unawaited::new(member, options.clone(), keys.collect());
+                watches.push((id as u32, watch));
+            }
+        }
+        watches
+    }
+
+    fn op(&self) -> Op {
+        Op::Get
+    }
+}

@@ -1,0 +1,479 @@
+//! What depends on the present value: add, replace, append, prepend, cas, incr, decr, touch.
+//!
+//! ```text
+//!  decide:  the first live copy is asked --done--> follow: the other copies are brought to the same outcome
+//!               |         ^                            '-- add, and another copy had the key: undo, not stored
+//!               missing   |
+//!               v         |
+//!  recover: another copy has it? then the first is given it, and asked again (once)
+//! ```
+//!
+//! | decision | what the other copies get |
+//! | --- | --- |
+//! | replace, cas | the value, by `set` |
+//! | add | the value, by `add`: who finds it there tells that the key exists after all |
+//! | append, prepend | the same piece; a copy without the value stays without |
+//! | incr, decr | the same step, so that concurrent steps add up on each copy; a copy without the counter begins with the outcome |
+//! | touch | the same |
+//!
+//! While a change of the ring is fresh, what makes a key that is missing (add, counters that are created) looks first where
+//! the key was, and a follow-up deletes it there (see [`Write`]).
+//!
+//! E1. One node decides for a key as long as clients agree which nodes live: what it says is what the caller is told.
+//! E2. What must not be done twice is repeated only if the request surely was not carried out; otherwise the caller gets
+//!     the failure, and with copies the key is deleted on that node once it answers, so that the copies agree again.
+
+use std::time::Instant;
+
+use super::{Command, Context, Entry, Read, Write, was_not_done};
+use crate::error::{Error, Failure, Result};
+use crate::metrics::Op;
+use crate::reply::{Broken, Meta, Reply, number};
+use crate::request::{self, Count, Requests, StoreMode, Wanted};
+use crate::routing::Nodes;
+use crate::unawaited::Unawaited;
+use crate::value::{CasUnique, exptime_s};
+use crate::{Exchange, Operation, Todo};
+
+/// What is to be decided.
+#[derive(Debug, Clone, Copy)]
+pub enum Decision {
+    /// Add, replace, append or prepend.
+    Store {
+        /// `Add`, `Replace`, `Append` or `Prepend`.
+        mode: StoreMode,
+        /// The time to live, as it is sent.
+        exptime: i32,
+    },
+    /// cas.
+    Cas {
+        /// What the value came with.
+        unique: CasUnique,
+        /// The time to live, as it is sent.
+        exptime: i32,
+    },
+    /// incr, decr.
+    Count(Count),
+    /// touch.
+    Touch {
+        /// The time to live, as it is sent.
+        exptime: i32,
+    },
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done; for counters, the number.
+    Done(u64),
+    /// The key is not there.
+    Missing,
+    /// The key is there, which is what `add` cannot have.
+    Exists,
+    /// The value has changed.
+    Conflict,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ViaDecider<'a> {
+    context: Context,
+    entry: Entry<'a>,
+    decision: Decision,
+    phase: Phase<'a>,
+    /// Exchanges of phases that are over have ids below this.
+    first_id: u32,
+    /// The node that decides.
+    decider: usize,
+    attempts: u32,
+    recovered: bool,
+    /// Over exchanges of a phase that is over.
+    watches: Vec<(u32, Unawaited)>,
+    result: Option<Result<Verdict>>,
+}
+
+#[derive(Debug)]
+enum Phase<'a> {
+    /// Ask the decider at this time.
+    Ask(Option<Instant>),
+    Asked,
+    /// Look for the value elsewhere, and then ask; if `needed`, only if it was found.
+    Recover {
+        read: Box<Read<'a>>,
+        needed: bool,
+    },
+    Follow(Box<Write<'a>>, Verdict, u64),
+    Undo(Box<Write<'a>>),
+}
+
+/// Ids of one phase.
+const PHASE_IDS: u32 = 1 << 16;
+
+impl<'a> ViaDecider<'a> {
+    /// Decides about `entry`, whose key was checked.
+    pub fn new(context: Context, entry: Entry<'a>, decision: Decision) -> Self {
+        ViaDecider {
+            context,
+            entry,
+            decision,
+            phase: Phase::Ask(None),
+            first_id: 0,
+            decider: 0,
+            attempts: 0,
+            recovered: false,
+            watches: Vec::new(),
+            result: None,
+        }
+    }
+
+    /// Nothing is to be decided, because of this error.
+    pub fn refuse(&mut self, error: Error) {
+        self.result = Some(Err(error));
+    }
+
+    /// The result.
+    pub fn finish(self) -> Result<Verdict> {
+        self.result.unwrap_or(Err(Error::Timeout))
+    }
+
+    fn enter(&mut self, phase: Phase<'a>) {
+        self.first_id += PHASE_IDS;
+        self.phase = phase;
+    }
+
+    fn is_repeatable(&self) -> bool {
+        matches!(self.decision, Decision::Touch { .. })
+    }
+
+    fn ask(&mut self, now: Instant, todo: &mut Todo) {
+        let Context { ring, options, .. } = &self.context;
+        let Some(decider) = ring.writers(self.entry.key, now, options).first() else {
+            self.result = Some(Err(Error::NoNode));
+            return;
+        };
+        self.decider = decider;
+        let creates = matches!(
+            self.decision,
+            Decision::Store {
+                mode: StoreMode::Add,
+                ..
+            } | Decision::Count(Count {
+                create: Some(_),
+                ..
+            })
+        );
+        if creates && !self.recovered && ring.readers(self.entry.key, now, options).has_before() {
+            return self.recover(false);
+        }
+        let mut request = Requests::new(1, 0);
+        let value = (self.entry.value.bytes, self.entry.value.flags);
+        let key = self.entry.key;
+        match self.decision {
+            Decision::Store { mode, exptime } => {
+                let want_cas = mode == StoreMode::Add && ring.copies(options) > 1;
+                request::store(&mut request, key, value, exptime, mode, None, want_cas);
+            }
+            Decision::Cas { unique, exptime } => {
+                if unique.node != ring.members[decider].identity {
+                    self.result = Some(Ok(Verdict::Conflict));
+                    return;
+                }
+                let compare = Some(unique.number);
+                request::store(
+                    &mut request,
+                    key,
+                    value,
+                    exptime,
+                    StoreMode::Set,
+                    compare,
+                    false,
+                );
+            }
+            Decision::Count(count) => request::count(&mut request, key, count),
+            Decision::Touch { exptime } => request::touch(&mut request, key, exptime),
+        }
+        self.enter(Phase::Asked);
+        let (request, expect) = request.finish();
+        todo.send.push(Exchange {
+            id: self.first_id,
+            node: decider,
+            request,
+            expect,
+            deadline: self.context.attempt_deadline(now),
+            repeatable: self.is_repeatable(),
+            must_send: true,
+        });
+    }
+
+    /// The decider has answered.
+    fn decided(&mut self, reply: Reply, now: Instant) -> std::result::Result<(), Broken> {
+        let is_add = matches!(
+            self.decision,
+            Decision::Store {
+                mode: StoreMode::Add,
+                ..
+            }
+        );
+        match reply {
+            Reply::Ok(meta) => return self.follow(meta, now),
+            Reply::NotStored if is_add => self.result = Some(Ok(Verdict::Exists)),
+            Reply::NotStored | Reply::Missing => self.missing(now),
+            Reply::Exists => self.result = Some(Ok(Verdict::Conflict)),
+            Reply::Refused(refusal) => {
+                self.result = Some(Err(self.context.refused(self.decider, refusal)))
+            }
+            _ => return Err(Broken),
+        }
+        Ok(())
+    }
+
+    fn missing(&mut self, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        let readers = ring.readers(self.entry.key, now, options);
+        let worth = readers.has_before() || (options.read_repair && readers.order.len() > 1);
+        if self.recovered || !worth || matches!(self.decision, Decision::Cas { .. }) {
+            self.result = Some(Ok(Verdict::Missing));
+            return;
+        }
+        self.recover(true);
+    }
+
+    /// Looks for the value on all nodes that may have it, so that the decider is given it.
+    fn recover(&mut self, needed: bool) {
+        self.recovered = true;
+        let wanted = Wanted {
+            ttl: true,
+            ..Wanted::default()
+        };
+        let read = Read::new(self.context.clone(), vec![self.entry.key], wanted).await_repairs();
+        let read = Box::new(read);
+        self.enter(Phase::Recover { read, needed });
+    }
+
+    /// The decider has done it: the other copies follow.
+    fn follow(&mut self, meta: Meta, now: Instant) -> std::result::Result<(), Broken> {
+        let (mut verdict, set) = (Verdict::Done(0), StoreMode::Set);
+        let command = match self.decision {
+            Decision::Store {
+                mode: StoreMode::Replace,
+                exptime,
+            }
+            | Decision::Cas { exptime, .. } => Command::Store { mode: set, exptime },
+            Decision::Store { mode, exptime } => Command::Store { mode, exptime },
+            Decision::Touch { exptime } => Command::Touch { exptime },
+            Decision::Count(count) => {
+                // A number that was counted down may be padded.
+                let outcome = number(meta.value.trim_ascii_end())?;
+                verdict = Verdict::Done(outcome);
+                let left = match meta.ttl {
+                    Some(left @ 0..) => exptime_s(left.max(1).unsigned_abs(), self.context.unix_s),
+                    _ => 0,
+                };
+                let create = Some((outcome, left));
+                Command::Count(Count { create, ..count })
+            }
+        };
+        let Context { ring, options, .. } = &self.context;
+        let mut decider = Nodes::default();
+        decider.push(self.decider);
+        let before = ring.before_only(self.entry.key, &decider, now, options);
+        if ring.copies(options) == 1 && before.is_empty() {
+            self.result = Some(Ok(verdict));
+            return Ok(());
+        }
+        let write = Write::beside(self.context.clone(), self.entry, command, self.decider);
+        self.enter(Phase::Follow(Box::new(write), verdict, meta.cas));
+        Ok(())
+    }
+
+    /// Nobody waits for the decider's answer any more. As after a failure: what it decided, the others would not follow (E2).
+    fn leave_undecided(&self, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        if matches!(self.phase, Phase::Asked) && self.result.is_none() && ring.copies(options) > 1 {
+            ring.members[self.decider].unsure(self.entry.key, now, options);
+        }
+    }
+
+    /// What watches over the exchanges of the present phase that are under way.
+    fn abandon_phase(&mut self, now: Instant) -> impl Iterator<Item = (u32, Unawaited)> + use<> {
+        let first_id = self.first_id;
+        let watches = match &mut self.phase {
+            Phase::Recover { read, .. } => read.abandon(now),
+            Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
+            _ => Vec::new(),
+        };
+        watches
+            .into_iter()
+            .map(move |(id, watch)| (first_id + id, watch))
+    }
+
+    fn take_watch(&mut self, id: u32) -> Option<Unawaited> {
+        let at = self.watches.iter().position(|(other, _)| *other == id)?;
+        Some(self.watches.swap_remove(at).1)
+    }
+
+    /// Goes on to the next phase when the present one is done.
+    fn advance(&mut self, now: Instant) {
+        let watches = self.abandon_phase(now);
+        self.watches.extend(watches);
+        match std::mem::replace(&mut self.phase, Phase::Asked) {
+            Phase::Recover { read, needed } => match read.finish().next() {
+                Some(Err(error)) => self.result = Some(Err(error)),
+                Some(Ok(found)) if found.is_some() || !needed => self.enter(Phase::Ask(Some(now))),
+                _ => self.result = Some(Ok(Verdict::Missing)),
+            },
+            Phase::Follow(write, verdict, unique) => match write.finish().next() {
+                Some(Ok(written))
+                    if written.opposed
+                        && matches!(
+                            self.decision,
+                            Decision::Store {
+                                mode: StoreMode::Add,
+                                ..
+                            }
+                        ) =>
+                {
+                    let compare = Some(unique);
+                    let entry = Entry::key(self.entry.key);
+                    let undo = Write::only(
+                        self.context.clone(),
+                        entry,
+                        Command::Delete { compare },
+                        self.decider,
+                    );
+                    self.enter(Phase::Undo(Box::new(undo)));
+                }
+                Some(Ok(_)) => self.result = Some(Ok(verdict)),
+                Some(Err(error)) => self.result = Some(Err(error)),
+                None => {}
+            },
+            Phase::Undo(_) => self.result = Some(Ok(Verdict::Exists)),
+            phase @ (Phase::Ask(_) | Phase::Asked) => self.phase = phase,
+        }
+    }
+
+    /// Steps the machine of the present phase; true if it is done.
+    fn step_inner(&mut self, now: Instant, todo: &mut Todo) -> bool {
+        let begin = todo.send.len();
+        match &mut self.phase {
+            Phase::Recover { read, .. } => read.step(now, todo),
+            Phase::Follow(write, ..) | Phase::Undo(write) => write.step(now, todo),
+            Phase::Ask(_) | Phase::Asked => return false,
+        }
+        for exchange in &mut todo.send[begin..] {
+            exchange.id += self.first_id;
+        }
+        std::mem::take(&mut todo.done)
+    }
+}
+
+impl Operation for ViaDecider<'_> {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
+        todo.done = false;
+        loop {
+            todo.wake_at = None;
+            if self.result.is_none() && now >= self.context.deadline {
+                self.leave_undecided(now);
+                self.result = Some(Err(Error::Timeout));
+            }
+            if self.result.is_some() {
+                todo.done = true;
+                return;
+            }
+            if self.step_inner(now, todo) {
+                self.advance(now);
+                continue;
+            }
+            match self.phase {
+                Phase::Ask(Some(at)) if at > now => todo.wake(at),
+                Phase::Ask(_) => {
+                    self.ask(now, todo);
+                    continue;
+                }
+                _ => {}
+            }
+            todo.wake(self.context.deadline);
+            return;
+        }
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let Some(inner) = id.checked_sub(self.first_id) else {
+            // A copy that a phase before did not wait for.
+            if last && let Some(watch) = self.take_watch(id) {
+                watch.answered();
+            }
+            return Ok(());
+        };
+        match &mut self.phase {
+            Phase::Asked if self.result.is_none() => {
+                self.context.worked(self.decider);
+                self.decided(reply, now)
+            }
+            Phase::Recover { read, .. } => read.on_reply(inner, reply, last, now),
+            Phase::Follow(write, ..) | Phase::Undo(write) => {
+                write.on_reply(inner, reply, last, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let Some(inner) = id.checked_sub(self.first_id) else {
+            drop(self.take_watch(id));
+            return;
+        };
+        match &mut self.phase {
+            Phase::Asked if self.result.is_none() => {
+                let Context { ring, options, .. } = &self.context;
+                let decider = self.decider;
+                self.context.failed(decider, failure, now);
+                self.attempts += 1;
+                let again = self.is_repeatable() || was_not_done(failure);
+                let member = &ring.members[decider];
+                if again {
+                    let at = if member.is_in() {
+                        self.context.retry_at(self.attempts, now)
+                    } else {
+                        Some(now)
+                    };
+                    if at.is_some() {
+                        self.phase = Phase::Ask(at);
+                        return;
+                    }
+                } else if ring.copies(options) > 1 {
+                    member.unsure(self.entry.key, now, options);
+                }
+                self.result = Some(Err(self.context.node_error(decider, failure)));
+            }
+            Phase::Recover { read, .. } => read.on_failure(inner, failure, now),
+            Phase::Follow(write, ..) | Phase::Undo(write) => write.on_failure(inner, failure, now),
+            _ => {}
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Unawaited)> {
+        self.leave_undecided(now);
+        let mut watches = std::mem::take(&mut self.watches);
+        watches.extend(self.abandon_phase(now));
+        watches
+    }
+
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
+    fn op(&self) -> Op {
+        match self.decision {
+            Decision::Store { .. } | Decision::Cas { .. } => Op::Store,
+            Decision::Count(_) => Op::Count,
+            Decision::Touch { .. } => Op::Touch,
+        }
+    }
+}

@@ -1,0 +1,796 @@
+//! Writes that do not look at what is there, of one key or many: to all copies at once.
+//!
+//! ```text
+//!  each key:  writers --request to each--> ok: acknowledged         enough acknowledged: result
+//!                             |   refused: not acknowledged         not enough left to hope for: error
+//!                             '-- failed: pause, the same node again, until it is ejected: then its stand-in
+//! ```
+//!
+//! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
+//!     that are still under way when enough have acknowledged are watched (see [`Unawaited`]), and not repeated.
+//! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
+//! W3. A `delete` goes to the copies a second time when all have answered, where another copy had the key until then: a read
+//!     may have found it there, and given it to a copy that had lost it already (see [`Read`](super::Read), D4).
+//! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
+//!     [`notices`](crate::notices)).
+//! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
+//!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
+//!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Context, Later, was_not_done};
+use crate::error::{Error, Failure, Result};
+use crate::link::Expect;
+use crate::metrics::Op;
+use crate::notices;
+use crate::options::{Ack, OnEjection};
+use crate::reply::{Broken, Reply};
+use crate::request::{self, Count, LINE_LEN, Requests, StoreMode};
+use crate::routing::Nodes;
+use crate::unawaited::Unawaited;
+use crate::value::Payload;
+use crate::{Exchange, FEW, Operation, Todo};
+
+/// What is done with each key.
+#[derive(Debug, Clone, Copy)]
+pub enum Command {
+    /// set, or what follows a decision.
+    Store {
+        /// When a copy takes it.
+        mode: StoreMode,
+        /// The time to live, as it is sent.
+        exptime: i32,
+    },
+    /// delete.
+    Delete {
+        /// Only what has this CAS unique.
+        compare: Option<u64>,
+    },
+    /// touch, as what follows a decision.
+    Touch {
+        /// The time to live, as it is sent.
+        exptime: i32,
+    },
+    /// incr and decr, as what follows a decision.
+    Count(Count),
+}
+
+/// What places before a change of the ring are told (W4).
+const DELETE: Command = Command::Delete { compare: None };
+
+/// A key and, for stores, its value.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// As it is sent.
+    pub key: &'a [u8],
+    /// Empty where there is none.
+    pub value: Payload<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// Bytes of key and value.
+    pub fn byte_count(&self) -> usize {
+        self.key.len() + self.value.bytes.len()
+    }
+
+    /// A key without a value.
+    pub fn key(key: &'a [u8]) -> Self {
+        let value = Payload {
+            bytes: b"",
+            flags: 0,
+        };
+        Entry { key, value }
+    }
+}
+
+impl Command {
+    /// True if doing it twice does no harm.
+    fn is_repeatable(self) -> bool {
+        match self {
+            Command::Store { mode, .. } => matches!(mode, StoreMode::Set),
+            Command::Delete { .. } | Command::Touch { .. } => true,
+            Command::Count(_) => false,
+        }
+    }
+
+    fn is_delete(self) -> bool {
+        matches!(self, Command::Delete { .. })
+    }
+
+    fn encode(self, out: &mut Requests, entry: &Entry<'_>) {
+        match self {
+            Command::Store { mode, exptime } => {
+                let value = (entry.value.bytes, entry.value.flags);
+                request::store(out, entry.key, value, exptime, mode, None, false);
+            }
+            Command::Delete { compare } => request::delete(out, entry.key, compare),
+            Command::Touch { exptime } => request::touch(out, entry.key, exptime),
+            Command::Count(count) => request::count(out, entry.key, count),
+        }
+    }
+}
+
+/// What the copies said, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// A copy did it; the others, if any, had nothing to do it to.
+    pub done: bool,
+    /// A copy had the key already (mode add).
+    pub opposed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Write<'a> {
+    context: Context,
+    command: Command,
+    entries: Vec<Entry<'a>>,
+    /// Expiry times by entry, for a store whose entries differ in them; empty otherwise.
+    exptimes: Vec<i32>,
+    states: Vec<State>,
+    unresolved: usize,
+    /// Copies to be written in the next step.
+    due: Vec<Target>,
+    later: Later<Target>,
+    sent: Vec<Sent>,
+    /// A copy that is not to be written, since it has decided.
+    decider: Option<usize>,
+    /// Only this copy is to be written.
+    only: Option<usize>,
+    begun: bool,
+    /// Until when the write is held, so that other clients know (W5).
+    held_until: Option<Instant>,
+}
+
+/// One copy of one entry.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    entry: u32,
+    node: u16,
+    part: Part,
+}
+
+/// What an exchange is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The write itself.
+    Copy,
+    /// To delete the key where it was before a change of the ring (W4).
+    Before,
+    /// To delete it once more (W3).
+    Again,
+    /// To tell other clients of an ejected node (W5). It has no entries.
+    Notice,
+}
+
+/// Those of entries.
+const PARTS: [Part; 3] = [Part::Copy, Part::Before, Part::Again];
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// Nodes that were chosen.
+    targets: Nodes,
+    acknowledged: u8,
+    wanted: u8,
+    /// Copies that may still acknowledge.
+    hoped: u8,
+    attempts: u8,
+    /// Places before a change that are to answer first.
+    places_before: u8,
+    /// One of them could not be reached.
+    left_behind: bool,
+    /// Copies that have answered, and those among them that had the key: for deletes.
+    answered: Nodes,
+    had: Nodes,
+    /// What a copy, or a place before, has is not known.
+    unheard: bool,
+    /// Second deletes that are to be answered; `None` if there are none yet.
+    again: Option<u8>,
+    written: Written,
+    error: Option<Error>,
+    result: Option<Result<Written>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    node: usize,
+    part: Part,
+    entries: Vec<u32>,
+    answered: usize,
+}
+
+impl<'a> Write<'a> {
+    /// Writes `entries`, whose keys were checked.
+    pub fn new(context: Context, entries: Vec<Entry<'a>>, command: Command) -> Self {
+        Write {
+            command,
+            states: entries.iter().map(|_| State::default()).collect(),
+            unresolved: entries.len(),
+            due: Vec::new(),
+            later: Later::new(),
+            sent: Vec::with_capacity(FEW),
+            decider: None,
+            only: None,
+            begun: false,
+            held_until: None,
+            entries,
+            exptimes: Vec::new(),
+            context,
+        }
+    }
+
+    /// Stores `entries`, each with its expiry time.
+    pub fn each_until(
+        context: Context,
+        entries: Vec<Entry<'a>>,
+        mode: StoreMode,
+        exptimes: Vec<i32>,
+    ) -> Self {
+        let command = Command::Store { mode, exptime: 0 };
+        debug_assert_eq!(entries.len(), exptimes.len());
+        Write {
+            exptimes,
+            ..Write::new(context, entries, command)
+        }
+    }
+
+    /// What is done with this entry.
+    fn command(&self, at: usize) -> Command {
+        match (self.command, self.exptimes.get(at)) {
+            (Command::Store { mode, .. }, Some(&exptime)) => Command::Store { mode, exptime },
+            (command, _) => command,
+        }
+    }
+
+    /// The copies of a key beside `decider`, which has taken the write already.
+    pub fn beside(context: Context, entry: Entry<'a>, command: Command, decider: usize) -> Self {
+        let mut write = Write::new(context, vec![entry], command);
+        write.decider = Some(decider);
+        write
+    }
+
+    /// One copy of a key only.
+    pub fn only(context: Context, entry: Entry<'a>, command: Command, node: usize) -> Self {
+        let mut write = Write::new(context, vec![entry], command);
+        write.only = Some(node);
+        write
+    }
+
+    /// A key that is not to be written, because of this error.
+    pub fn refuse(&mut self, entry: usize, error: Error) {
+        self.resolve(entry, Err(error));
+    }
+
+    /// The results, in the order of the entries.
+    pub fn finish(self) -> impl Iterator<Item = Result<Written>> {
+        self.states.into_iter().map(|State { result, error, .. }| {
+            result.unwrap_or_else(|| Err(error.unwrap_or(Error::Timeout)))
+        })
+    }
+
+    fn resolve(&mut self, entry: usize, result: Result<Written>) {
+        let slot = &mut self.states[entry].result;
+        if slot.is_none() {
+            *slot = Some(result);
+            self.unresolved -= 1;
+        }
+    }
+
+    /// Chooses the copies of every key.
+    fn begin(&mut self, now: Instant) {
+        let (ring, options) = (self.context.ring.clone(), self.context.options.clone());
+        let (ring, options) = (&*ring, &*options);
+        let copies = ring.copies(options);
+        for at in 0..self.entries.len() {
+            let state = &mut self.states[at];
+            if state.result.is_some() {
+                continue;
+            }
+            let key = self.entries[at].key;
+            if let Some(node) = self.only {
+                state.targets.push(node);
+                state.wanted = 1;
+            } else {
+                state.targets = ring.writers(key, now, options);
+                state.wanted = options.ack.wanted(copies) as u8;
+                state.unheard = self.command.is_delete() && !ring.is_whole(key, options);
+            }
+            for node in state.targets.iter() {
+                if self.decider == Some(node) {
+                    state.acknowledged = 1;
+                } else {
+                    state.hoped += 1;
+                    self.due.push(Target {
+                        entry: at as u32,
+                        node: node as u16,
+                        part: Part::Copy,
+                    });
+                }
+            }
+            if self.decider.is_some() && state.acknowledged == 0 {
+                // The decider was ejected meanwhile; it has taken the write all the same.
+                state.acknowledged = 1;
+            }
+            if self.only.is_none() && ring.has_before() {
+                for node in ring.before_only(key, &state.targets, now, options).iter() {
+                    if !ring.members[node].is_in() {
+                        ring.members[node].missed(key, now, options);
+                        continue;
+                    }
+                    state.places_before += u8::from(self.command.is_delete());
+                    self.due.push(Target {
+                        entry: at as u32,
+                        node: node as u16,
+                        part: Part::Before,
+                    });
+                }
+            }
+            self.settle(at);
+        }
+    }
+
+    /// Resolves a key if it can be.
+    fn settle(&mut self, at: usize) {
+        let state = &self.states[at];
+        let own = self.only.is_none() && self.decider.is_none();
+        if own && self.context.options.ack == Ack::None && !state.targets.is_empty() {
+            // It will be sent.
+            let written = Written {
+                done: true,
+                ..state.written
+            };
+            return self.resolve(at, Ok(written));
+        }
+        if state.acknowledged >= state.wanted && state.wanted > 0 {
+            if state.places_before > 0 {
+                return;
+            }
+            if state.left_behind
+                && let Some(error) = state.error.clone()
+            {
+                return self.resolve(at, Err(error));
+            }
+            if self.is_to_be_deleted_again(at) {
+                return;
+            }
+            let state = &self.states[at];
+            let written = state.written;
+            // Whether a delete found anything is known when one copy had it, or all have answered.
+            if written.done || state.hoped == 0 || !self.command_tells() {
+                self.resolve(at, Ok(written));
+            }
+        } else if state.acknowledged + state.hoped < state.wanted || state.wanted == 0 {
+            let error = match state.error.clone() {
+                Some(error) => error,
+                None if state.targets.is_empty() || state.wanted == 0 => Error::NoNode,
+                None => Error::Copies {
+                    acknowledged: usize::from(state.acknowledged),
+                    wanted: usize::from(state.wanted),
+                },
+            };
+            self.resolve(at, Err(error));
+        }
+    }
+
+    /// True if the answers tell more than that it was done.
+    fn command_tells(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Delete { .. }
+                | Command::Touch { .. }
+                | Command::Store {
+                    mode: StoreMode::Add,
+                    ..
+                }
+        )
+    }
+
+    /// What is due, but for nodes that were ejected meanwhile: those have failed.
+    fn take_due(&mut self, now: Instant) -> Vec<Target> {
+        let mut live = std::mem::take(&mut self.due);
+        let is_in = |context: &Context, node: u16| context.ring.members[usize::from(node)].is_in();
+        if live.iter().all(|target| is_in(&self.context, target.node)) {
+            return live;
+        }
+        let mut due = std::mem::take(&mut live);
+        while !due.is_empty() {
+            for target in due {
+                let (at, node) = (target.entry as usize, usize::from(target.node));
+                if is_in(&self.context, target.node) {
+                    live.push(target);
+                } else {
+                    self.leave(target.part, at, node, now);
+                }
+            }
+            // Stand-ins.
+            due = std::mem::take(&mut self.due);
+        }
+        live
+    }
+
+    fn send_due(&mut self, now: Instant, todo: &mut Todo) {
+        let due = self.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        // A single value that goes to several copies is encoded once.
+        if let &[entry] = &self.entries[..] {
+            let own = self.command(0);
+            let encoded = |command: Command| {
+                let mut request = Requests::new(1, entry.byte_count() + LINE_LEN);
+                command.encode(&mut request, &entry);
+                request.finish()
+            };
+            let mut request = None;
+            for Target { node, part, .. } in due {
+                let request = if part == Part::Copy {
+                    request.get_or_insert_with(|| encoded(own)).clone()
+                } else {
+                    encoded(DELETE)
+                };
+                let entries = vec![0];
+                let sent = Sent {
+                    node: usize::from(node),
+                    part,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request, sent);
+            }
+            return;
+        }
+        let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
+        batches.resize_with(PARTS.len() * self.context.ring.members.len(), || None);
+        let count = due.len();
+        for Target { entry, node, part } in due {
+            let batch = &mut batches[PARTS.len() * usize::from(node) + part as usize];
+            let (request, entries) =
+                batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
+            let at = entry as usize;
+            let command = match part {
+                Part::Copy => self.command(at),
+                Part::Before | Part::Again | Part::Notice => DELETE,
+            };
+            command.encode(request, &self.entries[at]);
+            entries.push(entry);
+        }
+        for (at, batch) in batches.into_iter().enumerate() {
+            if let Some((request, entries)) = batch {
+                let (node, part) = (at / PARTS.len(), PARTS[at % PARTS.len()]);
+                let sent = Sent {
+                    node,
+                    part,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request.finish(), sent);
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (request, expect): (Bytes, Expect),
+        sent: Sent,
+    ) {
+        if self.command.is_delete() || sent.part != Part::Copy {
+            let member = &self.context.ring.members[sent.node];
+            for &at in &sent.entries {
+                member.overtakes(self.entries[at as usize].key);
+            }
+        }
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node: sent.node,
+            request,
+            expect,
+            deadline: self.context.attempt_deadline(now),
+            repeatable: sent.part != Part::Copy || self.command.is_repeatable(),
+            must_send: true,
+        });
+        self.sent.push(sent);
+    }
+
+    /// Tells other clients of the ejected nodes that the write goes around, if that was not done lately.
+    fn post_notices(&mut self, now: Instant, todo: &mut Todo) {
+        let Context { ring, options, .. } = &self.context;
+        if options.copies < 2 || ring.members.iter().all(|member| member.is_in()) {
+            return;
+        }
+        let (ring, options) = (ring.clone(), options.clone());
+        for entry in 0..self.entries.len() {
+            for node in ring.ejected(self.entries[entry].key, &options).iter() {
+                let member = &ring.members[node];
+                if member.is_to_be_noticed(now) {
+                    for witness in ring
+                        .witnesses(node)
+                        .filter(|&one| ring.members[one].is_in())
+                    {
+                        let mut request = Requests::new(1, 0);
+                        let key = notices::key(member.identity);
+                        let (value, mode) = ((&b"1"[..], 0), StoreMode::Set);
+                        let exptime = notices::TTL_S;
+                        request::store(
+                            &mut request,
+                            key.as_bytes(),
+                            value,
+                            exptime,
+                            mode,
+                            None,
+                            false,
+                        );
+                        let sent = Sent {
+                            node: witness,
+                            part: Part::Notice,
+                            entries: Vec::new(),
+                            answered: 0,
+                        };
+                        self.send(todo, now, request.finish(), sent);
+                    }
+                }
+                self.held_until = self.held_until.max(member.held_until());
+            }
+        }
+    }
+
+    /// The delete of a key where it was before a change failed.
+    fn failed_before(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
+        if !self.command.is_delete() {
+            return self.leave_before(at, node, now);
+        }
+        let ring = &self.context.ring;
+        let state = &mut self.states[at];
+        state.attempts = state.attempts.saturating_add(1);
+        let is_in = ring.members[node].is_in();
+        if is_in && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
+            let target = Target {
+                entry: at as u32,
+                node: node as u16,
+                part: Part::Before,
+            };
+            self.later.push(retry, target);
+            return;
+        }
+        if is_in {
+            state.left_behind = true;
+            state.error = Some(self.context.node_error(node, failure));
+        }
+        self.leave_before(at, node, now);
+    }
+
+    /// A target is given up.
+    fn leave(&mut self, part: Part, at: usize, node: usize, now: Instant) {
+        match part {
+            Part::Copy => self.do_without(at, node, now),
+            Part::Before => self.leave_before(at, node, now),
+            Part::Notice => {}
+            Part::Again => {
+                let Context { ring, options, .. } = &self.context;
+                ring.members[node].unsure(self.entries[at].key, now, options);
+                self.deleted_again(at);
+            }
+        }
+    }
+
+    /// A key is not deleted where it was before a change: its node is to do so later.
+    fn leave_before(&mut self, at: usize, node: usize, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        ring.members[node].unsure(self.entries[at].key, now, options);
+        if self.command.is_delete() {
+            self.states[at].places_before -= 1;
+            self.states[at].unheard = true;
+            self.settle(at);
+        }
+    }
+
+    /// Has copies of a key deleted a second time (W3); false if that is done, or not needed.
+    fn is_to_be_deleted_again(&mut self, at: usize) -> bool {
+        let state = &mut self.states[at];
+        if let Some(left) = state.again {
+            return left > 0;
+        }
+        if !matches!(self.command, Command::Delete { compare: None }) || state.hoped > 0 {
+            return false;
+        }
+        let mut again = 0;
+        for node in state.answered.iter() {
+            // A place before is among those that had it, but is given nothing.
+            if state.unheard || !state.had.without(node).is_empty() {
+                again += 1;
+                self.due.push(Target {
+                    entry: at as u32,
+                    node: node as u16,
+                    part: Part::Again,
+                });
+            }
+        }
+        state.again = Some(again);
+        again > 0
+    }
+
+    fn deleted_again(&mut self, at: usize) {
+        let again = self.states[at].again.as_mut();
+        *again.expect("it was sent again") -= 1;
+        self.settle(at);
+    }
+
+    fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
+        let ring = &self.context.ring;
+        let state = &mut self.states[at];
+        state.attempts = state.attempts.saturating_add(1);
+        state.error = Some(self.context.node_error(node, failure));
+        let again = self.command.is_repeatable() || was_not_done(failure);
+        if again
+            && ring.members[node].is_in()
+            && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now)
+        {
+            let target = Target {
+                entry: at as u32,
+                node: node as u16,
+                part: Part::Copy,
+            };
+            self.later.push(retry, target);
+            return;
+        }
+        self.do_without(at, node, now);
+    }
+
+    /// A copy is not written: a stand-in is, if there is to be one.
+    fn do_without(&mut self, at: usize, node: usize, now: Instant) {
+        let Context { ring, options, .. } = &self.context;
+        let key = self.entries[at].key;
+        let state = &mut self.states[at];
+        ring.members[node].unsure(key, now, options);
+        state.hoped -= 1;
+        state.unheard = true;
+        if self.only.is_none()
+            && !ring.members[node].is_in()
+            && options.on_ejection == OnEjection::Rehash
+        {
+            let writers = ring.writers(key, now, options);
+            if let Some(stand_in) = writers.first_beside(&state.targets)
+                && writers.len() > usize::from(state.hoped) + usize::from(state.acknowledged)
+            {
+                state.targets.push(stand_in);
+                state.hoped += 1;
+                self.due.push(Target {
+                    entry: at as u32,
+                    node: stand_in as u16,
+                    part: Part::Copy,
+                });
+            }
+        }
+        self.settle(at);
+    }
+}
+
+impl Operation for Write<'_> {
+    fn step(&mut self, now: Instant, todo: &mut Todo) {
+        todo.wake_at = None;
+        if !self.begun {
+            self.begun = true;
+            self.begin(now);
+        }
+        self.later.take(now, &mut self.due);
+        self.send_due(now, todo);
+        if self.only.is_none() {
+            self.post_notices(now, todo);
+        }
+        todo.wake(self.later.next().unwrap_or(self.context.deadline));
+        todo.all_needed = self.context.options.ack == Ack::All;
+        let held = self.held_until.filter(|&until| now < until);
+        if let Some(until) = held {
+            todo.wake(until);
+        }
+        todo.wake(self.context.deadline);
+        todo.done = (self.unresolved == 0 && held.is_none()) || now >= self.context.deadline;
+    }
+
+    fn on_reply(
+        &mut self,
+        id: u32,
+        reply: Reply,
+        last: bool,
+        _now: Instant,
+    ) -> std::result::Result<(), Broken> {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        if sent.part == Part::Notice {
+            return Ok(());
+        }
+        let &at = sent.entries.get(sent.answered).ok_or(Broken)?;
+        let at = at as usize;
+        let state = &mut self.states[at];
+        let mut acknowledged = true;
+        match reply {
+            Reply::Ok(_) => {
+                state.written.done |= sent.part == Part::Copy || self.command.is_delete();
+                state.had.push(node);
+            }
+            Reply::NotStored => state.written.opposed = true,
+            Reply::Missing | Reply::Exists => {}
+            Reply::Refused(refusal) => {
+                state.error = Some(self.context.refused(node, refusal));
+                state.left_behind |= sent.part == Part::Before;
+                state.unheard = true;
+                acknowledged = false;
+            }
+            _ => return Err(Broken),
+        }
+        sent.answered += 1;
+        match sent.part {
+            Part::Copy => {
+                state.acknowledged += u8::from(acknowledged);
+                state.hoped -= 1;
+                state.answered.push(node);
+                self.settle(at);
+            }
+            Part::Before if self.command.is_delete() => {
+                state.places_before -= 1;
+                self.settle(at);
+            }
+            Part::Before => {}
+            Part::Again => self.deleted_again(at),
+            Part::Notice => {}
+        }
+        if last {
+            self.context.worked(node);
+        }
+        Ok(())
+    }
+
+    fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
+        let sent = &mut self.sent[id as usize];
+        let node = sent.node;
+        self.context.failed(node, failure, now);
+        let (entries, part) = (std::mem::take(&mut sent.entries), sent.part);
+        for &at in &entries[sent.answered..] {
+            let at = at as usize;
+            match part {
+                Part::Copy => self.failed(at, node, failure, now),
+                Part::Before => self.failed_before(at, node, failure, now),
+                Part::Again | Part::Notice => self.leave(part, at, node, now),
+            }
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Unawaited)> {
+        let Context { ring, options, .. } = &self.context;
+        // Repetitions that nobody waits for are left to the node's member.
+        for (_, Target { entry, node, .. }) in self.later.0.drain(..) {
+            let key = self.entries[entry as usize].key;
+            ring.members[usize::from(node)].unsure(key, now, options);
+        }
+        let mut watches = Vec::new();
+        for (id, sent) in self.sent.iter().enumerate() {
+            let entries = &sent.entries[sent.answered.min(sent.entries.len())..];
+            if !entries.is_empty() {
+                let keys = entries
+                    .iter()
+                    .map(|&at| self.entries[at as usize].key.into());
+                let member = ring.members[sent.node].clone();
+                let watch = Unawaited::new(member, options.clone(), keys.collect());
+                watches.push((id as u32, watch));
+            }
+        }
+        watches
+    }
+
+    fn deadline(&self) -> Instant {
+        self.context.deadline
+    }
+
+    fn op(&self) -> Op {
+        match self.command {
+            Command::Store { .. } => Op::Store,
+            Command::Delete { .. } => Op::Delete,
+            Command::Touch { .. } => Op::Touch,
+            Command::Count(_) => Op::Count,
+        }
+    }
+}

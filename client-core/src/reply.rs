@@ -1,0 +1,701 @@
+//! Bytes from a node to typed replies.
+//!
+//! ```text
+//!  socket -> space() .. filled(n) -> | taken | replies to come | room |   (one buffer a connection, reused)
+//!                                            |
+//!                                   next() -> Reply, its value a slice of one copy of all that came with it
+//! ```
+//!
+//! R1. The same bytes give the same replies, however they were cut into reads.
+//! R2. What is no reply is [`Broken`], and stays so: whoever sees it closes the connection.
+//! R3. Memory is bounded by the buffer, a line of `LINE_LEN_MAX` and one value of `VALUE_LEN_MAX` bytes.
+//!
+//! Costs: values up to `LARGE` bytes are copied once, all that came with one read in one allocation; a larger one is
+//! read straight into memory of its own.
+
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+
+/// The longest line of a reply, in bytes; the longest that memcached sends are those of `stats settings`.
+const LINE_LEN_MAX: usize = 8 * 1024;
+/// The largest value, in bytes: memcached's largest `-I`.
+const VALUE_LEN_MAX: usize = 1 << 30;
+/// Values of more bytes than this get memory of their own.
+const LARGE: usize = 16 * 1024;
+/// Bytes of the buffer: four large values or lines.
+const BUFFER_LEN: usize = 64 * 1024;
+
+/// The stream is no stream of replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// One reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// `VA` with its value, or `HD` without.
+    Ok(Meta),
+    /// `VALUE`.
+    Value(Classic),
+    /// `EN`, `NF`: the key is not there.
+    Missing,
+    /// `NS`.
+    NotStored,
+    /// `EX`.
+    Exists,
+    /// `MN`, which ends a batch.
+    Noop,
+    /// `STAT`: what stands behind the word.
+    Stat(Bytes),
+    /// `END`, which ends a list of `STAT` or `VALUE`.
+    End,
+    /// A classic line of one reply: `OK`, `STORED`, `VERSION ..`, `RESET`.
+    Line(Bytes),
+    /// `ERROR`, `CLIENT_ERROR ..`, `SERVER_ERROR ..`.
+    Refused(Refusal),
+}
+
+/// What came with `VALUE`.
+#[derive(Debug, Clone)]
+pub struct Classic {
+    /// Key, rest of the line, value: one piece, since each would have to be counted.
+    text: Bytes,
+    key_len: u16,
+    value_at: u16,
+    /// The client flags.
+    pub flags: u32,
+}
+
+const _: () = assert!(LINE_LEN_MAX <= u16::MAX as usize);
+
+impl Classic {
+    /// The key, as it was sent.
+    pub fn key(&self) -> &[u8] {
+        &self.text[..usize::from(self.key_len)]
+    }
+
+    /// The value alone.
+    pub fn into_value(mut self) -> Bytes {
+        self.text.advance(usize::from(self.value_at));
+        self.text
+    }
+}
+
+impl PartialEq for Classic {
+    fn eq(&self, other: &Self) -> bool {
+        let all = |one: &Self| (one.flags, one.text.slice(usize::from(one.value_at)..));
+        self.key() == other.key() && all(self) == all(other)
+    }
+}
+
+impl Eq for Classic {}
+
+/// What came with `VA` or `HD`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The value, empty if none was asked for.
+    pub value: Bytes,
+    /// The client flags, 0 if they were not asked for.
+    pub flags: u32,
+    /// The CAS unique, 0 if it was not asked for.
+    pub cas: u64,
+    /// Seconds left; -1 without end, `None` if not told.
+    pub ttl: Option<i64>,
+    /// Opaque of the request; from [`Link`](super::link::Link) on, its place in the exchange.
+    pub tag: Option<u32>,
+    /// `W`: the reader is to compute the value anew.
+    pub won: bool,
+    /// `X`.
+    pub stale: bool,
+    /// `Z`: someone else computes the value anew.
+    pub won_by_other: bool,
+    /// Flags beside these, each with a space before it.
+    pub others: Option<Box<[u8]>>,
+}
+
+impl Meta {
+    /// True for the empty item that stands for a value while someone loads it.
+    pub fn is_placeholder(&self) -> bool {
+        (self.won || self.won_by_other) && !self.stale && self.may_be_placeholder()
+    }
+
+    /// True if it may be such an item, as far as classic `get` tells.
+    pub fn may_be_placeholder(&self) -> bool {
+        self.flags == 0 && self.value.is_empty()
+    }
+}
+
+/// An error line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The value is larger than the node takes.
+    TooLarge,
+    /// The node has no memory for it.
+    Full,
+    /// The value to be counted with is no number.
+    NotANumber,
+    /// Another `SERVER_ERROR`.
+    Server(Bytes),
+    /// `ERROR` or another `CLIENT_ERROR`: node and client do not understand each other, and what follows in the stream is
+    /// not to be trusted.
+    Client(Bytes),
+}
+
+/// The receiving half of a connection.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    buf: Vec<u8>,
+    /// `buf[start..end]` has come and was not taken.
+    start: usize,
+    end: usize,
+    /// A copy of `buf[origin..end]` as it stood after the last read, from which values are cut.
+    shared: Option<(usize, Bytes)>,
+    /// A large value that is coming in.
+    large: Option<Large>,
+    /// See [`tag`](Self::tag).
+    tag: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Large {
+    head: Head,
+    /// The key of `VALUE`, the value and its line end.
+    body: Vec<u8>,
+    filled: usize,
+}
+
+impl Inbox {
+    /// The opaque of the reply that came last, if it has one.
+    pub fn tag(&self) -> Option<u32> {
+        self.tag
+    }
+
+    /// Where the next bytes from the socket go; never empty.
+    pub fn space(&mut self) -> &mut [u8] {
+        if let Some(large) = &mut self.large
+            && large.filled < large.body.len()
+        {
+            return &mut large.body[large.filled..];
+        }
+        if self.buf.is_empty() {
+            self.buf.resize(BUFFER_LEN, 0);
+        }
+        if self.start > 0 && (self.start == self.end || self.end == self.buf.len()) {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            self.shared = None;
+        }
+        &mut self.buf[self.end..]
+    }
+
+    /// So many bytes were put where [`space`](Self::space) said.
+    pub fn filled(&mut self, count: usize) {
+        match &mut self.large {
+            Some(large) if large.filled < large.body.len() => large.filled += count,
+            _ => {
+                self.end += count;
+                self.shared = None;
+            }
+        }
+    }
+
+    /// True if nothing has come that was not taken.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end && self.large.is_none()
+    }
+
+    /// The next reply, if all of it is there.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, Broken> {
+        if let Some(large) = &self.large {
+            if large.filled < large.body.len() {
+                return Ok(None);
+            }
+            let Large { head, mut body, .. } = self.large.take().expect("just seen");
+            if !body.ends_with(b"\r\n") {
+                return Err(Broken);
+            }
+            body.truncate(body.len() - 2);
+            let value_at = head.key.len();
+            self.tag = head.meta.tag;
+            return Ok(Some(head.reply(body.into(), value_at)));
+        }
+        let come = &self.buf[self.start..self.end];
+        let Some(newline) = memchr::memchr(b'\n', &come[..come.len().min(LINE_LEN_MAX)]) else {
+            return if come.len() < LINE_LEN_MAX {
+                Ok(None)
+            } else {
+                Err(Broken)
+            };
+        };
+        let line = come[..newline].strip_suffix(b"\r").ok_or(Broken)?;
+        let behind = newline + 1;
+        let (first, rest) = word(line);
+        let mut tag = None;
+        let mut meta = || {
+            let meta = tokens(rest)?;
+            tag = meta.tag;
+            Ok(meta)
+        };
+        let reply = match first {
+            b"VA" => return self.value(behind, false),
+            b"VALUE" => return self.value(behind, true),
+            b"HD" => Reply::Ok(meta()?),
+            b"EN" | b"NF" => meta().map(|_| Reply::Missing)?,
+            b"NS" => meta().map(|_| Reply::NotStored)?,
+            b"EX" => meta().map(|_| Reply::Exists)?,
+            b"MN" => Reply::Noop,
+            b"STAT" => Reply::Stat(Bytes::copy_from_slice(rest)),
+            b"END" => Reply::End,
+            b"OK" | b"STORED" | b"VERSION" | b"RESET" => Reply::Line(Bytes::copy_from_slice(line)),
+            b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Reply::Refused(refusal(line)),
+            _ => return Err(Broken),
+        };
+        (self.start, self.tag) = (self.start + behind, tag);
+        Ok(Some(reply))
+    }
+
+    /// The reply `VA` or `VALUE`, whose line ends `behind` bytes from `start`.
+    fn value(&mut self, behind: usize, classic: bool) -> Result<Option<Reply>, Broken> {
+        let line = &self.buf[self.start..self.start + behind - 2];
+        let head = if classic {
+            classic_head(line)
+        } else {
+            meta_head(line)
+        };
+        let head = head?;
+        let len = head.len;
+        if len > VALUE_LEN_MAX {
+            return Err(Broken);
+        }
+        let body = self.start + behind;
+        let there = self.end - body;
+        if there >= len + 2 {
+            if &self.buf[body + len..body + len + 2] != b"\r\n" {
+                return Err(Broken);
+            }
+            let text = match head.key.is_empty() {
+                true => body,
+                false => self.start + head.key.start,
+            };
+            self.tag = head.meta.tag;
+            let reply = head.reply(self.cut(text, body - text + len), body - text);
+            self.start = body + len + 2;
+            return Ok(Some(reply));
+        }
+        if len > LARGE {
+            let key = &self.buf[self.start..][head.key.clone()];
+            let mut large = vec![0; key.len() + len + 2];
+            large[..key.len()].copy_from_slice(key);
+            large[key.len()..][..there].copy_from_slice(&self.buf[body..self.end]);
+            self.start = self.end;
+            self.large = Some(Large {
+                filled: key.len() + there,
+                head,
+                body: large,
+            });
+        }
+        Ok(None)
+    }
+
+    /// The `len` bytes at `at`, which have come.
+    fn cut(&mut self, at: usize, len: usize) -> Bytes {
+        if len == 0 {
+            return Bytes::new();
+        }
+        // The last there is, or the only one, needs to share nothing.
+        if self.shared.is_none() && at + len + b"\r\n".len() == self.end {
+            return Bytes::copy_from_slice(&self.buf[at..at + len]);
+        }
+        let (origin, shared) = self
+            .shared
+            .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));
+        shared.slice(at - *origin..at - *origin + len)
+    }
+}
+
+/// What the line before a value says.
+#[derive(Debug)]
+struct Head {
+    len: usize,
+    /// Where in the line the key stands; empty for `VA`.
+    key: Range<usize>,
+    meta: Meta,
+}
+
+impl Head {
+    /// The reply, whose value begins `value_at` bytes behind its key.
+    fn reply(self, text: Bytes, value_at: usize) -> Reply {
+        let Head { key, meta, .. } = self;
+        if key.is_empty() {
+            let value = text;
+            return Reply::Ok(Meta { value, ..meta });
+        }
+        Reply::Value(Classic {
+            text,
+            key_len: key.len() as u16,
+            value_at: value_at as u16,
+            flags: meta.flags,
+        })
+    }
+}
+
+/// `VA <length> <flags>*`
+fn meta_head(line: &[u8]) -> Result<Head, Broken> {
+    let (len, flags) = word(line.strip_prefix(b"VA ").ok_or(Broken)?);
+    Ok(Head {
+        len: length(len)?,
+        key: 0..0,
+        meta: tokens(flags)?,
+    })
+}
+
+/// `VALUE <key> <client flags> <length>`
+fn classic_head(line: &[u8]) -> Result<Head, Broken> {
+    const KEY: usize = "VALUE ".len();
+    let rest = line.get(KEY..).ok_or(Broken)?;
+    let key = KEY..KEY + memchr::memchr(b' ', rest).ok_or(Broken)?;
+    if key.is_empty() {
+        return Err(Broken);
+    }
+    let mut numbers = line[key.end + 1..].split(|&byte| byte == b' ');
+    let flags = u32::try_from(number(numbers.next().ok_or(Broken)?)?).map_err(|_| Broken)?;
+    let len = length(numbers.next().ok_or(Broken)?)?;
+    let meta = Meta {
+        flags,
+        ..Meta::default()
+    };
+    Ok(Head { len, key, meta })
+}
+
+fn length(text: &[u8]) -> Result<usize, Broken> {
+    usize::try_from(number(text)?).map_err(|_| Broken)
+}
+
+/// The flags behind `VA` and its length, or behind `HD`.
+fn tokens(mut text: &[u8]) -> Result<Meta, Broken> {
+    let mut meta = Meta::default();
+    let mut others = Vec::new();
+    while let Some((&flag, rest)) = text.split_first() {
+        if flag == b' ' {
+            text = rest;
+            continue;
+        }
+        match flag {
+            b'O' => {
+                let (tag, behind) = numeral(rest)?;
+                (meta.tag, text) = (Some(tag), behind);
+                continue;
+            }
+            b'f' => {
+                (meta.flags, text) = numeral(rest)?;
+                continue;
+            }
+            _ => {}
+        }
+        let (token, behind) = word(rest);
+        text = behind;
+        match flag {
+            b'c' => meta.cas = number(token)?,
+            b't' if token == b"-1" => meta.ttl = Some(-1),
+            b't' => meta.ttl = Some(i64::try_from(number(token)?).map_err(|_| Broken)?),
+            b'W' => meta.won = true,
+            b'X' => meta.stale = true,
+            b'Z' => meta.won_by_other = true,
+            // What only a caller's own command asks for.
+            _ => {
+                others.push(b' ');
+                others.push(flag);
+                others.extend_from_slice(token);
+            }
+        }
+    }
+    if !others.is_empty() {
+        meta.others = Some(others.into());
+    }
+    Ok(meta)
+}
+
+/// What is before the first space, and what behind it. Words are too short for a call of memchr to be worth it.
+#[inline]
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|&byte| byte == b' ') {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (text, b""),
+    }
+}
+
+/// The number of 32 bits before the first space, and what is behind that: every reply has one or two, so that they are read in
+/// one go.
+fn numeral(text: &[u8]) -> Result<(u32, &[u8]), Broken> {
+    let (mut value, mut len) = (0u64, 0);
+    // So many digits are no more than 64 bits.
+    let len_max = text.len().min(u64::MAX.ilog10() as usize);
+    while len < len_max {
+        let digit = text[len].wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = 10 * value + u64::from(digit);
+        len += 1;
+    }
+    let value = u32::try_from(value).map_err(|_| Broken)?;
+    match text[len..].split_first() {
+        _ if len == 0 => Err(Broken),
+        None => Ok((value, b"")),
+        Some((b' ', behind)) => Ok((value, behind)),
+        Some(_) => Err(Broken),
+    }
+}
+
+/// A decimal number of at least one digit.
+pub fn number(text: &[u8]) -> Result<u64, Broken> {
+    if text.is_empty() {
+        return Err(Broken);
+    }
+    if text.len() < u64::MAX.ilog10() as usize {
+        // It cannot be too large.
+        return text.iter().try_fold(0, |number, &byte| {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return Err(Broken);
+            }
+            Ok(10 * number + u64::from(digit))
+        });
+    }
+    text.iter().try_fold(0u64, |number, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Broken);
+        }
+        let tens = number.checked_mul(10).ok_or(Broken)?;
+        tens.checked_add(u64::from(digit)).ok_or(Broken)
+    })
+}
+
+fn refusal(line: &[u8]) -> Refusal {
+    let says = |text: &[u8]| memchr::memmem::find(line, text).is_some();
+    if line.starts_with(b"SERVER_ERROR") {
+        if says(b"too large") {
+            Refusal::TooLarge
+        } else if says(b"out of memory") || says(b"Out of memory") {
+            Refusal::Full
+        } else {
+            Refusal::Server(Bytes::copy_from_slice(line))
+        }
+    } else if says(b"non-numeric value") {
+        Refusal::NotANumber
+    } else {
+        Refusal::Client(Bytes::copy_from_slice(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All replies of `wire`, fed in pieces of at most `step` bytes.
+    fn replies(wire: &[u8], step: usize) -> Result<Vec<Reply>, Broken> {
+        let mut inbox = Inbox::default();
+        let (mut found, mut wire) = (Vec::new(), wire);
+        loop {
+            while let Some(reply) = inbox.next_reply()? {
+                found.push(reply);
+            }
+            if wire.is_empty() {
+                return Ok(found);
+            }
+            let space = inbox.space();
+            let count = space.len().min(step).min(wire.len());
+            space[..count].copy_from_slice(&wire[..count]);
+            wire = &wire[count..];
+            inbox.filled(count);
+        }
+    }
+
+    fn bytes(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    fn ok(value: &'static str, meta: Meta) -> Reply {
+        let value = bytes(value);
+        Reply::Ok(Meta { value, ..meta })
+    }
+
+    fn vectors() -> Vec<(&'static str, Reply)> {
+        let none = Meta::default;
+        vec![
+            ("VA 5\r\nhello\r\n", ok("hello", none())),
+            ("VA 0 f0\r\n\r\n", ok("", none())),
+            ("VA 2\r\n\r\n\r\n", ok("\r\n", none())),
+            (
+                "VA 1 f7 c18446744073709551615 t-1 O12 W X Z s1 kkey\r\nv\r\n",
+                ok(
+                    "v",
+                    Meta {
+                        flags: 7,
+                        cas: u64::MAX,
+                        ttl: Some(-1),
+                        tag: Some(12),
+                        won: true,
+                        stale: true,
+                        won_by_other: true,
+                        others: Some(b" s1 kkey"[..].into()),
+                        ..none()
+                    },
+                ),
+            ),
+            (
+                "VA 2  t30 \r\n42\r\n",
+                ok(
+                    "42",
+                    Meta {
+                        ttl: Some(30),
+                        ..none()
+                    },
+                ),
+            ),
+            (
+                "VALUE key 7 5\r\nhello\r\n",
+                Reply::Value(Classic {
+                    text: bytes("keyhello"),
+                    key_len: 3,
+                    value_at: 3,
+                    flags: 7,
+                }),
+            ),
+            ("HD\r\n", ok("", none())),
+            ("HD c9\r\n", ok("", Meta { cas: 9, ..none() })),
+            ("EN\r\n", Reply::Missing),
+            ("NF O1\r\n", Reply::Missing),
+            ("NS\r\n", Reply::NotStored),
+            ("EX\r\n", Reply::Exists),
+            ("MN\r\n", Reply::Noop),
+            ("STAT pid 1 2\r\n", Reply::Stat(bytes("pid 1 2"))),
+            ("END\r\n", Reply::End),
+            ("OK\r\n", Reply::Line(bytes("OK"))),
+            ("VERSION 1.6.18\r\n", Reply::Line(bytes("VERSION 1.6.18"))),
+            ("STORED\r\n", Reply::Line(bytes("STORED"))),
+            (
+                "SERVER_ERROR object too large for cache\r\n",
+                Reply::Refused(Refusal::TooLarge),
+            ),
+            (
+                "SERVER_ERROR out of memory storing object\r\n",
+                Reply::Refused(Refusal::Full),
+            ),
+            (
+                "SERVER_ERROR odd\r\n",
+                Reply::Refused(Refusal::Server(bytes("SERVER_ERROR odd"))),
+            ),
+            (
+                "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+                Reply::Refused(Refusal::NotANumber),
+            ),
+            ("ERROR\r\n", Reply::Refused(Refusal::Client(bytes("ERROR")))),
+            (
+                "CLIENT_ERROR unauthenticated\r\n",
+                Reply::Refused(Refusal::Client(bytes("CLIENT_ERROR unauthenticated"))),
+            ),
+        ]
+    }
+
+    #[test]
+    fn each_reply_alone_and_split_at_each_byte() {
+        for (wire, reply) in vectors() {
+            for split in 1..=wire.len() {
+                assert_eq!(
+                    replies(wire.as_bytes(), split),
+                    Ok(vec![reply.clone()]),
+                    "{wire}"
+                );
+            }
+            // A prefix is no reply and no error.
+            for end in 0..wire.len() {
+                assert_eq!(replies(&wire.as_bytes()[..end], 1000), Ok(vec![]), "{wire}");
+            }
+        }
+    }
+
+    #[test]
+    fn replies_in_a_row() {
+        let vectors = vectors();
+        let wire: String = vectors.iter().map(|(wire, _)| *wire).collect();
+        let expected: Vec<Reply> = vectors.into_iter().map(|(_, reply)| reply).collect();
+        for step in 1..=wire.len() {
+            assert_eq!(replies(wire.as_bytes(), step).as_ref(), Ok(&expected));
+        }
+    }
+
+    #[test]
+    fn values_of_all_sizes_across_the_buffer() {
+        let mut wire = Vec::new();
+        let mut lens = Vec::new();
+        for len in [
+            0,
+            1,
+            100,
+            LARGE - 1,
+            LARGE,
+            LARGE + 1,
+            BUFFER_LEN - 9,
+            BUFFER_LEN,
+            300_000,
+        ] {
+            for len in [len, 10, len] {
+                let value: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+                wire.extend(format!("VA {len} f{len}\r\n").into_bytes());
+                wire.extend(value);
+                wire.extend(b"\r\n");
+                lens.push(len);
+            }
+        }
+        for step in [7, 1000, 65_536, usize::MAX] {
+            let found = replies(&wire, step).expect("all are replies");
+            assert_eq!(found.len(), lens.len());
+            for (reply, &len) in found.iter().zip(&lens) {
+                let Reply::Ok(meta) = reply else {
+                    panic!("{reply:?}")
+                };
+                assert_eq!((meta.value.len(), meta.flags as usize), (len, len));
+                assert!(
+                    meta.value
+                        .iter()
+                        .enumerate()
+                        .all(|(i, &byte)| byte == (i % 251) as u8)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply() {
+        let long = "x".repeat(LINE_LEN_MAX + 1);
+        for wire in [
+            "\r\n",
+            "hello\r\n",
+            "EN\n",
+            "VA\r\n",
+            "VA x\r\n",
+            "VA -1\r\n",
+            "VA 3\r\nlong\r\n",
+            "VA 1 fx\r\nv\r\n",
+            "VA 1 f4294967296\r\nv\r\n",
+            "VA 1 f99999999999999999999\r\nv\r\n",
+            "HD O1x\r\n",
+            "EN O\r\n",
+            "VA 99999999999999999999\r\n",
+            "VA 1073741825\r\n",
+            "HD c\r\n",
+            "VALUE k 0\r\nv\r\n",
+            "VALUE k\r\n",
+            "VALUE k x 1\r\nv\r\n",
+            "MN\r\nSTOREDX\r\n",
+            long.as_str(),
+        ] {
+            for step in [1, usize::MAX] {
+                assert_eq!(replies(wire.as_bytes(), step), Err(Broken), "{wire}");
+            }
+        }
+    }
+}

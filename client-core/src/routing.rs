@@ -1,0 +1,954 @@
+//! Which nodes an operation goes to, and in what order.
+//!
+//! ```text
+//!  continuum.walk(key):   A  B  C  D  E                 copies(2), B ejected:   writes  A  C   (rehash)   A   (fail-fast)
+//!                         '--'- where the key lives                             reads   A  C
+//!  zones a a b b c:       A  .  C                       copies in different zones come first
+//! ```
+//!
+//! A ring never changes: a change of the nodes makes a new one, which shares the members that stay. For a while it
+//! remembers the placement before it, so that a read that misses can ask where the key was (dual read).
+//!
+//! T1. A node's word about a key is worth more or less (see `Trust`); a read asks those first whose word is worth most, and a
+//!     node that this client owes a delete of the key is not asked at all.
+//! T2. What a key's own node says, hit or miss, is final against less trusted ones: these are asked only if no such node answers.
+//!     (But for the place where the key was before a change, which is asked as well.) Others are believed if they have the
+//!     key; that they lack it says nothing.
+//! T3. Each node that may hold a key, and does not take a write of it, is owed a delete: the ejected ones that the write
+//!     passes, and those that hold the key for others. So what a client reads is never older than what it wrote.
+//! T4. What a node holds for others is deleted when their owners are back and settled, by the ring of that moment.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::health::{Member, Standing};
+use super::notices::{Notices, WITNESSES};
+use super::options::{COPIES_MAX, ClientOptions, OnEjection, Reads};
+use crate::continuum::Continuum;
+use crate::node::Node;
+
+/// A few nodes, by index in the ring: the copies of a key, and as many of the placement before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Nodes {
+    len: u8,
+    nodes: [u16; NODES_MAX],
+}
+
+const NODES_MAX: usize = 2 * COPIES_MAX;
+
+impl Nodes {
+    fn one(node: usize) -> Self {
+        let mut one = Nodes::default();
+        one.push(node);
+        one
+    }
+
+    /// One more, behind the others.
+    pub fn push(&mut self, node: usize) {
+        if self.len() < NODES_MAX {
+            self.nodes[self.len()] = node as u16;
+            self.len += 1;
+        }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether `node` is among them.
+    pub fn contains(&self, node: usize) -> bool {
+        self.iter().any(|one| one == node)
+    }
+
+    /// In their order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.nodes[..self.len()]
+            .iter()
+            .map(|&node| usize::from(node))
+    }
+
+    /// The first in order.
+    pub fn first(&self) -> Option<usize> {
+        self.iter().next()
+    }
+
+    fn insert(&mut self, at: usize, node: usize) {
+        self.push(node);
+        self.nodes[at..usize::from(self.len)].rotate_right(1);
+    }
+
+    /// Those with the smallest keys first, the others in their order behind them.
+    fn sorted_by_key<K: Ord>(mut self, key: impl Fn(usize) -> K) -> Self {
+        self.nodes[..usize::from(self.len)].sort_by_key(|&node| key(usize::from(node)));
+        self
+    }
+
+    /// All but `other`.
+    pub fn without(&self, other: usize) -> Nodes {
+        let mut rest = Nodes::default();
+        let others = self.iter().filter(|&node| node != other);
+        others.for_each(|node| rest.push(node));
+        rest
+    }
+
+    /// The first that is not in `others`.
+    pub fn first_beside(&self, others: &Nodes) -> Option<usize> {
+        self.iter().find(|&node| !others.contains(node))
+    }
+}
+
+/// How much a node's word about a key is worth, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    /// The key is its own, and nothing is known against it.
+    Own,
+    /// The key has become its own by a change of the nodes that is fresh.
+    New,
+    /// It stands in for one that is ejected.
+    StandIn,
+    /// The key was its own before a change of the nodes.
+    Before,
+    /// It was away, and may have missed what nobody has told it yet.
+    Doubted,
+}
+
+/// The nodes that a read may ask, the most trusted first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Readers {
+    /// Whom to ask, one after the other.
+    pub order: Nodes,
+    /// Of each in `order`.
+    trust: [Option<Trust>; NODES_MAX],
+    /// Nodes that the key is to be given to, though they are not to be believed yet.
+    pub settling: Nodes,
+    /// A node would be asked if the key were not yet to be deleted there.
+    pub owing: bool,
+}
+
+impl Readers {
+    /// Nodes that the key is the own of, and nothing is known against.
+    fn own(order: Nodes) -> Self {
+        let mut trust = [None; NODES_MAX];
+        trust[..order.len()].fill(Some(Trust::Own));
+        Readers {
+            order,
+            trust,
+            ..Readers::default()
+        }
+    }
+
+    fn push(&mut self, node: usize, trust: Trust) {
+        let len = self.order.len();
+        if len == NODES_MAX {
+            return;
+        }
+        let better = |at: &usize| self.trust[*at].is_some_and(|other| other <= trust);
+        let at = (0..len).take_while(better).count();
+        self.order.insert(at, node);
+        self.trust[at..=len].rotate_right(1);
+        self.trust[at] = Some(trust);
+    }
+
+    fn trust(&self, node: usize) -> Option<Trust> {
+        let at = self.order.iter().position(|other| other == node)?;
+        self.trust[at]
+    }
+
+    /// True if a place before a change is among them.
+    pub fn has_before(&self) -> bool {
+        self.trust.contains(&Some(Trust::Before))
+    }
+
+    /// The next to ask, after those that were `tried`. Of these, some have `missed`: their word is final against less trusted
+    /// nodes (T2). `hedged`: others have not answered yet, and only a node whose word is worth as much may be asked as well.
+    pub fn next(&self, tried: &Nodes, missed: &Nodes, hedged: bool) -> Option<usize> {
+        // Most reads ask one node, and have their answer.
+        if tried.is_empty() && missed.is_empty() && !hedged {
+            return self.order.first();
+        }
+        // That a node lacks what is not its own says nothing: it may never have had it.
+        let said = |nodes: &Nodes, at_most: Trust| {
+            let said = nodes.iter().filter_map(|node| self.trust(node));
+            said.filter(|&trust| trust <= at_most).min()
+        };
+        let final_at = match hedged {
+            true => said(tried, Trust::StandIn),
+            false => said(missed, Trust::Own),
+        };
+        let nodes = self
+            .order
+            .iter()
+            .zip(self.trust)
+            .filter_map(|(node, trust)| {
+                let trust = trust?;
+                let may_say = match trust {
+                    Trust::Before => !hedged,
+                    _ => final_at.is_none_or(|said| trust <= said),
+                };
+                (may_say && !tried.contains(node)).then_some(node)
+            });
+        nodes.into_iter().next()
+    }
+}
+
+/// One snapshot of the cluster.
+#[derive(Debug)]
+pub struct Ring {
+    /// All nodes that may be asked: those of the placement, then those that only the placement before had.
+    pub members: Vec<Arc<Member>>,
+    /// How many of them are those of the placement.
+    own: usize,
+    /// Taken to eject a node: how many may go is decided one by one.
+    ejecting: Mutex<()>,
+    layout: Arc<Layout>,
+    /// The placement before, in indices of `members`, and how long it is asked.
+    before: Option<(Layout, Instant)>,
+    /// Some node may hold keys for others: from then on, writes look.
+    strays: Arc<AtomicBool>,
+    notices: Arc<Notices>,
+    /// The nodes of the placement, in the order of their identities.
+    circle: Vec<u16>,
+    chance: AtomicU64,
+}
+
+/// How often it is looked whether stand-ins are still needed, at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+struct Layout {
+    continuum: Continuum,
+    /// From the continuum's index to the ring's.
+    members: Vec<u16>,
+    zoned: bool,
+}
+
+impl Layout {
+    fn new(nodes: &[Node], members: Vec<u16>, options: &ClientOptions) -> Self {
+        Layout {
+            continuum: Continuum::new(options.placement, nodes),
+            members,
+            zoned: nodes.iter().any(|node| node.zone.is_some()),
+        }
+    }
+
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        let index = self.continuum.locate(key)?;
+        Some(usize::from(self.members[index]))
+    }
+
+    fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
+        self.continuum
+            .walk(key)
+            .map(|index| usize::from(self.members[index]))
+    }
+
+    /// The first `copies` nodes for which `fit` holds, in different zones as far as there are such.
+    fn copies(
+        &self,
+        key: &[u8],
+        copies: usize,
+        members: &[Arc<Member>],
+        fit: impl Fn(usize) -> bool,
+    ) -> Nodes {
+        let mut chosen = Nodes::default();
+        if copies == 1
+            && let Some(owner) = self.owner(key)
+            && fit(owner)
+        {
+            return Nodes::one(owner);
+        }
+        if self.zoned && copies > 1 {
+            for node in self.walk(key).filter(|&node| fit(node)) {
+                let zone = &members[node].node.zone;
+                if chosen.contains(node) {
+                    continue;
+                }
+                if zone.is_none() || !chosen.iter().any(|other| members[other].node.zone == *zone) {
+                    chosen.push(node);
+                }
+                if chosen.len() == copies {
+                    return chosen;
+                }
+            }
+        }
+        for node in self.walk(key).filter(|&node| fit(node)) {
+            if chosen.len() >= copies {
+                break;
+            }
+            if !chosen.contains(node) {
+                chosen.push(node);
+            }
+        }
+        chosen
+    }
+}
+
+impl Ring {
+    /// The first snapshot. `seed` is where chance begins.
+    pub fn new(nodes: &[Node], options: &ClientOptions, seed: u64) -> Self {
+        let (members, indices) = gather(nodes, &[]);
+        Ring {
+            circle: circle(&members, &indices),
+            own: members.len(),
+            ejecting: Mutex::default(),
+            members,
+            layout: Arc::new(Layout::new(nodes, indices, options)),
+            before: None,
+            strays: Arc::default(),
+            notices: Arc::default(),
+            chance: AtomicU64::new(seed),
+        }
+    }
+
+    /// The snapshot after this one; until `dual_until`, what is missing is looked for where this one had it.
+    pub fn after(&self, nodes: &[Node], options: &ClientOptions, dual_until: Instant) -> Self {
+        let (mut members, indices) = gather(nodes, &self.members);
+        let own = members.len();
+        let mut before = (*self.layout).clone();
+        for index in &mut before.members {
+            let member = &self.members[usize::from(*index)];
+            let known = members.iter().position(|other| Arc::ptr_eq(other, member));
+            let known = known.unwrap_or_else(|| {
+                members.push(member.clone());
+                members.len() - 1
+            });
+            *index = known as u16;
+        }
+        Ring {
+            circle: circle(&members, &indices),
+            own,
+            ejecting: Mutex::default(),
+            members,
+            layout: Arc::new(Layout::new(nodes, indices, options)),
+            before: Some((before, dual_until)),
+            strays: self.strays.clone(),
+            notices: self.notices.clone(),
+            chance: AtomicU64::new(self.random()),
+        }
+    }
+
+    /// True if the placement before is not asked any more.
+    #[inline]
+    pub fn is_settled(&self, now: Instant) -> bool {
+        self.before.as_ref().is_none_or(|(_, until)| *until <= now)
+    }
+
+    /// True if it knows of a placement before.
+    #[inline]
+    pub fn has_before(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// The same, without the placement before and the nodes that only it has.
+    pub fn settled(&self) -> Self {
+        Ring {
+            circle: self.circle.clone(),
+            members: self.members[..self.own].to_vec(),
+            own: self.own,
+            ejecting: Mutex::default(),
+            layout: self.layout.clone(),
+            before: None,
+            strays: self.strays.clone(),
+            notices: self.notices.clone(),
+            chance: AtomicU64::new(self.random()),
+        }
+    }
+
+    /// The nodes that have keys now.
+    pub fn current(&self) -> impl Iterator<Item = usize> + '_ {
+        self.layout.members.iter().map(|&index| usize::from(index))
+    }
+
+    /// On how many nodes a key lives.
+    pub fn copies(&self, options: &ClientOptions) -> usize {
+        options.copies.min(self.layout.members.len())
+    }
+
+    /// The nodes that take a write, the one that decides first: that is the first whose word counts most. Every node that
+    /// may have the key, and does not take the write, is told that it misses it (T3).
+    pub fn writers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        let own = self.own(key, options);
+        let all_in = own.iter().all(|node| self.members[node].is_in());
+        let writers = if all_in {
+            own
+        } else {
+            let live = self.live(&self.layout, own, key, options);
+            for node in self.passed_over(key, &own, &live, options).iter() {
+                self.members[node].missed(key, now, options);
+            }
+            for node in live.iter().filter(|&node| !own.contains(node)) {
+                self.members[node].strayed(key, options);
+            }
+            live
+        };
+        if self.strays.load(Ordering::Relaxed) {
+            for (node, member) in self.members.iter().enumerate() {
+                if member.stands_in(key) && !writers.contains(node) {
+                    member.settled_in(key);
+                    member.missed(key, now, options);
+                }
+            }
+        }
+        if !all_in {
+            self.strays.store(true, Ordering::Relaxed);
+        }
+        if writers.len() < 2 {
+            return writers;
+        }
+        if all_in && self.all_vouch(&writers, key, now) {
+            return writers;
+        }
+        let places = (&own, &self.before(key, now, options));
+        writers.sorted_by_key(|node| {
+            let trust = self.trust(node, key, places, now);
+            trust.unwrap_or(Trust::Doubted)
+        })
+    }
+
+    /// True if none of the nodes that a key lives on is ejected.
+    pub fn is_whole(&self, key: &[u8], options: &ClientOptions) -> bool {
+        self.ejected(key, options).is_empty()
+    }
+
+    /// Those of the nodes that a key lives on that are ejected.
+    pub fn ejected(&self, key: &[u8], options: &ClientOptions) -> Nodes {
+        let mut ejected = Nodes::default();
+        // As a rule none is, and the key need not be looked for.
+        if self.members.iter().all(|member| member.is_in()) {
+            return ejected;
+        }
+        let own = self.own(key, options);
+        let out = own.iter().filter(|&node| !self.members[node].is_in());
+        out.for_each(|node| ejected.push(node));
+        ejected
+    }
+
+    /// The ejected nodes that a write passes on its way to those that take it.
+    fn passed_over(&self, key: &[u8], own: &Nodes, live: &Nodes, options: &ClientOptions) -> Nodes {
+        let mut passed = Nodes::default();
+        let ejected = |node: usize| !self.members[node].is_in();
+        own.iter()
+            .filter(|&node| ejected(node))
+            .for_each(|node| passed.push(node));
+        let mut left = match options.on_ejection {
+            OnEjection::FailFast => 0,
+            // It found too few, so it passed all others.
+            OnEjection::Rehash if live.len() < own.len() => usize::MAX,
+            OnEjection::Rehash => live.len(),
+        };
+        for node in self.layout.walk(key) {
+            if left == 0 {
+                break;
+            }
+            if live.contains(node) {
+                left -= 1;
+            } else if ejected(node) && !passed.contains(node) {
+                passed.push(node);
+            }
+        }
+        passed
+    }
+
+    /// The nodes a key lives on when all are well.
+    fn own(&self, key: &[u8], options: &ClientOptions) -> Nodes {
+        let copies = self.copies(options);
+        self.layout.copies(key, copies, &self.members, |_| true)
+    }
+
+    /// `node` is given `key`, which may not be its own.
+    pub fn given(&self, node: usize, key: &[u8], options: &ClientOptions) {
+        if !self.own(key, options).contains(node) {
+            self.members[node].strayed(key, options);
+            self.strays.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks which keys `node` holds for others that are needed there no more: those whose own nodes are all back, and
+    /// settled. They are to be deleted. What has become the node's own by a change of the list stays.
+    fn sweep(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let member = &self.members[node];
+        let settled = |&node: &usize| self.members[node].standing(now) == Standing::Live;
+        let mut needed = false;
+        for key in member.sweep_due(now) {
+            let own = self.own(&key, options);
+            if own.contains(node) {
+                member.settled_in(&key);
+            } else if own.iter().all(|node| settled(&node)) {
+                member.settled_in(&key);
+                member.missed(&key, now, options);
+            } else {
+                needed = true;
+            }
+        }
+        if needed {
+            member.sweep_by(now + options.settle.max(SWEEP_EVERY));
+        }
+    }
+
+    /// An exchange with `node` failed by its fault: perhaps it is ejected. Of the nodes of the placement, at most a share
+    /// ([`eject_share`](ClientOptions::eject_share)) is out at a time, and never the last: where most seem to be down, it is
+    /// more likely that the network is, or this process, and who keeps trying notices first when it is over.
+    pub fn failed(&self, node: usize, now: Instant, options: &ClientOptions) -> bool {
+        let member = &self.members[node];
+        let ejecting = self.ejecting.lock();
+        let _ejecting = ejecting.unwrap_or_else(PoisonError::into_inner);
+        let may_go = || {
+            let out = self.members[..self.own].iter().filter(|one| !one.is_in());
+            node >= self.own || out.count() < self.out_max(options)
+        };
+        let ejected = member.failed(now, options, self.random(), may_go);
+        if ejected && let Some(metrics) = &options.metrics {
+            metrics.ejected(&member.name);
+        }
+        ejected
+    }
+
+    /// How many nodes may be ejected at a time: one where there is another, and more if the share says so.
+    fn out_max(&self, options: &ClientOptions) -> usize {
+        let share = (self.own as f64 * options.eject_share.clamp(0.0, 1.0)) as usize;
+        share.max(1).min(self.own.saturating_sub(1))
+    }
+
+    /// An exchange with `node` ended well. If it had seemed to be down, others may be back as well.
+    #[inline]
+    pub fn worked(&self, node: usize, options: &ClientOptions) {
+        if self.members[node].worked(options) {
+            self.members.iter().for_each(|member| member.hurry(options));
+        }
+    }
+
+    /// A probe of `node` was not answered. While there is no node to ask, probes are the only way back: they come often.
+    pub fn probe_failed(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let all_out = self.members[..self.own].iter().all(|one| !one.is_in());
+        let at_most = match all_out {
+            true => options.probe_after,
+            false => options.probe_after_max,
+        };
+        self.members[node].probe_failed(now, options, self.random(), at_most);
+    }
+
+    /// Counts the failures of `node` that nobody waited for; see [`Member::tend`].
+    pub fn tend(&self, node: usize, now: Instant, options: &ClientOptions) {
+        let failed = || self.failed(node, now, options);
+        self.members[node].tend(now, options, failed);
+        self.sweep(node, now, options);
+    }
+
+    /// A probe of `node` was answered.
+    pub fn probe_answered(&self, node: usize, now: Instant, options: &ClientOptions) -> bool {
+        let back = self.members[node].probe_answered(now, options);
+        if back {
+            self.members.iter().for_each(|member| member.hurry(options));
+            let settled_at = now + options.settle;
+            self.members
+                .iter()
+                .for_each(|member| member.sweep_by(settled_at));
+        }
+        back
+    }
+
+    /// What `node`, one that `own` a key or another, says of it is worth, if the key was at `before` until a change that is fresh;
+    /// `None` if it is not to be asked.
+    fn trust(
+        &self,
+        node: usize,
+        key: &[u8],
+        (own, before): (&Nodes, &Nodes),
+        now: Instant,
+    ) -> Option<Trust> {
+        let (member, copies) = (&self.members[node], own.len());
+        let is_new = || !before.is_empty() && !before.contains(node);
+        match member.standing(now) {
+            Standing::Ejected => None,
+            _ if member.owes(key) => None,
+            Standing::Settling => Some(Trust::Doubted),
+            _ if copies > 1 && member.is_doubted(now) => Some(Trust::Doubted),
+            Standing::Live if own.contains(node) && is_new() => Some(Trust::New),
+            Standing::Live if own.contains(node) => Some(Trust::Own),
+            Standing::Live => Some(Trust::StandIn),
+        }
+    }
+
+    /// True if the caller is to ask what other clients tell of nodes.
+    pub fn asks_for_notices(&self, now: Instant, options: &ClientOptions) -> bool {
+        options.copies > 1 && self.circle.len() > 1 && self.notices.is_due(now)
+    }
+
+    /// The nodes that a notice about `node` is on.
+    pub fn witnesses(&self, node: usize) -> impl Iterator<Item = usize> {
+        let at = self.circle.iter().position(|&one| usize::from(one) == node);
+        let others = self.circle.len().saturating_sub(1);
+        let count = at.map_or(0, |_| WITNESSES.min(others));
+        let at = at.unwrap_or(0);
+        let next = (1..=count).map(move |step| self.circle[(at + step) % self.circle.len()]);
+        next.map(usize::from)
+    }
+
+    /// The nodes that `witness` has the notices of.
+    pub fn witnessed(&self, witness: usize) -> impl Iterator<Item = usize> {
+        let nodes = self.circle.iter().map(|&node| usize::from(node));
+        nodes.filter(move |&node| self.witnesses(node).any(|one| one == witness))
+    }
+
+    /// True if what `node` says of `key` may be given to other nodes.
+    pub fn vouches(&self, node: usize, key: &[u8], now: Instant) -> bool {
+        let member = &self.members[node];
+        member.standing(now) == Standing::Live && !member.is_doubted(now) && !member.owes(key)
+    }
+
+    /// True if the word of all of `nodes`, whose own the key is, is worth the same, as it is as a rule.
+    fn all_vouch(&self, nodes: &Nodes, key: &[u8], now: Instant) -> bool {
+        self.before.is_none() && nodes.iter().all(|node| self.vouches(node, key, now))
+    }
+
+    /// The nodes that a read asks.
+    pub fn readers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
+        let copies = self.copies(options);
+        if copies == 1
+            && self.before.is_none()
+            && let Some(owner) = self.layout.owner(key)
+            && self.members[owner].is_in()
+            && !self.members[owner].owes(key)
+        {
+            return Readers::own(Nodes::one(owner));
+        }
+        let own = self.own(key, options);
+        let mut live = self.live(&self.layout, own, key, options);
+        let count = live.len();
+        if options.reads == Reads::Spread && count > 1 {
+            live.nodes[..count].rotate_left((self.random() % count as u64) as usize);
+        }
+        if live.iter().all(|node| own.contains(node)) && self.all_vouch(&live, key, now) {
+            return Readers::own(live);
+        }
+        let mut readers = Readers::default();
+        let before = self.before(key, now, options);
+        for node in live.iter() {
+            match self.trust(node, key, (&own, &before), now) {
+                Some(trust) => readers.push(node, trust),
+                None => readers.owing = true,
+            }
+            if own.contains(node) && self.members[node].standing(now) == Standing::Settling {
+                readers.settling.push(node);
+            }
+        }
+        for node in before.iter() {
+            if live.contains(node) {
+                continue;
+            }
+            match self.trust(node, key, (&own, &before), now) {
+                Some(Trust::Doubted) => readers.push(node, Trust::Doubted),
+                Some(_) => readers.push(node, Trust::Before),
+                None => {}
+            }
+        }
+        readers
+    }
+
+    /// Where the key was before the last change, while that is fresh.
+    pub fn before(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        match &self.before {
+            Some((before, until)) if now < *until => {
+                let copies = options.copies.min(before.members.len());
+                before.copies(key, copies, &self.members, |_| true)
+            }
+            _ => Nodes::default(),
+        }
+    }
+
+    /// Those of [`before`](Self::before) that are not among `nodes`.
+    pub fn before_only(
+        &self,
+        key: &[u8],
+        nodes: &Nodes,
+        now: Instant,
+        options: &ClientOptions,
+    ) -> Nodes {
+        let mut others = Nodes::default();
+        let before = self.before(key, now, options);
+        let left = before.iter().filter(|&node| !nodes.contains(node));
+        left.for_each(|node| others.push(node));
+        others
+    }
+
+    /// The nodes that have keys now, and while a change is fresh those that had some before it.
+    pub fn everywhere(&self, now: Instant) -> Vec<usize> {
+        let before = self.before.as_ref().filter(|(_, until)| now < *until);
+        let before = before.into_iter().flat_map(|(layout, _)| &layout.members);
+        let mut nodes: Vec<usize> = self.current().collect();
+        nodes.extend(before.map(|&index| usize::from(index)));
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// `own` without ejected nodes, and their stand-ins if there are to be any.
+    fn live(&self, layout: &Layout, own: Nodes, key: &[u8], options: &ClientOptions) -> Nodes {
+        let is_in = |node: usize| self.members[node].is_in();
+        if own.iter().all(is_in) {
+            return own;
+        }
+        match options.on_ejection {
+            OnEjection::Rehash => layout.copies(key, own.len(), &self.members, is_in),
+            OnEjection::FailFast => {
+                let mut live = Nodes::default();
+                own.iter()
+                    .filter(|&node| is_in(node))
+                    .for_each(|node| live.push(node));
+                live
+            }
+        }
+    }
+
+    /// True if more than one node may have `key`.
+    pub fn has_others(&self, key: &[u8], now: Instant, options: &ClientOptions) -> bool {
+        self.readers(key, now, options).order.len() > 1
+    }
+
+    /// Any number (SplitMix64).
+    pub fn random(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self
+            .chance
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Indices in the order of the members' identities, each once.
+fn circle(members: &[Arc<Member>], indices: &[u16]) -> Vec<u16> {
+    let mut circle = indices.to_vec();
+    circle.sort_by_key(|&index| members[usize::from(index)].identity);
+    circle.dedup();
+    circle
+}
+
+/// The members for `nodes`, taken from `old` where the name is known, and for each node the index of its member.
+fn gather(nodes: &[Node], old: &[Arc<Member>]) -> (Vec<Arc<Member>>, Vec<u16>) {
+    let old: HashMap<&str, &Arc<Member>> =
+        old.iter().map(|member| (&*member.name, member)).collect();
+    let mut members: Vec<Arc<Member>> = Vec::new();
+    let mut indices = Vec::new();
+    for node in nodes {
+        let fresh = Member::new(node.clone());
+        let index = match members.iter().position(|member| member.name == fresh.name) {
+            Some(index) => index,
+            None => {
+                // Same name, but the zone may have changed: then it begins anew.
+                let known = old
+                    .get(&*fresh.name)
+                    .filter(|member| member.node.zone == fresh.node.zone);
+                members.push(known.map_or_else(|| Arc::new(fresh), |member| Arc::clone(member)));
+                members.len() - 1
+            }
+        };
+        indices.push(index as u16);
+    }
+    (members, indices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// `nodes` as `name@zone`, and on how many of them a key lives.
+    fn ring(nodes: &[&str], copies: usize) -> (Ring, ClientOptions, Vec<Node>) {
+        let nodes: Vec<Node> = nodes.iter().map(|node| node.parse().unwrap()).collect();
+        let options = ClientOptions::default().copies(copies);
+        (Ring::new(&nodes, &options, 1), options, nodes)
+    }
+
+    fn keys() -> impl Iterator<Item = Vec<u8>> {
+        (0..500).map(|i| format!("key{i}").into_bytes())
+    }
+
+    /// The names of the nodes that take a write of `key`.
+    fn homes(ring: &Ring, options: &ClientOptions, key: &[u8]) -> Vec<String> {
+        let writers = ring.writers(key, Instant::now(), options);
+        let names = writers.iter().map(|node| ring.members[node].name.clone());
+        names.map(|name| name.to_string()).collect()
+    }
+
+    /// The zones of the nodes that take a write of `key`.
+    fn zones(ring: &Ring, options: &ClientOptions, key: &[u8]) -> Vec<Option<String>> {
+        let writers = ring.writers(key, Instant::now(), options);
+        let zones = writers
+            .iter()
+            .map(|node| ring.members[node].node.zone.clone());
+        zones.collect()
+    }
+
+    fn distinct<T: Ord + Clone>(all: &[T]) -> usize {
+        let mut all = all.to_vec();
+        all.sort();
+        all.dedup();
+        all.len()
+    }
+
+    #[test]
+    fn at_most_a_share_is_ejected_and_never_the_last() {
+        for (nodes, share, out) in [
+            (1, 0.5, 0),
+            (2, 0.5, 1),
+            (3, 0.5, 1),
+            (5, 0.5, 2),
+            (4, 1.0, 3),
+        ] {
+            let names: Vec<String> = (0..nodes).map(|at| format!("n{at}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let (ring, options, _) = ring(&names, 1);
+            let options = options.eject_share(share);
+            let now = Instant::now();
+            for _ in 0..5 {
+                (0..nodes).for_each(|node| {
+                    ring.failed(node, now, &options);
+                });
+            }
+            let is_out = |member: &&Arc<Member>| !member.is_in();
+            assert_eq!(ring.members.iter().filter(is_out).count(), out, "{nodes}");
+            for key in keys() {
+                assert_eq!(
+                    ring.readers(&key, now, &options).order.len(),
+                    1,
+                    "one is tried"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn copies_are_in_as_many_zones_as_there_are() {
+        let racks = ["a1@a", "a2@a", "a3@a", "b1@b", "c1@c", "c2@c"];
+        for copies in 1..=6 {
+            let (ring, options, _) = ring(&racks, copies);
+            for key in keys() {
+                let homes = homes(&ring, &options, &key);
+                assert_eq!(
+                    (homes.len(), distinct(&homes)),
+                    (copies, copies),
+                    "{homes:?}"
+                );
+                let zones = zones(&ring, &options, &key);
+                assert_eq!(distinct(&zones), copies.min(3), "{zones:?}");
+                assert_eq!(
+                    distinct(&zones[..copies.min(3)]),
+                    copies.min(3),
+                    "other zones first: {zones:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_without_a_zone_is_a_zone_of_its_own() {
+        let (ring, options, _) = ring(&["a1@a", "a2@a", "x", "y"], 3);
+        for key in keys() {
+            let zones = zones(&ring, &options, &key);
+            let in_a = zones.iter().filter(|zone| zone.is_some()).count();
+            assert_eq!(in_a, 1, "{zones:?}");
+        }
+    }
+
+    #[test]
+    fn the_owner_is_the_same_with_zones_and_without() {
+        let (zoned, options, _) = ring(&["n1@a", "n2@a", "n3@b", "n4@b"], 2);
+        let (plain, _, _) = ring(&["n1", "n2", "n3", "n4"], 2);
+        let mut others = 0;
+        for key in keys() {
+            let (zoned, plain) = (homes(&zoned, &options, &key), homes(&plain, &options, &key));
+            assert_eq!(zoned[0], plain[0]);
+            others += usize::from(zoned[1] != plain[1]);
+        }
+        assert!(
+            others > 50,
+            "{others}: zones change where the second copy is"
+        );
+    }
+
+    /// With zones, a node that joins takes keys, and what does not go to it stays where it was.
+    #[test]
+    fn a_node_that_joins_moves_copies_to_itself_only() {
+        let old = ["a1@a", "a2@a", "b1@b", "b2@b", "c1@c", "c2@c"];
+        let (before, options, nodes) = ring(&old, 2);
+        let mut grown = nodes;
+        grown.push("b3@b".parse().unwrap());
+        let after = before.after(&grown, &options, Instant::now());
+        let mut moved = 0;
+        for key in keys() {
+            let (was, is) = (
+                homes(&before, &options, &key),
+                homes(&after, &options, &key),
+            );
+            let new: Vec<&String> = is.iter().filter(|node| !was.contains(node)).collect();
+            moved += new.len();
+            // Beside the new node only a copy that has to leave its zone to it: one at most.
+            assert!(
+                new.is_empty() || is.iter().any(|node| node.starts_with("b3:")),
+                "{was:?} {is:?}"
+            );
+            assert!(new.len() <= 2 && zones(&after, &options, &key).len() == 2);
+        }
+        // Of 1,000 copies a seventh, and those that left.
+        assert!((70..300).contains(&moved), "{moved} of 1000 copies moved");
+    }
+
+    #[test]
+    fn an_ejected_node_is_stood_in_for_from_its_zone_or_another() {
+        let (ring, options, _) = ring(&["a1@a", "a2@a", "b1@b", "b2@b"], 2);
+        let now = Instant::now();
+        for _ in 0..options.eject_after {
+            ring.members[0].failed(now, &options, 0, || true);
+        }
+        assert!(!ring.members[0].is_in());
+        for key in keys() {
+            let homes = homes(&ring, &options, &key);
+            assert_eq!(distinct(&homes), 2);
+            assert!(!homes.iter().any(|node| node.starts_with("a1:")));
+            let zones = zones(&ring, &options, &key);
+            assert_eq!(distinct(&zones), 2, "still in two zones: {homes:?}");
+        }
+    }
+
+    #[test]
+    fn members_stay_through_a_change_and_places_before_are_known_for_a_while() {
+        let (ring, options, nodes) = ring(&["n1", "n2", "n3", "n4"], 1);
+        let now = Instant::now();
+        let until = now + Duration::from_secs(60);
+        let mut fewer = nodes.clone();
+        let gone = fewer.remove(0);
+        let after = ring.after(&fewer, &options, until);
+        assert!(after.members.iter().all(|member| {
+            let old = ring.members.iter();
+            old.filter(|other| Arc::ptr_eq(other, member)).count() == 1
+        }));
+        for key in keys() {
+            let was = ring.writers(&key, now, &options).first().unwrap();
+            let was = &ring.members[was].name;
+            let before = after.before(&key, now, &options).first().unwrap();
+            assert_eq!(&after.members[before].name, was);
+            let readers = after.readers(&key, now, &options);
+            let moved = **was == gone.address();
+            assert_eq!(readers.order.len(), 1 + usize::from(moved));
+            assert_eq!(readers.has_before(), moved);
+            assert_eq!(after.readers(&key, until, &options).order.len(), 1);
+        }
+        assert_eq!(after.everywhere(now).len(), 4);
+        assert_eq!(after.everywhere(until).len(), 3);
+        // The same list again, without a window: what is gone is let go.
+        let settled = after.after(&fewer, &options, now);
+        assert_eq!(settled.everywhere(now).len(), 3);
+        assert_eq!(settled.members.len(), 3);
+    }
+}

@@ -1,0 +1,230 @@
+//! What docs/client.md promises where several clients, several failures and changes of the list meet. Each kind of trouble is
+//! tried with many seeds; `KETCH_SIM_SEEDS` says how many (the short form is for CI).
+
+use std::time::Duration;
+
+use super::fleet::{Fleet, Step, Verdict};
+use super::node::Mode;
+use crate::options::{ClientOptions, Reads};
+
+const MS: u64 = 1000;
+
+/// What befalls the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// One node after the other, with time to heal between.
+    OneByOne,
+    /// Any two nodes, at overlapping times.
+    TwoAtOnce,
+    /// One client is cut off one node.
+    Asymmetric,
+    /// Nodes join and leave, one or two in one change.
+    Lists,
+    /// As well, while a node fails.
+    ListsAndFailures,
+    /// Copies are evicted while they are read and deleted.
+    Evictions,
+}
+
+fn options(seed: u64, copies: usize) -> ClientOptions {
+    let reads = [
+        Reads::First,
+        Reads::Spread,
+        Reads::Hedged(Duration::from_millis(2)),
+    ];
+    ClientOptions::default()
+        .copies(copies)
+        .reads(reads[seed as usize % 3])
+        .settle(Duration::from_secs(2))
+        .probe_after_max(Duration::from_secs(1))
+}
+
+/// Runs one seed of a trouble.
+fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64) -> Verdict {
+    let mut fleet = Fleet::new(seed, 7, 5, clients, &options(seed, copies));
+    let mut at = 300 * MS;
+    let modes = [Mode::Crashed, Mode::CutOff, Mode::Hung];
+    match trouble {
+        Trouble::OneByOne => {
+            fleet.may_lose = copies == 1;
+            for _ in 0..3 {
+                let node = fleet.chance(5) as usize;
+                let mode = modes[fleet.chance(3) as usize];
+                let long = 20 * MS + fleet.chance(3_000 * MS);
+                fleet.script(at, Step::Mode(node, mode));
+                fleet.script(at + long, Step::Mode(node, Mode::Up));
+                at += long + 5_000 * MS;
+                fleet.script(at, Step::Recount);
+            }
+        }
+        Trouble::TwoAtOnce => {
+            fleet.may_lose = true;
+            fleet.spoilt = [0, 0, 20][fleet.chance(3) as usize];
+            for _ in 0..8 {
+                let node = fleet.chance(5) as usize;
+                let mode = modes[fleet.chance(3) as usize];
+                let long = 20 * MS + fleet.chance(2_500 * MS);
+                fleet.script(at, Step::Mode(node, mode));
+                fleet.script(at + long, Step::Mode(node, Mode::Up));
+                at += fleet.chance(1_500 * MS);
+            }
+            at += 3_000 * MS;
+        }
+        Trouble::Asymmetric => {
+            for _ in 0..3 {
+                let (client, node) = (fleet.chance(clients as u64), fleet.chance(5));
+                let (client, node) = (client as usize, node as usize);
+                let long = 500 * MS + fleet.chance(3_000 * MS);
+                fleet.script(at, Step::Cut(client, node, true));
+                fleet.script(at + long, Step::Cut(client, node, false));
+                at += long + 5_000 * MS;
+                fleet.script(at, Step::Recount);
+            }
+        }
+        Trouble::Lists | Trouble::ListsAndFailures => {
+            let failures = trouble == Trouble::ListsAndFailures;
+            fleet.may_lose = copies == 1 || failures;
+            let mut list = vec![0, 1, 2, 3, 4];
+            let window_ms = 3_000;
+            for _ in 0..4 {
+                if failures {
+                    let node = fleet.chance(7) as usize;
+                    let mode = modes[fleet.chance(3) as usize];
+                    let from = at + fleet.chance(3_000 * MS);
+                    let long = 20 * MS + fleet.chance(3_000 * MS);
+                    fleet.script(from, Step::Mode(node, mode));
+                    fleet.script(from + long, Step::Mode(node, Mode::Up));
+                }
+                let outside: Vec<usize> = (0..7).filter(|node| !list.contains(node)).collect();
+                let (gone, new) = match fleet.chance(4) {
+                    0 if list.len() > 4 => (1, 0),
+                    1 => (0, 1),
+                    2 => (2, 2),
+                    _ => (1, 1),
+                };
+                for node in outside.into_iter().take(new) {
+                    list.push(node);
+                }
+                for _ in 0..gone {
+                    let victim = fleet.chance(list.len() as u64 - 2) as usize;
+                    let node = list.remove(victim);
+                    // Emptied before it may come again, as the docs ask for.
+                    fleet.script(at + 4_500 * MS, Step::Mode(node, Mode::Crashed));
+                    fleet.script(at + 4_600 * MS, Step::Mode(node, Mode::Up));
+                }
+                fleet.script(at, Step::List(list.clone(), window_ms, 0));
+                at += 5_000 * MS;
+                fleet.script(at, Step::Recount);
+            }
+        }
+        Trouble::Evictions => {
+            fleet.may_lose = true;
+            fleet.think_us = 1500;
+            (fleet.sets, fleet.deletes) = (15, 25);
+            while at < 3_000 * MS {
+                fleet.script(at, Step::Evict);
+                at += 3 * MS;
+            }
+        }
+    }
+    fleet.run(at + 500 * MS);
+    fleet.verdict
+}
+
+/// Runs many seeds, none of which may fail.
+fn all(trouble: Trouble, clients: usize, copies: usize, check: impl Fn(&Verdict) -> bool) {
+    let (bad, count) = failing(trouble, clients, copies, check);
+    assert_eq!(bad, 0, "of {count} seeds");
+}
+
+/// Runs many seeds, and gives how many fail, of how many.
+fn failing(
+    trouble: Trouble,
+    clients: usize,
+    copies: usize,
+    check: impl Fn(&Verdict) -> bool,
+) -> (u64, u64) {
+    let count = std::env::var("KETCH_SIM_SEEDS").ok();
+    let count = count.and_then(|count| count.parse().ok()).unwrap_or(20);
+    let only = std::env::var("KETCH_SIM_SEED").ok();
+    let only: Option<u64> = only.and_then(|seed| seed.parse().ok());
+    let mut sum = Verdict::default();
+    let mut bad = 0_u64;
+    for seed in only.map_or(1..count + 1, |seed| seed..seed + 1) {
+        let verdict = run(trouble, clients, copies, seed);
+        if !check(&verdict) {
+            bad += 1;
+            if bad <= 3 {
+                println!("seed {seed}: {verdict:#?}");
+            }
+        }
+        sum.reads += verdict.reads;
+        sum.writes += verdict.writes;
+        sum.errors += verdict.errors;
+        sum.wrong_key += verdict.wrong_key;
+        sum.lost += verdict.lost;
+        sum.own_stale += verdict.own_stale;
+        sum.own_back += verdict.own_back;
+        sum.others_stale += verdict.others_stale;
+        sum.others_back += verdict.others_back;
+        sum.moments += verdict.moments;
+    }
+    println!("{trouble:?}, {clients} clients, {copies} copies: {sum:?}");
+    assert!(sum.reads > 50 * count && sum.writes > 5 * count);
+    assert!(sum.moments * 200 < sum.reads, "{} moments", sum.moments);
+    (bad, count)
+}
+
+/// What one client is promised.
+fn own(verdict: &Verdict) -> bool {
+    verdict.own_stale + verdict.own_back + verdict.wrong_key + verdict.lost == 0
+}
+
+/// And what others are promised.
+fn everybody(verdict: &Verdict) -> bool {
+    own(verdict) && verdict.others_stale + verdict.others_back == 0
+}
+
+#[test]
+fn one_client_one_failure_at_a_time() {
+    all(Trouble::OneByOne, 1, 2, own);
+    all(Trouble::OneByOne, 1, 3, own);
+    all(Trouble::OneByOne, 1, 1, own);
+}
+
+#[test]
+fn one_client_two_failures_at_once() {
+    all(Trouble::TwoAtOnce, 1, 1, own);
+    all(Trouble::TwoAtOnce, 1, 2, own);
+}
+
+#[test]
+fn several_clients_one_failure_at_a_time() {
+    all(Trouble::OneByOne, 3, 2, everybody);
+}
+
+#[test]
+fn a_client_that_cannot_reach_a_node_others_reach() {
+    all(Trouble::Asymmetric, 2, 2, everybody);
+}
+
+#[test]
+fn lists_change() {
+    all(Trouble::Lists, 1, 2, own);
+    all(Trouble::Lists, 1, 1, own);
+    all(Trouble::Lists, 3, 2, own);
+}
+
+#[test]
+fn lists_change_while_nodes_fail() {
+    all(Trouble::ListsAndFailures, 1, 2, own);
+    all(Trouble::ListsAndFailures, 1, 1, own);
+}
+
+#[test]
+fn copies_are_repaired_while_they_are_deleted() {
+    // An old value on a copy that lost the new one while it was repaired is rare, but not impossible: docs/client.md
+    // says so. Without the second look nearly every seed has some.
+    let (bad, count) = failing(Trouble::Evictions, 3, 2, everybody);
+    assert!(bad * 10 <= count, "{bad} of {count} seeds");
+}

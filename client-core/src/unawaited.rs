@@ -1,0 +1,80 @@
+//! What becomes of a write that nobody waits for any more.
+//!
+//! ```text
+//!  done (ack one, quorum)  -->  Unawaited -- goes with the exchange --> answered: all is well
+//!                                                              '-> dropped: the node's member is told
+//! ```
+//!
+//! While it is under way, a delete of the same key may overtake it, on another connection, and what was deleted would be there
+//! again. So the key is deleted once more when it is answered.
+//!
+//! O1. Where an exchange ends without its last reply, be it that a connection is closed, a deadline passes or a process forgets
+//!     it, its watch is dropped. So nothing has to be told in each of these places, and none can be forgotten.
+
+use std::sync::Arc;
+
+use super::health::Member;
+use super::options::ClientOptions;
+use crate::error::Failure;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Unawaited(Option<Box<Watched>>);
+
+#[derive(Debug)]
+struct Watched {
+    member: Arc<Member>,
+    options: Arc<ClientOptions>,
+    keys: Vec<Box<[u8]>>,
+}
+
+impl Unawaited {
+    /// Over an exchange with `member` that writes `keys`.
+    pub fn new(member: Arc<Member>, options: Arc<ClientOptions>, keys: Vec<Box<[u8]>>) -> Self {
+        member.under_way(&keys);
+        Unawaited(Some(Box::new(Watched {
+            member,
+            options,
+            keys,
+        })))
+    }
+
+    /// It ended without its last reply.
+    pub fn failed(mut self, failure: Failure) {
+        self.tell(failure.counts());
+    }
+
+    fn tell(&mut self, counts: bool) {
+        if let Some(watched) = self.0.take() {
+            let Watched {
+                member,
+                options,
+                keys,
+            } = &*watched;
+            member.arrived(keys);
+            member.overlooked(keys, counts, options);
+        }
+    }
+
+    /// The last reply has come.
+    pub fn answered(mut self) {
+        if let Some(watched) = self.0.take() {
+            let Watched {
+                member,
+                options,
+                keys,
+            } = &*watched;
+            member.worked(options);
+            let overtaken = member.arrived(keys);
+            if !overtaken.is_empty() {
+                member.overlooked(&overtaken, false, options);
+            }
+        }
+    }
+}
+
+impl Drop for Unawaited {
+    fn drop(&mut self) {
+        self.tell(true);
+    }
+}
