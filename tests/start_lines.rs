@@ -55,6 +55,15 @@ const LINES: &[(&str, &[(&str, &str)])] = &[
         &[(MB, "2048"), (CONNS, "16384")],
     ),
     ("-m 1024|-o|modern|-v", &[(MB, "1024"), (VERBOSE, "1")]),
+    // Said with more words than it takes.
+    ("-m|64 MB|-b|-1|-D|ab", &[(MB, "64")]),
+    ("-m 1.5g|--verbose=2", &[(MB, "1536"), (VERBOSE, "1")]),
+    (
+        "-o|modern=1,slab_reassign=1,hot_lru_pct=25%,watcher_logbuf_size=0",
+        &[("slab_reassign", "yes"), ("hot_lru_pct", "25")],
+    ),
+    ("-I|2m|-o|no_chunked_items", &[(ITEM, "2097152")]),
+    ("-o|ssl_min_version=0", &[("ssl_min_version", "tlsv1.2")]),
     (
         "memcached|-m 1024|-c 10000",
         &[(MB, "1024"), (CONNS, "10000")],

@@ -2,7 +2,7 @@
 
 use super::nearest::nearest;
 use super::options::{Opt, flag, inert, not_built, value};
-use super::values::{Unit, decimal, size, slab_sizes, text, whole};
+use super::values::{Unit, decimal, percent, size, slab_sizes, text, whole};
 use super::{PAGE_BYTES, Settings, tls};
 
 /// The policies of `-o eviction=`; the server's tests hold them to those the cache has.
@@ -165,7 +165,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "",
         "no_chunked_items",
         |s| s.slab_chunk_bytes_max = PAGE_BYTES,
-        "chain no items: the largest chunk is a page, and -I at most 1m",
+        "chain no items: the largest chunk is a page; what is larger than 1m still is",
     ),
     value(
         "",
@@ -234,7 +234,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "",
         "hot_lru_pct",
         ("PCT", "20"),
-        |s, v| whole("hot_lru_pct", v, 1..=79, "percent").map(|pct| s.hot_lru_pct = pct),
+        |s, v| percent("hot_lru_pct", v, 1..=79).map(|pct| s.hot_lru_pct = pct),
         "share of a class for the HOT segment, in percent",
     )
     .more("Of -o eviction=slru alone, as the next three."),
@@ -242,7 +242,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "",
         "warm_lru_pct",
         ("PCT", "40"),
-        |s, v| whole("warm_lru_pct", v, 1..=79, "percent").map(|pct| s.warm_lru_pct = pct),
+        |s, v| percent("warm_lru_pct", v, 1..=79).map(|pct| s.warm_lru_pct = pct),
         "share of a class for the WARM segment, in percent; with HOT at most 80",
     ),
     value(
@@ -296,7 +296,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "watcher_logbuf_size",
         ("KB", "256"),
         |s, v| {
-            size("watcher_logbuf_size", v, 1..=1 << 20, Unit::Kb)
+            size("watcher_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.watcher_logbuf_bytes = bytes)
         },
         "told in \"stats settings\", no effect: \"watch\" is refused",
@@ -306,7 +306,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "worker_logbuf_size",
         ("KB", "64"),
         |s, v| {
-            size("worker_logbuf_size", v, 1..=1 << 20, Unit::Kb)
+            size("worker_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.worker_logbuf_bytes = bytes)
         },
         "told in \"stats settings\", no effect: \"watch\" is refused",
@@ -430,7 +430,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         "",
         "ssl_min_version",
         ("NUM", "2"),
-        |s, v| tls::min_version(v).map(|version| s.tls.min_version = version),
+        |s, v| tls::min_version(v).map(|asked| s.accept_min_version(asked)),
         "oldest TLS spoken: 2 is 1.2, 3 is 1.3",
     ),
     not_built("", "ext_path", "FILE", "external storage"),

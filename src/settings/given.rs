@@ -58,10 +58,12 @@ impl Given {
 
     pub fn apply(&self, settings: &mut Settings) -> Result<(), SettingsError> {
         match &self.opt.kind {
-            Kind::Flag(_) | Kind::Inert { value: "", .. } if self.surplus => {
-                Err(self.error("takes no value"))
-            }
             Kind::Flag(apply) => {
+                if self.surplus {
+                    let label = self.label.trim_end_matches(',');
+                    let notice = format!("{label}: takes no value, and is on whatever it says");
+                    settings.notices.push(notice);
+                }
                 apply(settings);
                 Ok(())
             }
@@ -153,6 +155,17 @@ impl Splitter<'_> {
         };
         let opt = by_name(name).map_err(|reason| self.refused(word, reason))?;
         match value {
+            // memcached's only name whose value may be there or not: one more of it, whatever it says.
+            Some(_) if opt.long == "verbose" => {
+                self.given.push(Given {
+                    opt,
+                    value: String::new(),
+                    label: word.to_owned(),
+                    at: self.at.clone(),
+                    surplus: true,
+                });
+                Ok(())
+            }
             Some(_) if !opt.takes_value() => Err(self.refused(word, "takes no value")),
             Some(value) => self.add(opt, word.to_owned(), value),
             None => self.add_with_next(opt, word),

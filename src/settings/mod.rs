@@ -439,6 +439,16 @@ impl Settings {
         Ok(())
     }
 
+    /// `-o ssl_min_version`: of versions older than TLS 1.2 rustls has none.
+    fn accept_min_version(&mut self, asked: Option<TlsVersion>) {
+        self.tls.min_version = asked.unwrap_or(TlsVersion::V1_2);
+        if asked.is_none() {
+            let notice =
+                "-o ssl_min_version: TLS 1.2 is the oldest that is spoken, so it is the least";
+            self.notices.push(notice.to_owned());
+        }
+    }
+
     fn check_sizes(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         let was_given = |long| given.iter().any(|one| one.is(long));
         if self.item_bytes_max > self.memory_limit_bytes / 2 {
@@ -455,10 +465,6 @@ impl Settings {
         }
 
         let whole_items = was_given("no_chunked_items") && self.slab_chunk_bytes_max == PAGE_BYTES;
-        if whole_items && self.item_bytes_max > PAGE_BYTES {
-            let reason = "item size must be at most 1m with -o no_chunked_items";
-            return Err(blame(given, &["max-item-size"], reason));
-        }
         if self.slab_chunk_bytes_max > self.item_bytes_max {
             if was_given("slab_chunk_max") && !whole_items {
                 let item = self.item_bytes_max >> 10;

@@ -323,9 +323,13 @@ pub(super) static OPTIONS: &[Opt] = &[
         "prefix-delimiter",
         ("CHAR", ""),
         |s, v| {
-            delimiter(v).map(|byte| {
+            delimiter(v).map(|(byte, more)| {
                 s.prefix_delimiter = byte;
-                s.detail_enabled = true
+                s.detail_enabled = true;
+                if more {
+                    let first = byte as char;
+                    s.notices.push(format!("-D {v}: one character ends a prefix, so {first} does"));
+                }
             })
         },
         "what ends a key's prefix in \"stats detail\", instead of \":\"; giving it turns those counters on",
@@ -361,11 +365,17 @@ pub(super) static OPTIONS: &[Opt] = &[
         "listen-backlog",
         ("NUM", "1024"),
         |s, v| {
+            // The kernel takes a negative backlog for the longest.
+            if v == "-1" {
+                s.backlog = i32::MAX;
+                return Ok(());
+            }
             size("listen backlog", v, 0..=i32::MAX as usize, Unit::Count)
                 .map(|backlog| s.backlog = backlog as i32)
         },
         "length of the listen queue",
-    ),
+    )
+    .more("-1 is as long as the kernel has it."),
     value(
         "B",
         "protocol",

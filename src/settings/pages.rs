@@ -443,11 +443,12 @@ mod tests {
 
     #[test]
     fn the_example_in_the_repository_is_the_page() {
-        assert_eq!(
-            conf(),
-            include_str!("../../memcached.conf.example"),
-            "cargo run -- --print conf > memcached.conf.example"
-        );
+        let (page, file) = (conf(), include_str!("../../memcached.conf.example"));
+        let remedy = "cargo run -- --print conf > memcached.conf.example";
+        for (line, (page, file)) in page.lines().zip(file.lines()).enumerate() {
+            assert_eq!(page, file, "line {}: {remedy}", line + 1);
+        }
+        assert_eq!(page.len(), file.len(), "{remedy}");
     }
 
     #[test]

@@ -100,16 +100,13 @@ impl Tls {
     }
 }
 
-/// The numbers of `ssl_min_version`.
-pub(super) fn min_version(value: &str) -> Result<TlsVersion, String> {
-    match whole("ssl_min_version", value, 0..=3, "")? {
-        2 => Ok(TlsVersion::V1_2),
-        3 => Ok(TlsVersion::V1_3),
-        _ => Err(
-            "ssl_min_version must be 2 (TLS 1.2) or 3 (TLS 1.3); older ones are not spoken"
-                .to_owned(),
-        ),
-    }
+/// The numbers of `ssl_min_version`; `None` is a version older than those that are spoken.
+pub(super) fn min_version(value: &str) -> Result<Option<TlsVersion>, String> {
+    Ok(match whole("ssl_min_version", value, 0..=3, "")? {
+        3 => Some(TlsVersion::V1_3),
+        2 => Some(TlsVersion::V1_2),
+        _ => None,
+    })
 }
 
 /// `ssl_keyformat`: OpenSSL's number of PEM, or its name.

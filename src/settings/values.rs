@@ -40,6 +40,12 @@ pub(super) fn decimal(
     }
 }
 
+/// A share of a hundred, with or without its sign.
+pub(super) fn percent(what: &str, value: &str, range: RangeInclusive<u8>) -> Result<u8, String> {
+    let number = value.strip_suffix('%').unwrap_or(value).trim_end();
+    whole(what, number, range, "percent")
+}
+
 /// Permission bits, written in octal.
 pub(super) fn octal_mask(value: &str) -> Result<u32, String> {
     match u32::from_str_radix(value, 8) {
@@ -93,21 +99,31 @@ pub(super) fn size(
         })
 }
 
-/// The number and its unit multiplied.
+/// The number and its unit multiplied. A fraction, as in `1.5g`, stands for whole bytes below it.
 fn scaled(value: &str, unit: Unit) -> Option<usize> {
     let value = value.trim();
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let step: usize = if unit == Unit::Count { 1000 } else { 1024 };
-    let scale = match &*value[digits.len()..].to_ascii_lowercase() {
+    let scale = match &*value[number.len()..].to_ascii_lowercase() {
         "" => unit.scale(),
         "k" | "kb" | "ki" | "kib" => step,
         "m" | "mb" | "mi" | "mib" => step.pow(2),
         "g" | "gb" | "gi" | "gib" => step.pow(3),
         _ => return None,
     };
-    let is_plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let number: usize = digits.parse().ok().filter(|_| is_plain)?;
-    number.checked_mul(scale)
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = match number.trim_end().split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number.trim_end(), None),
+    };
+    let whole: usize = whole.parse().ok().filter(|_| digits(whole))?;
+    let part = match fraction {
+        None => 0,
+        // Of a byte, or of a thing, there is no part.
+        Some(text) if text.is_empty() || !digits(text) || scale == 1 => return None,
+        Some(text) => (format!("0.{text}").parse::<f64>().ok()? * scale as f64) as usize,
+    };
+    whole.checked_mul(scale)?.checked_add(part)
 }
 
 /// Bytes with an optional unit behind them, 1k to 1024m.
@@ -141,10 +157,10 @@ pub(super) fn slab_sizes(value: &str) -> Result<Vec<usize>, String> {
     }
 }
 
-/// The one byte that ends a key's prefix.
-pub(super) fn delimiter(value: &str) -> Result<u8, String> {
+/// The byte that ends a key's prefix, and whether more stood behind it.
+pub(super) fn delimiter(value: &str) -> Result<(u8, bool), String> {
     match value.as_bytes() {
-        [byte] if byte.is_ascii_graphic() => Ok(*byte),
+        [byte, rest @ ..] if byte.is_ascii_graphic() => Ok((*byte, !rest.is_empty())),
         _ => Err("prefix delimiter must be one printable ASCII character".to_owned()),
     }
 }
