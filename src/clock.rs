@@ -137,6 +137,15 @@ impl Clock {
     }
 }
 
+/// Nanoseconds since some moment before the start: what spans of time within the process are measured with.
+#[inline]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec as u64)
+}
+
 /// The wall clock's time since 1970.
 fn wall_clock() -> Duration {
     SystemTime::now()

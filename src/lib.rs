@@ -2,13 +2,14 @@
 //!
 //! The rooms, in the order a request passes them: [`net`] (sockets, one event loop a worker), [`command`] (what a
 //! request means), [`cache`] (the store). [`settings`] and [`sys`] serve the start, [`server`] builds and runs it all;
-//! [`clock`] and [`stats`] are leaves, open to everybody. ARCHITECTURE.md has the map.
+//! [`clock`], [`stats`] and [`keyspace`] are leaves, open to everybody. ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
 
 pub mod auth;
 pub mod cache;
 pub mod clock;
 pub mod command;
+pub mod keyspace;
 pub mod net;
 pub mod server;
 pub mod settings;

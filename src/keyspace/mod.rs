@@ -1,0 +1,540 @@
+//! What goes on among the keys, watched by each worker for itself and put together when somebody asks.
+//!
+//! ```text
+//!  worker: a request is done --(Observer::note)--> counts down            one in 64 --> tables: hot keys, prefixes
+//!                                                  hash ends so                     --> ring to the watcher
+//!          a turn is done --(turn_done)--> histograms by command group; what was slow --> ring of slow requests
+//!  watcher thread, once a second --(Keyspace::tick)--> hot list, hot now, what-if      read by whoever reports
+//! ```
+//!
+//! Ks1. No worker waits for anybody: where it shares a table with the watcher it only tries the lock, and a request that
+//!      finds it taken is not looked at.
+//! Ks2. An [`Observer`] has one worker that writes to it.
+//!
+//! The room is a leaf: it has heard of keys, hashes and bytes, and of nothing that stores or serves them.
+
+pub mod by_prefix;
+pub mod hot_keys;
+pub mod latency;
+pub mod misses;
+mod sampler;
+pub mod slow;
+mod space_saving;
+#[cfg(test)]
+mod testing;
+pub mod whatif;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+use by_prefix::{ByPrefix, Did, Prefix, Walked, prefix_of};
+use hot_keys::{HotKeys, HotList, HotNow, Merge};
+use latency::{GROUPS, Group, Histogram, Times};
+use misses::Miss;
+use sampler::{Countdown, Gaps};
+use slow::{Slow, SlowRing, Stage};
+use whatif::{Deed, Expected, Kind, Measured, Ring, TIMES, WhatIf};
+
+use crate::clock::monotonic_ns;
+
+/// A turn that takes longer than this is slow: ten times what the slowest of a thousand takes on a busy server.
+const SLOW_NS: u64 = 10_000_000;
+/// One turn in so many is timed request by request.
+const TIMED_ONE_IN: u32 = 64;
+/// Requests of a turn that are timed one by one.
+const TIMED_MAX: usize = 256;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A read that hit.
+    Hit,
+    /// A read that missed.
+    Miss(Miss),
+    /// A store that was done.
+    Stored,
+    /// The item is gone.
+    Deleted,
+    /// Anything else: it says nothing of the keys.
+    Other,
+}
+
+/// A request that is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'k> {
+    /// What was asked.
+    pub group: Group,
+    /// The key's hash in the cache.
+    pub hash: u32,
+    /// The key.
+    pub key: &'k [u8],
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes of the item with header and key, 0 if there is none.
+    pub bytes: u32,
+}
+
+/// What one worker sees.
+#[derive(Debug)]
+pub struct Observer {
+    delimiter: u8,
+    countdown: Countdown,
+    /// Requests of the turn in progress, by group.
+    in_turn: [AtomicU32; GROUPS],
+    /// The requests of this turn are timed one by one.
+    timing: AtomicBool,
+    turns_left: AtomicU32,
+    /// When the worker last woke, and when what is timed now began; in nanoseconds.
+    woke_ns: AtomicU64,
+    mark_ns: AtomicU64,
+    /// As [`WhatIf::one_in`].
+    follow_one_in: AtomicU32,
+    ring: Ring,
+    latency: [Histogram; GROUPS],
+    wait: Histogram,
+    close: Mutex<Close>,
+}
+
+/// What a worker shares with the watcher.
+#[derive(Debug)]
+struct Close {
+    gaps: Gaps,
+    /// While a turn is timed: requests until the next one is looked at.
+    gap_left: u32,
+    hot: HotKeys,
+    prefixes: ByPrefix,
+    slow: SlowRing,
+    /// Requests of the turn that is timed, and their times.
+    timed: Vec<(Group, u64)>,
+}
+
+/// Adds to a count that one thread writes.
+#[inline(always)]
+fn add(count: &AtomicU32) {
+    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+impl Observer {
+    fn new(index: usize, delimiter: u8) -> Self {
+        Observer {
+            delimiter,
+            countdown: Countdown::default(),
+            in_turn: Default::default(),
+            timing: AtomicBool::new(false),
+            turns_left: AtomicU32::new(TIMED_ONE_IN),
+            woke_ns: AtomicU64::new(0),
+            mark_ns: AtomicU64::new(0),
+            follow_one_in: AtomicU32::new(whatif::ONE_IN_FIRST),
+            ring: Ring::default(),
+            latency: Default::default(),
+            wait: Histogram::default(),
+            close: Mutex::new(Close {
+                gaps: Gaps::new(index as u32 + 1),
+                gap_left: 0,
+                hot: HotKeys::default(),
+                prefixes: ByPrefix::default(),
+                slow: SlowRing::default(),
+                timed: Vec::with_capacity(TIMED_MAX),
+            }),
+        }
+    }
+
+    /// Sees a request that is done, in second `now_s`; the caller holds no lock.
+    #[inline(always)]
+    pub fn note(&self, seen: &Seen<'_>, now_s: u32) {
+        add(&self.in_turn[seen.group as usize]);
+        if whatif::is_followed(seen.hash, self.follow_one_in.load(Relaxed)) {
+            self.follow(seen);
+        }
+        if self.countdown.is_due() {
+            self.look(seen, now_s);
+        }
+    }
+
+    /// Sees a request that is about no key.
+    #[inline]
+    pub fn note_other(&self) {
+        add(&self.in_turn[Group::Other as usize]);
+    }
+
+    #[cold]
+    fn follow(&self, seen: &Seen<'_>) {
+        let deed = match seen.outcome {
+            Outcome::Hit => Deed::Hit,
+            Outcome::Miss(Miss::NeverSeen | Miss::Evicted) => Deed::Miss,
+            Outcome::Miss(_) => Deed::Gone,
+            Outcome::Stored => Deed::Store,
+            Outcome::Deleted => Deed::Delete,
+            Outcome::Other => return,
+        };
+        self.ring.push(seen.hash, deed, seen.bytes);
+    }
+
+    #[cold]
+    fn look(&self, seen: &Seen<'_>, now_s: u32) {
+        let Some(mut close) = self.close.try_lock() else {
+            return self.countdown.set(sampler::ONE_IN);
+        };
+        if self.timing.load(Relaxed) {
+            // All requests of the turn come here, those between the gaps only to be timed.
+            self.countdown.set(1);
+            self.time_one(seen.group, &mut close.timed);
+            close.gap_left -= 1;
+            if close.gap_left > 0 {
+                return;
+            }
+        }
+        let drawn = close.gaps.draw(now_s);
+        if self.timing.load(Relaxed) {
+            close.gap_left = drawn.gap;
+        } else {
+            self.countdown.set(drawn.gap);
+        }
+        let (is_read, did) = match seen.outcome {
+            Outcome::Hit => (true, Some(Did::Hit)),
+            Outcome::Miss(miss) => (true, Some(Did::Missed(miss))),
+            Outcome::Stored => (false, Some(Did::Stored)),
+            Outcome::Deleted => (false, None),
+            Outcome::Other => return,
+        };
+        let close = &mut *close;
+        let weight = drawn.weight;
+        close
+            .hot
+            .add(seen.hash, seen.key, is_read, seen.bytes, weight);
+        if let Some(did) = did
+            && let Some(prefix) = prefix_of(seen.key, self.delimiter)
+        {
+            close.prefixes.add(prefix, did, weight);
+        }
+    }
+
+    fn time_one(&self, group: Group, timed: &mut Vec<(Group, u64)>) {
+        let now_ns = monotonic_ns();
+        let took_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
+        self.mark_ns.store(now_ns, Relaxed);
+        if timed.len() < TIMED_MAX {
+            timed.push((group, took_ns));
+        }
+    }
+
+    /// The worker has found something to do, at `now_ns` of the monotonic clock.
+    #[inline]
+    pub fn woke(&self, now_ns: u64) {
+        self.woke_ns.store(now_ns, Relaxed);
+        self.mark_ns.store(now_ns, Relaxed);
+    }
+
+    /// A connection's turn is over, at `now_ns`. It began when the one before was over, or when the worker woke; its time
+    /// is shared out over its requests. True if it was slow, for [`Observer::note_slow`].
+    #[inline]
+    pub fn turn_done(&self, now_ns: u64) -> bool {
+        if self.timing.load(Relaxed) {
+            self.timed_turn_done(now_ns);
+        } else {
+            let took_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
+            let counts = self.take_counts();
+            let requests: u32 = counts.iter().sum();
+            // No whole request came in this turn.
+            if requests > 0 {
+                let each_ns = match requests {
+                    1 => took_ns,
+                    more => took_ns / u64::from(more),
+                };
+                for (histogram, &count) in self.latency.iter().zip(&counts) {
+                    if count > 0 {
+                        histogram.add(each_ns, u64::from(count));
+                    }
+                }
+                let left = self.turns_left.load(Relaxed) - 1;
+                self.turns_left.store(left, Relaxed);
+                if left == 0 {
+                    self.begin_timing();
+                }
+            }
+        }
+        self.mark_ns.store(now_ns, Relaxed);
+        now_ns.saturating_sub(self.woke_ns.load(Relaxed)) > SLOW_NS
+    }
+
+    #[inline(always)]
+    fn take_counts(&self) -> [u32; GROUPS] {
+        let mut counts = [0; GROUPS];
+        for (count, of_group) in counts.iter_mut().zip(&self.in_turn) {
+            *count = of_group.load(Relaxed);
+            of_group.store(0, Relaxed);
+        }
+        counts
+    }
+
+    /// The next turn is timed request by request.
+    #[cold]
+    fn begin_timing(&self) {
+        self.turns_left.store(TIMED_ONE_IN, Relaxed);
+        let mut close = self.close.lock();
+        close.timed.clear();
+        close.gap_left = self.countdown.left();
+        self.countdown.set(1);
+        self.timing.store(true, Relaxed);
+    }
+
+    #[cold]
+    fn timed_turn_done(&self, now_ns: u64) {
+        let mut close = self.close.lock();
+        let counts = self.take_counts();
+        if close.timed.is_empty() {
+            // No whole request came: the next turn is timed instead.
+            if counts.iter().all(|&count| count == 0) {
+                return;
+            }
+        }
+        self.timing.store(false, Relaxed);
+        self.countdown.set(close.gap_left.max(1));
+        let began_ns = now_ns.saturating_sub(self.woke_ns.load(Relaxed));
+        let total: u64 = close.timed.iter().map(|&(_, ns)| ns).sum();
+        self.wait.add(began_ns.saturating_sub(total), 1);
+        // What is left was spent for all of them: reading what they asked, and sending what they got.
+        let rest_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
+        let each_ns = rest_ns / (close.timed.len() as u64).max(1);
+        for &(group, ns) in &close.timed {
+            self.latency[group as usize].add(ns + each_ns, 1);
+        }
+        close.timed.clear();
+    }
+
+    /// Remembers the turn that has just been slow; `line` is what was asked, as far as it is known.
+    #[cold]
+    pub fn note_slow(&self, now_ns: u64, began_ns: u64, group: Group, line: &[u8], now_s: u32) {
+        let woke_ns = self.woke_ns.load(Relaxed);
+        if began_ns > woke_ns {
+            slow::spent(Stage::Turn, woke_ns, began_ns);
+        }
+        let (stage, stage_ns) = slow::longest(woke_ns, now_ns);
+        let slow = Slow {
+            at_s: now_s,
+            group,
+            line: line.to_vec(),
+            total_ns: now_ns.saturating_sub(woke_ns),
+            stage,
+            stage_ns,
+        };
+        self.close.lock().slow.push(slow);
+    }
+}
+
+/// What all workers see together.
+#[derive(Debug)]
+pub struct Keyspace {
+    workers: Box<[CachePadded<Observer>]>,
+    /// Which keys are hot now, for whoever has a key's hash.
+    pub hot_now: HotNow,
+    hot: Mutex<Arc<HotList>>,
+    walked: Mutex<Arc<Walked>>,
+    what_if: Mutex<WhatIf>,
+}
+
+/// What the watcher tells at each tick.
+#[derive(Debug, Clone, Copy)]
+pub struct Tick {
+    /// The server's second.
+    pub now_s: u32,
+    /// Reads and hits since the last tick.
+    pub measured: Measured,
+    /// Bytes of items in the cache when it is full.
+    pub full_bytes: u64,
+    /// How the cache decides who gives way.
+    pub kind: Kind,
+}
+
+impl Keyspace {
+    /// Observers for so many workers, that cut prefixes at `delimiter`.
+    pub fn new(workers: usize, delimiter: u8) -> Self {
+        let observer = |index| CachePadded::new(Observer::new(index, delimiter));
+        Keyspace {
+            workers: (0..workers).map(observer).collect(),
+            hot_now: HotNow::default(),
+            hot: Mutex::default(),
+            walked: Mutex::default(),
+            what_if: Mutex::default(),
+        }
+    }
+
+    /// The observer of worker `index`, for it alone to write.
+    pub fn observer(&self, index: usize) -> &Observer {
+        &self.workers[index]
+    }
+
+    /// Takes what the workers follow; several times a second, by one thread.
+    pub fn drain(&self) {
+        let mut what_if = self.what_if.lock();
+        let mut lost = false;
+        for worker in &self.workers {
+            let note = |hash, deed, bytes| what_if.note(hash, deed, bytes);
+            lost |= worker.ring.drain(note);
+        }
+        if lost {
+            what_if.follow_fewer();
+        }
+        for worker in &self.workers {
+            worker.follow_one_in.store(what_if.one_in(), Relaxed);
+        }
+    }
+
+    /// Puts the workers' tables together; once a second, by the same thread.
+    pub fn tick(&self, tick: Tick) {
+        self.drain();
+        let mut merge = Merge::default();
+        for worker in &self.workers {
+            merge.take(&mut worker.close.lock().hot, tick.now_s);
+        }
+        let list = merge.finish();
+        self.hot_now.publish(&list);
+        *self.hot.lock() = Arc::new(list);
+        let mut what_if = self.what_if.lock();
+        what_if.fade(whatif::FADE_A_SECOND);
+        what_if.measure(tick.measured);
+        what_if.shape(tick.full_bytes, tick.kind);
+    }
+
+    /// The hottest keys of the last second.
+    pub fn hot(&self) -> Arc<HotList> {
+        self.hot.lock().clone()
+    }
+
+    /// What is done by prefix, and what the last walk found.
+    pub fn prefixes(&self) -> Vec<Prefix> {
+        let walked = self.walked();
+        let copy = |worker: &CachePadded<Observer>| worker.close.lock().prefixes.clone();
+        let tables: Vec<ByPrefix> = self.workers.iter().map(copy).collect();
+        by_prefix::merge(&tables, &walked)
+    }
+
+    /// The last complete walk.
+    pub fn walked(&self) -> Arc<Walked> {
+        self.walked.lock().clone()
+    }
+
+    /// Shows what a walk has found, now that it is complete.
+    pub fn show_walk(&self, walked: Walked) {
+        *self.walked.lock() = Arc::new(walked);
+    }
+
+    /// The latest slow requests of all workers, the newest last.
+    pub fn slow(&self) -> Vec<Slow> {
+        let mut all = Vec::new();
+        for worker in &self.workers {
+            all.extend(worker.close.lock().slow.iter().cloned());
+        }
+        all.sort_by_key(|slow| slow.at_s);
+        all
+    }
+
+    /// How long the requests of a group took, since the start.
+    pub fn latency(&self, group: Group) -> Times {
+        let workers = self.workers.iter();
+        Histogram::sum(workers.map(|worker| &worker.latency[group as usize]))
+    }
+
+    /// How long requests that had come waited for their turn: of one turn in 64.
+    pub fn wait(&self) -> Times {
+        Histogram::sum(self.workers.iter().map(|worker| &worker.wait))
+    }
+
+    /// Expected hit ratios with other amounts of memory; see [`WhatIf::expect`].
+    pub fn expect(&self) -> Option<[Expected; TIMES.len()]> {
+        self.what_if.lock().expect()
+    }
+
+    /// Forgets prefixes, hot keys and slow requests (`stats reset`).
+    pub fn reset(&self) {
+        for worker in &self.workers {
+            let mut close = worker.close.lock();
+            close.hot.clear();
+            close.prefixes.clear();
+            close.slow.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(key: &str, outcome: Outcome) -> Seen<'_> {
+        Seen {
+            group: Group::Get,
+            hash: space_saving::hash_name(key.as_bytes()),
+            key: key.as_bytes(),
+            outcome,
+            bytes: 100,
+        }
+    }
+
+    fn tick(now_s: u32) -> Tick {
+        Tick {
+            now_s,
+            measured: Measured::default(),
+            full_bytes: 1 << 20,
+            kind: Kind::S3Fifo,
+        }
+    }
+
+    #[test]
+    fn few_requests_are_counted_exactly() {
+        let keyspace = Keyspace::new(2, b':');
+        for n in 0..100 {
+            let observer = keyspace.observer(n % 2);
+            observer.note(&seen("user:1", Outcome::Hit), 5);
+            observer.note(&seen("user:2", Outcome::Miss(Miss::Expired)), 5);
+            observer.note(&seen("plain", Outcome::Stored), 5);
+        }
+        keyspace.tick(tick(6));
+        let hot = keyspace.hot();
+        assert_eq!(hot.reads[0].count, 100);
+        assert_eq!(hot.writes[0].key, b"plain");
+        let prefixes = keyspace.prefixes();
+        assert_eq!(prefixes.len(), 1);
+        let counts = prefixes[0].counts;
+        assert_eq!((counts.reads, counts.hits), (200, 100));
+        assert_eq!(counts.misses[Miss::Expired as usize], 100);
+        keyspace.reset();
+        assert!(keyspace.prefixes().is_empty());
+    }
+
+    /// A turn's time is shared out, whether it is timed as a whole or one by one, and no request is lost or counted twice.
+    #[test]
+    fn every_request_is_timed_once() {
+        let keyspace = Keyspace::new(1, b':');
+        let observer = keyspace.observer(0);
+        let mut requests = 0;
+        for turn in 0..1000u32 {
+            observer.woke(monotonic_ns());
+            for _ in 0..turn % 7 {
+                observer.note(&seen("key", Outcome::Hit), 5);
+                requests += 1;
+            }
+            observer.turn_done(monotonic_ns());
+        }
+        let times = keyspace.latency(Group::Get);
+        assert_eq!(times.count(), requests);
+        assert_eq!(keyspace.latency(Group::Set).count(), 0);
+        let waits = keyspace.wait().count();
+        assert!((10..=16).contains(&waits), "{waits}");
+    }
+
+    #[test]
+    fn a_turn_that_waited_long_is_slow_for_that() {
+        let keyspace = Keyspace::new(1, b':');
+        let observer = keyspace.observer(0);
+        observer.woke(1000);
+        assert!(!observer.turn_done(5000));
+        assert!(observer.turn_done(50_005_000));
+        observer.note_slow(50_005_000, 40_000_000, Group::Get, b"get a", 7);
+        let slow = keyspace.slow();
+        assert_eq!((slow[0].stage, slow[0].at_s), (Stage::Turn, 7));
+        assert_eq!(slow[0].total_ns, 50_004_000);
+    }
+}
