@@ -18,9 +18,9 @@ use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
 use crate::cache::{Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
-use crate::command::{CONFIG_LEN_MAX, Certs, Shared, StopMode};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
+use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode};
 use crate::sys;
 
 /// How often the clock is read: a second is never more than this late.

@@ -3,7 +3,7 @@
 //! Stricter than memcached in two points, where its decoder takes many texts for one key: a byte outside the alphabet
 //! and text behind the padding are refused, not skipped. Bits left over in the last letter are ignored, as there.
 
-use crate::{KEY_LEN_MAX, KeyBuf};
+use crate::limits::{KEY_LEN_MAX, KeyBuf};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// Stands in [`VALUES`] for a byte outside the alphabet.

@@ -23,16 +23,12 @@ use crate::{
     Key, Parsed, ReplyMode, Request, Sasl, SaslVerb, Skip, Store, StoreMode,
 };
 
+mod head;
 mod reply;
 
+pub use head::{BinaryHead, HEADER_LEN, MAGIC_REPLY, MAGIC_REQUEST};
 pub use reply::{Status, error, missing, number, ok, stat, stat_end, text, value_head};
 
-/// The first byte of each request, and so of a connection that speaks binary.
-pub const MAGIC_REQUEST: u8 = 0x80;
-/// The first byte of each reply.
-pub const MAGIC_REPLY: u8 = 0x81;
-/// Bytes of a header.
-pub const HEADER_LEN: usize = 24;
 /// The exptime that tells `incr` and `decr` not to create a missing item.
 const DO_NOT_CREATE: u32 = u32::MAX;
 
@@ -79,17 +75,6 @@ pub mod opcode {
     pub const CONFIG_GET: u8 = 0x60;
 }
 use opcode::*;
-
-/// What a reply repeats of its request, and whether the nominal one is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BinaryHead {
-    /// As it was sent, quiet or not.
-    pub opcode: u8,
-    /// True for the quiet opcodes.
-    pub quiet: bool,
-    /// The client's word for the request, given back as it came.
-    pub opaque: u32,
-}
 
 /// The opcode without its quietness, and that.
 fn loud(opcode: u8) -> (u8, bool) {

@@ -14,7 +14,7 @@
 //!     on; of several such faults the last is answered, except that a bad `F` never displaces another.
 //! M3. Errors are answered even under `q`.
 
-use crate::text::{Refusal, block, value_length};
+use crate::refusal::{Refusal, block, value_length};
 use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
     Arith, Delete, ErrorLine, Exptime, KEY_LEN_MAX, Key, META_TOKENS_MAX, MetaGet, MetaTokens,

@@ -5,7 +5,8 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use crate::{Key, base64};
+use crate::base64;
+use crate::key::Key;
 
 /// Ends the values of `get` and the lines of `stats`.
 pub const END: &[u8] = b"END\r\n";

@@ -27,35 +27,12 @@
 
 use memchr::{memchr, memchr2, memrchr};
 
+use crate::refusal::{Refusal, block, value_length};
 use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
-    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, ITEM_LEN_MAX,
-    KEY_LEN_MAX, Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode,
-    Touch, VALUE_LEN_MAX, meta,
+    Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, KEY_LEN_MAX,
+    Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch, meta,
 };
-
-/// Why a line is not a request.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// Close the connection.
-    HangUp,
-    /// Answer a line: the fields of [`Parsed::Invalid`].
-    Answer {
-        error: ErrorLine,
-        quiet: bool,
-        skip: Skip,
-    },
-}
-
-impl From<ErrorLine> for Refusal {
-    fn from(error: ErrorLine) -> Self {
-        Refusal::Answer {
-            error,
-            quiet: false,
-            skip: Skip::None,
-        }
-    }
-}
 
 const GET: GetVerb = GetVerb {
     with_cas: false,
@@ -352,29 +329,6 @@ fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Re
         vivify: None,
         reply: reply_mode(noreply),
     }))
-}
-
-/// The length of a data block. One beyond [`VALUE_LEN_MAX`] is refused, loudly as in memcached.
-#[inline]
-pub(crate) fn value_length(word: &[u8]) -> Result<u32, Refusal> {
-    match parse_u32(word) {
-        Some(len) if len <= VALUE_LEN_MAX => Ok(len),
-        _ if word.iter().all(u8::is_ascii_digit) => Err(Refusal::Answer {
-            error: ErrorLine::BadFormat,
-            quiet: false,
-            skip: Skip::All,
-        }),
-        _ => Err(ErrorLine::BadFormat.into()),
-    }
-}
-
-/// A data block of `value_len` bytes with its line end, to be skipped.
-pub(crate) fn block(value_len: u32) -> Skip {
-    if value_len > ITEM_LEN_MAX {
-        Skip::All
-    } else {
-        Skip::Bytes(u64::from(value_len) + 2)
-    }
 }
 
 fn reply_mode(noreply: bool) -> ReplyMode<'static> {

@@ -4,7 +4,7 @@
 
 use memchr::memchr;
 
-use crate::Exptime;
+use crate::exptime::Exptime;
 
 /// A cursor over the words of a text.
 #[derive(Debug, Clone)]

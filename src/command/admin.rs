@@ -1,6 +1,5 @@
 //! Commands about the server and not about a key. They are rare: clarity before speed.
 
-use std::str::FromStr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use log::LevelFilter;
@@ -10,12 +9,13 @@ use protocol::{
 
 use super::config;
 use super::dump::Dump;
+use super::numbers::{in_milli, milli, number};
 use super::output::Output;
-use super::report::Report;
-use super::shared::{Ctx, StopMode};
+use super::owed::AdminOutcome;
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
 use crate::settings::MEMCACHED_VERSION;
+use crate::state::{Ctx, StopMode};
 
 /// The highest level `verbosity` sets.
 const VERBOSITY_MAX: u32 = 2;
@@ -29,19 +29,6 @@ const CRAWLER_SLEEP_US_MAX: u32 = 1_000_000;
 const AUTOMOVE_WINDOWS: std::ops::RangeInclusive<u32> = 3..=1800;
 /// Together HOT and WARM leave at least a fifth to COLD.
 const HOT_WARM_PCT_MAX: u32 = 80;
-
-/// What a connection does next.
-#[derive(Debug)]
-pub(super) enum AdminOutcome {
-    /// Goes on; all is answered.
-    Done,
-    /// Closes.
-    Close,
-    /// Steps through a dump, which answers.
-    Dump(Dump),
-    /// The same with a report.
-    Report(Report),
-}
 
 /// Words behind `flush_all`: a delay and what was meant for `noreply`.
 const FLUSH_WORDS_MAX: usize = 2;
@@ -422,48 +409,11 @@ fn debugtime(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
     Ok(())
 }
 
-/// A decimal number: no plus sign, no word like `inf`.
-pub(super) fn number<T: FromStr>(word: &[u8]) -> Option<T> {
-    let digits = word.strip_prefix(b"-").unwrap_or(word);
-    if !digits
-        .first()
-        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
-    {
-        return None;
-    }
-    std::str::from_utf8(word).ok()?.parse().ok()
-}
-
-/// A ratio in thousandths.
-fn milli(word: &[u8]) -> Option<u32> {
-    number::<f64>(word)
-        .filter(|ratio| *ratio >= 0.0)
-        .map(in_milli)
-}
-
-fn in_milli(ratio: f64) -> u32 {
-    // Beyond its range the cast stops at the nearest end.
-    (ratio * 1000.0).round() as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::command::testing::Server;
     use crate::settings::Settings;
-
-    #[test]
-    fn numbers_are_plain() {
-        assert_eq!(number::<u32>(b"12"), Some(12));
-        assert_eq!(number::<i32>(b"-12"), Some(-12));
-        assert_eq!(number::<f64>(b"-.5"), Some(-0.5));
-        for word in [&b"+1"[..], b"1x", b"", b"-", b"4294967296", b"-1"] {
-            assert_eq!(number::<u32>(word), None, "{}", word.escape_ascii());
-        }
-        for word in [&b"inf"[..], b"-inf", b"nan", b"1e"] {
-            assert_eq!(number::<f64>(word), None, "{}", word.escape_ascii());
-        }
-    }
 
     #[test]
     fn vectors() {

@@ -15,9 +15,9 @@ use protocol::{
 
 use super::meta;
 use super::output::Output;
-use super::shared::Ctx;
 use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
+use crate::state::Ctx;
 
 /// Values up to this long are padded on the stack.
 const PADDED_LEN: usize = 64;

@@ -12,89 +12,45 @@
 //! ```
 //!
 //! The server keeps the value as it came, and knows nothing of other nodes: who changes the cluster tells each node.
-//! An item that a client stored under the old key goes before the list.
-//!
-//! F1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
-//! F2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
-//! F3. A list on its way holds no more memory than has come of it, and that is part of what bodies may hold together.
+//! An item that a client stored under the old key goes before the list. What the list is: `state::ClusterConfig`; how a new
+//! one comes: `session::config_body`.
 
-use std::sync::{PoisonError, RwLock};
+use protocol::{BinaryHead, ErrorLine, Status, binary, reply};
 
-use protocol::{BinaryHead, ConfigSet, ErrorLine, Fault, Status, binary, reply};
-
-use super::body::Fed;
-use super::budget::Hold;
 use super::output::Output;
-use super::shared::Ctx;
+use crate::state::{ClusterConfig, Ctx};
 
-/// The longest list, in bytes: some hundred nodes with names of a hosted service.
-pub const CONFIG_LEN_MAX: usize = 32 << 10;
 /// The name of the list.
-const NAME: &[u8] = b"cluster";
+pub(super) const NAME: &[u8] = b"cluster";
 /// The key under which servers before 1.4.14 had it.
 pub(super) const OLD_KEY: &[u8] = b"AmazonElastiCache:cluster";
 
-/// The list, if there is one.
-#[derive(Debug, Default)]
-pub struct ClusterConfig(RwLock<Option<Value>>);
-
-#[derive(Debug)]
-struct Value {
-    client_flags: u32,
-    bytes: Box<[u8]>,
+/// What `config get` answers, but for `END`; false if there is no list.
+fn show(cluster: &ClusterConfig, out: &mut Output<'_>) -> bool {
+    let held = cluster.read();
+    if let Some(list) = &*held {
+        reply::config_head(&mut out.buf, NAME, list.client_flags, list.bytes.len());
+        out.bytes(&list.bytes);
+        out.bytes(reply::CRLF);
+    }
+    held.is_some()
 }
 
-impl ClusterConfig {
-    /// Takes a list. With `add` only if there is none: false then.
-    pub fn set(&self, client_flags: u32, bytes: &[u8], add: bool) -> bool {
-        let value = Value {
-            client_flags,
-            bytes: bytes.into(),
-        };
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if add && held.is_some() {
-            return false;
-        }
-        *held = Some(value);
-        true
-    }
-
-    /// Forgets the list; false if there was none.
-    fn delete(&self) -> bool {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        held.take().is_some()
-    }
-
-    /// What `config get` answers, but for `END`; false if there is no list.
-    fn show(&self, out: &mut Output<'_>) -> bool {
-        let held = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = &*held {
-            reply::config_head(&mut out.buf, NAME, value.client_flags, value.bytes.len());
-            out.bytes(&value.bytes);
-            out.bytes(reply::CRLF);
-        }
-        held.is_some()
-    }
-
-    /// What `get` answers to [`OLD_KEY`], but for `END`.
-    #[cold]
-    pub(super) fn show_as_item(&self, with_cas: bool, out: &mut Output<'_>) {
-        let held = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = &*held {
-            let cas = with_cas.then_some(0);
-            let (flags, len) = (value.client_flags, value.bytes.len() as u32);
-            reply::value_head(&mut out.buf, OLD_KEY, flags, len, cas);
-            out.bytes(&value.bytes);
-            out.bytes(reply::CRLF);
-        }
+/// What `get` answers to [`OLD_KEY`], but for `END`.
+#[cold]
+pub(super) fn show_as_item(ctx: Ctx<'_>, with_cas: bool, out: &mut Output<'_>) {
+    if let Some(list) = &*ctx.shared.cluster.read() {
+        let cas = with_cas.then_some(0);
+        let (flags, len) = (list.client_flags, list.bytes.len() as u32);
+        reply::value_head(&mut out.buf, OLD_KEY, flags, len, cas);
+        out.bytes(&list.bytes);
+        out.bytes(reply::CRLF);
     }
 }
 
 /// Answers the binary `config get`. Any other name is as unknown as the opcode is to memcached.
 pub(super) fn get_binary(ctx: Ctx<'_>, head: BinaryHead, name: &[u8], out: &mut Output<'_>) {
-    let cluster = &ctx.shared.cluster;
-    let held = cluster.0.read().unwrap_or_else(PoisonError::into_inner);
-    match &*held {
+    match &*ctx.shared.cluster.read() {
         _ if name != NAME => binary::error(&mut out.buf, head, Status::UnknownCommand),
         None => binary::error(&mut out.buf, head, Status::NotFound),
         Some(value) => {
@@ -108,7 +64,7 @@ pub(super) fn get_binary(ctx: Ctx<'_>, head: BinaryHead, name: &[u8], out: &mut 
 /// Executes what has no data block, and answers.
 pub(super) fn execute(ctx: Ctx<'_>, words: &[&[u8]], noreply: bool, out: &mut Output<'_>) {
     let line = match words {
-        [b"get", name] if *name == NAME && ctx.shared.cluster.show(out) => {
+        [b"get", name] if *name == NAME && show(&ctx.shared.cluster, out) => {
             return out.bytes(reply::END);
         }
         [b"delete", name] if *name == NAME && ctx.shared.cluster.delete() => {
@@ -123,91 +79,14 @@ pub(super) fn execute(ctx: Ctx<'_>, words: &[&[u8]], noreply: bool, out: &mut Ou
     }
 }
 
-/// A list that is coming.
-#[derive(Debug)]
-pub(super) struct ConfigBody<'c> {
-    client_flags: u32,
-    add: bool,
-    noreply: bool,
-    /// Bytes of the value.
-    value_len: usize,
-    /// What has come of the block.
-    bytes: Vec<u8>,
-    hold: Hold<'c>,
-}
-
-impl<'c> ConfigBody<'c> {
-    /// Makes ready for the data block of `set`.
-    pub(super) fn begin(ctx: Ctx<'c>, set: &ConfigSet<'_>) -> Result<Self, ErrorLine> {
-        let value_len = set.value_len as usize;
-        if set.name != NAME {
-            return Err(ErrorLine::BadFormat);
-        }
-        if value_len > CONFIG_LEN_MAX {
-            return Err(ErrorLine::TooLarge);
-        }
-        Ok(ConfigBody {
-            client_flags: set.client_flags,
-            add: set.add,
-            noreply: set.noreply,
-            value_len,
-            bytes: Vec::new(),
-            hold: Hold::new(ctx),
-        })
-    }
-
-    /// Takes bytes of the block from `input`; when it is complete, keeps the list and answers.
-    pub(super) fn feed(
-        &mut self,
-        ctx: Ctx<'c>,
-        input: &[u8],
-        out: &mut Output<'c>,
-    ) -> (usize, Fed) {
-        let left = self.value_len + reply::CRLF.len() - self.bytes.len();
-        let part = &input[..input.len().min(left)];
-        self.hold.came(ctx, part.len());
-        if !self.hold.stage(ctx, part.len()) {
-            return (0, Fed::Refused(left as u64, self.refusal()));
-        }
-        self.bytes.extend_from_slice(part);
-        if part.len() < left {
-            return (part.len(), Fed::More);
-        }
-        let line = match self.bytes.strip_suffix(reply::CRLF) {
-            None => ErrorLine::BadDataChunk.line(),
-            Some(value) if ctx.shared.cluster.set(self.client_flags, value, self.add) => {
-                log::info!("config set: a list of nodes, {} bytes", value.len());
-                reply::STORED
-            }
-            Some(_) => reply::NOT_STORED,
-        };
-        self.answer(line, out);
-        (part.len(), Fed::Done)
-    }
-
-    /// Ends it, if it holds what others need and does not move: what is left of it, and the answer.
-    pub(super) fn give_way(&self) -> Option<(u64, Option<Fault>)> {
-        let left = self.value_len + reply::CRLF.len() - self.bytes.len();
-        let must_go = self.hold.must_go();
-        must_go.then(|| (left as u64, self.refusal()))
-    }
-
-    fn refusal(&self) -> Option<Fault> {
-        (!self.noreply).then_some(Fault::Line(ErrorLine::OutOfMemoryStoring))
-    }
-
-    fn answer(&self, line: &[u8], out: &mut Output<'_>) {
-        if !self.noreply {
-            out.bytes(line);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use protocol::reply;
+
+    use crate::command::output::Output;
     use crate::command::session::{Next, Session};
     use crate::command::testing::Server;
+    use crate::state::CONFIG_LEN_MAX;
 
     const LIST: &str = "12\nnode1.example|10.0.0.1|11211 node2.example|10.0.0.2|11212\n";
 

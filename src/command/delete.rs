@@ -12,9 +12,9 @@ use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary
 
 use super::meta;
 use super::output::Output;
-use super::shared::Ctx;
 use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
+use crate::state::Ctx;
 
 /// How a delete ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

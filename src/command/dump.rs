@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A dump belongs to the connection that asked for it and holds nothing between its steps but a place: as walks take time
-//! from everybody else's requests, there are [`PLACES`] of them, and who finds none is answered `BUSY`.
+//! from everybody else's requests, there are [`DUMP_PLACES`](crate::state::DUMP_PLACES) of them, and who finds none is answered `BUSY`.
 //!
 //! D1. A step looks at no more than [`SLICE`] chunks, and is all that its connection does in a turn.
 //! D2. The terminator is written once, by the last step.
@@ -14,19 +14,16 @@
 //!     [`STALL_S`] seconds lends its place to others; it goes on when its peer does and a place is free.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use protocol::reply::{self, CRLF, END, OK};
 use protocol::{BinaryHead, ErrorLine, Status, binary};
 
 use super::meta;
 use super::output::Output;
-use super::shared::Ctx;
 use crate::cache::{ClassMask, ItemHead, WalkCursor};
 use crate::clock::{Clock, RelTime};
+use crate::state::{Ctx, DumpPlace};
 
-/// Dumps that run at the same time. memcached has one; four are enough to copy a cache and look at another at once.
-const PLACES: usize = 4;
 /// Seconds without a step, as the peer takes nothing, after which a dump lends its place.
 const STALL_S: u32 = 5;
 /// Chunks a step looks at. Of a million items 1000 took 0.12 ms of CPU time, a turn of 20 such steps 2.5 ms; four dumps on
@@ -37,34 +34,12 @@ const PREFIX_BYTES: usize = 16 << 10;
 /// The width of a class of `stats sizes`, in bytes.
 const SIZES_STEP: usize = 32;
 
-/// The places of the dumps that run.
-#[derive(Debug, Default)]
-pub struct DumpPlaces(AtomicUsize);
-
-impl DumpPlaces {
-    fn take(&self) -> Option<Place<'_>> {
-        let one_more = |taken: usize| (taken < PLACES).then_some(taken + 1);
-        let taken = self.0.fetch_update(Relaxed, Relaxed, one_more);
-        taken.ok().map(|_| Place(&self.0))
-    }
-}
-
-/// One of them, given back when it is dropped.
-#[derive(Debug)]
-struct Place<'c>(&'c AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// A dump that its connection goes through.
 #[derive(Debug)]
 pub(super) struct Running<'c> {
     dump: Dump,
     /// None while it is lent (D3).
-    place: Option<Place<'c>>,
+    place: Option<DumpPlace<'c>>,
     /// When it made its last step.
     stepped_at: RelTime,
 }
@@ -373,6 +348,7 @@ mod tests {
     use crate::command::session::Session;
     use crate::command::testing::Server;
     use crate::settings::Settings;
+    use crate::state::DUMP_PLACES;
 
     fn filled(items: usize) -> Server {
         let server = Server::start();
@@ -438,17 +414,17 @@ mod tests {
     fn a_place_is_lent_while_nobody_reads() {
         let server = filled(5000);
         let (places, mut out) = (&server.shared.dump_places, Output::new());
-        let taken = || places.0.load(Relaxed);
+        let taken = || places.taken();
         let begin = |out: &mut Output<'_>| {
             Running::begin(server.shared.ctx(0), Dump::keys(ClassMask::ALL), out)
         };
-        let mut running: Vec<_> = (0..PLACES).filter_map(|_| begin(&mut out)).collect();
-        assert_eq!((running.len(), taken()), (PLACES, PLACES));
+        let mut running: Vec<_> = (0..DUMP_PLACES).filter_map(|_| begin(&mut out)).collect();
+        assert_eq!((running.len(), taken()), (DUMP_PLACES, DUMP_PLACES));
         assert!(begin(&mut out).is_none());
         assert_eq!(out.buf, ErrorLine::CrawlerBusy.line());
         drop(running.pop());
         running.extend(begin(&mut out));
-        assert_eq!((running.len(), taken()), (PLACES, PLACES));
+        assert_eq!((running.len(), taken()), (DUMP_PLACES, DUMP_PLACES));
 
         server.pass(i64::from(STALL_S) - 1);
         let now = || server.shared.clock.now();
@@ -457,8 +433,8 @@ mod tests {
         running.iter_mut().for_each(|dump| dump.lend_place(now()));
         assert_eq!(taken(), 1, "but for the one that moved");
         assert!(running[1].has_no_place());
-        let others: Vec<_> = (0..PLACES).filter_map(|_| begin(&mut out)).collect();
-        assert_eq!(others.len(), PLACES - 1);
+        let others: Vec<_> = (0..DUMP_PLACES).filter_map(|_| begin(&mut out)).collect();
+        assert_eq!(others.len(), DUMP_PLACES - 1);
         assert_eq!(
             running[1].step(server.shared.ctx(0), &mut out),
             Stepped::NoPlace

@@ -21,9 +21,9 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 
 use super::output::Output;
 use super::retrieval;
-use super::shared::Ctx;
 use crate::cache::{Entry, ItemHead, ItemSpec, ItemView, Probe, Room, Shortage};
 use crate::clock::RelTime;
+use crate::state::Ctx;
 
 /// `mg`.
 #[inline]

@@ -10,32 +10,22 @@
 
 mod admin;
 mod arithmetic;
-mod body;
-mod budget;
 mod config;
-mod connections;
 mod delete;
 mod dump;
 mod meta;
+mod numbers;
 mod output;
-mod prefixes;
+mod owed;
 #[cfg(test)]
 mod race_tests;
 mod report;
 mod retrieval;
 mod session;
-#[cfg(test)]
-mod session_tests;
-mod shared;
-mod sign_in;
 mod stats;
 mod storage;
 #[cfg(test)]
 mod testing;
 
-pub use crate::auth::Peer;
-pub use config::CONFIG_LEN_MAX;
-pub use connections::{ConnInfo, ConnState, Kept, Registry};
 pub use output::Output;
 pub use session::{Drive, Foreseen, Next, Session};
-pub use shared::{Certs, Ctx, Shared, StopMode};

@@ -7,18 +7,12 @@
 //! R2. Between steps a report is the number of the class or connection to go on from. Those that come or go meanwhile
 //!     may be missed; none is shown twice.
 
-use std::fmt::Display;
-use std::sync::atomic::Ordering::Relaxed;
-
 use protocol::reply::{self, END};
 use protocol::{BinaryHead, binary};
 
-use super::connections::{ConnInfo, ConnState};
 use super::output::Output;
-use super::shared::Ctx;
-use super::stats::{self, fields};
-use crate::cache::{ClassId, ClassReport, LruCounters, Segment};
-use crate::stats::Sums;
+use crate::report::{conn_lines, item_lines, slab_lines};
+use crate::state::Ctx;
 
 /// Classes of a step; each has a kilobyte of lines at most.
 const CLASSES_A_STEP: usize = 16;
@@ -84,7 +78,7 @@ impl Report {
             Some(head) => {
                 let mut lines = Vec::new();
                 let done = self.lines(ctx, &mut lines);
-                stats::binary_lines(head, &lines, out);
+                binary_lines(head, &lines, out);
                 if done {
                     binary::stat_end(&mut out.buf, head);
                 }
@@ -129,98 +123,21 @@ impl Report {
     }
 }
 
-/// Lines whose keys begin with a class: `items:5:`, `5:`.
-struct ClassLines<'o> {
-    out: &'o mut Vec<u8>,
-    prefix: &'static str,
-    class: ClassId,
-}
-
-impl ClassLines<'_> {
-    fn stat(&mut self, key: &str, value: impl Display) {
-        let (prefix, class) = (self.prefix, self.class.get());
-        reply::stat(self.out, format_args!("{prefix}{class}:{key}"), value);
+/// Lines of text, each in its packet.
+pub(super) fn binary_lines(head: BinaryHead, lines: &[u8], out: &mut Output<'_>) {
+    for line in lines.split(|&byte| byte == b'\n') {
+        binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
     }
 }
 
-fn item_lines(ctx: Ctx<'_>, sums: &Sums, report: &ClassReport, out: &mut Vec<u8>) {
-    if stats::items_of(report) == 0 {
-        return;
+/// A line `STAT key value` in its packet. Other lines are ends, which have one of their own.
+fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
+    if let Some(pair) = line.strip_prefix(b"STAT ") {
+        let key_len = pair.iter().position(|&byte| byte == b' ');
+        let (key, value) = pair.split_at(key_len.unwrap_or(pair.len()));
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        binary::stat(&mut out.buf, head, key, value);
     }
-    let temp = ctx.cache.tuning.temporary_ttl_s.load(Relaxed) >= 0;
-    let count = |segment: Segment| report.counts[segment as usize];
-    let age = |segment: Segment| report.ages_s[segment as usize];
-    let mut lines = ClassLines {
-        out,
-        prefix: "items:",
-        class: report.class,
-    };
-    lines.stat("number", stats::items_of(report));
-    lines.stat("number_hot", count(Segment::Hot));
-    lines.stat("number_warm", count(Segment::Warm));
-    lines.stat("number_cold", count(Segment::Cold));
-    if temp {
-        lines.stat("number_temp", count(Segment::Temp));
-    }
-    lines.stat("age_hot", age(Segment::Hot));
-    lines.stat("age_warm", age(Segment::Warm));
-    // Of the oldest, wherever the policy keeps it: in memcached COLD has it, as all items come there in time.
-    lines.stat("age", report.ages_s.into_iter().max().unwrap_or_default());
-    lines.stat("mem_requested", report.mem_requested);
-    let lru: LruCounters = report.lru;
-    fields!(lines, lru, evicted evicted_nonzero evicted_time outofmemory);
-    // Nothing is ever taken from a reader that holds it too long.
-    lines.stat("tailrepairs", 0);
-    fields!(lines, lru, reclaimed expired_unfetched evicted_unfetched evicted_active
-        crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm
-        moves_within_lru direct_reclaims);
-    let hits = &sums.classes[report.class.index()];
-    fields!(lines, hits, hits_to_hot hits_to_warm hits_to_cold hits_to_temp);
-}
-
-fn slab_lines(sums: &Sums, report: &ClassReport, out: &mut Vec<u8>) {
-    let slabs = report.slabs;
-    let total_chunks = slabs.total_pages * slabs.chunks_per_page;
-    let mut lines = ClassLines {
-        out,
-        prefix: "",
-        class: report.class,
-    };
-    lines.stat("chunk_size", slabs.chunk_bytes);
-    lines.stat("chunks_per_page", slabs.chunks_per_page);
-    lines.stat("total_pages", slabs.total_pages);
-    lines.stat("total_chunks", total_chunks);
-    lines.stat("used_chunks", slabs.used_chunks);
-    lines.stat(
-        "free_chunks",
-        total_chunks.saturating_sub(slabs.used_chunks),
-    );
-    // Those never used count as free, as in every memcached since 1.4.
-    lines.stat("free_chunks_end", 0);
-    let hits = &sums.classes[report.class.index()];
-    fields!(lines, hits, get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval
-        touch_hits);
-}
-
-fn conn_lines(ctx: Ctx<'_>, conn: &ConnInfo, out: &mut Vec<u8>) {
-    let state = conn.state();
-    let mut stat = |key: &str, value: &dyn Display| {
-        reply::stat(out, format_args!("{}:{key}", conn.fd), value);
-    };
-    let is_udp = conn.addr.starts_with("udp:");
-    if is_udp {
-        stat("UDP", &"UDP");
-    }
-    stat("addr", &conn.addr);
-    if state != ConnState::Listening && !is_udp {
-        stat("listen_addr", &conn.listen_addr);
-    }
-    stat("state", &state.name());
-    let last_command = conn.last_command.load(Relaxed);
-    stat(
-        "secs_since_last_cmd",
-        &ctx.now.0.saturating_sub(last_command),
-    );
 }
 
 #[cfg(test)]
@@ -230,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::command::testing::Server;
+    use crate::state::{ConnInfo, ConnState};
 
     /// The bytes that one step adds at most: an output that is full takes no more.
     const STEP_BYTES_MAX: usize = 24 << 10;

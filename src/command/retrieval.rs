@@ -5,8 +5,8 @@ use protocol::{BinaryGet, Exptime, GetVerb, Key, KeyBuf, Keys, Status, Touch, bi
 
 use super::config;
 use super::output::Output;
-use super::shared::Ctx;
 use crate::cache::{Entry, ItemView, Lookup, Probe, Segment};
+use crate::state::Ctx;
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
 /// buffers), few enough to stay in the first-level cache.
@@ -85,7 +85,7 @@ pub(super) fn get_one<'c>(
     let Some(item) = entry.item() else {
         // Behind the miss, so that no other key pays for it.
         if key == config::OLD_KEY {
-            ctx.shared.cluster.show_as_item(verb.with_cas, out);
+            config::show_as_item(ctx, verb.with_cas, out);
         }
         return;
     };

@@ -6,8 +6,8 @@ use protocol::{BinaryHead, ErrorLine, Fault, KeyBuf, ReplyMode, Status, Store, S
 
 use super::meta;
 use super::output::Output;
-use super::shared::Ctx;
 use crate::cache::{AllocError, Entry, ItemSpec, ItemView, NewItem, Probe, Room, Shortage};
+use crate::state::Ctx;
 
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

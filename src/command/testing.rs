@@ -2,11 +2,11 @@
 
 use super::output::Output;
 use super::session::{Next, Session};
-use super::shared::Shared;
 use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::cache::testing::{small_cache, small_cache_with};
 use crate::settings::Settings;
+use crate::state::Shared;
 
 /// A server with a small cache, whose clock stands still.
 pub(super) struct Server {

@@ -17,6 +17,7 @@ pub mod by_prefix;
 pub mod hot_keys;
 pub mod latency;
 pub mod misses;
+mod prefixes;
 mod sampler;
 pub mod slow;
 mod space_saving;
@@ -39,6 +40,8 @@ use slow::{Slow, SlowRing, Stage};
 use whatif::{Deed, Expected, Kind, Measured, Ring, TIMES, WhatIf};
 
 use crate::clock::monotonic_ns;
+
+pub use prefixes::Prefixes;
 
 /// A turn that takes longer than this is slow: ten times what the slowest of a thousand takes on a busy server.
 const SLOW_NS: u64 = 10_000_000;

@@ -28,8 +28,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
-use crate::command::{ConnInfo, ConnState, Ctx, Foreseen, Kept, Next, Output, Registry, Session};
+use crate::command::{Foreseen, Next, Output, Session};
 use crate::settings::WireProtocol;
+use crate::state::{ConnInfo, ConnState, Ctx, Kept, Registry};
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;

@@ -7,9 +7,11 @@
 //!
 //! Nothing here knows what a command means; [`crate::command::Session`] does.
 
+mod bind;
 mod ciphers;
 mod client_cert;
 mod conn;
+mod handles;
 mod listener;
 mod peers;
 mod stream;
@@ -20,13 +22,15 @@ mod udp;
 mod worker;
 mod x509;
 
-pub use listener::{Bound, Listener, ListenerHandle};
+pub use bind::Bound;
+pub use handles::{Handle, ListenerHandle};
+pub use listener::Listener;
 pub use tls::Tls;
-pub use worker::{Handle, Worker};
+pub use worker::Worker;
 
 use std::io::Write;
 
-use crate::command::Shared;
+use crate::state::Shared;
 
 /// Tells of a socket in the words that memcached has for it with `-vv`: fixtures of tests wait for them on standard error.
 fn tell_listening(shared: &Shared, fd: i32, what: &str) {

@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::tls_stream::TlsStream;
-use crate::command::Peer;
+use crate::auth::Peer;
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]

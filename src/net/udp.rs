@@ -35,8 +35,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::conn::Turn;
 use super::peers::Peers;
-use crate::command::{ConnInfo, ConnState, Ctx, Next, Output, Session, Shared};
+use crate::command::{Next, Output, Session};
 use crate::settings::WireProtocol;
+use crate::state::{ConnInfo, ConnState, Ctx, Shared};
 
 /// The largest datagram there can be.
 const REQUEST_BYTES_MAX: usize = 64 << 10;

@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
+use super::bind::Bound;
 use super::conn::{Conn, Late, Turn};
-use super::listener::{Bound, ListenerHandle};
+use super::handles::{Handle, ListenerHandle, Message};
 use super::stream::Stream;
 use super::udp::WorkerUdp;
-use crate::command::{ConnInfo, Ctx, Foreseen, Output, Shared};
+use crate::command::{Foreseen, Output};
 use crate::settings::WireProtocol;
+use crate::state::{ConnInfo, Ctx, Shared};
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -38,40 +40,6 @@ const OUTPUT_KEPT_BYTES: usize = 256 << 10;
 const WAKER: Token = Token(usize::MAX);
 /// Ids from here on are UDP sockets, those below are connections.
 const UDP_ID_MIN: usize = usize::MAX / 2;
-
-/// What a worker is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// A new connection.
-    Serve(Stream, Arc<ConnInfo>, WireProtocol),
-    /// The password of the connection in this place is checked.
-    Verified(usize),
-    /// Data blocks that do not move are to give back what they hold.
-    GiveWay,
-    /// To end.
-    Stop,
-}
-
-/// The way to reach a worker.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    sender: Sender<Message>,
-    waker: Arc<Waker>,
-}
-
-impl Handle {
-    pub(super) fn send(&self, message: Message) {
-        // A worker that has ended needs no message.
-        if self.sender.send(message).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// Ends the worker: what it is doing is finished, and replies that its peers take are sent.
-    pub fn stop(&self) {
-        self.send(Message::Stop);
-    }
-}
 
 /// A worker, before it runs.
 #[derive(Debug)]
@@ -92,7 +60,7 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
-        let handle = Handle { sender, waker };
+        let handle = Handle::new(sender, waker);
         Ok((
             Worker {
                 index,

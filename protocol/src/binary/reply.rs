@@ -1,7 +1,7 @@
 //! Replies of the binary protocol, appended to a connection's write buffer.
 
-use super::{BinaryHead, HEADER_LEN, MAGIC_REPLY};
-use crate::ErrorLine;
+use super::head::{BinaryHead, HEADER_LEN, MAGIC_REPLY};
+use crate::error::ErrorLine;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,18 +9,17 @@
 //! A chained value gets its chunks one after another, as the ones before fill up.
 //!
 //! B1. What clients promise but do not send holds at most a sixteenth of the memory limit, all of them together; beyond
-//!     that a client holds no more than twice what it has sent. All that blocks hold is in the `budget`, which may take it
+//!     that a client holds no more than twice what it has sent. All that blocks hold is in the budget, which may take it
 //!     from those who do not move.
 //! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
 //!     end with `\r\n` the store is refused and nothing is changed.
 
 use protocol::{ErrorLine, Fault, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
 
-use super::budget::Hold;
-use super::output::Output;
-use super::shared::Ctx;
-use super::storage::{self, Data};
 use crate::cache::{NewItem, Probe};
+use crate::command::output::Output;
+use crate::command::storage::{self, Data};
+use crate::state::{Ctx, Hold};
 
 #[derive(Debug)]
 enum Place<'c> {

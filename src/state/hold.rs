@@ -1,84 +1,14 @@
-//! What data blocks that have not come whole may hold, all of them together: a budget, and who gives way when it is spent.
-//!
-//! ```text
-//!  0                     a quarter of the memory limit               three quarters
-//!  |  who asks, gets it  |  who lags gives way, then who asks gets it  |  refused
-//! ```
-//!
-//! A client has to keep pace with what it holds: [`PACE`] bytes a second bring it up to the present, and nothing is saved
-//! up for later. The milliseconds that it is behind are its lag. So one that has stopped, and one that sends a byte now and
-//! then so as not to have stopped, fall behind alike, and whoever has been at it longest is behind most.
-//!
-//! U1. `held` is the sum over all accounts, and what accounts that were asked to go still hold is counted in `leaving`.
-//! U2. Nobody gives way while less than the quarter is held, however much it lags. Nobody who lags less than [`LAG_MS`]
-//!     does at any time.
-//! U3. What is staged (kept until it fills a first chunk) never holds more than the quarter. So those who have sent next to
-//!     nothing get no further than that, however many they are.
-//! U4. An account that was asked to go is closed by its own worker, which is woken for it.
+//! A block's share of the budget.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::budget::{Account, Budget, PACE, QUARTER_MIN};
 use super::shared::Ctx;
-
-/// The least that the quarter is, in bytes: one item of the default size.
-const QUARTER_MIN: usize = 1 << 20;
-/// Bytes a second with which a client keeps pace.
-const PACE: u64 = 64 << 10;
-/// A lag from which on a client is one that does not move, in milliseconds: a few round trips to the far side of the world.
-const LAG_MS: u64 = 500;
-/// For so many milliseconds after a search in vain nobody is looked for.
-const SEARCH_PAUSE_MS: u64 = 50;
-
-/// The budget.
-pub struct Budget {
-    held: AtomicUsize,
-    leaving: AtomicUsize,
-    /// The part of `held` that is outside of item memory.
-    staged: AtomicUsize,
-    accounts: Mutex<Accounts>,
-    /// What wakes each worker.
-    wakers: Box<[OnceLock<Waker>]>,
-}
-
-type Waker = Box<dyn Fn() + Send + Sync>;
-
-#[derive(Default)]
-struct Accounts {
-    open: BTreeMap<u64, Arc<Account>>,
-    next_id: u64,
-    /// When nobody was found who lags.
-    in_vain_ms: Option<u64>,
-}
-
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget")
-            .field("held", &self.held)
-            .field("leaving", &self.leaving)
-            .field("staged", &self.staged)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What one block holds.
-#[derive(Debug)]
-struct Account {
-    /// The worker it is on.
-    thread: usize,
-    bytes: AtomicUsize,
-    /// The millisecond up to which its client has kept pace.
-    paid_ms: AtomicU64,
-    /// It was asked to go, and then held so many bytes.
-    must_go: AtomicBool,
-    asked_for: AtomicUsize,
-}
 
 /// A block's share of the budget, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Hold<'c> {
+pub struct Hold<'c> {
     budget: &'c Budget,
     account: Arc<Account>,
     id: u64,
@@ -87,83 +17,9 @@ pub(super) struct Hold<'c> {
     change: u64,
 }
 
-impl Budget {
-    pub(super) fn new(threads: usize) -> Self {
-        Budget {
-            held: AtomicUsize::new(0),
-            leaving: AtomicUsize::new(0),
-            staged: AtomicUsize::new(0),
-            accounts: Mutex::default(),
-            wakers: (0..threads).map(|_| OnceLock::new()).collect(),
-        }
-    }
-
-    /// Has `wake` called when blocks of worker `thread` are to give way.
-    pub(super) fn wake_by(&self, thread: usize, wake: impl Fn() + Send + Sync + 'static) {
-        // A worker runs once.
-        let _ = self.wakers[thread].set(Box::new(wake));
-    }
-
-    /// Bytes that unfinished blocks hold.
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Relaxed)
-    }
-
-    /// Those of them that are outside of item memory.
-    pub(super) fn staged(&self) -> usize {
-        self.staged.load(Relaxed)
-    }
-
-    /// A panic of another thread leaves nothing half done here.
-    fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks those who lag most to go, until `bytes` are on their way back.
-    fn make_room(&self, now_ms: u64, bytes: usize, asking: u64) {
-        let mut accounts = self.accounts();
-        let is_too_soon = |in_vain_ms| now_ms.saturating_sub(in_vain_ms) < SEARCH_PAUSE_MS;
-        if accounts.in_vain_ms.is_some_and(is_too_soon) {
-            return;
-        }
-        let mut late: Vec<(u64, &Arc<Account>)> = accounts
-            .open
-            .iter()
-            .filter(|(id, account)| **id != asking && !account.must_go.load(Relaxed))
-            .map(|(_, account)| (account.paid_ms.load(Relaxed), account))
-            .filter(|(paid_ms, _)| now_ms.saturating_sub(*paid_ms) >= LAG_MS)
-            .collect();
-        if late.is_empty() {
-            accounts.in_vain_ms = Some(now_ms);
-            return;
-        }
-        // Sorted by nothing else, so that of equals the oldest goes first.
-        late.sort_by_key(|(paid_ms, _)| *paid_ms);
-        let mut to_wake = vec![false; self.wakers.len()];
-        let mut freed = 0;
-        for (_, account) in late {
-            if freed >= bytes {
-                break;
-            }
-            let holds = account.bytes.load(Relaxed);
-            account.asked_for.store(holds, Relaxed);
-            account.must_go.store(true, Relaxed);
-            self.leaving.fetch_add(holds, Relaxed);
-            freed += holds;
-            to_wake[account.thread] = true;
-        }
-        drop(accounts);
-        for (waker, wanted) in self.wakers.iter().zip(to_wake) {
-            if wanted && let Some(wake) = waker.get() {
-                wake();
-            }
-        }
-    }
-}
-
 impl<'c> Hold<'c> {
     /// Nothing yet, of a block that begins to come.
-    pub(super) fn new(ctx: Ctx<'c>) -> Self {
+    pub fn new(ctx: Ctx<'c>) -> Self {
         let budget = &ctx.shared.bodies;
         let account = Arc::new(Account {
             thread: ctx.shared.stats.thread_of(ctx.stats),
@@ -187,12 +43,12 @@ impl<'c> Hold<'c> {
     }
 
     /// True if it was asked to go.
-    pub(super) fn must_go(&self) -> bool {
+    pub fn must_go(&self) -> bool {
         self.account.must_go.load(Relaxed)
     }
 
     /// Notes that `bytes` of the block have come.
-    pub(super) fn came(&mut self, ctx: Ctx<'_>, bytes: usize) {
+    pub fn came(&mut self, ctx: Ctx<'_>, bytes: usize) {
         let worth = self.change + bytes as u64 * 1000;
         self.change = worth % PACE;
         let paid_ms = self.account.paid_ms.load(Relaxed) + worth / PACE;
@@ -202,7 +58,7 @@ impl<'c> Hold<'c> {
 
     /// Room for a chunk of `bytes`, if no more than a sixteenth of the memory limit is held. For those of whom nothing has
     /// come yet.
-    pub(super) fn take_in_advance(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
+    pub fn take_in_advance(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
         let advance_max = (ctx.cache.limit_bytes() / 16).max(QUARTER_MIN);
         let is_granted = self.budget.held() + bytes <= advance_max;
         if is_granted {
@@ -212,12 +68,12 @@ impl<'c> Hold<'c> {
     }
 
     /// Room for a chunk of `bytes`; false if there is none.
-    pub(super) fn take(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
+    pub fn take(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
         self.grow(ctx, bytes, 3)
     }
 
     /// Room for `bytes` outside of item memory; false if there is none.
-    pub(super) fn stage(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
+    pub fn stage(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
         let is_granted = self.grow(ctx, bytes, 1);
         if is_granted {
             self.staged += bytes;
@@ -227,7 +83,7 @@ impl<'c> Hold<'c> {
     }
 
     /// Gives back what was staged.
-    pub(super) fn unstage(&mut self) {
+    pub fn unstage(&mut self) {
         let bytes = std::mem::take(&mut self.staged);
         self.budget.staged.fetch_sub(bytes, Relaxed);
         self.budget.held.fetch_sub(bytes, Relaxed);
@@ -279,7 +135,16 @@ impl Drop for Hold<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::testing::Server;
+    use crate::cache::testing::small_cache;
+    use crate::settings::Settings;
+    use crate::state::Shared;
+
+    /// A server with a small cache, whose clock stands still.
+    fn server() -> Shared {
+        let shared = Shared::new(Settings::default(), small_cache(16), |_| {});
+        shared.clock.pause(true);
+        shared
+    }
 
     fn quarter(ctx: Ctx<'_>) -> usize {
         (ctx.cache.limit_bytes() / 4).max(QUARTER_MIN)
@@ -302,8 +167,8 @@ mod tests {
 
     #[test]
     fn nobody_gives_way_who_keeps_pace() {
-        let server = Server::start();
-        let ctx = server.shared.ctx(0);
+        let server = server();
+        let ctx = server.ctx(0);
         let holds = fill(ctx, 24);
         let mut last = Hold::new(ctx);
         assert!(!last.take(ctx, 1), "three quarters are held");
@@ -318,10 +183,10 @@ mod tests {
 
     #[test]
     fn who_has_stopped_gives_way_and_the_oldest_first() {
-        let server = Server::start();
-        let mut holds = fill(server.shared.ctx(0), 8);
-        server.pass(60);
-        let ctx = server.shared.ctx(0);
+        let server = server();
+        let mut holds = fill(server.ctx(0), 8);
+        server.clock.shift(60);
+        let ctx = server.ctx(0);
         assert_eq!(asked(&holds), [], "no matter how long, while there is room");
         // A second's worth is no minute's, and a byte is none.
         holds[1].came(ctx, PACE as usize);
@@ -340,13 +205,13 @@ mod tests {
 
     #[test]
     fn nothing_is_saved_up() {
-        let server = Server::start();
-        let mut holds = fill(server.shared.ctx(0), 8);
+        let server = server();
+        let mut holds = fill(server.ctx(0), 8);
         for hold in &mut holds {
-            hold.came(server.shared.ctx(0), 1000 * PACE as usize);
+            hold.came(server.ctx(0), 1000 * PACE as usize);
         }
-        server.pass(1);
-        let ctx = server.shared.ctx(0);
+        server.clock.shift(1);
+        let ctx = server.ctx(0);
         let mut new = Hold::new(ctx);
         assert!(new.take(ctx, 1));
         assert_eq!(asked(&holds), [0]);
@@ -354,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_drip_adds_up_to_its_bytes() {
-        let server = Server::start();
-        let ctx = server.shared.ctx(0);
+        let server = server();
+        let ctx = server.ctx(0);
         let mut hold = Hold::new(ctx);
-        server.pass(10);
+        server.clock.shift(10);
         for _ in 0..PACE {
             hold.came(ctx, 1);
         }
@@ -369,8 +234,8 @@ mod tests {
 
     #[test]
     fn who_is_alone_may_use_all() {
-        let server = Server::start();
-        let ctx = server.shared.ctx(0);
+        let server = server();
+        let ctx = server.ctx(0);
         let mut hold = Hold::new(ctx);
         assert!(hold.take(ctx, 5 * quarter(ctx)));
         assert!(hold.stage(ctx, 1));
@@ -378,15 +243,15 @@ mod tests {
 
     #[test]
     fn its_own_worker_is_woken() {
-        let server = Server::start();
+        let server = server();
         let woken = Arc::new(AtomicUsize::new(0));
         let count = woken.clone();
-        server.shared.when_blocks_give_way(0, move || {
+        server.when_blocks_give_way(0, move || {
             count.fetch_add(1, Relaxed);
         });
-        let mut holds = fill(server.shared.ctx(0), 8);
-        server.pass(1);
-        assert!(holds[7].take(server.shared.ctx(0), 1));
+        let mut holds = fill(server.ctx(0), 8);
+        server.clock.shift(1);
+        assert!(holds[7].take(server.ctx(0), 1));
         assert_eq!((asked(&holds), woken.load(Relaxed)), (vec![0], 1));
     }
 }

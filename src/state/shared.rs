@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use protocol::{Expiry, Exptime};
 
 use super::budget::Budget;
-use super::config::ClusterConfig;
+use super::cluster::ClusterConfig;
 use super::connections::Registry;
-use super::dump::DumpPlaces;
-use super::prefixes::Prefixes;
+use super::dump_places::DumpPlaces;
 use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::clock::{Clock, RelTime};
+use crate::keyspace::Prefixes;
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
 use crate::sys;
@@ -58,7 +58,7 @@ impl Certs {
     }
 
     /// Seconds since the last time.
-    pub(super) fn age_s(&self, now: RelTime) -> u32 {
+    pub fn age_s(&self, now: RelTime) -> u32 {
         now.0.saturating_sub(self.refreshed_at.load(Relaxed))
     }
 }
@@ -85,7 +85,7 @@ pub struct Shared {
     /// Counts by key prefix.
     pub prefixes: Prefixes,
     /// The places of the dumps that run.
-    pub(super) dump_places: DumpPlaces,
+    pub dump_places: DumpPlaces,
     /// The cluster's nodes, for clients that ask for them.
     pub cluster: ClusterConfig,
     /// The open connections.
@@ -95,9 +95,9 @@ pub struct Shared {
     /// `verbosity`, as a command changes it.
     pub verbosity: AtomicU64,
     /// What data blocks that have not come whole may hold.
-    pub(super) bodies: Budget,
+    pub bodies: Budget,
     /// Bytes that were resident before there was anything to cache: the program itself.
-    pub(super) base_bytes: u64,
+    pub base_bytes: u64,
     /// Stops the server (`shutdown`).
     pub stop: fn(StopMode),
     /// `None` without TLS.
@@ -146,8 +146,7 @@ impl Shared {
         self.bodies.staged()
     }
 
-    /// Has `wake` called when sessions of worker `thread` hold blocks that are to give way
-    /// ([`Session::give_way`](super::Session::give_way)).
+    /// Has `wake` called when sessions of worker `thread` hold blocks that are to give way.
     pub fn when_blocks_give_way(&self, thread: usize, wake: impl Fn() + Send + Sync + 'static) {
         self.bodies.wake_by(thread, wake);
     }

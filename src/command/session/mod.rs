@@ -16,55 +16,38 @@
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{
-    BinaryAdmin, BinaryVerb, ConfigSet, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip,
-    Status, Store, binary, text,
+    ConfigSet, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status, Store, binary,
+    text,
 };
 
-use super::admin::{self, AdminOutcome};
-use super::body::{self, Body, Fed};
-use super::config::ConfigBody;
+use self::ahead::{COMMANDS_AHEAD, Plan};
+use self::body::{Body, Fed};
+use self::config_body::ConfigBody;
+use self::sign_in::{SignIn, Step};
+use self::wire::Wire;
+use super::admin;
 use super::dump::{Running, Stepped};
 use super::output::Output;
+use super::owed::AdminOutcome;
 use super::report::Report;
-use super::shared::Ctx;
-use super::sign_in::{SignIn, Step};
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::{Peer, Ticket, Visitor};
 use crate::cache::Probe;
 use crate::clock::RelTime;
 use crate::settings::WireProtocol;
+use crate::state::Ctx;
 
-/// Commands parsed ahead, so that their keys' cache misses overlap.
-const COMMANDS_AHEAD: usize = 16;
+mod ahead;
+mod body;
+mod config_body;
+mod sign_in;
+#[cfg(test)]
+mod tests;
+mod wire;
 
-/// What a drive needs next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// More input.
-    Read,
-    /// The peer to take replies.
-    Flush,
-    /// Another turn: the budget is spent.
-    Yield,
-    /// The answer to [`Session::verification`].
-    Verify,
-    /// A place for the dump in progress: [`Session::see_to_dump`] tells when to try again.
-    Place,
-    /// To be closed, once the replies are written: the peer has asked for it.
-    Close,
-    /// To be closed, once the replies are written, though the peer may go on sending.
-    HangUp,
-}
-
-/// How far a drive came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drive {
-    /// Bytes of the input that are done with.
-    pub consumed: usize,
-    /// What comes next.
-    pub next: Next,
-}
+pub use self::ahead::Foreseen;
+pub use self::wire::{Drive, Next};
 
 #[derive(Debug)]
 enum State<'c> {
@@ -87,24 +70,6 @@ enum State<'c> {
     Lost,
 }
 
-/// The encoding of a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
-    Text,
-    Binary,
-}
-
-impl Wire {
-    /// Parses straight to where the answer is kept: it is large. Not inlined into its callers, whom it made slower.
-    #[inline(never)]
-    fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
-        *parsed = match self {
-            Wire::Text => text::parse(input),
-            Wire::Binary => binary::parse(input),
-        };
-    }
-}
-
 /// The conversation.
 #[derive(Debug)]
 pub struct Session<'c> {
@@ -121,80 +86,6 @@ pub struct Session<'c> {
 impl Default for Session<'_> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The key that a request to come is about, if it is about one.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Foreseen(Option<Probe>);
-
-impl Foreseen {
-    /// Asks for the item.
-    pub fn fetch(&mut self, ctx: Ctx<'_>) {
-        if let Some(probe) = &mut self.0 {
-            ctx.cache.prefetch_item(probe);
-        }
-    }
-}
-
-/// What is known of a request before it is executed.
-#[derive(Clone, Copy, Default)]
-struct Plan {
-    /// Of its key, if it has exactly one.
-    probe: Option<Probe>,
-    /// It may take an item out of the cache.
-    unlinks: bool,
-    /// Where a store's data block begins.
-    block: usize,
-    /// Where the next request begins.
-    end: usize,
-}
-
-impl Plan {
-    /// Plans what was parsed at `start`; false if it is not about keys, or not all there.
-    #[inline(always)]
-    fn make(&mut self, ctx: Ctx<'_>, parsed: &Parsed<'_>, input: &[u8], start: usize) -> bool {
-        let Parsed::Complete { request, consumed } = parsed else {
-            return false;
-        };
-        self.block = start + *consumed;
-        self.end = self.block;
-        let key = match request {
-            Request::Get(get) if !get.last => return false,
-            Request::Get(get) if get.single => Key::plain(get.keys.0),
-            Request::Store(store) => {
-                let end = usize::try_from(store.block_len()).ok();
-                match end.and_then(|len| self.block.checked_add(len)) {
-                    Some(end) if end <= input.len() => self.end = end,
-                    _ => return false,
-                }
-                store.key
-            }
-            Request::Delete(delete) => delete.key,
-            Request::Arith(arith) => arith.key,
-            Request::Touch(touch) => touch.key,
-            Request::MetaGet(get) => get.key,
-            Request::MetaDebug(key) => *key,
-            Request::BinaryGet(get) => get.key,
-            Request::Get(_)
-            | Request::MetaNoop
-            | Request::BinaryAdmin(BinaryAdmin {
-                verb: BinaryVerb::Noop,
-                ..
-            }) => {
-                self.probe = None;
-                return true;
-            }
-            Request::Admin(_)
-            | Request::BinaryAdmin(_)
-            | Request::Sasl(_)
-            | Request::ConfigSet(_) => return false,
-        };
-        let mut probe = retrieval::probe_of(ctx, key);
-        ctx.cache.prefetch_bucket(&mut probe);
-        self.probe = Some(probe);
-        self.unlinks = matches!(request, Request::Store(_) | Request::Delete(_));
-        true
     }
 }
 

@@ -26,11 +26,11 @@ use protocol::{
     Request, Sasl, SaslVerb, Status, binary, reply,
 };
 
-use super::output::Output;
-use super::session::{Next, Wire};
-use super::shared::Ctx;
+use super::wire::{Next, Wire};
 use crate::auth::{Check, MECHANISMS, Plain, Ticket, Verdict, Visitor};
+use crate::command::output::Output;
 use crate::settings::MEMCACHED_VERSION;
+use crate::state::Ctx;
 
 /// The longest token, in bytes without its `\r\n` (memcached's).
 const TOKEN_LEN_MAX: u32 = 16_384;

@@ -1,9 +1,9 @@
 //! A session's replies do not depend on how its input was cut (D1), nor on when its peer takes them.
 
-use super::output::Output;
-use super::session::{Next, Session};
-use super::testing::Server;
+use super::{Next, Session};
 use crate::cache::testing::Rng;
+use crate::command::output::Output;
+use crate::command::testing::Server;
 
 /// How one run cuts its input, hands out turns and takes replies.
 #[derive(Clone, Copy)]

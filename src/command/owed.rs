@@ -1,0 +1,17 @@
+//! What a command about the server leaves to its connection.
+
+use super::dump::Dump;
+use super::report::Report;
+
+/// What a connection does next.
+#[derive(Debug)]
+pub(super) enum AdminOutcome {
+    /// Goes on; all is answered.
+    Done,
+    /// Closes.
+    Close,
+    /// Steps through a dump, which answers.
+    Dump(Dump),
+    /// The same with a report.
+    Report(Report),
+}

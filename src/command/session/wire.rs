@@ -1,0 +1,51 @@
+//! What a conversation and its parts tell each other: the encoding, and what comes next.
+
+use protocol::{Parsed, binary, text};
+
+/// The encoding of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// Lines, classic and meta.
+    Text,
+    /// Packets.
+    Binary,
+}
+
+impl Wire {
+    /// Parses straight to where the answer is kept: it is large. Not inlined into its callers, whom it made slower.
+    #[inline(never)]
+    pub(super) fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
+        *parsed = match self {
+            Wire::Text => text::parse(input),
+            Wire::Binary => binary::parse(input),
+        };
+    }
+}
+
+/// What a drive needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More input.
+    Read,
+    /// The peer to take replies.
+    Flush,
+    /// Another turn: the budget is spent.
+    Yield,
+    /// The answer to [`Session::verification`](super::Session::verification).
+    Verify,
+    /// A place for the dump in progress: [`Session::see_to_dump`](super::Session::see_to_dump) tells when to try again.
+    Place,
+    /// To be closed, once the replies are written: the peer has asked for it.
+    Close,
+    /// To be closed, once the replies are written, though the peer may go on sending.
+    HangUp,
+}
+
+/// How far a drive came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drive {
+    /// Bytes of the input that are done with.
+    pub consumed: usize,
+    /// What comes next.
+    pub next: Next,
+}

@@ -1,0 +1,65 @@
+//! The ways to reach the threads of this room, and what is told them.
+
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+use mio::Waker;
+
+use super::stream::Stream;
+use crate::settings::WireProtocol;
+use crate::state::ConnInfo;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A new connection.
+    Serve(Stream, Arc<ConnInfo>, WireProtocol),
+    /// The password of the connection in this place is checked.
+    Verified(usize),
+    /// Data blocks that do not move are to give back what they hold.
+    GiveWay,
+    /// To end.
+    Stop,
+}
+
+/// The way to reach a worker.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    sender: Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+impl Handle {
+    pub(super) fn new(sender: Sender<Message>, waker: Arc<Waker>) -> Self {
+        Handle { sender, waker }
+    }
+
+    /// Tells the worker something, and wakes it.
+    pub(super) fn send(&self, message: Message) {
+        // A worker that has ended needs no message.
+        if self.sender.send(message).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Ends the worker: what it is doing is finished, and replies that its peers take are sent.
+    pub fn stop(&self) {
+        self.send(Message::Stop);
+    }
+}
+
+/// The way to wake the thread that accepts.
+#[derive(Debug, Clone)]
+pub struct ListenerHandle(Arc<Waker>);
+
+impl ListenerHandle {
+    pub(super) fn new(waker: Arc<Waker>) -> Self {
+        ListenerHandle(waker)
+    }
+
+    /// Lets it look again whether to accept or to end.
+    pub fn wake(&self) {
+        // It fails only when the thread has ended.
+        let _ = self.0.wake();
+    }
+}

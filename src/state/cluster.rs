@@ -1,0 +1,49 @@
+//! The list of a cluster's nodes, kept for clients that ask one node for all the others. The server knows nothing of what is
+//! in it.
+//!
+//! F1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
+//! F2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// The longest list, in bytes: some hundred nodes with names of a hosted service.
+pub const CONFIG_LEN_MAX: usize = 32 << 10;
+/// The list, if there is one.
+#[derive(Debug, Default)]
+pub struct ClusterConfig(RwLock<Option<NodeList>>);
+
+/// A list of nodes, as it came.
+#[derive(Debug)]
+pub struct NodeList {
+    /// Opaque to the server.
+    pub client_flags: u32,
+    /// The list itself.
+    pub bytes: Box<[u8]>,
+}
+
+impl ClusterConfig {
+    /// Takes a list. With `add` only if there is none: false then.
+    pub fn set(&self, client_flags: u32, bytes: &[u8], add: bool) -> bool {
+        let value = NodeList {
+            client_flags,
+            bytes: bytes.into(),
+        };
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if add && held.is_some() {
+            return false;
+        }
+        *held = Some(value);
+        true
+    }
+
+    /// Forgets the list; false if there was none.
+    pub fn delete(&self) -> bool {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        held.take().is_some()
+    }
+
+    /// The list, if there is one. It does not change while it is looked at.
+    pub fn read(&self) -> RwLockReadGuard<'_, Option<NodeList>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
