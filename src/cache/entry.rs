@@ -11,9 +11,8 @@
 use slab_alloc::ChunkHandle;
 
 use super::eviction::Policy;
-use super::item::{Header, Items, NewItem, PinnedValue, state};
+use super::item::{Header, Items, NewItem, PinnedValue, State};
 use super::lru::Newcomer;
-use super::segments::Segment;
 use super::store::{Cache, Lookup};
 use super::table::{KeyHash, Probe, Slot, StripeGuard};
 use super::view::{ItemHead, ItemView};
@@ -46,7 +45,7 @@ impl Cache {
         let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
         // Looked at before it is buried.
         let died_unfetched =
-            is_dead && found.is_some_and(|found| found.header.state() & state::FETCHED == 0);
+            is_dead && found.is_some_and(|found| !found.header.state().is_fetched());
         Entry {
             cache: self,
             guard: if is_dead {
@@ -148,13 +147,13 @@ impl<'c> Entry<'c> {
     /// Marks the item stale, and its lease as free (`I`). Panics without an item.
     pub fn mark_stale(&mut self) {
         let header = self.header();
-        header.clear_bits(state::WIN_SENT);
-        header.set_bits(state::STALE);
+        header.clear_bits(State::WIN_SENT);
+        header.set_bits(State::STALE);
     }
 
     /// Notes that somebody holds the lease. Panics without an item.
     pub fn mark_win_sent(&mut self) {
-        self.header().set_bits(state::WIN_SENT);
+        self.header().set_bits(State::WIN_SENT);
     }
 
     /// Holds on to a value that is large ([`ItemView::is_large`]). Panics without an item.
@@ -194,7 +193,7 @@ impl<'c> Entry<'c> {
         let newcomer = Newcomer {
             handle,
             hash: self.hash,
-            replaced: old.map(|old| Segment::of(items.header(old).state())),
+            replaced: old.map(|old| items.header(old).state().segment()),
             arrives: old.is_none_or(|old| cache.class_of(old) != class),
             is_temporary: cache
                 .tuning

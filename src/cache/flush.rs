@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::item::state;
+use super::item::State;
 use crate::clock::RelTime;
 
 /// Generations that two bits of the state word tell apart.
@@ -28,20 +28,18 @@ pub struct FlushMark {
 impl FlushMark {
     /// The generation new items are stored in, as state bits.
     #[inline]
-    pub fn generation_bits(&self) -> u16 {
-        ((self.mark.load(Relaxed) & 0xff) as u16) << state::FLUSH_GEN_SHIFT
+    pub fn generation_bits(&self) -> State {
+        State::of_generation((self.mark.load(Relaxed) & 0xff) as u16)
     }
 
     /// True if an item with this state word and last access has been flushed.
     #[inline]
-    pub fn covers(&self, state_word: u16, accessed_at: RelTime, now: RelTime) -> bool {
+    pub fn covers(&self, state: State, accessed_at: RelTime, now: RelTime) -> bool {
         let mark = self.mark.load(Relaxed);
         let second = (mark >> 8) as u32;
         let due = self.due.load(Relaxed);
         accessed_at.0 < second
-            || (accessed_at.0 == second
-                && (mark & 0xff) as u16
-                    != (state_word & state::FLUSH_GEN) >> state::FLUSH_GEN_SHIFT)
+            || (accessed_at.0 == second && (mark & 0xff) as u16 != state.generation())
             || (due != 0 && now.0 >= due && accessed_at.0 < due)
     }
 

@@ -8,7 +8,7 @@
 use slab_alloc::ChunkHandle;
 
 use super::eviction::{Eviction, Policy, Sight};
-use super::item::{Items, state, uses};
+use super::item::{Items, State};
 use super::segments::{Balance, Segment, Segments};
 use super::table::KeyHash;
 use super::turnover::Turnover;
@@ -85,7 +85,7 @@ impl ClassLru {
             self.eviction.place(&self.segments, new.hash, new.replaced)
         };
         self.segments.push(items, new.handle, segment);
-        items.header(new.handle).set_bits(state::LINKED);
+        items.header(new.handle).set_bits(State::LINKED);
         self.eviction.linked(items, new.handle);
         self.requested_bytes += items.requested_bytes(new.handle) as u64;
         self.segments.counters.total_items += 1;
@@ -95,7 +95,7 @@ impl ClassLru {
     pub fn unlink(&mut self, items: &Items, handle: ChunkHandle) {
         self.eviction.unlinking(items, handle);
         self.segments.take(items, handle);
-        items.header(handle).clear_bits(state::LINKED);
+        items.header(handle).clear_bits(State::LINKED);
         self.requested_bytes -= items.requested_bytes(handle) as u64;
     }
 
@@ -147,8 +147,8 @@ impl ClassLru {
     }
 
     /// True if an item of this state should be moved, rather than evicted, when its page is emptied.
-    pub fn is_worth_moving(&self, bits: u16) -> bool {
-        self.eviction.is_worth_moving(bits)
+    pub fn is_worth_moving(&self, state: State) -> bool {
+        self.eviction.is_worth_moving(state)
     }
 
     /// True if at least half of so many of the oldest items were read. Those get another round, which shortens the lease:
@@ -159,8 +159,8 @@ impl ClassLru {
             .take(count)
             .collect();
         oldest.retain(|&handle| {
-            let bits = items.header(handle).state();
-            uses(bits) > 0 && self.is_worth_moving(bits)
+            let state = items.header(handle).state();
+            state.uses() > 0 && self.is_worth_moving(state)
         });
         let earns = oldest.len() * 2 >= count;
         if earns {
@@ -198,12 +198,12 @@ impl ClassLru {
             let list = self.segments.list(segment);
             let (mut prev, mut at, mut count) = (None, list.head, 0);
             while let Some(handle) = at {
-                let bits = items.header(handle).state();
+                let state = items.header(handle).state();
                 assert!(
-                    bits & state::LINKED != 0 && bits & state::ITEM != 0,
-                    "L1: {bits:#x}"
+                    state.has(State::LINKED) && state.has(State::ITEM),
+                    "L1: {state:?}"
                 );
-                assert_eq!(Segment::of(bits), segment, "L1");
+                assert_eq!(state.segment(), segment, "L1");
                 assert_eq!(items.header(handle).prev(), prev);
                 requested += items.requested_bytes(handle) as u64;
                 (prev, at, count) = (at, items.header(handle).next(), count + 1);

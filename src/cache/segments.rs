@@ -11,29 +11,8 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::item::{Items, state};
-
-/// A part of the LRU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs, reason = "memcached's names, drawn above")]
-pub enum Segment {
-    Hot = 0,
-    Warm = 1,
-    Cold = 2,
-    Temp = 3,
-}
-
-impl Segment {
-    /// All of them, by number.
-    pub const ALL: [Segment; 4] = [Segment::Hot, Segment::Warm, Segment::Cold, Segment::Temp];
-
-    /// The segment a state word names.
-    #[inline]
-    pub fn of(state_word: u16) -> Segment {
-        Segment::ALL[usize::from((state_word & state::SEGMENT) >> state::SEGMENT_SHIFT)]
-    }
-}
+use super::item::Items;
+pub use super::item::Segment;
 
 /// One list.
 #[derive(Debug, Default, Clone, Copy)]
@@ -140,13 +119,11 @@ impl Segments {
         }
         list.head = Some(handle);
         list.count += 1;
-        items
-            .header(handle)
-            .set_field(state::SEGMENT, state::SEGMENT_SHIFT, segment as u16);
+        items.header(handle).set_segment(segment);
     }
 
     pub(super) fn take(&mut self, items: &Items, handle: ChunkHandle) {
-        let list = &mut self.lists[Segment::of(items.header(handle).state()) as usize];
+        let list = &mut self.lists[items.header(handle).state().segment() as usize];
         let (prev, next) = (items.header(handle).prev(), items.header(handle).next());
         match prev {
             Some(prev) => items.header(prev).set_next(next),
@@ -160,7 +137,7 @@ impl Segments {
     }
 
     pub(super) fn replace(&mut self, items: &Items, old: ChunkHandle, new: ChunkHandle) {
-        let list = &mut self.lists[Segment::of(items.header(new).state()) as usize];
+        let list = &mut self.lists[items.header(new).state().segment() as usize];
         match items.header(new).prev() {
             Some(prev) => items.header(prev).set_next(Some(new)),
             None => list.head = Some(new),

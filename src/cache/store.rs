@@ -10,8 +10,6 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllo
 
 use super::class_mask::ClassMask;
 use super::flush::FlushMark;
-#[cfg(test)]
-use super::item::state;
 use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, Spare};
 use super::lru::ClassLru;
 use super::memory::PageMoves;
@@ -427,7 +425,7 @@ impl Cache {
             guard.check_invariants();
             for (hash, handle) in guard.entries() {
                 assert_eq!(self.table.hash(self.items.key(handle)), hash);
-                assert!(self.items.header(handle).state() & state::LINKED != 0, "I2");
+                assert!(self.items.header(handle).state().is_linked_head(), "I2");
                 linked += 1;
             }
         }

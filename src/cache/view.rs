@@ -4,8 +4,7 @@ use std::ops::Deref;
 
 use slab_alloc::{ChunkHandle, ClassId};
 
-use super::item::{Header, Items, state};
-use super::segments::Segment;
+use super::item::{Header, Items, Segment, State};
 use crate::clock::RelTime;
 
 /// A live item, all of it: only an `Entry` shows it, which has its stripe locked.
@@ -67,7 +66,7 @@ impl<'e> ItemHead<'e> {
 
     /// True if the client that stored it sent the key in base64.
     pub fn key_binary(&self) -> bool {
-        self.header.state() & state::KEY_BINARY != 0
+        self.header.state().has(State::KEY_BINARY)
     }
 
     /// Bytes of the value.
@@ -79,7 +78,7 @@ impl<'e> ItemHead<'e> {
     /// True if the value is sent from where it lies (`Entry::pin`) and may be in pieces.
     #[inline]
     pub fn is_large(&self) -> bool {
-        self.header.state() & state::LARGE != 0
+        self.header.state().has(State::LARGE)
     }
 
     /// The client flags.
@@ -108,19 +107,19 @@ impl<'e> ItemHead<'e> {
 
     /// True if it was read since it was stored.
     pub fn is_fetched(&self) -> bool {
-        self.header.state() & state::FETCHED != 0
+        self.header.state().is_fetched()
     }
 
     /// True if it was marked stale.
     #[inline]
     pub fn is_stale(&self) -> bool {
-        self.header.state() & state::STALE != 0
+        self.header.state().has(State::STALE)
     }
 
     /// True if somebody holds the lease.
     #[inline]
     pub fn is_win_sent(&self) -> bool {
-        self.header.state() & state::WIN_SENT != 0
+        self.header.state().has(State::WIN_SENT)
     }
 
     /// The slab class.
@@ -132,7 +131,7 @@ impl<'e> ItemHead<'e> {
     /// The LRU segment it is in.
     #[inline]
     pub fn segment(&self) -> Segment {
-        Segment::of(self.header.state())
+        self.header.state().segment()
     }
 
     /// Bytes the item asked for.

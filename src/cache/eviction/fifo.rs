@@ -2,7 +2,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::Items;
+use super::super::item::{Items, State};
 use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::{Eviction, Sight, bring_home};
@@ -23,7 +23,7 @@ impl Eviction for Fifo {
         bring_home(segments, items, &[Segment::Cold], Segment::Cold)
     }
 
-    fn is_worth_moving(&self, _: u16) -> bool {
+    fn is_worth_moving(&self, _: State) -> bool {
         false
     }
 }

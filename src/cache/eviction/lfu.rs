@@ -14,7 +14,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::{Items, uses};
+use super::super::item::{Items, State};
 use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::sketch::Sketch;
@@ -119,7 +119,7 @@ impl Eviction for Lfu {
         self.sketch.bytes()
     }
 
-    fn is_worth_moving(&self, bits: u16) -> bool {
-        uses(bits) > 0 || Segment::of(bits) == Segment::Warm
+    fn is_worth_moving(&self, state: State) -> bool {
+        state.uses() > 0 || state.segment() == Segment::Warm
     }
 }

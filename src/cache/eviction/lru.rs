@@ -21,7 +21,7 @@ impl Eviction for Lru {
     fn victim(&mut self, segments: &mut Segments, sight: &Sight<'_>) -> Option<ChunkHandle> {
         for _ in 0..LOOKS {
             let tail = segments.oldest()?;
-            let temporary = Segment::of(sight.items.header(tail).state()) == Segment::Temp;
+            let temporary = sight.items.header(tail).state().segment() == Segment::Temp;
             if sight.items.header(tail).uses() == 0 || temporary || (sight.is_dead)(tail) {
                 return Some(tail);
             }

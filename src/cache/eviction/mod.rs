@@ -37,7 +37,7 @@ use std::fmt::Debug;
 
 use slab_alloc::ChunkHandle;
 
-use super::item::Items;
+use super::item::{Items, State};
 use super::segments::{Balance, Segment, Segments};
 use super::table::KeyHash;
 
@@ -127,7 +127,7 @@ pub(super) trait Eviction: Debug + Send {
 
     /// The victim could not be unlinked just now: it is not to be the next one again.
     fn pass_over(&mut self, segments: &mut Segments, items: &Items, victim: ChunkHandle) {
-        let segment = Segment::of(items.header(victim).state());
+        let segment = items.header(victim).state().segment();
         segments.shift(items, victim, segment);
     }
 
@@ -141,8 +141,8 @@ pub(super) trait Eviction: Debug + Send {
     }
 
     /// True if an item of this state is worth a better place when its page is emptied.
-    fn is_worth_moving(&self, bits: u16) -> bool {
-        super::item::uses(bits) > 0
+    fn is_worth_moving(&self, state: State) -> bool {
+        state.uses() > 0
     }
 
     /// An item was linked; also called for each that is there when the policy starts.

@@ -4,7 +4,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::{Items, state};
+use super::super::item::{Items, State};
 use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::{Eviction, Sight, bring_home};
@@ -51,8 +51,8 @@ impl Random {
         let chunks = slabs.page_chunks(page).size_hint().0;
         let first = self.below(chunks.max(1));
         let is_item = |&chunk: &ChunkHandle| {
-            let bits = items.header(chunk).state() & (state::LINKED | state::CONTINUATION);
-            bits == state::LINKED && items.header(chunk).class() == Some(class)
+            items.header(chunk).state().is_linked_head()
+                && items.header(chunk).class() == Some(class)
         };
         let drawn = slabs
             .page_chunks(page)
@@ -82,7 +82,7 @@ impl Eviction for Random {
     fn pass_over(&mut self, segments: &mut Segments, items: &Items, victim: ChunkHandle) {
         // Whoever was drawn is not the next one anyway.
         if segments.oldest() == Some(victim) {
-            segments.shift(items, victim, Segment::of(items.header(victim).state()));
+            segments.shift(items, victim, items.header(victim).state().segment());
         }
     }
 
@@ -90,7 +90,7 @@ impl Eviction for Random {
         bring_home(segments, items, &[Segment::Cold], Segment::Cold)
     }
 
-    fn is_worth_moving(&self, _: u16) -> bool {
+    fn is_worth_moving(&self, _: State) -> bool {
         false
     }
 }

@@ -18,7 +18,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::{Items, uses};
+use super::super::item::{Items, State};
 use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::ghost::Ghost;
@@ -80,9 +80,9 @@ impl Eviction for S3Fifo {
         }
     }
 
-    fn is_worth_moving(&self, bits: u16) -> bool {
+    fn is_worth_moving(&self, state: State) -> bool {
         // Who was read in the small queue has shown it, though the count began anew since.
-        uses(bits) > 0 || Segment::of(bits) == MAIN
+        state.uses() > 0 || state.segment() == MAIN
     }
 
     fn bytes(&self) -> usize {

@@ -12,7 +12,7 @@
 
 use slab_alloc::ChunkHandle;
 
-use super::super::item::{Items, uses};
+use super::super::item::{Items, State};
 use super::super::segments::{Balance, Segment, Segments};
 use super::super::table::KeyHash;
 use super::{Eviction, Sight};
@@ -42,7 +42,7 @@ impl Eviction for Slru {
     fn victim(&mut self, segments: &mut Segments, sight: &Sight<'_>) -> Option<ChunkHandle> {
         for _ in 0..SAVED {
             let tail = segments.oldest()?;
-            let from = Segment::of(sight.items.header(tail).state());
+            let from = sight.items.header(tail).state().segment();
             let active = sight.items.header(tail).uses() >= ACTIVE;
             if !active || from == Segment::Temp || (sight.is_dead)(tail) {
                 return Some(tail);
@@ -89,7 +89,7 @@ impl Eviction for Slru {
         true
     }
 
-    fn is_worth_moving(&self, bits: u16) -> bool {
-        uses(bits) >= ACTIVE || Segment::of(bits) == Segment::Warm
+    fn is_worth_moving(&self, state: State) -> bool {
+        state.uses() >= ACTIVE || state.segment() == Segment::Warm
     }
 }

@@ -1,4 +1,4 @@
-//! The header of an item or of a continuation chunk, and the bits of its state word.
+//! The header of an item or of a continuation chunk.
 //!
 //! All of it is atomics, so that others may look while an owner writes. Whose header it is, and what must not change
 //! meanwhile, is named by invariants I2 to I5 of the parent module.
@@ -11,49 +11,8 @@ use std::sync::atomic::{
 
 use slab_alloc::{Atomics, ChunkHandle, ClassId};
 
+use super::state::{Segment, State};
 use crate::clock::RelTime;
-
-/// Bits of the state word.
-pub mod state {
-    /// In the table and in an LRU segment.
-    pub const LINKED: u16 = 1;
-    /// Read at least once since it was stored.
-    pub const FETCHED: u16 = 1 << 1;
-    /// Two bits: reads since the policy last looked, up to three.
-    pub const USES_SHIFT: u16 = 2;
-    /// Mask of the reads.
-    pub const USES: u16 = 3 << USES_SHIFT;
-    /// Marked stale by `md I` or `ms I`.
-    pub const STALE: u16 = 1 << 4;
-    /// Somebody holds the lease to recache it.
-    pub const WIN_SENT: u16 = 1 << 5;
-    /// The key came in base64 and is shown so.
-    pub const KEY_BINARY: u16 = 1 << 6;
-    /// The optional client flags are there.
-    pub const HAS_CLIENT_FLAGS: u16 = 1 << 7;
-    /// The optional reference count and chain are there.
-    pub const LARGE: u16 = 1 << 8;
-    /// Two bits: the LRU segment.
-    pub const SEGMENT_SHIFT: u16 = 9;
-    /// Mask of the segment bits.
-    pub const SEGMENT: u16 = 3 << SEGMENT_SHIFT;
-    /// The optional CAS unique is there.
-    pub const HAS_CAS: u16 = 1 << 11;
-    /// A continuation chunk of a chained item, not an item.
-    pub const CONTINUATION: u16 = 1 << 12;
-    /// Set in every initialised head, so that its state is never 0.
-    pub const ITEM: u16 = 1 << 13;
-    /// Two bits: the flush generation it was stored in.
-    pub const FLUSH_GEN_SHIFT: u16 = 14;
-    /// Mask of the generation bits.
-    pub const FLUSH_GEN: u16 = 3 << FLUSH_GEN_SHIFT;
-}
-
-/// Reads that a state word has counted: 0 to 3.
-#[inline]
-pub fn uses(bits: u16) -> u16 {
-    (bits & state::USES) >> state::USES_SHIFT
-}
 
 /// Bytes of the header without the CAS unique.
 pub const HEADER_BYTES: usize = size_of::<Header>();
@@ -173,37 +132,43 @@ impl Header {
         self.class.load(Relaxed)
     }
 
-    /// The state bits.
+    /// The state word.
     #[inline]
-    pub fn state(&self) -> u16 {
-        self.state.load(Relaxed)
+    pub fn state(&self) -> State {
+        State::from_raw(self.state.load(Relaxed))
     }
 
-    /// Sets state bits and gives the bits before.
+    /// Sets state bits.
     #[inline]
-    pub fn set_bits(&self, bits: u16) -> u16 {
-        self.state.fetch_or(bits, Relaxed)
+    pub fn set_bits(&self, bits: State) {
+        self.state.fetch_or(bits.to_raw(), Relaxed);
     }
 
-    /// Clears state bits and gives the bits before.
+    /// Clears state bits.
     #[inline]
-    pub fn clear_bits(&self, bits: u16) -> u16 {
-        self.state.fetch_and(!bits, Relaxed)
+    pub fn clear_bits(&self, bits: State) {
+        self.state.fetch_and(!bits.to_raw(), Relaxed);
     }
 
-    /// Stores a small number in a field of the state word.
+    /// Puts `bits` into a field of the state word, whose bits are `field`.
     #[inline]
-    pub fn set_field(&self, mask: u16, shift: u16, value: u16) {
+    fn set_field(&self, field: State, bits: State) {
         // Two locks guard different bits of this word, so a change is one read-modify-write.
-        let set = |old: u16| Some((old & !mask) | (value << shift));
+        let set = |old: u16| Some((old & !field.to_raw()) | bits.to_raw());
         let _ = self.state.fetch_update(Relaxed, Relaxed, set);
+    }
+
+    /// Names the segment the item is in; under the LRU lock.
+    #[inline]
+    pub fn set_segment(&self, segment: Segment) {
+        self.set_field(State::SEGMENT, State::of_segment(segment));
     }
 
     /// Counts a read; under the stripe lock.
     #[inline]
     pub fn count_use(&self) {
-        if self.state() & state::FETCHED == 0 {
-            self.set_bits(state::FETCHED);
+        if !self.state().is_fetched() {
+            self.set_bits(State::FETCHED);
         }
         self.count_write();
     }
@@ -211,32 +176,32 @@ impl Header {
     /// Counts a change of the value, which is a use but shows it to nobody; under the stripe lock.
     #[inline]
     pub fn count_write(&self) {
-        if self.state() & state::USES != state::USES {
+        if self.state().uses() < 3 {
             // Only the stripe's holder counts up, others only set the count lower: it cannot overflow.
-            self.state.fetch_add(1 << state::USES_SHIFT, Relaxed);
+            self.state.fetch_add(State::of_uses(1).to_raw(), Relaxed);
         }
     }
 
     /// Reads since the policy last looked, up to three.
     #[inline]
     pub fn uses(&self) -> u16 {
-        uses(self.state())
+        self.state().uses()
     }
 
     /// Sets that count to no more than it is; under the LRU lock.
     #[inline]
     pub fn set_uses(&self, uses: u16) {
-        self.set_field(state::USES, state::USES_SHIFT, uses);
+        self.set_field(State::USES, State::of_uses(uses));
     }
 
-    /// Makes a chunk an unlinked item of these bits, never accessed.
+    /// Makes a chunk an unlinked item of this state, never accessed.
     pub(super) fn begin_item(
         &self,
         class: ClassId,
         key_len: usize,
         value_len: u32,
         expires_at: RelTime,
-        bits: u16,
+        state: State,
     ) {
         self.set_next(None);
         self.set_prev(None);
@@ -246,7 +211,7 @@ impl Header {
         self.key_len.store(key_len as u8, Relaxed);
         self.class.store(class.get(), Relaxed);
         // Last: a walk over the page takes it for an item from now on (I5).
-        self.state.store(bits, Release);
+        self.state.store(state.to_raw(), Release);
     }
 
     /// Makes a chunk the last continuation of `head`'s item, for so many bytes of the value.
@@ -255,12 +220,12 @@ impl Header {
         self.class.store(class.get(), Relaxed);
         self.set_continued_head(head);
         self.value_len.store(value_len as u32, Relaxed);
-        self.state.store(state::CONTINUATION, Release);
+        self.state.store(State::CONTINUATION.to_raw(), Release);
     }
 
     /// Makes the chunk nothing (I5).
     pub(super) fn clear(&self) {
-        self.state.store(0, Release);
+        self.state.store(State::NOTHING.to_raw(), Release);
     }
 
     /// Takes over what `from` says.
@@ -281,6 +246,6 @@ impl Header {
         }
         self.key_len.store(from.key_len.load(Relaxed), Relaxed);
         self.class.store(from.class.load(Relaxed), Relaxed);
-        self.state.store(from.state(), Release);
+        self.state.store(from.state().to_raw(), Release);
     }
 }

@@ -34,6 +34,7 @@ mod header;
 mod new_item;
 mod pinned;
 mod spare;
+mod state;
 
 use std::fmt;
 use std::ops::Range;
@@ -44,10 +45,11 @@ use std::sync::atomic::{
 
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, REACH_BYTES, SlabAllocator};
 
-pub use self::header::{HEADER_BYTES, Header, state, uses};
+pub use self::header::{HEADER_BYTES, Header};
 pub use self::new_item::NewItem;
 pub use self::pinned::PinnedValue;
 pub use self::spare::Spare;
+pub use self::state::{Segment, State};
 use crate::clock::RelTime;
 
 /// Where the CAS unique is.
@@ -163,7 +165,7 @@ impl Items {
     /// The CAS unique, 0 with `-C`.
     #[inline]
     pub fn cas(&self, handle: ChunkHandle) -> u64 {
-        if self.header(handle).state() & state::HAS_CAS == 0 {
+        if !self.header(handle).state().has(State::HAS_CAS) {
             return 0;
         }
         self.cas_word(handle).load(Relaxed)
@@ -172,7 +174,7 @@ impl Items {
     /// Gives the item a CAS unique; nothing happens with `-C`. Under the stripe lock.
     #[inline]
     pub fn set_cas(&self, handle: ChunkHandle, cas: u64) {
-        if self.header(handle).state() & state::HAS_CAS != 0 {
+        if self.header(handle).state().has(State::HAS_CAS) {
             self.cas_word(handle).store(cas, Relaxed);
         }
     }
@@ -181,7 +183,7 @@ impl Items {
     #[inline]
     pub fn client_flags(&self, handle: ChunkHandle) -> u32 {
         let bits = self.header(handle).state();
-        if bits & state::HAS_CLIENT_FLAGS == 0 {
+        if !bits.has(State::HAS_CLIENT_FLAGS) {
             return 0;
         }
         self.optional_word(handle, flags_offset(bits)).load(Relaxed)
@@ -215,7 +217,7 @@ impl Items {
 
     /// The first continuation chunk of a chained item.
     pub fn chain_start(&self, handle: ChunkHandle) -> Option<ChunkHandle> {
-        if self.header(handle).state() & state::LARGE == 0 {
+        if !self.header(handle).state().has(State::LARGE) {
             return None;
         }
         ChunkHandle::from_raw(self.chain(handle).load(Relaxed))
@@ -224,7 +226,7 @@ impl Items {
     /// True if somebody besides the table holds a reference.
     #[inline]
     pub fn is_pinned(&self, handle: ChunkHandle) -> bool {
-        self.header(handle).state() & state::LARGE != 0 && self.refs(handle).load(Acquire) > 1
+        self.header(handle).state().has(State::LARGE) && self.refs(handle).load(Acquire) > 1
     }
 
     // ---- bytes --------------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ impl Items {
     #[inline(always)]
     pub fn small_value(&self, handle: ChunkHandle, header: &Header) -> Option<&[u8]> {
         let bits = header.state();
-        if bits & state::LARGE != 0 {
+        if bits.has(State::LARGE) {
             return None;
         }
         let start = key_offset(bits) + header.key_len();
@@ -268,11 +270,11 @@ impl Items {
     fn value_range(&self, chunk: ChunkHandle) -> Range<usize> {
         let header = self.header(chunk);
         let (bits, len) = (header.state(), header.value_len());
-        if bits & (state::LARGE | state::CONTINUATION) == 0 {
+        if !bits.has(State::LARGE | State::CONTINUATION) {
             let start = key_offset(bits) + header.key_len();
             return start..start + len;
         }
-        if bits & state::CONTINUATION != 0 {
+        if bits.has(State::CONTINUATION) {
             return HEADER_BYTES..HEADER_BYTES + len;
         }
         let start = key_offset(bits) + header.key_len();
@@ -298,7 +300,7 @@ impl Items {
 
     /// The next chunk of the same item.
     fn chunk_after(&self, chunk: ChunkHandle) -> Option<ChunkHandle> {
-        if self.header(chunk).state() & state::CONTINUATION != 0 {
+        if self.header(chunk).state().has(State::CONTINUATION) {
             self.header(chunk).next()
         } else {
             self.chain_start(chunk)
@@ -310,7 +312,7 @@ impl Items {
     pub fn overwrite_value(&self, handle: ChunkHandle, value: &[u8]) {
         assert!(
             value.len() == self.header(handle).value_len()
-                && self.header(handle).state() & state::LARGE == 0
+                && !self.header(handle).state().has(State::LARGE)
         );
         let place = self.value_range(handle);
         self.assert_inside(self.header(handle), place.end);
@@ -321,7 +323,7 @@ impl Items {
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
         let bytes = self.bytes_in_one_chunk(handle);
-        if self.header(handle).state() & state::LARGE == 0 {
+        if !self.header(handle).state().has(State::LARGE) {
             return bytes;
         }
         let chained = self.value_pieces_chunks(handle).count() - 1;
@@ -346,17 +348,17 @@ impl Items {
         key_offset(self.state_for(spec)) + spec.key.len() + spec.value_len as usize
     }
 
-    fn state_for(&self, spec: &ItemSpec<'_>) -> u16 {
-        let mut bits = state::ITEM;
-        let mut set = |condition, bit| bits |= if condition { bit } else { 0 };
-        set(self.use_cas, state::HAS_CAS);
-        set(spec.client_flags != 0, state::HAS_CLIENT_FLAGS);
-        set(spec.key_binary, state::KEY_BINARY);
+    fn state_for(&self, spec: &ItemSpec<'_>) -> State {
+        let mut bits = State::ITEM;
+        let mut set = |condition, bit| bits = if condition { bits | bit } else { bits };
+        set(self.use_cas, State::HAS_CAS);
+        set(spec.client_flags != 0, State::HAS_CLIENT_FLAGS);
+        set(spec.key_binary, State::KEY_BINARY);
         let value_len = spec.value_len as usize;
         // With small chunks (`-o slab_chunk_max`) a short value is chained too, which takes the field of the chain.
         let in_one_chunk = key_offset(bits) + spec.key.len() + value_len <= self.chunk_bytes_max;
         if value_len >= LARGE_VALUE_MIN || !in_one_chunk {
-            bits |= state::LARGE;
+            bits = bits | State::LARGE;
         }
         bits
     }
@@ -402,10 +404,10 @@ impl Items {
             spec.expires_at,
             bits,
         );
-        if bits & state::HAS_CAS != 0 {
+        if bits.has(State::HAS_CAS) {
             self.cas_word(handle).store(0, Relaxed);
         }
-        if bits & state::HAS_CLIENT_FLAGS != 0 {
+        if bits.has(State::HAS_CLIENT_FLAGS) {
             self.optional_word(handle, flags_offset(bits))
                 .store(spec.client_flags, Relaxed);
         }
@@ -413,7 +415,7 @@ impl Items {
         self.assert_inside(self.header(handle), key_at + spec.key.len());
         // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key lies inside it (I7).
         unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
-        if bits & state::LARGE != 0 {
+        if bits.has(State::LARGE) {
             self.refs(handle).store(1, Relaxed);
             self.chain(handle).store(0, Relaxed);
         }
@@ -422,7 +424,7 @@ impl Items {
 
     /// Drops one hold on an item that is not linked (any more): the last one frees its chunks.
     pub fn release(&self, handle: ChunkHandle) {
-        if self.header(handle).state() & state::LARGE != 0 {
+        if self.header(handle).state().has(State::LARGE) {
             if self.refs(handle).fetch_sub(1, AcqRel) != 1 {
                 return;
             }
@@ -444,7 +446,7 @@ impl Items {
     /// Takes a reference on a LARGE item; the caller holds its stripe lock.
     pub fn pin(&self, handle: ChunkHandle) -> PinnedValue<'_> {
         assert!(
-            self.header(handle).state() & state::LARGE != 0,
+            self.header(handle).state().has(State::LARGE),
             "only large items count references"
         );
         self.refs(handle).fetch_add(1, Relaxed);
@@ -511,9 +513,9 @@ impl Items {
 }
 
 #[inline]
-fn flags_offset(bits: u16) -> usize {
+fn flags_offset(bits: State) -> usize {
     HEADER_BYTES
-        + if bits & state::HAS_CAS != 0 {
+        + if bits.has(State::HAS_CAS) {
             CAS_BYTES
         } else {
             0
@@ -521,9 +523,9 @@ fn flags_offset(bits: u16) -> usize {
 }
 
 #[inline]
-fn large_offset(bits: u16) -> usize {
+fn large_offset(bits: State) -> usize {
     flags_offset(bits)
-        + if bits & state::HAS_CLIENT_FLAGS != 0 {
+        + if bits.has(State::HAS_CLIENT_FLAGS) {
             4
         } else {
             0
@@ -531,8 +533,8 @@ fn large_offset(bits: u16) -> usize {
 }
 
 #[inline]
-fn key_offset(bits: u16) -> usize {
-    large_offset(bits) + if bits & state::LARGE != 0 { 8 } else { 0 }
+fn key_offset(bits: State) -> usize {
+    large_offset(bits) + if bits.has(State::LARGE) { 8 } else { 0 }
 }
 
 /// The source of CAS uniques: one count for the whole server, so that a unique never comes twice.

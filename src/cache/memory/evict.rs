@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use slab_alloc::{ChunkHandle, ClassId};
 
 use super::super::eviction::Sight;
-use super::super::item::{state, uses};
 use super::super::lru::ClassLru;
 use super::super::segments::Segment;
 use super::super::store::{Cache, Lookup, PREFETCH_BYTES_MAX};
@@ -45,7 +44,7 @@ impl Cache {
             if !dead && !self.tuning.may_evict.load(Relaxed) {
                 return false;
             }
-            let (bits, hash) = (items.header(victim).state(), hash(victim));
+            let (state, hash) = (items.header(victim).state(), hash(victim));
             let expires_at = items.header(victim).expires_at();
             let idle_s = now.since(items.header(victim).accessed_at());
             if !self.unlink_from_tail(lru, victim) {
@@ -53,7 +52,7 @@ impl Cache {
                 continue;
             }
             let counters = &mut lru.segments.counters;
-            let unfetched = bits & state::FETCHED == 0;
+            let unfetched = !state.is_fetched();
             if dead {
                 counters.count_reclaimed(unfetched);
             } else {
@@ -61,11 +60,11 @@ impl Cache {
                 counters.evicted_nonzero += u64::from(expires_at != RelTime::NEVER);
                 counters.evicted_time = u64::from(idle_s);
                 counters.evicted_unfetched += u64::from(unfetched);
-                counters.evicted_active += u64::from(uses(bits) > 1);
+                counters.evicted_active += u64::from(state.uses() > 1);
                 lru.evicted_bytes += items.slabs().chunk_bytes(class);
-                lru.note_evicted(hash, Segment::of(bits));
+                lru.note_evicted(hash, state.segment());
             }
-            self.prefetch_victims(lru, Segment::of(bits));
+            self.prefetch_victims(lru, state.segment());
             return true;
         }
         false
@@ -123,8 +122,7 @@ impl Cache {
 
     /// True if the header is that of a linked item; the caller holds its page to its class.
     pub(in crate::cache) fn looks_linked(&self, handle: ChunkHandle) -> bool {
-        let bits = self.items.header(handle).state();
-        bits & (state::LINKED | state::CONTINUATION) == state::LINKED
+        self.items.header(handle).state().is_linked_head()
     }
 
     /// Unlinks `handle` if it is a linked item of `class` that has died; for the crawler.
@@ -138,12 +136,12 @@ impl Cache {
         if !self.is_linked(handle, class) {
             return false;
         }
-        let bits = self.items.header(handle).state();
+        let state = self.items.header(handle).state();
         let dead = self.life(self.items.header(handle), now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
-            lru.segments.counters.expired_unfetched += u64::from(bits & state::FETCHED == 0);
+            lru.segments.counters.expired_unfetched += u64::from(!state.is_fetched());
         }
         dead
     }
@@ -156,7 +154,7 @@ impl Cache {
             while taken < DEAD_TAILS
                 && let Some(tail) = lru.segments.tail(segment)
             {
-                let unfetched = self.items.header(tail).state() & state::FETCHED == 0;
+                let unfetched = !self.items.header(tail).state().is_fetched();
                 if self.life(self.items.header(tail), now) == Lookup::Found
                     || !self.unlink_from_tail(lru, tail)
                 {

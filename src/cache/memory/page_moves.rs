@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
 use super::super::class_mask::ClassMask;
-use super::super::item::{state, uses};
+use super::super::item::State;
 use super::super::lru::ClassLru;
 use super::super::store::{Cache, Lookup};
 use super::move_state::{MoveError, MoveStats, WANTED};
@@ -280,10 +280,9 @@ impl Cache {
     fn is_in_hands(&self, chunk: ChunkHandle) -> bool {
         let items = &self.items;
         let header = items.header(chunk);
-        let bits = header.state();
-        if bits & state::CONTINUATION == 0 {
-            return bits & state::ITEM != 0
-                && (bits & state::LINKED == 0 || items.is_pinned(chunk));
+        let state = header.state();
+        if !state.has(State::CONTINUATION) {
+            return state.has(State::ITEM) && (!state.has(State::LINKED) || items.is_pinned(chunk));
         }
         // The head lies in a page that may change its class, unless it is linked.
         let largest = items.slabs().largest();
@@ -297,10 +296,10 @@ impl Cache {
         let slabs = self.items.slabs();
         for _ in 0..PASSES {
             for chunk in slabs.page_chunks(page) {
-                let bits = self.items.header(chunk).state();
-                if bits & state::CONTINUATION != 0 {
+                let state = self.items.header(chunk).state();
+                if state.has(State::CONTINUATION) {
                     self.vacate_continuation(chunk, class, now);
-                } else if bits & state::LINKED != 0 {
+                } else if state.has(State::LINKED) {
                     self.vacate_item(chunk, class, now);
                 }
             }
@@ -320,7 +319,7 @@ impl Cache {
             return;
         }
         if self.life(self.items.header(chunk), now) != Lookup::Found {
-            let unfetched = items.header(chunk).state() & state::FETCHED == 0;
+            let unfetched = !items.header(chunk).state().is_fetched();
             if self.unlink_from_tail(lru, chunk) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
@@ -360,9 +359,9 @@ impl Cache {
     ) -> Option<ChunkHandle> {
         let (items, slabs) = (&self.items, self.items.slabs());
         let head_class = self.class_of(head);
-        let bits = items.header(head).state();
+        let state = items.header(head).state();
         let oldest = self.tail_age(lru, now).unwrap_or_default();
-        let worth_it = lru.is_worth_moving(bits) || self.age(head, now).is_below_half_of(oldest);
+        let worth_it = lru.is_worth_moving(state) || self.age(head, now).is_below_half_of(oldest);
         // A tail that makes no room lies in the same page, and would have to leave it anyway; so may all of that page.
         let tails = if class == head_class {
             (self.items.slabs().page_bytes() / slabs.chunk_bytes(class)).clamp(TAILS, TAILS_MAX)
@@ -391,11 +390,11 @@ impl Cache {
         if !self.is_linked(head, class) {
             return;
         }
-        let bits = self.items.header(head).state();
+        let state = self.items.header(head).state();
         if self.unlink_from_tail(lru, head) {
             lru.segments.counters.evicted += 1;
-            lru.segments.counters.evicted_unfetched += u64::from(bits & state::FETCHED == 0);
-            lru.segments.counters.evicted_active += u64::from(uses(bits) > 1);
+            lru.segments.counters.evicted_unfetched += u64::from(!state.is_fetched());
+            lru.segments.counters.evicted_active += u64::from(state.uses() > 1);
         }
     }
 
@@ -408,7 +407,7 @@ impl Cache {
         let Some(head) = items.header(chunk).continued_head() else {
             return;
         };
-        if items.header(chunk).state() & state::CONTINUATION == 0
+        if !items.header(chunk).state().has(State::CONTINUATION)
             || !self.is_linked(head, largest)
             || items.is_pinned(head)
             || !items.owns_chunk(head, chunk)
@@ -416,7 +415,7 @@ impl Cache {
             return;
         }
         if self.life(self.items.header(head), now) != Lookup::Found {
-            let unfetched = items.header(head).state() & state::FETCHED == 0;
+            let unfetched = !items.header(head).state().is_fetched();
             if self.unlink_from_tail(lru, head) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
