@@ -17,7 +17,7 @@ use std::time::Duration;
 use slab_alloc::{Config, Sizes};
 
 use crate::auth::{Auth, Format};
-use crate::cache::{Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
+use crate::cache::{At, Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode};
@@ -375,7 +375,7 @@ impl Threads {
             let (shared, stop) = maintained;
             let mut maintainer = Maintainer::default();
             while !stop.load(Relaxed) {
-                maintainer.step(&shared.cache, shared.clock.now());
+                maintainer.step(&shared.cache, At::new(shared.clock.now()));
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ketch::cache::{Cache, ItemSpec, Lookup, Maintainer, Policy, STEPS_PER_S};
+use ketch::cache::{At, Cache, Hit, ItemSpec, Maintainer, Policy, STEPS_PER_S};
 use ketch::clock::RelTime;
 use ketch::server;
 use ketch::settings::Settings;
@@ -52,25 +52,20 @@ impl Store {
 
 impl Target for Store {
     fn get(&mut self, key: &str) -> bool {
-        let now = self.now();
+        let at = At::new(self.now());
         if self
             .requests
             .is_multiple_of(REQUESTS_PER_S / STEPS_PER_S as usize)
         {
-            self.maintainer.step(&self.cache, now);
+            self.maintainer.step(&self.cache, at);
         }
         self.requests += 1;
-        let probe = self.cache.probe(key.as_bytes());
-        let entry = self.cache.entry(key.as_bytes(), probe, now);
-        let found = entry.lookup() == Lookup::Found;
-        if found {
-            entry.bump();
-        }
-        found
+        let mut entry = self.cache.entry(self.cache.sought(key.as_bytes()), at);
+        entry.found().inspect(Hit::bump).is_some()
     }
 
     fn set(&mut self, key: &str, value_len: usize) {
-        let (cache, now) = (&self.cache, self.now());
+        let (cache, at) = (&self.cache, At::new(self.now()));
         let spec = ItemSpec {
             key: key.as_bytes(),
             key_binary: false,
@@ -78,16 +73,15 @@ impl Target for Store {
             expires_at: RelTime::NEVER,
             value_len: value_len as u32 + 2,
         };
-        let Ok(mut new) = cache.create(&spec, now) else {
+        let Ok(mut new) = cache.create(&spec, at) else {
             return;
         };
         while !new.spare().is_empty() {
             let len = new.spare().len();
             new.advance(len);
         }
-        let probe = cache.probe(key.as_bytes());
         let cas = cache.next_cas();
-        cache.entry(key.as_bytes(), probe, now).put(new, cas);
+        cache.entry(cache.sought(key.as_bytes()), at).put(new, cas);
     }
 
     fn report(&mut self) {

@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId};
 
+use super::at::At;
 use super::class_mask::ClassMask;
 use super::item::Header;
 use super::store::{Cache, Lookup};
@@ -114,15 +115,15 @@ impl Cache {
         cursor: &mut WalkCursor,
         mask: ClassMask,
         budget: usize,
-        now: RelTime,
+        at: At,
     ) -> Walk {
         let mut checked = [0u64; CLASSES_MAX];
         let is_dead = |header: &Header, class: ClassId| {
             checked[class.index()] += 1;
-            self.life(header, now) != Lookup::Found
+            self.life(header, at.now) != Lookup::Found
         };
         let unlink = |handle, class| {
-            self.unlink_if_dead(handle, class, now);
+            self.unlink_if_dead(handle, class, at);
             true
         };
         let walked = self.walk_slice(cursor, mask, budget, is_dead, unlink);

@@ -8,13 +8,16 @@
 //!     that lacks memory for what it makes runs anew on another entry (`update`).
 //! E4. Only an item whose value is written to the last byte gets in.
 
+use std::ops::Deref;
+
 use slab_alloc::ChunkHandle;
 
+use super::at::At;
 use super::eviction::Policy;
 use super::item::{Header, Items, NewItem, PinnedValue, State};
 use super::lru::Newcomer;
 use super::store::{Cache, Lookup};
-use super::table::{KeyHash, Probe, Slot, StripeGuard};
+use super::table::{KeyHash, Slot, Sought, StripeGuard};
 use super::view::{ItemHead, ItemView};
 use crate::clock::RelTime;
 
@@ -24,7 +27,7 @@ pub struct Entry<'c> {
     pub(super) cache: &'c Cache,
     guard: StripeGuard<'c>,
     pub(super) hash: KeyHash,
-    pub(super) now: RelTime,
+    pub(super) at: At,
     found: Option<Found<'c>>,
     pub(super) lookup: Lookup,
     /// The dead item that was found had never been read.
@@ -32,29 +35,31 @@ pub struct Entry<'c> {
 }
 
 impl Cache {
-    /// Locks the key's stripe and looks the key up. `probe` is the key's.
+    /// Locks the key's stripe and looks the key up.
     #[inline]
-    pub fn entry(&self, key: &[u8], probe: Probe, now: RelTime) -> Entry<'_> {
+    pub fn entry(&self, sought: Sought<'_>, at: At) -> Entry<'_> {
+        let Sought { key, probe } = sought;
         let hash = probe.hash;
+        debug_assert_eq!(hash, self.table.hash(key), "another key's probe");
         let guard = self.table.lock(hash);
         let is_it = |handle| self.items.key(handle) == key;
-        let place = guard.find_seen(&probe, is_it);
-        let place = place.or_else(|| guard.find(hash, is_it));
-        let found = place.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
-        let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, now));
+        let found_at = guard.find_seen(&probe, is_it);
+        let found_at = found_at.or_else(|| guard.find(hash, is_it));
+        let found = found_at.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
+        let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, at.now));
         let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
-        // Looked at before it is buried.
+        // Looked at before it is unlinked.
         let died_unfetched =
             is_dead && found.is_some_and(|found| !found.header.state().is_fetched());
         Entry {
             cache: self,
             guard: if is_dead {
-                self.bury(guard, hash, place)
+                self.unlink_dead(guard, hash, found_at)
             } else {
                 guard
             },
             hash,
-            now,
+            at,
             found: found.filter(|_| !is_dead),
             lookup,
             died_unfetched,
@@ -63,13 +68,13 @@ impl Cache {
 
     /// Unlinks a dead item that was found.
     #[cold]
-    fn bury<'c>(
+    fn unlink_dead<'c>(
         &'c self,
         mut guard: StripeGuard<'c>,
         hash: KeyHash,
-        place: Option<(Slot, ChunkHandle)>,
+        found_at: Option<(Slot, ChunkHandle)>,
     ) -> StripeGuard<'c> {
-        if let Some((slot, handle)) = place {
+        if let Some((slot, handle)) = found_at {
             self.unlink(&mut guard, hash, slot, handle);
         }
         guard
@@ -91,88 +96,20 @@ impl<'c> Entry<'c> {
             .map(|found| ItemView(ItemHead::of(items, found.handle, found.header)))
     }
 
+    /// The live item, and all that can be done to it.
     #[inline]
-    fn handle(&self) -> ChunkHandle {
-        self.found
-            .expect("only called on an entry with an item")
-            .handle
+    pub fn found(&mut self) -> Option<Hit<'_, 'c>> {
+        let found = self.found?;
+        Some(Hit::new(self, found))
     }
 
-    #[inline]
-    fn header(&self) -> &'c Header {
-        let found = self.found.as_ref();
-        found.expect("only called on an entry with an item").header
-    }
-
-    /// Notes a read: the item's time and its place in the LRU (later, from these bits). Panics without an item.
-    #[inline]
-    pub fn bump(&self) {
-        self.header().count_use();
-        self.note_access();
-    }
-
-    /// Notes a use that is no read: the value was changed in its place. Panics without an item.
-    #[inline]
-    pub fn bump_written(&self) {
-        self.header().count_write();
-        self.note_access();
-    }
-
-    /// Notes that the item was named, though not read. Panics without an item.
-    #[inline]
-    pub fn note_access(&self) {
-        let header = self.header();
-        if header.accessed_at() != self.now {
-            header.set_accessed_at(self.now);
-        }
-    }
-
-    /// Gives the item another end. Panics without an item.
-    pub fn touch(&mut self, expires_at: RelTime) {
-        let (cache, handle) = (self.cache, self.handle());
-        let set_end = || cache.items.header(handle).set_expires_at(expires_at);
-        if cache.tuning.policy() == Policy::Ttl {
-            let mut lru = cache.lru(cache.class_of(handle));
-            lru.touch(&cache.items, handle, set_end);
-        } else {
-            set_end();
-        }
-    }
-
-    /// Gives the item another CAS unique. Panics without an item.
-    pub fn set_cas(&mut self, cas: u64) {
-        self.cache.items.set_cas(self.handle(), cas);
-    }
-
-    /// Marks the item stale, and its lease as free (`I`). Panics without an item.
-    pub fn mark_stale(&mut self) {
-        let header = self.header();
-        header.clear_bits(State::WIN_SENT);
-        header.set_bits(State::STALE);
-    }
-
-    /// Notes that somebody holds the lease. Panics without an item.
-    pub fn mark_win_sent(&mut self) {
-        self.header().set_bits(State::WIN_SENT);
-    }
-
-    /// Holds on to a value that is large ([`ItemView::is_large`]). Panics without an item.
-    pub fn pin(&self) -> PinnedValue<'c> {
-        self.cache.items.pin(self.handle())
-    }
-
-    /// Overwrites the value by one of the same length, of an item that is not large. Panics without an item.
-    pub fn overwrite(&mut self, value: &[u8]) {
-        self.cache.items.overwrite_value(self.handle(), value);
-    }
-
-    /// Puts a new item in the place of the present one, or of none. Panics if its value is not written to the last byte:
-    /// what lies behind would be another item's.
-    pub fn put(&mut self, new: NewItem<'c>, cas: u64) {
+    /// Puts a new item in the place of the present one, or of none, and gives it. Panics if its value is not written to
+    /// the last byte: what lies behind would be another item's.
+    pub fn put(&mut self, new: NewItem<'c>, cas: u64) -> Hit<'_, 'c> {
         let cache = self.cache;
         let items = &cache.items;
         let handle = new.into_handle();
-        items.header(handle).set_accessed_at(self.now);
+        items.header(handle).set_accessed_at(self.at.now);
         items.set_cas(handle, cas);
         items.header(handle).set_bits(cache.flush.generation_bits());
         let old = self.found;
@@ -187,7 +124,8 @@ impl<'c> Entry<'c> {
                 None
             }
         };
-        self.found = Some(Found::new(items, slot, handle));
+        let found = Found::new(items, slot, handle);
+        self.found = Some(found);
         let class = cache.class_of(handle);
         let old = old.map(|found| found.handle);
         let newcomer = Newcomer {
@@ -197,7 +135,7 @@ impl<'c> Entry<'c> {
             arrives: old.is_none_or(|old| cache.class_of(old) != class),
             is_temporary: cache
                 .tuning
-                .is_temporary(items.header(handle).expires_at(), self.now),
+                .is_temporary(items.header(handle).expires_at(), self.at.now),
         };
         {
             let mut lru = cache.lru(class);
@@ -221,6 +159,7 @@ impl<'c> Entry<'c> {
             }
             items.release(old);
         }
+        Hit::new(self, found)
     }
 
     /// Takes the item out, if there is one.
@@ -238,6 +177,103 @@ impl<'c> Entry<'c> {
             .slot
             .or_else(|| find().map(|(slot, _)| slot))
             .expect("an entry's item is in the table")
+    }
+}
+
+/// The live item of an entry, which nobody else changes, reads or frees as long as it is held: the entry has the key's
+/// stripe locked.
+#[derive(Debug)]
+pub struct Hit<'e, 'c> {
+    entry: &'e Entry<'c>,
+    head: ItemHead<'e>,
+}
+
+impl<'e> Deref for Hit<'e, '_> {
+    type Target = ItemHead<'e>;
+
+    #[inline]
+    fn deref(&self) -> &ItemHead<'e> {
+        &self.head
+    }
+}
+
+impl<'e, 'c> Hit<'e, 'c> {
+    #[inline]
+    fn new(entry: &'e mut Entry<'c>, found: Found<'c>) -> Self {
+        let entry = &*entry;
+        let head = ItemHead::of(&entry.cache.items, found.handle, found.header);
+        Hit { entry, head }
+    }
+
+    /// The value, unless it is large.
+    #[inline(always)]
+    pub fn value(&self) -> Option<&[u8]> {
+        ItemView(self.head).value()
+    }
+
+    /// Notes a read: the item's time and its place in the LRU (later, from these bits).
+    #[inline]
+    pub fn bump(&self) {
+        self.head.header().count_use();
+        self.note_access();
+    }
+
+    /// Notes a use that is no read: the value was changed in its place.
+    #[inline]
+    pub fn bump_written(&self) {
+        self.head.header().count_write();
+        self.note_access();
+    }
+
+    /// Notes that the item was named, though not read.
+    #[inline]
+    pub fn note_access(&self) {
+        let (header, now) = (self.head.header(), self.entry.at.now);
+        if header.accessed_at() != now {
+            header.set_accessed_at(now);
+        }
+    }
+
+    /// Gives the item another end.
+    pub fn touch(&self, expires_at: RelTime) {
+        let (cache, handle) = (self.entry.cache, self.head.handle());
+        let set_end = || self.head.header().set_expires_at(expires_at);
+        if cache.tuning.policy() == Policy::Ttl {
+            let mut lru = cache.lru(cache.class_of(handle));
+            lru.touch(&cache.items, handle, set_end);
+        } else {
+            set_end();
+        }
+    }
+
+    /// Gives the item another CAS unique; nothing happens with `-C`.
+    pub fn set_cas(&self, cas: u64) {
+        self.entry.cache.items.set_cas(self.head.handle(), cas);
+    }
+
+    /// Marks the item stale, and its lease as free (`I`).
+    pub fn mark_stale(&self) {
+        let header = self.head.header();
+        header.clear_bits(State::WIN_SENT);
+        header.set_bits(State::STALE);
+    }
+
+    /// Notes that a client holds the lease.
+    pub fn mark_win_sent(&self) {
+        self.head.header().set_bits(State::WIN_SENT);
+    }
+
+    /// Holds on to a large value ([`ItemHead::is_large`]) beyond the entry. Panics if it is not large: such an item
+    /// counts no references.
+    pub fn pin(&self) -> PinnedValue<'c> {
+        self.entry.cache.items.pin(self.head.handle())
+    }
+
+    /// Overwrites the value, of an item that is not large, by one of the same length. Panics if it is large, or of
+    /// another length.
+    pub fn overwrite(&mut self, value: &[u8]) {
+        let items = &self.entry.cache.items;
+        items.overwrite_value(self.head.handle(), value);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::at::At;
 use super::class_mask::ClassMask;
 use super::crawler::{Walk, WalkCursor};
 use super::memory::Sizing;
@@ -36,27 +37,27 @@ pub struct Maintainer {
 
 impl Maintainer {
     /// One slice of all work.
-    pub fn step(&mut self, cache: &Cache, now: RelTime) {
-        cache.serve_page_move(now);
-        cache.shrink_to_limit(now);
+    pub fn step(&mut self, cache: &Cache, at: At) {
+        cache.serve_page_move(at);
+        cache.shrink_to_limit(at);
         if cache.tuning.lru_maintainer.load(Relaxed) {
-            cache.tend_lrus(now);
+            cache.tend_lrus(at);
             cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
         }
         self.sizing.step(cache);
-        self.crawl(cache, now);
-        if now != self.automove_at {
-            self.automove_at = now;
-            self.automove(cache, now);
+        self.crawl(cache, at);
+        if at.now != self.automove_at {
+            self.automove_at = at.now;
+            self.automove(cache, at);
         }
     }
 
-    fn crawl(&mut self, cache: &Cache, now: RelTime) {
+    fn crawl(&mut self, cache: &Cache, at: At) {
         let wanted = cache.take_crawl_request();
         if wanted != ClassMask::NONE {
             cache.counters.lru_crawler_running.store(true, Relaxed);
             let mut cursor = WalkCursor::default();
-            while cache.crawl_slice(&mut cursor, wanted, CRAWL_SLICE_MIN, now) == Walk::More {
+            while cache.crawl_slice(&mut cursor, wanted, CRAWL_SLICE_MIN, at) == Walk::More {
                 std::thread::yield_now();
             }
             cache.counters.lru_crawler_running.store(false, Relaxed);
@@ -77,7 +78,7 @@ impl Maintainer {
             while left > 0 {
                 let slice = left.min(CRAWL_SLICE_MIN);
                 left -= slice;
-                if cache.crawl_slice(&mut self.pass, ClassMask::ALL, slice, now) == Walk::Done {
+                if cache.crawl_slice(&mut self.pass, ClassMask::ALL, slice, at) == Walk::Done {
                     self.pass = WalkCursor::default();
                     cache.counters.lru_crawler_starts.fetch_add(1, Relaxed);
                     break;
@@ -87,7 +88,7 @@ impl Maintainer {
     }
 
     /// Once a second: gives a page to the class that evicts the youngest items, if another's are older or lie empty.
-    fn automove(&mut self, cache: &Cache, now: RelTime) {
+    fn automove(&mut self, cache: &Cache, at: At) {
         let slabs = cache.items.slabs();
         self.evicted_before.resize(slab_alloc::CLASSES_MAX, 0);
         if cache.tuning.slab_automove.load(Relaxed) == 0
@@ -105,17 +106,17 @@ impl Maintainer {
             }
         }
         if let Some((_, class)) = neediest {
-            cache.take_page(class, now, false);
+            cache.take_page(class, at, false);
         }
     }
 }
 
 impl Cache {
     /// Moves tails that are above their segment's share or too old for it, and reclaims dead tails.
-    fn tend_lrus(&self, now: RelTime) {
+    fn tend_lrus(&self, at: At) {
         let hot_milli = u64::from(self.tuning.hot_max_factor_milli.load(Relaxed));
         let warm_milli = u64::from(self.tuning.warm_max_factor_milli.load(Relaxed));
-        let age = |tail| u64::from(now.since(self.items.header(tail).accessed_at()));
+        let age = |tail| u64::from(at.now.since(self.items.header(tail).accessed_at()));
         // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
         let too_old = |segment, tail, cold_tail: Option<_>| {
             let milli = if segment == Segment::Hot {
@@ -142,14 +143,14 @@ impl Cache {
                     break;
                 }
             }
-            let mut more = self.reclaim_dead_tails(&mut lru, now);
+            let mut more = self.reclaim_dead_tails(&mut lru, at);
             drop(lru);
             // Items that end together lie together. What is taken here need not be found by the crawler.
             for _ in 0..DEAD_TAIL_ROUNDS {
                 if !more {
                     break;
                 }
-                more = self.reclaim_dead_tails(&mut self.lru(class), now);
+                more = self.reclaim_dead_tails(&mut self.lru(class), at);
             }
         }
     }

@@ -7,12 +7,15 @@
 //!    +- Cache::create      memory/    free chunk, else page, else evict, else another class's page
 //!                          lru.rs     the items' order, by class     segments.rs its lists   eviction/  the policies
 //!    +- Entry::update      update.rs  verbs that make an item from the one they find
+//!  ahead.rs    a key looked for before its request is answered    at.rs   when a verb is carried out
 //!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
 //!
 //! Lock order: stripe -> page move -> LRU of a class -> slab class. Against that order, only `try_lock`.
 
+mod ahead;
+mod at;
 mod class_mask;
 mod crawler;
 mod entry;
@@ -30,9 +33,11 @@ mod turnover;
 mod update;
 mod view;
 
+pub use ahead::Ahead;
+pub use at::At;
 pub use class_mask::ClassMask;
 pub use crawler::WalkCursor;
-pub use entry::Entry;
+pub use entry::{Entry, Hit};
 pub use eviction::Policy;
 pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
 pub use maintainer::{Maintainer, STEPS_PER_S};
@@ -40,7 +45,7 @@ pub use memory::{MoveError, MoveStats};
 pub use segments::{LruCounters, Segment};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Lookup};
-pub use table::{KeyHash, Probe, TableShape};
+pub use table::{KeyHash, Probe, Sought, TableShape};
 pub use tuning::Tuning;
 pub use update::{Room, Shortage};
 pub use view::{ItemHead, ItemView};

@@ -8,18 +8,16 @@ use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllocator};
 
+use super::at::At;
 use super::class_mask::ClassMask;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, Spare};
 use super::lru::ClassLru;
 use super::memory::PageMoves;
 use super::segments::{LruCounters, Segment};
-use super::table::{KeyHash, Probe, Slot, StripeGuard, Table, TableShape};
+use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use super::tuning::Tuning;
 use crate::clock::RelTime;
-
-/// Of an item to be read this much is fetched ahead, in bytes: from there on the processor sees by itself where a copy goes.
-pub(super) const PREFETCH_BYTES_MAX: usize = 1024;
 
 /// What a cache is built from.
 #[derive(Debug, Clone)]
@@ -120,42 +118,6 @@ impl Cache {
         })
     }
 
-    /// Begins to look for a key, by hashing it: once a command, for everything below.
-    #[inline]
-    pub fn probe(&self, key: &[u8]) -> Probe {
-        Probe::new(self.table.hash(key))
-    }
-
-    /// First step of fetching ahead: the bucket.
-    #[inline]
-    pub fn prefetch_bucket(&self, probe: &mut Probe) {
-        self.table.prefetch_bucket(probe);
-    }
-
-    /// Second: the item, once the bucket has come.
-    #[inline]
-    pub fn prefetch_item(&self, probe: &mut Probe) {
-        if let Some(handle) = self.table.look(probe) {
-            self.items.slabs().prefetch(handle, PREFETCH_BYTES_MAX);
-        }
-    }
-
-    /// Third: what did not lie in the bucket, once what lies behind it has come.
-    #[inline]
-    pub fn prefetch_behind(&self, probe: &Probe) {
-        if let Some(handle) = self.table.look_behind(probe) {
-            self.items.slabs().prefetch(handle, PREFETCH_BYTES_MAX);
-        }
-    }
-
-    /// For a request that may take the item out: the items beside it in its LRU list, once it has come itself.
-    #[inline]
-    pub fn prefetch_neighbours(&self, probe: &Probe) {
-        if let Some(seen) = probe.seen() {
-            self.items.prefetch_neighbours(seen);
-        }
-    }
-
     /// Whether an item is alive, and if not, why; the caller holds its stripe or LRU lock.
     #[inline]
     pub(super) fn life(&self, header: &Header, now: RelTime) -> Lookup {
@@ -173,8 +135,8 @@ impl Cache {
     ///
     /// Best called while no [`Entry`] is open: items of a locked stripe can be neither evicted nor moved, and a page
     /// of small items holds some of every stripe.
-    pub fn create(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
-        let created = self.items.create(spec, self.alloc_for(spec, now));
+    pub fn create(&self, spec: &ItemSpec<'_>, at: At) -> Result<NewItem<'_>, AllocError> {
+        let created = self.items.create(spec, self.alloc_for(spec, at));
         self.count_failure(spec, created)
     }
 
@@ -183,22 +145,18 @@ impl Cache {
         &'c self,
         spare: &mut Spare<'c>,
         spec: &ItemSpec<'_>,
-        now: RelTime,
+        at: At,
     ) -> Result<NewItem<'c>, AllocError> {
-        let created = spare.create(spec, self.alloc_for(spec, now));
+        let created = spare.create(spec, self.alloc_for(spec, at));
         self.count_failure(spec, created)
     }
 
-    fn alloc_for(
-        &self,
-        spec: &ItemSpec<'_>,
-        now: RelTime,
-    ) -> impl FnMut(ClassId) -> Option<ChunkHandle> {
+    fn alloc_for(&self, spec: &ItemSpec<'_>, at: At) -> impl FnMut(ClassId) -> Option<ChunkHandle> {
         // For what can never fit, everybody would be evicted in vain.
         let fits = spec.value_len as usize <= self.limit_bytes();
         move |class| {
             if fits {
-                self.alloc_chunk(class, now)
+                self.alloc_chunk(class, at)
             } else {
                 None
             }
@@ -206,14 +164,14 @@ impl Cache {
     }
 
     /// A new item of which only the first chunk is there yet, for a value that comes in pieces.
-    pub fn begin(&self, spec: &ItemSpec<'_>, now: RelTime) -> Result<NewItem<'_>, AllocError> {
-        let begun = self.items.begin(spec, |class| self.alloc_chunk(class, now));
+    pub fn begin(&self, spec: &ItemSpec<'_>, at: At) -> Result<NewItem<'_>, AllocError> {
+        let begun = self.items.begin(spec, |class| self.alloc_chunk(class, at));
         self.count_failure(spec, begun)
     }
 
     /// Adds the next chunk to such an item; false if it has all.
-    pub fn extend(&self, item: &mut NewItem<'_>, now: RelTime) -> Result<bool, AllocError> {
-        item.extend(|class| self.alloc_chunk(class, now))
+    pub fn extend(&self, item: &mut NewItem<'_>, at: At) -> Result<bool, AllocError> {
+        item.extend(|class| self.alloc_chunk(class, at))
     }
 
     fn count_failure<'c>(
@@ -253,8 +211,8 @@ impl Cache {
     }
 
     /// Ends every item stored before now.
-    pub fn flush_now(&self, now: RelTime) {
-        if self.flush.flush_now(now) {
+    pub fn flush_now(&self, at: At) {
+        if self.flush.flush_now(at.now) {
             self.unlink_all();
         }
     }

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 
 use slab_alloc::{ClassId, Config, Sizes};
 
-use super::{AllocError, Cache, CacheConfig, ItemSpec, NewItem};
+use super::{AllocError, At, Cache, CacheConfig, Hit, ItemSpec, NewItem};
 use crate::clock::RelTime;
 
 /// A value of `len` bytes that only this stamp makes. Its period is a prime, so that pieces in the wrong order show.
@@ -81,7 +81,7 @@ fn create<'c>(
     bytes: &[u8],
     now: RelTime,
 ) -> Result<NewItem<'c>, AllocError> {
-    let mut new = cache.create(spec, now)?;
+    let mut new = cache.create(spec, At::new(now))?;
     assert_eq!(new.write(bytes), bytes.len());
     assert!(new.spare().is_empty());
     Ok(new)
@@ -91,31 +91,30 @@ fn create<'c>(
 fn set(cache: &Cache, key: &[u8], bytes: &[u8], now: RelTime) -> Result<(), AllocError> {
     let new = create(cache, &spec(key, bytes.len()), bytes, now)?;
     cache
-        .entry(key, cache.probe(key), now)
+        .entry(cache.sought(key), At::new(now))
         .put(new, cache.next_cas());
     Ok(())
 }
 
 /// The value of a key, without a bump.
 fn get(cache: &Cache, key: &[u8], now: RelTime) -> Option<Vec<u8>> {
-    let entry = cache.entry(key, cache.probe(key), now);
+    let entry = cache.entry(cache.sought(key), At::new(now));
     entry
         .item()
         .map(|item| item.value_pieces().collect::<Vec<_>>().concat())
 }
 
 fn holds(cache: &Cache, key: &[u8], now: RelTime) -> bool {
-    cache.entry(key, cache.probe(key), now).item().is_some()
+    cache
+        .entry(cache.sought(key), At::new(now))
+        .item()
+        .is_some()
 }
 
 /// Reads a key as a client would; false on a miss.
 fn read(cache: &Cache, key: &[u8], now: RelTime) -> bool {
-    let entry = cache.entry(key, cache.probe(key), now);
-    let found = entry.item().is_some();
-    if found {
-        entry.bump();
-    }
-    found
+    let mut entry = cache.entry(cache.sought(key), At::new(now));
+    entry.found().inspect(Hit::bump).is_some()
 }
 
 /// Items evicted so far, in all classes.

@@ -15,11 +15,11 @@
 //! U2. A verb changes nothing, counts nothing and answers nothing before [`Room::create`] has given it the item.
 //! U3. A room ends after [`TURNS`] turns, or when no memory can be made: from then on `create` refuses.
 
+use super::at::At;
 use super::entry::Entry;
 use super::item::{AllocError, ItemSpec, NewItem, Spare};
 use super::store::{Cache, Lookup};
 use super::table::Probe;
-use crate::clock::RelTime;
 
 /// Turns a verb gets. Another one is only needed if other clients have changed the item's size between two turns, so that it
 /// needs chunks of a class that neither the room nor the class itself has. What a turn has found stays in the room, so
@@ -61,10 +61,10 @@ impl<'c> Room<'c> {
             let wanted = ItemSpec { key: b"", ..*spec };
             return Err(Shortage { wanted });
         }
-        let (cache, now) = (entry.cache, entry.now);
+        let (cache, at) = (entry.cache, entry.at);
         let created = self
             .spare
-            .create(spec, |class| cache.alloc_at_hand(class, now));
+            .create(spec, |class| cache.alloc_at_hand(class, at));
         match created {
             Err(AllocError::OutOfMemory) if self.turns_left > 0 => {
                 let wanted = ItemSpec { key: b"", ..*spec };
@@ -75,10 +75,10 @@ impl<'c> Room<'c> {
     }
 
     /// Makes what was wanted; no entry is open.
-    fn refill(&mut self, cache: &'c Cache, spec: &ItemSpec<'_>, now: RelTime) {
+    fn refill(&mut self, cache: &'c Cache, spec: &ItemSpec<'_>, at: At) {
         let had_spare = !self.spare.is_empty();
         self.turns_left -= 1;
-        match cache.create_from(&mut self.spare, spec, now) {
+        match cache.create_from(&mut self.spare, spec, at) {
             Ok(item) => self.spare.keep(item),
             Err(_) => {
                 self.spare = Spare::none(&cache.items);
@@ -113,13 +113,13 @@ impl<'c> Entry<'c> {
     /// Drops the entry, makes room, and opens it anew.
     #[cold]
     fn reopen(self, room: &mut Room<'c>, spec: &ItemSpec<'_>) -> Entry<'c> {
-        let (cache, hash, now) = (self.cache, self.hash, self.now);
+        let (cache, hash, at) = (self.cache, self.hash, self.at);
         let (before, died_unfetched) = (self.lookup, self.died_unfetched);
         drop(self);
-        room.refill(cache, spec, now);
+        room.refill(cache, spec, at);
         #[cfg(test)]
         super::testing::between_turns();
-        let mut entry = cache.entry(spec.key, Probe::new(hash), now);
+        let mut entry = cache.entry(Probe::new(hash).of(spec.key), at);
         // What the first turn found dead, it has taken out itself.
         if entry.lookup == Lookup::Missing && matches!(before, Lookup::Expired | Lookup::Flushed) {
             (entry.lookup, entry.died_unfetched) = (before, died_unfetched);

@@ -58,7 +58,17 @@ impl<'e> ItemHead<'e> {
         }
     }
 
-    /// The key.
+    #[inline]
+    pub(super) fn handle(&self) -> ChunkHandle {
+        self.handle
+    }
+
+    #[inline]
+    pub(super) fn header(&self) -> &'e Header {
+        self.header
+    }
+
+    /// The key, 1 to 250 bytes.
     #[inline]
     pub fn key(&self) -> &'e [u8] {
         self.items.key(self.handle)
@@ -75,7 +85,7 @@ impl<'e> ItemHead<'e> {
         self.header.value_len()
     }
 
-    /// True if the value is sent from where it lies (`Entry::pin`) and may be in pieces.
+    /// True if the value is sent from where it lies (`Hit::pin`) and may be in pieces.
     #[inline]
     pub fn is_large(&self) -> bool {
         self.header.state().has(State::LARGE)

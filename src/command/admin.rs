@@ -197,7 +197,7 @@ fn flush(ctx: Ctx<'_>, when: Result<Exptime, ErrorLine>) -> Answer {
     if when > ctx.now {
         ctx.cache.flush_at(when, ctx.now);
     } else {
-        ctx.cache.flush_now(ctx.now);
+        ctx.cache.flush_now(ctx.at());
     }
     Ok(())
 }

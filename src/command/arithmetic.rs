@@ -15,7 +15,7 @@ use protocol::{
 
 use super::meta;
 use super::output::Output;
-use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
+use crate::cache::{Entry, Hit, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
 use crate::state::Ctx;
 
@@ -35,7 +35,7 @@ enum Outcome {
 pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
-    let entry = ctx.cache.entry(key, probe, ctx.now);
+    let entry = ctx.cache.entry(probe.of(key), ctx.at());
     let (mut entry, outcome) = entry.update(key, |entry, room| {
         if entry.item().is_some() {
             count(ctx, request, key, entry, room)
@@ -43,7 +43,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
             vivify(ctx, request, key, entry, room)
         }
     });
-    answer(ctx, request, outcome, &mut entry, out);
+    answer(ctx, request, outcome, entry.found(), out);
 }
 
 fn count<'c>(
@@ -53,14 +53,14 @@ fn count<'c>(
     entry: &mut Entry<'c>,
     room: &mut Room<'c>,
 ) -> Result<Outcome, Shortage> {
-    let Some(item) = entry.item() else {
+    let Some(mut hit) = entry.found() else {
         return Ok(Outcome::NotFound);
     };
     // What cannot be a number at all is refused before the uniques are compared, what reads as none after it.
-    let Some(value) = item.value().filter(|value| !value.is_empty()) else {
+    let Some(value) = hit.value().filter(|value| !value.is_empty()) else {
         return Ok(Outcome::Refused(ErrorLine::NonNumeric));
     };
-    if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
+    if request.compare_cas.is_some_and(|cas| cas != hit.cas()) {
         return Ok(Outcome::Exists);
     }
     let Some(number) = parse(value) else {
@@ -71,12 +71,12 @@ fn count<'c>(
     } else {
         number.wrapping_add(request.delta)
     };
-    let class = &ctx.stats.classes[item.class().index()];
+    let class = &ctx.stats.classes[hit.class().index()];
     let new_cas = || request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
 
-    let value_len = item.value_len();
+    let value_len = hit.value_len();
     if digits.len() <= value_len {
         let mut short = [b' '; PADDED_LEN];
         let mut long;
@@ -87,16 +87,16 @@ fn count<'c>(
             &mut long[..]
         };
         value[..digits.len()].copy_from_slice(digits);
-        entry.overwrite(value);
-        entry.set_cas(new_cas());
+        hit.overwrite(value);
+        hit.set_cas(new_cas());
         // What is counted is in use, though nobody has fetched it.
-        entry.bump_written();
+        hit.bump_written();
     } else {
         let spec = ItemSpec {
             key,
-            key_binary: item.key_binary(),
-            client_flags: item.client_flags(),
-            expires_at: item.expires_at(),
+            key_binary: hit.key_binary(),
+            client_flags: hit.client_flags(),
+            expires_at: hit.expires_at(),
             value_len: digits.len() as u32,
         };
         let Ok(mut longer) = room.create(entry, &spec)? else {
@@ -162,7 +162,7 @@ fn answer(
     ctx: Ctx<'_>,
     request: &Arith<'_>,
     outcome: Outcome,
-    entry: &mut Entry<'_>,
+    hit: Option<Hit<'_, '_>>,
     out: &mut Output<'_>,
 ) {
     match (request.reply, outcome) {
@@ -170,7 +170,7 @@ fn answer(
             let status = match outcome {
                 Outcome::Counted { .. } if head.quiet => return,
                 Outcome::Counted { number, .. } => {
-                    let cas = entry.item().map_or(0, |item| item.cas());
+                    let cas = hit.map_or(0, |hit| hit.cas());
                     return binary::number(&mut out.buf, head, number, cas);
                 }
                 Outcome::NotFound => Status::NotFound,
@@ -195,7 +195,7 @@ fn answer(
         }
         (ReplyMode::Meta(tokens), Outcome::Counted { number, created }) => {
             let start = out.buf.len();
-            counted(ctx, request, tokens, (number, created), entry, out);
+            counted(ctx, request, tokens, (number, created), hit.as_ref(), out);
             if tokens.quiet {
                 out.buf.truncate(start);
             }
@@ -209,7 +209,7 @@ fn counted(
     request: &Arith<'_>,
     tokens: MetaTokens<'_>,
     (number, created): (u64, bool),
-    entry: &mut Entry<'_>,
+    hit: Option<&Hit<'_, '_>>,
     out: &mut Output<'_>,
 ) {
     let mut digits = itoa::Buffer::new();
@@ -222,12 +222,12 @@ fn counted(
     let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
     let mut line = MetaLine::new(&mut out.buf, code);
     for (flag, token) in tokens.iter() {
-        match flag {
-            b'T' => entry.touch(moment(request.touch)),
-            b'N' if created => entry.touch(moment(request.vivify)),
-            b'O' | b'k' | b'c' | b't' => {
-                let item = entry.item();
-                meta::echo_one(ctx, &mut line, (flag, token), request.key, item.as_ref());
+        match (flag, hit) {
+            (b'T', Some(hit)) => hit.touch(moment(request.touch)),
+            (b'N', Some(hit)) if created => hit.touch(moment(request.vivify)),
+            (b'O' | b'k' | b'c' | b't', _) => {
+                let item = hit.map(|hit| &**hit);
+                meta::echo_one(ctx, &mut line, (flag, token), request.key, item);
             }
             _ => {}
         }

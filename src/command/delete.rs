@@ -30,7 +30,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
     ctx.shared.prefixes.count_delete(key);
-    let entry = ctx.cache.entry(key, probe, ctx.now);
+    let entry = ctx.cache.entry(probe.of(key), ctx.at());
     let (entry, outcome) = entry.update(key, |entry, room| delete(ctx, request, key, entry, room));
     drop(entry);
     answer(ctx, request, outcome, out);
@@ -82,7 +82,7 @@ fn keep<'c>(
     let kept = entry.item().map(|item| item.cas());
     let cas = request.new_cas.or(kept.filter(|_| !request.invalidate));
     let new_cas = || cas.unwrap_or_else(|| ctx.cache.next_cas());
-    if let Some(item) = entry.item()
+    let hit = if let Some(item) = entry.item()
         && request.drop_value
     {
         let spec = ItemSpec {
@@ -95,15 +95,19 @@ fn keep<'c>(
         let Ok(empty) = room.create(entry, &spec)? else {
             return Ok(false);
         };
-        entry.put(empty, new_cas());
+        entry.put(empty, new_cas())
     } else {
-        entry.set_cas(new_cas());
-    }
+        let Some(hit) = entry.found() else {
+            return Ok(true);
+        };
+        hit.set_cas(new_cas());
+        hit
+    };
     if request.invalidate {
-        entry.mark_stale();
+        hit.mark_stale();
     }
     if let Some(expires_at) = touch {
-        entry.touch(expires_at);
+        hit.touch(expires_at);
     }
     Ok(true)
 }

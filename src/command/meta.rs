@@ -21,7 +21,7 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 
 use super::output::Output;
 use super::retrieval;
-use crate::cache::{Entry, ItemHead, ItemSpec, ItemView, Probe, Room, Shortage};
+use crate::cache::{Entry, Hit, ItemHead, ItemSpec, Probe, Room, Shortage};
 use crate::clock::RelTime;
 use crate::state::Ctx;
 
@@ -35,34 +35,34 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     } else {
         request.key.text
     };
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
     let mut created = false;
     if entry.item().is_none() && request.vivify.is_some() {
         (entry, created) = entry.update(key, |entry, room| vivify(ctx, request, key, entry, room));
     }
     count(ctx, request, &entry, key, created);
-    let Some(item) = entry.item() else {
+    let Some(hit) = entry.found() else {
         if !request.tokens.quiet {
             bare(ctx, MetaCode::EN, request.tokens, request.key, out);
         }
         return;
     };
     // Who knows the unique has the value.
-    let want_value = request.want_value && request.known_cas != Some(item.cas());
+    let want_value = request.want_value && request.known_cas != Some(hit.cas());
     let code = if want_value {
-        MetaCode::VA(item.value_len() as u32)
+        MetaCode::VA(hit.value_len() as u32)
     } else {
         MetaCode::HD
     };
-    let (stale, win_sent) = (item.is_stale(), item.is_win_sent());
+    let (stale, win_sent) = (hit.is_stale(), hit.is_win_sent());
     let mut line = MetaLine::new(&mut out.buf, code);
     let mut won = created || (stale && !win_sent);
     if request.tokens.bare {
         for &letter in request.tokens.text.iter().step_by(2) {
-            tell(ctx, &mut line, (letter, b""), request.key, Some(&item));
+            tell(ctx, &mut line, (letter, b""), request.key, &hit);
         }
     } else {
-        won |= act(ctx, request, &mut entry, created, &mut line);
+        won |= act(ctx, request, &hit, created, &mut line);
     }
     if win_sent {
         line.mark(b'Z');
@@ -72,19 +72,17 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     }
     if won {
         line.mark(b'W');
-        entry.mark_win_sent();
+        hit.mark_win_sent();
     }
     line.end();
 
-    if let Some(item) = entry.item()
-        && want_value
-    {
-        retrieval::write_value(&entry, &item, out);
+    if want_value {
+        retrieval::write_value(&hit, out);
         out.bytes(CRLF);
     }
     // Only now, so that `h` and `l` tell of the accesses before this one.
     if !request.no_bump {
-        entry.bump();
+        hit.bump();
     }
 }
 
@@ -93,22 +91,21 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
 fn act(
     ctx: Ctx<'_>,
     request: &MetaGet<'_>,
-    entry: &mut Entry<'_>,
+    hit: &Hit<'_, '_>,
     created: bool,
     line: &mut MetaLine<'_>,
 ) -> bool {
     let mut won = false;
     let moment = |exptime: Option<Exptime>| exptime.map_or(RelTime::NEVER, |at| ctx.expires_at(at));
     for (flag, token) in request.tokens.iter() {
-        let item = entry.item();
         match flag {
-            b'T' => entry.touch(moment(request.touch)),
-            b'N' if created => entry.touch(moment(request.vivify)),
-            b'R' if !created && item.is_some_and(|item| !item.is_win_sent()) => {
-                let expires_at = item.map_or(RelTime::NEVER, |item| item.expires_at());
+            b'T' => hit.touch(moment(request.touch)),
+            b'N' if created => hit.touch(moment(request.vivify)),
+            b'R' if !created && !hit.is_win_sent() => {
+                let expires_at = hit.expires_at();
                 won |= expires_at != RelTime::NEVER && expires_at < moment(request.recache);
             }
-            _ => tell(ctx, line, (flag, token), request.key, item.as_ref()),
+            _ => tell(ctx, line, (flag, token), request.key, hit),
         }
     }
     won
@@ -121,12 +118,12 @@ fn tell(
     line: &mut MetaLine<'_>,
     (flag, token): (u8, &[u8]),
     key: Key<'_>,
-    item: Option<&ItemView<'_>>,
+    item: &ItemHead<'_>,
 ) {
-    match (flag, item) {
-        (b'k', Some(item)) if item.key_binary() => line.key_in_base64(item.key()),
-        (b'k', Some(item)) => line.bytes(b'k', item.key()),
-        _ => echo_one(ctx, line, (flag, token), key, item),
+    match flag {
+        b'k' if item.key_binary() => line.key_in_base64(item.key()),
+        b'k' => line.bytes(b'k', item.key()),
+        _ => echo_one(ctx, line, (flag, token), key, Some(item)),
     }
 }
 
@@ -194,7 +191,7 @@ pub(super) fn echo(
     line: &mut MetaLine<'_>,
     tokens: MetaTokens<'_>,
     key: Key<'_>,
-    item: Option<&ItemView<'_>>,
+    item: Option<&ItemHead<'_>>,
     letters: &[u8],
 ) {
     for token in tokens.iter() {
@@ -211,7 +208,7 @@ pub(super) fn echo_one(
     line: &mut MetaLine<'_>,
     (flag, token): (u8, &[u8]),
     key: Key<'_>,
-    item: Option<&ItemView<'_>>,
+    item: Option<&ItemHead<'_>>,
 ) {
     match (flag, item) {
         (b'O', _) => line.bytes(b'O', token),
@@ -227,7 +224,7 @@ pub(super) fn echo_one(
 }
 
 /// Seconds the item has to live, -1 for ever.
-fn seconds_left(ctx: Ctx<'_>, item: &ItemView<'_>) -> i64 {
+fn seconds_left(ctx: Ctx<'_>, item: &ItemHead<'_>) -> i64 {
     match item.expires_at() {
         RelTime::NEVER => -1,
         expires_at => i64::from(expires_at.since(ctx.now)),
@@ -238,7 +235,7 @@ fn seconds_left(ctx: Ctx<'_>, item: &ItemView<'_>) -> i64 {
 pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'_>) {
     ctx.stats.general.cmd_meta.inc();
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
-    let entry = ctx.cache.entry(key.bytes(&mut room), probe, ctx.now);
+    let entry = ctx.cache.entry(probe.of(key.bytes(&mut room)), ctx.at());
     let Some(item) = entry.item() else {
         return out.bytes(b"EN\r\n");
     };

@@ -5,7 +5,7 @@ use protocol::{BinaryGet, Exptime, GetVerb, Key, KeyBuf, Keys, Status, Touch, bi
 
 use super::config;
 use super::output::Output;
-use crate::cache::{Entry, ItemView, Lookup, Probe, Segment};
+use crate::cache::{Ahead, Entry, Hit, ItemHead, Lookup, Probe, Segment, Sought};
 use crate::state::Ctx;
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
@@ -14,15 +14,15 @@ const KEYS_AT_ONCE: usize = 16;
 
 /// Keys of a list that are looked for together.
 struct KeyBatch<'k> {
-    /// Keys, their probes, and where in the list what follows them begins.
-    keys: [(&'k [u8], Probe, usize); KEYS_AT_ONCE],
+    /// Keys, what is looked for of them ahead, and where in the list what follows them begins.
+    keys: [(&'k [u8], Ahead, usize); KEYS_AT_ONCE],
     count: usize,
 }
 
 impl<'k> KeyBatch<'k> {
     fn new() -> Self {
         KeyBatch {
-            keys: [(&[], Probe::default(), 0); KEYS_AT_ONCE],
+            keys: [(&[], Ahead::default(), 0); KEYS_AT_ONCE],
             count: 0,
         }
     }
@@ -34,9 +34,7 @@ impl<'k> KeyBatch<'k> {
         while self.count < KEYS_AT_ONCE
             && let Some((key, end)) = keys.next_from(at)
         {
-            let (place, probe, place_end) = &mut self.keys[self.count];
-            (*place, *probe, *place_end) = (key, ctx.cache.probe(key), end);
-            ctx.cache.prefetch_bucket(probe);
+            self.keys[self.count] = (key, ctx.cache.look_ahead(key, false), end);
             at = end;
             self.count += 1;
         }
@@ -53,17 +51,17 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
     let (mut batch, mut next) = (&mut KeyBatch::new(), &mut KeyBatch::new());
     let mut at = batch.fill(ctx, keys, 0);
     while batch.count > 0 {
-        for (_, probe, _) in &mut batch.keys[..batch.count] {
-            ctx.cache.prefetch_item(probe);
+        for (_, ahead, _) in &mut batch.keys[..batch.count] {
+            ahead.step(ctx.cache);
         }
         at = next.fill(ctx, keys, at);
-        for (_, probe, _) in &batch.keys[..batch.count] {
-            ctx.cache.prefetch_behind(probe);
+        for (_, ahead, _) in &mut batch.keys[..batch.count] {
+            ahead.step(ctx.cache);
         }
-        for &(key, probe, end) in &batch.keys[..batch.count] {
-            get_one(ctx, verb, key, probe, out);
+        for (key, ahead, end) in &batch.keys[..batch.count] {
+            get_one(ctx, verb, ahead.probe().of(key), out);
             if out.is_full() {
-                return end;
+                return *end;
             }
         }
         std::mem::swap(&mut batch, &mut next);
@@ -73,16 +71,11 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
 
 /// Answers one key.
 #[inline]
-pub(super) fn get_one<'c>(
-    ctx: Ctx<'c>,
-    verb: GetVerb,
-    key: &[u8],
-    probe: Probe,
-    out: &mut Output<'c>,
-) {
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: &mut Output<'c>) {
+    let key = sought.key;
+    let mut entry = ctx.cache.entry(sought, ctx.at());
     count_read(ctx, &mut entry, key, verb.touch);
-    let Some(item) = entry.item() else {
+    let Some(hit) = entry.found() else {
         // Behind the miss, so that no other key pays for it.
         if key == config::OLD_KEY {
             config::show_as_item(ctx, verb.with_cas, out);
@@ -92,13 +85,13 @@ pub(super) fn get_one<'c>(
     reply::value_head(
         &mut out.buf,
         key,
-        item.client_flags(),
-        item.value_len() as u32,
-        verb.with_cas.then(|| item.cas()),
+        hit.client_flags(),
+        hit.value_len() as u32,
+        verb.with_cas.then(|| hit.cas()),
     );
-    write_value(&entry, &item, out);
+    write_value(&hit, out);
     out.bytes(CRLF);
-    entry.bump();
+    hit.bump();
 }
 
 /// Counts a read, which with an expiry is a touch and changes the item's.
@@ -109,19 +102,19 @@ fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exp
     };
     // Counted as a touch alone, as memcached does; the prefixes know no touches.
     count_touch(ctx, entry);
-    let found = entry.item().is_some();
-    ctx.shared.prefixes.count_get(key, found);
-    if found {
-        entry.touch(ctx.expires_at(exptime));
+    let found = entry.found();
+    ctx.shared.prefixes.count_get(key, found.is_some());
+    if let Some(hit) = found {
+        hit.touch(ctx.expires_at(exptime));
     }
 }
 
-/// Adds the value of the entry's item: a small one copied, a large one by reference.
+/// Adds the item's value: a small one copied, a large one by reference.
 #[inline(always)]
-pub(super) fn write_value<'c>(entry: &Entry<'c>, item: &ItemView<'_>, out: &mut Output<'c>) {
-    match item.value() {
+pub(super) fn write_value<'c>(hit: &Hit<'_, 'c>, out: &mut Output<'c>) {
+    match hit.value() {
         Some(value) => out.bytes(value),
-        None => out.value(entry.pin()),
+        None => out.value(hit.pin()),
     }
 }
 
@@ -134,9 +127,9 @@ pub(super) fn get_binary<'c>(
     out: &mut Output<'c>,
 ) {
     let (head, key) = (request.head, request.key.text);
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
     count_read(ctx, &mut entry, key, request.touch);
-    let Some(item) = entry.item() else {
+    let Some(hit) = entry.found() else {
         return match (head.quiet, request.want_key) {
             (true, _) => {}
             (false, true) => binary::missing(&mut out.buf, head, key),
@@ -145,16 +138,16 @@ pub(super) fn get_binary<'c>(
     };
     let key = if request.want_key { key } else { b"" };
     let value_len = if request.want_value {
-        item.value_len() as u32
+        hit.value_len() as u32
     } else {
         0
     };
-    let (flags, cas) = (item.client_flags(), item.cas());
+    let (flags, cas) = (hit.client_flags(), hit.cas());
     binary::value_head(&mut out.buf, head, flags, key, value_len, cas);
     if request.want_value {
-        write_value(&entry, &item, out);
+        write_value(&hit, out);
     }
-    entry.bump();
+    hit.bump();
 }
 
 /// Counts a lookup that is a read.
@@ -182,7 +175,7 @@ pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
 
 /// Counts a hit where it happened: by class and by segment.
 #[inline(always)]
-pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemView<'_>) {
+pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemHead<'_>) {
     let class = &ctx.stats.classes[item.class().index()];
     class.get_hits.inc();
     match item.segment() {
@@ -210,15 +203,15 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut O
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
     let mut entry = ctx
         .cache
-        .entry(request.key.bytes(&mut room), probe, ctx.now);
+        .entry(probe.of(request.key.bytes(&mut room)), ctx.at());
     count_touch(ctx, &entry);
-    let found = entry.item().is_some();
-    if found {
-        entry.touch(ctx.expires_at(request.exptime));
-        entry.bump();
+    let found = entry.found();
+    if let Some(hit) = &found {
+        hit.touch(ctx.expires_at(request.exptime));
+        hit.bump();
     }
     if !request.noreply {
-        out.bytes(if found {
+        out.bytes(if found.is_some() {
             reply::TOUCHED
         } else {
             reply::NOT_FOUND
@@ -229,10 +222,16 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut O
 /// Begins to look for a key, whatever its form.
 #[inline(always)]
 pub(super) fn probe_of(ctx: Ctx<'_>, key: Key<'_>) -> Probe {
+    with_bytes(key, |key| ctx.cache.probe(key))
+}
+
+/// Gives `act` the bytes of a key, whatever its form.
+#[inline(always)]
+pub(super) fn with_bytes<R>(key: Key<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
     if key.base64 {
         let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
-        ctx.cache.probe(key.bytes(&mut room))
+        act(key.bytes(&mut room))
     } else {
-        ctx.cache.probe(key.text)
+        act(key.text)
     }
 }

@@ -6,7 +6,9 @@ use protocol::{BinaryHead, ErrorLine, Fault, KeyBuf, ReplyMode, Status, Store, S
 
 use super::meta;
 use super::output::Output;
-use crate::cache::{AllocError, Entry, ItemSpec, ItemView, NewItem, Probe, Room, Shortage};
+use crate::cache::{
+    AllocError, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage, Sought,
+};
 use crate::state::Ctx;
 
 /// How a store ended.
@@ -54,7 +56,7 @@ pub(super) fn execute<'c>(
         Data::Item(item) => Ok(item),
         Data::Bytes(bytes) => ctx
             .cache
-            .create(&spec(ctx, store, key), ctx.now)
+            .create(&spec(ctx, store, key), ctx.at())
             .map(|mut item| {
                 item.write(bytes);
                 item
@@ -63,11 +65,11 @@ pub(super) fn execute<'c>(
     let new = match new {
         Ok(new) => new,
         Err(error) => {
-            return out.answer(refuse(ctx, store, key, probe, error_line(error)));
+            return out.answer(refuse(ctx, store, probe.of(key), error_line(error)));
         }
     };
     ctx.stats.classes[new.class().index()].cmd_set.inc();
-    let mut entry = ctx.cache.entry(key, probe, ctx.now);
+    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
     let outcome = if extends {
         let extended;
         (entry, extended) = entry.update(key, |entry, room| extend(ctx, store, &new, entry, room));
@@ -82,12 +84,11 @@ pub(super) fn execute<'c>(
 pub(super) fn refuse(
     ctx: Ctx<'_>,
     store: &Store<'_>,
-    key: &[u8],
-    probe: Probe,
+    sought: Sought<'_>,
     error: ErrorLine,
 ) -> Option<Fault> {
     if drops_old_value(store) {
-        ctx.cache.entry(key, probe, ctx.now).remove();
+        ctx.cache.entry(sought, ctx.at()).remove();
     }
     count_refusal(ctx, error);
     match store.reply {
@@ -116,7 +117,7 @@ fn replace<'c>(
     new: NewItem<'c>,
     entry: &mut Entry<'c>,
 ) -> Outcome {
-    let Some(item) = entry.item() else {
+    let Some(hit) = entry.found() else {
         if store.compare_cas.is_some() && store.mode == StoreMode::Set {
             ctx.stats.general.cas_misses.inc();
             return Outcome::NotFound;
@@ -128,27 +129,27 @@ fn replace<'c>(
         return Outcome::Stored;
     };
     if store.mode == StoreMode::Add {
-        entry.note_access();
+        hit.note_access();
         return Outcome::NotStored;
     }
     let Some(compare) = store.compare_cas else {
         entry.put(new, cas_for(ctx, store));
         return Outcome::Stored;
     };
-    let class = &ctx.stats.classes[item.class().index()];
-    if is_unique(compare, &item) {
+    let class = &ctx.stats.classes[hit.class().index()];
+    if is_unique(compare, &hit) {
         class.cas_hits.inc();
         entry.put(new, cas_for(ctx, store));
         return Outcome::Stored;
     }
-    if store.invalidate && compare != 0 && compare < item.cas() {
+    if store.invalidate && compare != 0 && compare < hit.cas() {
         // An older value may be stored, but only as a stale one: the time left and the lease stay as they were.
-        let (expires_at, win_sent) = (item.expires_at(), item.is_win_sent());
-        entry.put(new, cas_for(ctx, store));
-        entry.touch(expires_at);
-        entry.mark_stale();
+        let (expires_at, win_sent) = (hit.expires_at(), hit.is_win_sent());
+        let hit = entry.put(new, cas_for(ctx, store));
+        hit.touch(expires_at);
+        hit.mark_stale();
         if win_sent {
-            entry.mark_win_sent();
+            hit.mark_win_sent();
         }
         return Outcome::Stored;
     }
@@ -203,8 +204,8 @@ fn begin<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entr
     let Some(exptime) = store.vivify else {
         return Outcome::NotStored;
     };
-    entry.put(new, cas_for(ctx, store));
-    entry.touch(ctx.expires_at(exptime));
+    let hit = entry.put(new, cas_for(ctx, store));
+    hit.touch(ctx.expires_at(exptime));
     Outcome::Stored
 }
 
@@ -222,7 +223,7 @@ fn write_new(to: &mut NewItem<'_>, from: &NewItem<'_>) {
 
 /// True if a store that compares may go on. 0 is no unique: all items have it with `-C`, where nobody could be told from
 /// who stored in between.
-fn is_unique(compare: u64, item: &ItemView<'_>) -> bool {
+fn is_unique(compare: u64, item: &ItemHead<'_>) -> bool {
     compare != 0 && compare == item.cas()
 }
 
@@ -268,7 +269,7 @@ fn answer(
     for (flag, token) in tokens.iter() {
         match (flag, &stored) {
             (b'O' | b'k', _) | (b'c' | b's', Some(_)) => {
-                meta::echo_one(ctx, &mut line, (flag, token), store.key, stored.as_ref());
+                meta::echo_one(ctx, &mut line, (flag, token), store.key, stored.as_deref());
             }
             (b'c', None) => line.number(b'c', 0),
             (b's', None) => line.number(b's', store.value_len),

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
-use crate::command::{Foreseen, Next, Output, Session};
+use crate::command::{Next, Output, Session};
 use crate::settings::WireProtocol;
 use crate::state::{ConnInfo, ConnState, Ctx, Kept, Registry};
 
@@ -142,7 +142,7 @@ impl<'c> Conn<'c> {
 
     /// Reads what the coming turn is to begin with, if it is likely to be one request. Gives the bytes in `buffer`, and
     /// what they are about.
-    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> (usize, Foreseen) {
+    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> usize {
         let may_read = self.session.expects_one()
             && self.readable
             && !self.queued
@@ -151,7 +151,7 @@ impl<'c> Conn<'c> {
             && self.output.is_none()
             && !matches!(self.stream, Stream::Tls(_));
         if !may_read {
-            return (0, Foreseen::default());
+            return 0;
         }
         let mut read = 0..0;
         if self.read(buffer, &mut read).is_err() {
@@ -159,8 +159,13 @@ impl<'c> Conn<'c> {
             self.ended = true;
         }
         ctx.stats.general.bytes_read.add(read.end as u64);
-        let foreseen = self.session.foresee(ctx, &buffer[read.clone()]);
-        (read.end, foreseen)
+        self.session.foresee(ctx, &buffer[read.clone()]);
+        read.end
+    }
+
+    /// Asks for the item that the request which was read ahead is about.
+    pub(super) fn fetch_ahead(&mut self, ctx: Ctx<'c>) {
+        self.session.fetch_foreseen(ctx);
     }
 
     /// Serves the connection until it has to wait, or its turn is over. `buffer` and `out` are the worker's; `buffer`

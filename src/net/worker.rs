@@ -22,7 +22,7 @@ use super::conn::{Conn, Late, Turn};
 use super::handles::{Handle, ListenerHandle, Message};
 use super::stream::Stream;
 use super::udp::WorkerUdp;
-use crate::command::{Foreseen, Output};
+use crate::command::Output;
 use crate::settings::WireProtocol;
 use crate::state::{ConnInfo, Ctx, Shared};
 
@@ -246,14 +246,15 @@ impl<'c> Serving<'c> {
     /// Reads the requests of a group into its buffers and has fetched what they ask for; gives the bytes of each.
     fn read_ahead(&mut self, ctx: Ctx<'c>, group: &[usize]) -> [usize; GROUP] {
         let mut read = [0; GROUP];
-        let mut foreseen = [Foreseen::default(); GROUP];
         for (place, &id) in group.iter().enumerate() {
             if let Some(conn) = self.conns.get_mut(id) {
-                (read[place], foreseen[place]) = conn.read_ahead(ctx, &mut self.buffers[place]);
+                read[place] = conn.read_ahead(ctx, &mut self.buffers[place]);
             }
         }
-        for foreseen in &mut foreseen[..group.len()] {
-            foreseen.fetch(ctx);
+        for &id in group {
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.fetch_ahead(ctx);
+            }
         }
         read
     }

@@ -11,7 +11,7 @@ use super::cluster::ClusterConfig;
 use super::connections::Registry;
 use super::dump_places::DumpPlaces;
 use crate::auth::Auth;
-use crate::cache::Cache;
+use crate::cache::{At, Cache};
 use crate::clock::{Clock, RelTime};
 use crate::keyspace::Prefixes;
 use crate::settings::Settings;
@@ -166,6 +166,12 @@ pub struct Ctx<'c> {
 }
 
 impl Ctx<'_> {
+    /// The moment of what is asked of the store now.
+    #[inline]
+    pub fn at(&self) -> At {
+        At::new(self.now)
+    }
+
     /// What a client's exptime means now.
     pub fn expires_at(&self, exptime: Exptime) -> RelTime {
         match exptime.expiry() {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::cache::testing::{Rng, small_cache};
-use crate::cache::{Cache, ItemSpec, Lookup, Maintainer};
+use crate::cache::{At, Cache, Hit, ItemSpec, Lookup, Maintainer};
 use crate::clock::RelTime;
 
 const VALUE_LEN: u32 = 600;
@@ -25,10 +25,10 @@ fn set_until(cache: &Cache, key: u32, expires_at: RelTime) {
         expires_at,
         value_len: VALUE_LEN,
     };
-    let mut new = cache.create(&spec, NOW).unwrap();
+    let mut new = cache.create(&spec, At::new(NOW)).unwrap();
     new.advance(VALUE_LEN as usize);
     let cas = cache.next_cas();
-    cache.entry(&key, cache.probe(&key), NOW).put(new, cas);
+    cache.entry(cache.sought(&key), At::new(NOW)).put(new, cas);
 }
 
 fn set(cache: &Cache, key: u32) {
@@ -38,18 +38,14 @@ fn set(cache: &Cache, key: u32) {
 /// A read; true if it found something.
 fn get(cache: &Cache, key: u32) -> bool {
     let key = key.to_le_bytes();
-    let entry = cache.entry(&key, cache.probe(&key), NOW);
-    let found = entry.lookup() == Lookup::Found;
-    if found {
-        entry.bump();
-    }
-    found
+    let mut entry = cache.entry(cache.sought(&key), At::new(NOW));
+    entry.found().inspect(Hit::bump).is_some()
 }
 
 /// True if it is there, without a read.
 fn holds(cache: &Cache, key: u32) -> bool {
     let key = key.to_le_bytes();
-    cache.entry(&key, cache.probe(&key), NOW).lookup() == Lookup::Found
+    cache.entry(cache.sought(&key), At::new(NOW)).lookup() == Lookup::Found
 }
 
 fn items(cache: &Cache) -> usize {
@@ -126,7 +122,11 @@ fn ttl_lets_the_soonest_go_first() {
     let first = (0..room).min_by_key(|&key| ends[key as usize]).unwrap();
     for (key, to) in [(last, RelTime(50)), (first, RelTime(99_999))] {
         let key = key.to_le_bytes();
-        cache.entry(&key, cache.probe(&key), NOW).touch(to);
+        cache
+            .entry(cache.sought(&key), At::new(NOW))
+            .found()
+            .unwrap()
+            .touch(to);
     }
     (0..room / 2).for_each(|key| set(&cache, 100_000 + key));
     assert!(
@@ -202,7 +202,7 @@ fn policies_change_hands_while_items_stay() {
             let policy = Policy::ALL[rng.below(Policy::ALL.len())];
             cache.tuning.eviction.store(policy as u8, Relaxed);
             cache.tuning.segmented.store(rng.below(3) > 0, Relaxed);
-            maintainer.step(&cache, NOW);
+            maintainer.step(&cache, At::new(NOW));
             assert_eq!(items(&cache), before);
             cache.check_invariants();
         }
@@ -217,7 +217,7 @@ fn policies_change_hands_while_items_stay() {
         }
         if step % 50 == 0 {
             let key = key.to_le_bytes();
-            cache.entry(&key, cache.probe(&key), NOW).remove();
+            cache.entry(cache.sought(&key), At::new(NOW)).remove();
         }
     }
     cache.check_invariants();

@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId};
 
+use super::super::ahead::PREFETCH_BYTES_MAX;
+use super::super::at::At;
 use super::super::eviction::Sight;
 use super::super::lru::ClassLru;
 use super::super::segments::Segment;
-use super::super::store::{Cache, Lookup, PREFETCH_BYTES_MAX};
+use super::super::store::{Cache, Lookup};
 use crate::clock::RelTime;
 
 /// Victims tried for one eviction: stripes may be busy, values on their way.
@@ -25,10 +27,10 @@ impl Cache {
         &self,
         lru: &mut ClassLru,
         class: ClassId,
-        now: RelTime,
+        at: At,
     ) -> bool {
         let items = &self.items;
-        let is_dead = |handle| self.life(self.items.header(handle), now) != Lookup::Found;
+        let is_dead = |handle| self.life(self.items.header(handle), at.now) != Lookup::Found;
         let hash = |handle| self.table.hash(items.key(handle));
         let sight = Sight {
             items,
@@ -46,7 +48,7 @@ impl Cache {
             }
             let (state, hash) = (items.header(victim).state(), hash(victim));
             let expires_at = items.header(victim).expires_at();
-            let idle_s = now.since(items.header(victim).accessed_at());
+            let idle_s = at.now.since(items.header(victim).accessed_at());
             if !self.unlink_from_tail(lru, victim) {
                 lru.pass_over(items, victim);
                 continue;
@@ -76,7 +78,7 @@ impl Cache {
         let Some(tail) = lru.segments.tail(segment) else {
             return;
         };
-        self.prefetch_bucket(&mut self.probe(self.items.key(tail)));
+        self.look_ahead(self.items.key(tail), false);
         if let Some(before) = self.items.header(tail).prev() {
             self.items.slabs().prefetch(before, PREFETCH_BYTES_MAX);
         }
@@ -130,14 +132,14 @@ impl Cache {
         &self,
         handle: ChunkHandle,
         class: ClassId,
-        now: RelTime,
+        at: At,
     ) -> bool {
         let lru = &mut self.lru(class);
         if !self.is_linked(handle, class) {
             return false;
         }
         let state = self.items.header(handle).state();
-        let dead = self.life(self.items.header(handle), now) != Lookup::Found
+        let dead = self.life(self.items.header(handle), at.now) != Lookup::Found
             && self.unlink_from_tail(lru, handle);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
@@ -147,7 +149,7 @@ impl Cache {
     }
 
     /// Unlinks dead items from the ends of the segments; the caller holds the LRU lock. True if there are likely more.
-    pub(in crate::cache) fn reclaim_dead_tails(&self, lru: &mut ClassLru, now: RelTime) -> bool {
+    pub(in crate::cache) fn reclaim_dead_tails(&self, lru: &mut ClassLru, at: At) -> bool {
         let mut more = false;
         for segment in Segment::ALL {
             let mut taken = 0;
@@ -155,7 +157,7 @@ impl Cache {
                 && let Some(tail) = lru.segments.tail(segment)
             {
                 let unfetched = !self.items.header(tail).state().is_fetched();
-                if self.life(self.items.header(tail), now) == Lookup::Found
+                if self.life(self.items.header(tail), at.now) == Lookup::Found
                     || !self.unlink_from_tail(lru, tail)
                 {
                     break;

@@ -15,12 +15,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId, PageId};
 
+use super::super::at::At;
 use super::super::class_mask::ClassMask;
 use super::super::item::State;
 use super::super::lru::ClassLru;
 use super::super::store::{Cache, Lookup};
 use super::move_state::{MoveError, MoveStats, WANTED};
-use crate::clock::RelTime;
 
 /// Tails evicted to make room for a better item elsewhere.
 const TAILS: usize = 24;
@@ -79,7 +79,7 @@ struct Tried {
 
 impl Cache {
     /// Gives `class` a page of another class; unless `pressing`, only if the other's lease is longer.
-    pub(in crate::cache) fn take_page(&self, class: ClassId, now: RelTime, pressing: bool) -> bool {
+    pub(in crate::cache) fn take_page(&self, class: ClassId, at: At, pressing: bool) -> bool {
         if !self.tuning.slab_reassign.load(Relaxed) {
             return false;
         }
@@ -89,7 +89,7 @@ impl Cache {
             // Whoever held the lock before has brought it.
             return true;
         }
-        let moved = self.move_some_page(Some(class), now, |tried| {
+        let moved = self.move_some_page(Some(class), at, |tried| {
             self.donor_for(class, pressing, tried)
         });
         self.moves
@@ -173,7 +173,7 @@ impl Cache {
     fn move_some_page(
         &self,
         to: Option<ClassId>,
-        now: RelTime,
+        at: At,
         donor: impl Fn(&Tried) -> Option<ClassId>,
     ) -> bool {
         let mut tried = Tried {
@@ -187,7 +187,7 @@ impl Cache {
             let Some(donor) = donor(&tried) else {
                 return false;
             };
-            if self.move_page(donor, to, now, &mut tried) {
+            if self.move_page(donor, to, at, &mut tried) {
                 return true;
             }
         }
@@ -196,13 +196,7 @@ impl Cache {
 
     /// Empties the page of `donor` that holds least and hands it on: to a class, or to the pool (which returns the
     /// memory if the limit was lowered).
-    fn move_page(
-        &self,
-        donor: ClassId,
-        to: Option<ClassId>,
-        now: RelTime,
-        tried: &mut Tried,
-    ) -> bool {
+    fn move_page(&self, donor: ClassId, to: Option<ClassId>, at: At, tried: &mut Tried) -> bool {
         let slabs = self.items.slabs();
         let pages = slabs
             .class_pages(donor)
@@ -243,7 +237,7 @@ impl Cache {
         }
         self.moves.running.store(true, Relaxed);
         let used = slabs.page_used(page);
-        let emptied = self.empty_page(page, donor, now);
+        let emptied = self.empty_page(page, donor, at);
         if !emptied {
             tried.in_vain +=
                 used.saturating_sub(slabs.page_used(page)) as usize * slabs.chunk_bytes(donor);
@@ -263,14 +257,14 @@ impl Cache {
     }
 
     /// How old the item is that `lru` would evict next.
-    fn tail_age(&self, lru: &ClassLru, now: RelTime) -> Option<Age> {
-        lru.segments.oldest().map(|tail| self.age(tail, now))
+    fn tail_age(&self, lru: &ClassLru, at: At) -> Option<Age> {
+        lru.segments.oldest().map(|tail| self.age(tail, at))
     }
 
-    fn age(&self, handle: ChunkHandle, now: RelTime) -> Age {
+    fn age(&self, handle: ChunkHandle, at: At) -> Age {
         let stores = self.cas.last().saturating_sub(self.items.cas(handle));
         Age {
-            seconds: now.since(self.items.header(handle).accessed_at()),
+            seconds: at.now.since(self.items.header(handle).accessed_at()),
             stores,
         }
     }
@@ -292,15 +286,15 @@ impl Cache {
             .is_some_and(|head| !self.is_linked(head, largest) || items.is_pinned(head))
     }
 
-    fn empty_page(&self, page: PageId, class: ClassId, now: RelTime) -> bool {
+    fn empty_page(&self, page: PageId, class: ClassId, at: At) -> bool {
         let slabs = self.items.slabs();
         for _ in 0..PASSES {
             for chunk in slabs.page_chunks(page) {
                 let state = self.items.header(chunk).state();
                 if state.has(State::CONTINUATION) {
-                    self.vacate_continuation(chunk, class, now);
+                    self.vacate_continuation(chunk, class, at);
                 } else if state.has(State::LINKED) {
-                    self.vacate_item(chunk, class, now);
+                    self.vacate_item(chunk, class, at);
                 }
             }
             if slabs.page_used(page) == 0 {
@@ -312,20 +306,20 @@ impl Cache {
     }
 
     /// Moves one item of a draining page to another chunk of its class, or evicts it.
-    fn vacate_item(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
+    fn vacate_item(&self, chunk: ChunkHandle, class: ClassId, at: At) {
         let items = &self.items;
         let lru = &mut self.lru(class);
         if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
             return;
         }
-        if self.life(self.items.header(chunk), now) != Lookup::Found {
+        if self.life(self.items.header(chunk), at.now) != Lookup::Found {
             let unfetched = !items.header(chunk).state().is_fetched();
             if self.unlink_from_tail(lru, chunk) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }
-        let Some(room) = self.room_elsewhere(lru, chunk, class, now) else {
+        let Some(room) = self.room_elsewhere(lru, chunk, class, at) else {
             return self.evict_for_page(lru, chunk, class);
         };
         let hash = self.table.hash(items.key(chunk));
@@ -355,13 +349,13 @@ impl Cache {
         lru: &mut ClassLru,
         head: ChunkHandle,
         class: ClassId,
-        now: RelTime,
+        at: At,
     ) -> Option<ChunkHandle> {
         let (items, slabs) = (&self.items, self.items.slabs());
         let head_class = self.class_of(head);
         let state = items.header(head).state();
-        let oldest = self.tail_age(lru, now).unwrap_or_default();
-        let worth_it = lru.is_worth_moving(state) || self.age(head, now).is_below_half_of(oldest);
+        let oldest = self.tail_age(lru, at).unwrap_or_default();
+        let worth_it = lru.is_worth_moving(state) || self.age(head, at).is_below_half_of(oldest);
         // A tail that makes no room lies in the same page, and would have to leave it anyway; so may all of that page.
         let tails = if class == head_class {
             (self.items.slabs().page_bytes() / slabs.chunk_bytes(class)).clamp(TAILS, TAILS_MAX)
@@ -373,7 +367,7 @@ impl Cache {
             if room.is_some() || !worth_it {
                 break;
             }
-            if !self.evict_tail_of(lru, head_class, now) || !self.is_linked(head, head_class) {
+            if !self.evict_tail_of(lru, head_class, at) || !self.is_linked(head, head_class) {
                 return None;
             }
             room = slabs.alloc_without_page(class);
@@ -399,7 +393,7 @@ impl Cache {
     }
 
     /// Moves one continuation chunk of a draining page, or evicts the item it belongs to.
-    fn vacate_continuation(&self, chunk: ChunkHandle, class: ClassId, now: RelTime) {
+    fn vacate_continuation(&self, chunk: ChunkHandle, class: ClassId, at: At) {
         let items = &self.items;
         let largest = items.slabs().largest();
         let lru = &mut self.lru(largest);
@@ -414,14 +408,14 @@ impl Cache {
         {
             return;
         }
-        if self.life(self.items.header(head), now) != Lookup::Found {
+        if self.life(self.items.header(head), at.now) != Lookup::Found {
             let unfetched = !items.header(head).state().is_fetched();
             if self.unlink_from_tail(lru, head) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }
-        let Some(room) = self.room_elsewhere(lru, head, class, now) else {
+        let Some(room) = self.room_elsewhere(lru, head, class, at) else {
             return self.evict_for_page(lru, head, largest);
         };
         let hash = self.table.hash(items.key(head));
@@ -435,15 +429,13 @@ impl Cache {
     }
 
     /// Drains pages while there are more of them than the limit allows, a few a call.
-    pub(in crate::cache) fn shrink_to_limit(&self, now: RelTime) {
+    pub(in crate::cache) fn shrink_to_limit(&self, at: At) {
         for _ in 0..PAGES_SHRUNK {
             if self.items.slabs().over_limit() == 0 {
                 return;
             }
             let _alone = self.moves.begin();
-            if !self.move_some_page(None, now, |tried| {
-                Some(self.donor(None, true, tried)?.class)
-            }) {
+            if !self.move_some_page(None, at, |tried| Some(self.donor(None, true, tried)?.class)) {
                 return;
             }
         }
@@ -475,7 +467,7 @@ impl Cache {
     }
 
     /// Does the page move a client asked for, if any.
-    pub(in crate::cache) fn serve_page_move(&self, now: RelTime) {
+    pub(in crate::cache) fn serve_page_move(&self, at: At) {
         let wanted = self.moves.wanted.load(Relaxed);
         if wanted == 0 {
             return;
@@ -484,7 +476,7 @@ impl Cache {
         let (source, to) = (class(wanted >> 8), class(wanted));
         {
             let _alone = self.moves.begin();
-            self.move_some_page(to, now, |tried| match source {
+            self.move_some_page(to, at, |tried| match source {
                 Some(source) => Some(source).filter(|&source| !tried.classes.has(source)),
                 None => Some(self.donor(to, true, tried)?.class),
             });

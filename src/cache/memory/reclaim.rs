@@ -23,8 +23,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId};
 
+use super::super::at::At;
 use super::super::store::Cache;
-use crate::clock::RelTime;
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
 const ROUNDS: usize = 256;
@@ -42,27 +42,19 @@ const EVIDENCE_BYTES: [usize; 2] = [4 << 10, 256 << 10];
 impl Cache {
     /// A chunk of `class`, whatever it takes.
     #[inline]
-    pub(in crate::cache) fn alloc_chunk(
-        &self,
-        class: ClassId,
-        now: RelTime,
-    ) -> Option<ChunkHandle> {
+    pub(in crate::cache) fn alloc_chunk(&self, class: ClassId, at: At) -> Option<ChunkHandle> {
         self.items
             .slabs()
             .alloc(class)
-            .or_else(|| self.alloc_by_force(class, now))
+            .or_else(|| self.alloc_by_force(class, at))
     }
 
     /// A chunk of `class` for somebody who holds a stripe: a free one, or the tail's. A page cannot be moved meanwhile,
     /// since any may hold items of that stripe.
-    pub(in crate::cache) fn alloc_at_hand(
-        &self,
-        class: ClassId,
-        now: RelTime,
-    ) -> Option<ChunkHandle> {
+    pub(in crate::cache) fn alloc_at_hand(&self, class: ClassId, at: At) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
         let evict = || {
-            self.evict_tail(class, now)
+            self.evict_tail(class, at)
                 .then(|| slabs.alloc(class))
                 .flatten()
         };
@@ -85,14 +77,14 @@ impl Cache {
     }
 
     #[cold]
-    fn alloc_by_force(&self, class: ClassId, now: RelTime) -> Option<ChunkHandle> {
+    fn alloc_by_force(&self, class: ClassId, at: At) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
         let mut in_vain = 0;
         for round in 1..=ROUNDS {
-            let progress = self.get_deserved_page(class, now)
-                || self.evict_tail(class, now)
-                || self.take_page(class, now, true)
-                || self.evict_chain(class, now);
+            let progress = self.get_deserved_page(class, at)
+                || self.evict_tail(class, at)
+                || self.take_page(class, at, true)
+                || self.evict_chain(class, at);
             if round % ROUNDS_UNHURRIED == 0 && slabs.class_stats(class).draining_pages > 0 {
                 // The tails lie in the page that is being emptied, and come free for whom it is emptied.
                 drop(self.moves.begin());
@@ -118,7 +110,7 @@ impl Cache {
     }
 
     /// Takes a page for a class that has evicted enough to ask for one, if others can better do without.
-    fn get_deserved_page(&self, class: ClassId, now: RelTime) -> bool {
+    fn get_deserved_page(&self, class: ClassId, at: At) -> bool {
         let [least, most] = EVIDENCE_BYTES;
         let asked_after = {
             let mut lru = self.lru(class);
@@ -130,7 +122,7 @@ impl Cache {
             lru.evicted_bytes = 0;
             lru.ask_after_bytes
         };
-        let got = self.take_page(class, now, false);
+        let got = self.take_page(class, at, false);
         self.lru(class).ask_after_bytes = if got {
             least
         } else {
@@ -140,14 +132,14 @@ impl Cache {
     }
 
     /// Frees one item of the class: a dead one, or the least used.
-    fn evict_tail(&self, class: ClassId, now: RelTime) -> bool {
-        self.evict_tail_of(&mut self.lru(class), class, now)
+    fn evict_tail(&self, class: ClassId, at: At) -> bool {
+        self.evict_tail_of(&mut self.lru(class), class, at)
     }
 
     /// Evicts a chained item, if `class` holds ends of such: they are in no list of their own.
-    fn evict_chain(&self, class: ClassId, now: RelTime) -> bool {
+    fn evict_chain(&self, class: ClassId, at: At) -> bool {
         let slabs = self.items.slabs();
         let ends = slabs.class_stats(class).used_chunks > self.lru(class).segments.count();
-        ends && class != slabs.largest() && self.evict_tail(slabs.largest(), now)
+        ends && class != slabs.largest() && self.evict_tail(slabs.largest(), at)
     }
 }

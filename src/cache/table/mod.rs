@@ -43,7 +43,7 @@ use slab_alloc::{ChunkHandle, Reserved};
 use block::{Block, Bucket, Overflow};
 use overflow::OverflowBuckets;
 use probe::UNKNOWN;
-pub use probe::{KeyHash, Probe, Slot};
+pub use probe::{KeyHash, Probe, Slot, Sought};
 pub use stripe::StripeGuard;
 
 /// Twice the items a bucket holds on average when the next one is split: while the table is small beside the memory, and
@@ -206,7 +206,7 @@ impl Table {
     /// lock ([`StripeGuard::find_seen`]). One that lies in an overflow bucket is not looked for, but that
     /// bucket is asked for.
     #[inline]
-    pub fn look(&self, probe: &mut Probe) -> Option<ChunkHandle> {
+    pub fn probe(&self, probe: &mut Probe) -> Option<ChunkHandle> {
         let index = match probe.bucket {
             UNKNOWN => self.racy_bucket_index(probe.hash),
             index => index as usize,
@@ -222,10 +222,10 @@ impl Table {
         Some(handle)
     }
 
-    /// Looks once more for an item that [`Table::look`] did not see: in the overflow bucket that was asked for. What
+    /// Looks once more for an item that [`Table::probe`] did not see: in the overflow bucket that was asked for. What
     /// is seen there is good for a prefetch only, as an overflow bucket may come to another stripe.
     #[inline]
-    pub fn look_behind(&self, probe: &Probe) -> Option<ChunkHandle> {
+    pub fn probe_overflow(&self, probe: &Probe) -> Option<ChunkHandle> {
         if probe.seen.is_some() || probe.bucket == UNKNOWN {
             return None;
         }
@@ -330,7 +330,7 @@ mod tests {
         table.lock(hash).insert(hash, handle(1));
         let mut probe = Probe::new(hash);
         assert!(table.lock(hash).find_seen(&probe, any).is_none());
-        assert_eq!(table.look(&mut probe), Some(handle(1)));
+        assert_eq!(table.probe(&mut probe), Some(handle(1)));
         let mut guard = table.lock(hash);
         let (slot, seen) = guard.find_seen(&probe, any).unwrap();
         assert_eq!(seen, handle(1));
@@ -361,17 +361,17 @@ mod tests {
         }
         for (n, &hash) in (1..).zip(&hashes) {
             let mut probe = Probe::new(hash);
-            assert_eq!(table.look_behind(&probe), None, "not looked for yet");
+            assert_eq!(table.probe_overflow(&probe), None, "not looked for yet");
             table.prefetch_bucket(&mut probe);
-            let first = table.look(&mut probe);
+            let first = table.probe(&mut probe);
             assert_eq!(first, (n <= 10).then(|| handle(n)));
-            let second = table.look_behind(&probe);
+            let second = table.probe_overflow(&probe);
             assert_eq!(second, (n > 10).then(|| handle(n)));
         }
         let mut absent = Probe::new(KeyHash(15 << 20 | 6));
         table.prefetch_bucket(&mut absent);
-        assert_eq!(table.look(&mut absent), None);
-        assert_eq!(table.look_behind(&absent), None);
+        assert_eq!(table.probe(&mut absent), None);
+        assert_eq!(table.probe_overflow(&absent), None);
     }
 
     #[test]

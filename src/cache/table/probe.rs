@@ -29,7 +29,7 @@ impl Slot {
     }
 }
 
-/// A key that is looked for: its hash, and where its item was when the bucket was looked at ahead.
+/// What is known of where a key's item is: the key's hash, and what was seen when somebody looked ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
     pub(in crate::cache) hash: KeyHash,
@@ -52,6 +52,12 @@ impl Probe {
         }
     }
 
+    /// The key together with what is known of it. `key` is the one whose hash the probe has.
+    #[inline]
+    pub fn of(self, key: &[u8]) -> Sought<'_> {
+        Sought { key, probe: self }
+    }
+
     /// The item that was seen, most likely the key's.
     #[inline]
     pub(in crate::cache) fn seen(&self) -> Option<ChunkHandle> {
@@ -63,6 +69,14 @@ impl Default for Probe {
     fn default() -> Self {
         Probe::new(KeyHash(0))
     }
+}
+
+/// A key and what is known of where its item is.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'k> {
+    /// The key, 1 to 250 bytes.
+    pub key: &'k [u8],
+    pub(in crate::cache) probe: Probe,
 }
 
 /// Marks a slot in an overflow bucket.

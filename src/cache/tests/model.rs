@@ -94,7 +94,7 @@ impl<'c> Life<'c> {
             72..80 => self.remove(),
             80..84 => self.pin(),
             84..88 => self.unpin(),
-            88..94 => self.maintainer.step(self.cache, self.now),
+            88..94 => self.maintainer.step(self.cache, At::new(self.now)),
             94..96 => self.pass_time(),
             96 => self.request(),
             97 => self.cache.request_crawl(ClassMask::ALL),
@@ -105,7 +105,7 @@ impl<'c> Life<'c> {
 
     /// Opens a key; what it shows must be what the model knows.
     fn open(&mut self, key: &[u8]) -> crate::cache::Entry<'c> {
-        let entry = self.cache.entry(key, self.cache.probe(key), self.now);
+        let entry = self.cache.entry(self.cache.sought(key), At::new(self.now));
         let known = self.known.get(key).filter(|known| self.lives(known));
         match (entry.item(), known) {
             (Some(item), Some(known)) => {
@@ -193,10 +193,10 @@ impl<'c> Life<'c> {
 
     fn look(&mut self) {
         let key = self.key();
-        let entry = self.open(&key);
+        let mut entry = self.open(&key);
         if let Some(known) = self.known.get_mut(&key) {
             for _ in 0..1 + self.rng.below(2) {
-                entry.bump();
+                entry.found().unwrap().bump();
             }
             (known.fetched, known.accessed_at) = (true, self.now);
         }
@@ -205,30 +205,30 @@ impl<'c> Life<'c> {
     fn change(&mut self) {
         let (key, expires_at) = (self.key(), self.expiry());
         let mut entry = self.open(&key);
-        let Some(known) = self.known.get_mut(&key) else {
+        let (Some(known), Some(mut hit)) = (self.known.get_mut(&key), entry.found()) else {
             return;
         };
         match self.rng.below(5) {
             0 => {
-                entry.touch(expires_at);
+                hit.touch(expires_at);
                 known.expires_at = expires_at;
             }
             1 => {
-                entry.mark_stale();
+                hit.mark_stale();
                 (known.stale, known.win_sent) = (true, false);
             }
             2 => {
-                entry.mark_win_sent();
+                hit.mark_win_sent();
                 known.win_sent = true;
             }
             3 => {
                 known.cas = self.cache.next_cas();
-                entry.set_cas(known.cas);
+                hit.set_cas(known.cas);
             }
-            _ if entry.item().is_some_and(|item| !item.is_large()) => {
+            _ if !hit.is_large() => {
                 self.stamps += 1;
                 known.stamp = self.stamps;
-                entry.overwrite(&value(known.stamp, known.len));
+                hit.overwrite(&value(known.stamp, known.len));
             }
             _ => {}
         }
@@ -242,11 +242,12 @@ impl<'c> Life<'c> {
 
     fn pin(&mut self) {
         let key = self.key();
-        let entry = self.open(&key);
-        if entry.item().is_some_and(|item| item.is_large()) && self.pinned.len() < 4 {
+        let mut entry = self.open(&key);
+        if let Some(hit) = entry.found().filter(|hit| hit.is_large())
+            && self.pinned.len() < 4
+        {
             let known = &self.known[&key];
-            self.pinned
-                .push((entry.pin(), value(known.stamp, known.len)));
+            self.pinned.push((hit.pin(), value(known.stamp, known.len)));
             self.short = true;
         }
     }
@@ -286,7 +287,7 @@ impl<'c> Life<'c> {
     fn flush(&mut self) {
         match self.rng.below(6) {
             0 => {
-                self.cache.flush_now(self.now);
+                self.cache.flush_now(At::new(self.now));
                 self.known.clear();
                 self.flush_due = None;
             }

@@ -11,7 +11,11 @@ const LENS: [usize; 5] = [4096, 50_000, 131_072, 200_000, 500_000];
 
 fn store_and_pin<'c>(cache: &'c Cache, key: &[u8], stamp: u64, len: usize) -> PinnedValue<'c> {
     set(cache, key, &value(stamp, len), NOW).unwrap();
-    cache.entry(key, cache.probe(key), NOW).pin()
+    cache
+        .entry(cache.sought(key), At::new(NOW))
+        .found()
+        .unwrap()
+        .pin()
 }
 
 fn unsent(pinned: &PinnedValue<'_>) -> Vec<u8> {
@@ -25,11 +29,11 @@ fn a_pinned_value_outlives_removal_and_replacement() {
         let removed = store_and_pin(&cache, b"removed", stamp, len);
         let replaced = store_and_pin(&cache, b"replaced", stamp + 100, len);
         let again = cache
-            .entry(b"replaced", cache.probe(b"replaced"), NOW)
+            .entry(cache.sought(b"replaced"), At::new(NOW))
+            .found()
+            .unwrap()
             .pin();
-        cache
-            .entry(b"removed", cache.probe(b"removed"), NOW)
-            .remove();
+        cache.entry(cache.sought(b"removed"), At::new(NOW)).remove();
         set(&cache, b"replaced", b"short", NOW).unwrap();
         assert!(!holds(&cache, b"removed", NOW));
         assert_eq!(get(&cache, b"replaced", NOW).unwrap(), b"short");
@@ -71,7 +75,7 @@ fn a_pinned_value_outlives_a_flood_and_all_page_moves() {
         .unwrap();
         if n % 10 == 0 {
             let _ = cache.request_page_move(0, (n / 10 % 20) as i32);
-            maintainer.step(&cache, now);
+            maintainer.step(&cache, At::new(now));
         }
         if n % 100 == 0 {
             assert!(
@@ -122,7 +126,13 @@ fn a_cache_full_of_pinned_values_refuses_and_recovers() {
     for n in 0..100u32 {
         let key = n.to_le_bytes();
         match set(&cache, &key, &value(1, 100_000), NOW) {
-            Ok(()) => pinned.push(cache.entry(&key, cache.probe(&key), NOW).pin()),
+            Ok(()) => pinned.push(
+                cache
+                    .entry(cache.sought(&key), At::new(NOW))
+                    .found()
+                    .unwrap()
+                    .pin(),
+            ),
             Err(error) => assert_eq!(error, AllocError::OutOfMemory),
         }
     }

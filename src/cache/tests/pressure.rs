@@ -171,7 +171,7 @@ fn an_item_larger_than_the_memory_evicts_nobody() {
     for n in 0..1000u32 {
         set(&cache, &n.to_le_bytes(), b"value", RelTime(10)).unwrap();
     }
-    let refused = |len| cache.create(&spec(b"key", len), RelTime(10)).err();
+    let refused = |len| cache.create(&spec(b"key", len), At::new(RelTime(10))).err();
     assert_eq!(refused(3 << 20), Some(AllocError::OutOfMemory));
     assert_eq!(refused(9 << 20), Some(AllocError::TooLarge));
     assert_eq!((evicted(&cache), items_linked(&cache)), (0, 1000));
@@ -202,7 +202,7 @@ fn a_lower_limit_is_reached_and_a_higher_one_used() {
     cache.set_limit_bytes(4 << 20);
     let mut steps = 0;
     while cache.items.slabs().over_limit() > 0 {
-        maintainer.step(&cache, RelTime(12));
+        maintainer.step(&cache, At::new(RelTime(12)));
         steps += 1;
         assert!(
             steps < 200,
@@ -276,8 +276,8 @@ fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
     let grown = b"grown";
     set(&cache, grown, &value(0, 10), now).unwrap();
     for len in (1..40).map(|n| n * n * 600) {
-        let hash = cache.probe(grown);
-        let entry = cache.entry(grown, hash, now);
+        let probe = cache.probe(grown);
+        let entry = cache.entry(probe.of(grown), At::new(now));
         let (entry, made) = entry.update(grown, |entry, room| {
             let Ok(mut new) = room.create(entry, &spec(grown, len))? else {
                 return Ok(false);
@@ -300,8 +300,8 @@ fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
 fn an_item_that_is_not_written_to_its_end_is_refused() {
     let cache = small_cache(MEGABYTES);
     let now = RelTime(12);
-    let mut new = cache.create(&spec(b"key", 100_000), now).unwrap();
+    let mut new = cache.create(&spec(b"key", 100_000), At::new(now)).unwrap();
     new.write(&[1; 99_999]);
-    let mut entry = cache.entry(b"key", cache.probe(b"key"), now);
+    let mut entry = cache.entry(cache.sought(b"key"), At::new(now));
     entry.put(new, 1);
 }

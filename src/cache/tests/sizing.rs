@@ -25,7 +25,7 @@ fn fill(
             stored += len + 48;
             n += 1;
         }
-        maintainer.step(cache, RelTime(10));
+        maintainer.step(cache, At::new(RelTime(10)));
     }
     check(cache);
 }

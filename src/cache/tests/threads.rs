@@ -61,7 +61,7 @@ fn work(shared: &Shared, seed: u64, keys: usize, steps: usize, len: fn(&mut Rng)
         let now = shared.now();
         let n = rng.below(keys) as u32;
         let key = n.to_le_bytes();
-        let hash = cache.probe(&key);
+        let probe = cache.probe(&key);
         match rng.below(10) {
             0..5 => {
                 let bytes = telling(n, (seed << 24) as u32 | step as u32, len(&mut rng));
@@ -76,26 +76,28 @@ fn work(shared: &Shared, seed: u64, keys: usize, steps: usize, len: fn(&mut Rng)
                 };
                 let new = create(cache, &spec, &bytes, now)
                     .expect("there is room for all that is in hands");
-                cache.entry(&key, hash, now).put(new, cache.next_cas());
+                cache
+                    .entry(probe.of(&key), At::new(now))
+                    .put(new, cache.next_cas());
             }
             5..8 => {
-                let entry = cache.entry(&key, hash, now);
+                let mut entry = cache.entry(probe.of(&key), At::new(now));
                 if let Some(item) = entry.item() {
                     assert_eq!(item.key(), key);
                     assert_tells(n, &item.value_pieces().collect::<Vec<_>>().concat());
-                    entry.bump();
                 }
+                entry.found().inspect(Hit::bump);
             }
             8 => {
-                let entry = cache.entry(&key, hash, now);
-                let large = entry.item().is_some_and(|item| item.is_large());
-                let next = large.then(|| (n, entry.pin()));
+                let mut entry = cache.entry(probe.of(&key), At::new(now));
+                let large = entry.found().filter(|hit| hit.is_large());
+                let next = large.map(|hit| (n, hit.pin()));
                 drop(entry);
                 if let Some((key, pinned)) = std::mem::replace(&mut pinned, next) {
                     assert_tells(key, &pinned.unsent(usize::MAX).collect::<Vec<_>>().concat());
                 }
             }
-            _ => cache.entry(&key, hash, now).remove(),
+            _ => cache.entry(probe.of(&key), At::new(now)).remove(),
         }
     }
 }
@@ -108,7 +110,7 @@ fn maintain(shared: &Shared, seed: u64) {
         shared.now.fetch_add(1, Relaxed);
         for _ in 0..5 {
             let _ = shared.cache.request_page_move(0, rng.below(30) as i32);
-            maintainer.step(&shared.cache, shared.now());
+            maintainer.step(&shared.cache, At::new(shared.now()));
             std::thread::yield_now();
         }
         shared.cache.request_crawl(ClassMask::ALL);
@@ -119,7 +121,7 @@ fn maintain(shared: &Shared, seed: u64) {
             tuning.eviction.store(policy as u8, Relaxed);
         }
         if rng.below(50) == 0 {
-            shared.cache.flush_now(shared.now());
+            shared.cache.flush_now(At::new(shared.now()));
         }
     }
 }
@@ -224,7 +226,11 @@ fn unfinished_items_in_most_pages_stop_nobody() {
     let pages = cache.limit_bytes() / cache.items.slabs().page_bytes();
     for n in 0..(pages * per_page) as u32 {
         if n as usize % per_page == 10 && unfinished.len() < pages * 54 / 64 {
-            unfinished.push(cache.create(&spec(&n.to_le_bytes(), 100), now).unwrap());
+            unfinished.push(
+                cache
+                    .create(&spec(&n.to_le_bytes(), 100), At::new(now))
+                    .unwrap(),
+            );
         } else {
             set(&cache, &n.to_le_bytes(), &[1; 100], now).unwrap();
         }
@@ -246,7 +252,7 @@ fn unfinished_items_in_most_pages_stop_nobody() {
         assert_eq!(new.write(&[2; 100]), 100);
         let key = new.key().to_vec();
         cache
-            .entry(&key, cache.probe(&key), now)
+            .entry(cache.sought(&key), At::new(now))
             .put(new, cache.next_cas());
         assert_eq!(get(&cache, &key, now).unwrap(), [2; 100]);
     }
@@ -271,7 +277,7 @@ fn slow_senders_and_fast_ones() {
                         let bytes = telling(n, 7, any(&mut rng));
                         if let Ok(new) = shared
                             .cache
-                            .create(&spec(&n.to_le_bytes(), bytes.len()), shared.now())
+                            .create(&spec(&n.to_le_bytes(), bytes.len()), At::new(shared.now()))
                         {
                             held.push((new, n, bytes));
                         }
@@ -281,7 +287,7 @@ fn slow_senders_and_fast_ones() {
                             assert_eq!(new.write(&bytes), bytes.len());
                             let (key, cache) = (n.to_le_bytes(), &shared.cache);
                             cache
-                                .entry(&key, cache.probe(&key), shared.now())
+                                .entry(cache.sought(&key), At::new(shared.now()))
                                 .put(new, cache.next_cas());
                         }
                         std::thread::yield_now();

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// A second of the maintainer's work.
 fn second(maintainer: &mut Maintainer, cache: &Cache, now: RelTime) {
     for _ in 0..crate::cache::maintainer::STEPS_PER_S {
-        maintainer.step(cache, now);
+        maintainer.step(cache, At::new(now));
     }
 }
 
@@ -24,7 +24,7 @@ fn set_until(cache: &Cache, key: &[u8], expires_at: RelTime, now: RelTime) {
     )
     .unwrap();
     cache
-        .entry(key, cache.probe(key), now)
+        .entry(cache.sought(key), At::new(now))
         .put(new, cache.next_cas());
 }
 
@@ -65,11 +65,15 @@ fn the_expired_are_reclaimed_within_a_minute_in_a_cache_once_full() {
     // Of each page some chunks stay in use, so that none goes back to the pool.
     for n in (0..400_000u32).filter(|n| n % 100 != 0) {
         let key = n.to_le_bytes();
-        cache.entry(&key, cache.probe(&key), now).remove();
+        cache.entry(cache.sought(&key), At::new(now)).remove();
     }
     for n in (0..400_000u32).step_by(100) {
         let key = n.to_le_bytes();
-        cache.entry(&key, cache.probe(&key), now).touch(RelTime(11));
+        cache
+            .entry(cache.sought(&key), At::new(now))
+            .found()
+            .unwrap()
+            .touch(RelTime(11));
     }
     for passed in 1..=61 {
         second(&mut maintainer, &cache, RelTime(now.0 + passed));
@@ -86,10 +90,10 @@ fn a_crawl_asked_for_takes_one_step() {
         set_until(&cache, &n.to_le_bytes(), RelTime(20), RelTime(10));
     }
     let mut maintainer = Maintainer::default();
-    maintainer.step(&cache, RelTime(20));
+    maintainer.step(&cache, At::new(RelTime(20)));
     assert_eq!(items_linked(&cache), 50_000);
     cache.request_crawl(crate::cache::ClassMask::ALL);
-    maintainer.step(&cache, RelTime(20));
+    maintainer.step(&cache, At::new(RelTime(20)));
     assert_eq!(items_linked(&cache), 0);
     empty(&cache);
 }
@@ -120,7 +124,7 @@ fn hot_set_under_a_scan(segmented: bool) -> usize {
     for n in 0..120_000u32 {
         if n % 2000 == 0 {
             now.0 += 1;
-            maintainer.step(&cache, now);
+            maintainer.step(&cache, At::new(now));
         }
         set(&cache, &n.to_le_bytes(), &bytes, now).unwrap();
         for _ in 0..READS {
@@ -160,7 +164,7 @@ fn each_of_many_flushes_in_a_second_counts() {
             1,
             "of {n}"
         );
-        cache.flush_now(now);
+        cache.flush_now(At::new(now));
         // What is not looked at in between must not come back either.
         if n % 10 == 9 {
             assert!((0..=n).all(|n| !holds(&cache, &n.to_le_bytes(), now)));

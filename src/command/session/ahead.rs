@@ -2,33 +2,18 @@
 
 use protocol::{BinaryAdmin, BinaryVerb, Key, Parsed, Request};
 
-use crate::cache::Probe;
+use crate::cache::{Ahead, Probe};
 use crate::command::retrieval;
 use crate::state::Ctx;
 
 /// Commands parsed ahead, so that their keys' cache misses overlap.
 pub(super) const COMMANDS_AHEAD: usize = 16;
 
-/// The key that a request to come is about, if it is about one.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Foreseen(pub(super) Option<Probe>);
-
-impl Foreseen {
-    /// Asks for the item.
-    pub fn fetch(&mut self, ctx: Ctx<'_>) {
-        if let Some(probe) = &mut self.0 {
-            ctx.cache.prefetch_item(probe);
-        }
-    }
-}
-
 /// What is known of a request before it is executed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Plan {
-    /// Of its key, if it has exactly one.
-    pub(super) probe: Option<Probe>,
-    /// It may take an item out of the cache.
-    pub(super) unlinks: bool,
+    /// Its key, if it has exactly one.
+    pub(super) ahead: Option<Ahead>,
     /// Where a store's data block begins.
     pub(super) block: usize,
     /// Where the next request begins.
@@ -36,7 +21,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Plans what was parsed at `start`; false if it is not about keys, or not all there.
+    /// What is known of where its item is.
+    #[inline]
+    pub(super) fn probe(&self) -> Option<Probe> {
+        self.ahead.as_ref().map(Ahead::probe)
+    }
+
+    /// Plans what was parsed at `start`; false if it is not about keys, or not all there. If its key was looked for
+    /// already, that is `foreseen`.
     #[inline(always)]
     pub(super) fn make(
         &mut self,
@@ -44,6 +36,7 @@ impl Plan {
         parsed: &Parsed<'_>,
         input: &[u8],
         start: usize,
+        foreseen: Option<Ahead>,
     ) -> bool {
         let Parsed::Complete { request, consumed } = parsed else {
             return false;
@@ -73,7 +66,7 @@ impl Plan {
                 verb: BinaryVerb::Noop,
                 ..
             }) => {
-                self.probe = None;
+                self.ahead = None;
                 return true;
             }
             Request::Admin(_)
@@ -81,10 +74,9 @@ impl Plan {
             | Request::Sasl(_)
             | Request::ConfigSet(_) => return false,
         };
-        let mut probe = retrieval::probe_of(ctx, key);
-        ctx.cache.prefetch_bucket(&mut probe);
-        self.probe = Some(probe);
-        self.unlinks = matches!(request, Request::Store(_) | Request::Delete(_));
+        let unlinks = matches!(request, Request::Store(_) | Request::Delete(_));
+        let look = || retrieval::with_bytes(key, |key| ctx.cache.look_ahead(key, unlinks));
+        self.ahead = Some(foreseen.unwrap_or_else(look));
         true
     }
 }

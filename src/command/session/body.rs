@@ -64,15 +64,20 @@ impl<'c> Body<'c> {
         let key = store.key.bytes(&mut room);
         let spec = storage::spec(ctx, store, key);
         if ctx.cache.item_bytes(&spec) > ctx.cache.item_bytes_max() {
-            return Err(storage::refuse(ctx, store, key, probe, ErrorLine::TooLarge));
+            return Err(storage::refuse(
+                ctx,
+                store,
+                probe.of(key),
+                ErrorLine::TooLarge,
+            ));
         }
         let mut hold = Hold::new(ctx);
         let place = if hold.take_in_advance(ctx, next_chunk(ctx, store.value_len as usize)) {
-            match ctx.cache.begin(&spec, ctx.now) {
+            match ctx.cache.begin(&spec, ctx.at()) {
                 Ok(item) => Place::Chunk(item),
                 Err(error) => {
                     let error = storage::error_line(error);
-                    return Err(storage::refuse(ctx, store, key, probe, error));
+                    return Err(storage::refuse(ctx, store, probe.of(key), error));
                 }
             }
         } else {
@@ -182,7 +187,7 @@ impl<'c> Body<'c> {
             let item = self.store.with(|store| {
                 let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
                 let spec = storage::spec(ctx, store, store.key.bytes(&mut room));
-                ctx.cache.begin(&spec, ctx.now)
+                ctx.cache.begin(&spec, ctx.at())
             });
             self.place = Place::Chunk(item.map_err(storage::error_line)?);
             self.hold.unstage();
@@ -210,7 +215,7 @@ impl<'c> Body<'c> {
             if !self.hold.take(ctx, next_chunk(ctx, missing)) {
                 return Err(ErrorLine::OutOfMemoryDuringRead);
             }
-            match ctx.cache.extend(item, ctx.now) {
+            match ctx.cache.extend(item, ctx.at()) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) => return Err(ErrorLine::OutOfMemoryDuringRead),
@@ -245,7 +250,7 @@ impl<'c> Body<'c> {
         self.store.with(|store| {
             let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
             let key = store.key.bytes(&mut room);
-            storage::refuse(ctx, store, key, self.probe, error)
+            storage::refuse(ctx, store, self.probe.of(key), error)
         })
     }
 }

@@ -33,7 +33,7 @@ use super::report::Report;
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::{Peer, Ticket, Visitor};
-use crate::cache::Probe;
+use crate::cache::{Ahead, Probe};
 use crate::clock::RelTime;
 use crate::settings::WireProtocol;
 use crate::state::Ctx;
@@ -46,7 +46,6 @@ mod sign_in;
 mod tests;
 mod wire;
 
-pub use self::ahead::Foreseen;
 pub use self::wire::{Drive, Next};
 
 #[derive(Debug)]
@@ -78,6 +77,8 @@ pub struct Session<'c> {
     datagram: bool,
     /// The last input was one whole request about one key.
     lone: bool,
+    /// The key of the request that the input to come begins with, if that was read ahead.
+    foreseen: Option<Ahead>,
     wire: Wire,
     /// Who shows a password, where one is needed.
     visitor: Option<Box<Visitor>>,
@@ -102,6 +103,7 @@ impl<'c> Session<'c> {
             wire: Wire::Text,
             datagram: false,
             lone: false,
+            foreseen: None,
             visitor: None,
         }
     }
@@ -221,13 +223,20 @@ impl<'c> Session<'c> {
         self.lone && matches!(self.state, State::Command)
     }
 
-    /// Looks what the first request of `input` is about. What it needs is asked for in two steps: its bucket here, its item
-    /// by [`Foreseen::fetch`], when the bucket has come.
-    pub fn foresee(&self, ctx: Ctx<'c>, input: &[u8]) -> Foreseen {
+    /// Looks what the first request of `input` is about, which the next drive is to begin with. What it needs is asked for
+    /// in two steps: its bucket here, its item by [`Session::fetch_foreseen`], when the bucket has come.
+    pub fn foresee(&mut self, ctx: Ctx<'c>, input: &[u8]) {
         let (mut parsed, mut plan) = (Parsed::Incomplete, Plan::default());
         self.wire.parse(input, &mut parsed);
-        plan.make(ctx, &parsed, input, 0);
-        Foreseen(plan.probe)
+        plan.make(ctx, &parsed, input, 0, None);
+        self.foreseen = plan.ahead;
+    }
+
+    /// Asks for the item of the request that was foreseen, if one was.
+    pub fn fetch_foreseen(&mut self, ctx: Ctx<'c>) {
+        if let Some(ahead) = &mut self.foreseen {
+            ahead.step(ctx.cache);
+        }
     }
 
     /// Executes what `input` holds. `budget` is the number of commands that may run, at least 1; it is counted down, to
@@ -371,7 +380,7 @@ impl<'c> Session<'c> {
         if matches!(parsed, Parsed::Incomplete) {
             return 0;
         }
-        let planned = plan.make(ctx, &parsed, input, 0);
+        let planned = plan.make(ctx, &parsed, input, 0, self.foreseen.take());
         self.lone = false;
         match &parsed {
             Parsed::Complete { request, .. } if planned => {
@@ -379,9 +388,9 @@ impl<'c> Session<'c> {
                     return self.batch(ctx, (parsed, plan), input, budget, out);
                 }
                 *budget -= 1;
-                if let Some(probe) = &mut plan.probe {
+                if let Some(ahead) = &mut plan.ahead {
                     self.lone = true;
-                    ctx.cache.prefetch_item(probe);
+                    ahead.step(ctx.cache);
                 }
                 self.planned(ctx, request, &plan, input, out)
             }
@@ -411,22 +420,16 @@ impl<'c> Session<'c> {
         while count < COMMANDS_AHEAD && end < input.len() {
             let (parsed, plan) = (&mut parsed[count], &mut plans[count]);
             self.wire.parse(&input[end..], parsed);
-            if !plan.make(ctx, parsed, input, end) {
+            if !plan.make(ctx, parsed, input, end, None) {
                 break;
             }
             end = plan.end;
             count += 1;
         }
         let plans = &mut plans[..count];
-        for probe in plans.iter_mut().filter_map(|plan| plan.probe.as_mut()) {
-            ctx.cache.prefetch_item(probe);
-        }
-        for plan in &*plans {
-            if let Some(probe) = &plan.probe {
-                ctx.cache.prefetch_behind(probe);
-                if plan.unlinks {
-                    ctx.cache.prefetch_neighbours(probe);
-                }
+        for _ in 0..Ahead::STEPS {
+            for ahead in plans.iter_mut().filter_map(|plan| plan.ahead.as_mut()) {
+                ahead.step(ctx.cache);
             }
         }
         for (done, (parsed, plan)) in parsed.iter().zip(&*plans).enumerate() {
@@ -456,8 +459,8 @@ impl<'c> Session<'c> {
     ) -> usize {
         match request {
             Request::Get(get) => {
-                if let Some(probe) = plan.probe {
-                    retrieval::get_one(ctx, get.verb, get.keys.0, probe, out);
+                if let Some(probe) = plan.probe() {
+                    retrieval::get_one(ctx, get.verb, probe.of(get.keys.0), out);
                     out.bytes(protocol::reply::END);
                     return plan.end;
                 }
@@ -465,7 +468,7 @@ impl<'c> Session<'c> {
             }
             Request::Store(store) => {
                 let probe = plan
-                    .probe
+                    .probe()
                     .unwrap_or_else(|| retrieval::probe_of(ctx, store.key));
                 let (value, end) = input[plan.block..plan.end].split_at(store.value_len as usize);
                 if end == store.block_end() {
@@ -477,13 +480,13 @@ impl<'c> Session<'c> {
             }
             Request::MetaGet(get) => {
                 let probe = plan
-                    .probe
+                    .probe()
                     .unwrap_or_else(|| retrieval::probe_of(ctx, get.key));
                 meta::get(ctx, get, probe, out);
                 plan.end
             }
             request => {
-                self.request(ctx, request, plan.probe, out);
+                self.request(ctx, request, plan.probe(), out);
                 plan.end
             }
         }

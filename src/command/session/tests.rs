@@ -37,8 +37,13 @@ fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> V
             rest = &rest[n..];
             piece -= n;
         }
+        let may_foresee = held.is_empty() && session.expects_one();
         held.extend_from_slice(&rest[..piece]);
         rest = &rest[piece..];
+        if may_foresee {
+            session.foresee(ctx, &held);
+            session.fetch_foreseen(ctx);
+        }
         loop {
             let mut budget = 1 + rng.below(manner.budget_max) as u32;
             let drive = session.drive(ctx, &held, &mut budget, &mut out);
@@ -254,6 +259,35 @@ fn same_replies_however_cut(conversation: fn(&mut Rng) -> Vec<u8>) {
             assert!(got == want, "piece {}: byte {differs:?}", manner.piece_max);
         }
     }
+}
+
+/// What was looked for ahead is good for the request that was read ahead, and for no other.
+#[test]
+fn a_request_that_was_read_ahead_hands_on_what_was_found() {
+    let server = Server::start();
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    let mut ask = |input: &[u8], ahead: bool| {
+        if ahead {
+            assert!(session.expects_one());
+            session.foresee(ctx, input);
+            session.fetch_foreseen(ctx);
+        }
+        let drive = session.drive(ctx, input, &mut 9, &mut out);
+        assert_eq!(drive.consumed, input.len());
+        std::mem::take(&mut out.buf).escape_ascii().to_string()
+    };
+    let stored = r"STORED\r\n";
+    assert_eq!(ask(b"set a 0 0 1\r\nx\r\n", false), stored);
+    assert_eq!(ask(b"set b 0 0 1\r\ny\r\n", true), stored);
+    let (a, b) = (
+        r"VALUE a 0 1\r\nx\r\nEND\r\n",
+        r"VALUE b 0 1\r\ny\r\nEND\r\n",
+    );
+    assert_eq!(ask(b"get a\r\n", true), a);
+    assert_eq!(ask(b"get b\r\n", false), b);
+    assert_eq!(ask(b"get b\r\nget a\r\n", true), format!("{b}{a}"));
+    server.shared.cache.check_invariants();
 }
 
 #[test]
