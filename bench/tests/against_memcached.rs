@@ -1,90 +1,43 @@
-//! The program against Debian's memcached (from PATH, or the server named by KETCH_TEST_SERVER):
+//! The program against the original memcached (see `ketch_testing::memcached`):
 //! every workload runs without an error, every mode's result is JSON and adds up.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ketch_testing::{Kind, Server, free_port, wait_until};
 use serde_json::Value;
 
-/// A server on loopback, ended with the test.
-struct Server {
-    child: Child,
-    addr: String,
+/// A memcached with one thread.
+fn memcached(options: &[&str]) -> Server {
+    Server::start_program(
+        ketch_testing::memcached(),
+        &[&["-t", "1"], options].concat(),
+    )
 }
 
-impl Server {
-    fn start(options: &[&str]) -> Server {
-        let program = std::env::var("KETCH_TEST_SERVER").unwrap_or_else(|_| "memcached".to_owned());
-        // Someone else may take the port between the choice and the bind: then the server ends at once.
-        for _ in 0..3 {
-            let port = free_port();
-            let mut command = Command::new(&program);
-            command
-                .args(["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"])
-                .args(options);
-            let child = command.stderr(Stdio::null()).spawn();
-            let child = child
-                .unwrap_or_else(|error| panic!("{program}: {error}; scripts/test installs it"));
-            let mut server = Server {
-                child,
-                addr: format!("127.0.0.1:{port}"),
-            };
-            if server.answers() {
-                return server;
-            }
-        }
-        panic!("{program} does not start");
-    }
-
-    fn answers(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline {
-            if self.child.try_wait().expect("the child is ours").is_some() {
-                return false;
-            }
-            let mut line = [0; 8];
-            if let Ok(mut peer) = TcpStream::connect(&self.addr)
-                && peer.write_all(b"version\r\n").is_ok()
-                && peer.read_exact(&mut line).is_ok()
-            {
-                return &line == b"VERSION ";
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        false
-    }
-
-    fn pid(&self) -> String {
-        self.child.id().to_string()
+fn address(server: &Server) -> String {
+    match server.socket_path() {
+        Some(path) => path.to_str().expect("a plain name").to_owned(),
+        None => format!("127.0.0.1:{}", server.port()),
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> String {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    socket.local_addr().expect("it is bound").port().to_string()
-}
-
-fn bench(addr: &str, words: &str) -> std::process::Output {
+fn bench(addr: impl AsRef<OsStr>, words: &str) -> std::process::Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ketch-bench"));
     command
         .args(words.split_whitespace())
-        .args(["-q", "-j", "-", "-s", addr]);
+        .args(["-q", "-j", "-", "-s"])
+        .arg(addr);
     command.output().expect("the program starts")
 }
 
 /// The JSON of a run that must succeed.
-fn result(addr: &str, words: &str) -> Value {
+fn result(addr: impl AsRef<OsStr>, words: &str) -> Value {
     let output = bench(addr, words);
     let text = String::from_utf8(output.stdout).expect("JSON is text");
     let why = String::from_utf8_lossy(&output.stderr);
@@ -96,7 +49,7 @@ fn result(addr: &str, words: &str) -> Value {
 
 #[test]
 fn every_workload_runs_without_errors() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     let common = "run -c 6 -t 2 -T 0.15 -f";
     for (load, read, stored) in [
         ("-w get", true, false),
@@ -119,7 +72,7 @@ fn every_workload_runs_without_errors() {
         ("-w get -d 8 -W 0.1", true, false),
     ] {
         let keys = if load.contains("100000") { 100 } else { 2000 };
-        let value = result(&server.addr, &format!("{common} -k {keys} {load}"));
+        let value = result(&address(&server), &format!("{common} -k {keys} {load}"));
         assert_eq!(value["errors"], 0, "{load}");
         assert_eq!(value["hits"].as_u64() > Some(0), read, "{load}");
         assert_eq!(value["stored"].as_u64() > Some(0), stored, "{load}");
@@ -137,14 +90,14 @@ fn every_workload_runs_without_errors() {
 
 #[test]
 fn a_run_has_samples_cpu_time_and_a_page() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     let page = std::env::temp_dir().join(format!("ketch-bench-{}.html", std::process::id()));
     let words = format!(
         "-w get -d 8 -T 1.2 -f --pid {} --html {}",
         server.pid(),
         page.display()
     );
-    let value = result(&server.addr, &words);
+    let value = result(&address(&server), &words);
     assert_eq!(value["samples"].as_array().map(Vec::len), Some(1));
     assert!(value["server_cpu_us_per_op"].as_f64() > Some(0.0));
     assert!(value["server_resident_bytes"].as_f64() > Some(1e6));
@@ -156,8 +109,8 @@ fn a_run_has_samples_cpu_time_and_a_page() {
 
 #[test]
 fn an_open_loop_asks_no_faster_than_its_rate() {
-    let server = Server::start(&["-t", "1"]);
-    let value = result(&server.addr, "-w mget -m 10 -r 20000 -T 0.5 -t 2 -f");
+    let server = memcached(&[]);
+    let value = result(&address(&server), "-w mget -m 10 -r 20000 -T 0.5 -t 2 -f");
     let operations = value["operations"].as_u64().expect("a count");
     // What falls due at the very start, once a thread, comes on top.
     assert!((1..=10_020).contains(&operations), "{operations}");
@@ -189,35 +142,23 @@ fn a_stall_shows_in_every_command_that_it_delayed() {
 
 #[test]
 fn a_unix_socket_will_do() {
-    let path = std::env::temp_dir().join(format!("ketch-bench-{}.sock", std::process::id()));
-    let path = path.to_str().expect("a plain name");
-    let child = Command::new("memcached")
-        .args(["-s", path, "-u", "root"])
-        .spawn();
-    let child = child.expect("memcached is installed by scripts/test");
-    let server = Server {
-        child,
-        addr: path.to_owned(),
-    };
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while std::os::unix::net::UnixStream::connect(path).is_err() {
-        assert!(Instant::now() < deadline, "the server does not start");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let value = result(&server.addr, "-w mixed -v 50000 -k 100 -d 4 -n 2000 -f");
+    let server = Kind::Memcached.start_unix();
+    let value = result(
+        &address(&server),
+        "-w mixed -v 50000 -k 100 -d 4 -n 2000 -f",
+    );
     assert_eq!(
         (&value["operations"], &value["errors"], &value["misses"]),
         (&2000.into(), &0.into(), &0.into())
     );
-    let _ = fs::remove_file(path);
 }
 
 #[test]
 fn an_exact_number_of_keys_and_known_misses() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     for load in ["-w get -d 7", "-w mget -m 9", "-w getkq"] {
         let value = result(
-            &server.addr,
+            &address(&server),
             &format!("-k 1000 -n 5003 -t 2 -f --misses 0.25 {load}"),
         );
         assert_eq!(
@@ -225,7 +166,7 @@ fn an_exact_number_of_keys_and_known_misses() {
             (&5003.into(), &0.into())
         );
         assert_eq!(
-            result(&server.addr, &format!("-n 1 {load}"))["operations"],
+            result(&address(&server), &format!("-n 1 {load}"))["operations"],
             1
         );
         let ratio = value["hit_ratio"].as_f64().expect("keys were read");
@@ -235,14 +176,14 @@ fn an_exact_number_of_keys_and_known_misses() {
 
 #[test]
 fn what_another_wrote_is_an_error_and_shown() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     let load = "-w get -k 1 --key-size 5 -v 5 -c 1 -n 1";
-    let mut peer = TcpStream::connect(&server.addr).expect("the server answers");
+    let mut peer = TcpStream::connect(&address(&server)).expect("the server answers");
     for (value, error) in [("wrong", "wrong_content"), ("longer", "wrong_length")] {
         peer.write_all(format!("set key:0 0 0 {}\r\n{value}\r\n", value.len()).as_bytes())
             .expect("it is up");
         peer.read_exact(&mut [0; 8]).expect("STORED");
-        let output = bench(&server.addr, load);
+        let output = bench(&address(&server), load);
         assert_eq!(output.status.code(), Some(1));
         let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(
@@ -265,9 +206,9 @@ fn what_another_wrote_is_an_error_and_shown() {
 
 #[test]
 fn a_fill_counts_residents() {
-    let server = Server::start(&["-t", "1", "-m", "8"]);
+    let server = memcached(&["-m", "8"]);
     let value = result(
-        &server.addr,
+        &address(&server),
         &format!("fill -k 3000 -v 1000 --pid {}", server.pid()),
     );
     assert_eq!(
@@ -275,7 +216,7 @@ fn a_fill_counts_residents() {
         (&3000.into(), &3000.into())
     );
     assert_eq!(value["payload_bytes"], 3000 * 1020);
-    let value = result(&server.addr, "fill -k 30000 -v 1000");
+    let value = result(&address(&server), "fill -k 30000 -v 1000");
     let resident = value["resident"].as_u64().expect("a count");
     assert!(
         (3000..8500).contains(&resident),
@@ -286,7 +227,7 @@ fn a_fill_counts_residents() {
 
 #[test]
 fn a_replay_counts_hits() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     let path: PathBuf =
         std::env::temp_dir().join(format!("ketch-bench-{}.trace", std::process::id()));
     // Four passes over 500 objects, all of which fit.
@@ -298,7 +239,7 @@ fn a_replay_counts_hits() {
         ("-w getkq -d 7", true),
     ] {
         let value = result(
-            &server.addr,
+            &address(&server),
             &format!("replay {} -k 1000 {load}", path.display()),
         );
         // The first finds nothing, the others everything.
@@ -319,13 +260,23 @@ fn a_replay_counts_hits() {
 
 #[test]
 fn idle_connections_are_held() {
-    let server = Server::start(&["-t", "1"]);
+    let server = memcached(&[]);
     let value = result(
-        &server.addr,
+        &address(&server),
         &format!("idle -c 200 -T 0 --pid {}", server.pid()),
     );
     assert_eq!(value["connections"], 200);
     assert!(value["bytes_each"].is_number());
+}
+
+/// A process that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -342,24 +293,20 @@ fn the_floor_answers_every_workload() {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ketch-bench"));
         command
-            .args(["floor", "-s", &port])
+            .args(["floor", "-s", &port.to_string()])
             .args(load.split(' '))
             .stdout(Stdio::null());
-        let child = command.spawn().expect("the program starts");
-        let server = Server {
-            child,
-            addr: format!("127.0.0.1:{port}"),
-        };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(&server.addr).is_err() {
-            assert!(Instant::now() < deadline, "the floor does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let value = result(&server.addr, &format!("--unchecked -c 4 -n 20000 {load}"));
+        let floor = Ended(command.spawn().expect("the program starts"));
+        let addr = format!("127.0.0.1:{port}");
+        wait_until("the floor takes connections", || {
+            TcpStream::connect(&addr).is_ok()
+        });
+        let value = result(&addr, &format!("--unchecked -c 4 -n 20000 {load}"));
         assert_eq!(
             (&value["operations"], &value["errors"]),
             (&20_000.into(), &0.into()),
             "{load}"
         );
+        drop(floor);
     }
 }

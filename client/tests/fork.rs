@@ -2,12 +2,10 @@
 //!
 //! This is a program of its own, since only a process without other threads may go on after a fork.
 
-mod support;
-
 use std::time::Duration;
 
 use ketch_client::{AsyncClient, Client, ClientOptions, Node};
-use support::{Kind, Server};
+use ketch_testing::Kind;
 
 const ROUNDS: usize = 300;
 
@@ -34,8 +32,8 @@ fn key(round: usize) -> String {
 }
 
 fn main() {
-    let server = Server::start(Kind::Memcached);
-    let nodes = || [Node::new("127.0.0.1", server.port)];
+    let server = Kind::Memcached.start();
+    let nodes = || [Node::new("127.0.0.1", server.port())];
     let options = || {
         let patience = Duration::from_secs(20);
         ClientOptions::default()

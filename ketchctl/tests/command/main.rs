@@ -1,0 +1,8 @@
+//! `ketchctl` as a process, against stock memcached and ketch.
+
+#[path = "../../../client/tests/client/as_node.rs"]
+mod as_node;
+mod commands;
+mod copy;
+mod ring;
+mod run;

@@ -1,0 +1,30 @@
+//! The server seen from a socket: bytes in, bytes out. One module a family of commands or a side of the server.
+//!
+//! `KETCH_SERVER=/usr/bin/memcached cargo test --test wire storage::` aims a family at an original memcached;
+//! `KETCH_TEST_TLS=1` puts TLS under it. What the modules share is the crate `ketch-testing`.
+
+mod admin;
+mod arithmetic;
+mod auth;
+mod binary;
+mod bodies;
+mod concurrency;
+mod config;
+mod connections;
+mod differential;
+mod differential_binary;
+mod discovery;
+mod errors;
+mod limits;
+mod memory;
+mod meta;
+mod options;
+mod retrieval;
+mod robustness;
+mod signals;
+mod start_lines;
+mod stats;
+mod storage;
+mod tls;
+mod touch_expiry;
+mod udp;
