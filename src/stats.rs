@@ -1,7 +1,7 @@
 //! Counters: each worker thread writes its own, `stats` adds them up when it is asked.
 //!
 //! S1. A [`ThreadStats`] has one writer, so counting is a plain load and store, no locked instruction.
-//! S2. `stats reset` changes no counter: it remembers the sums, and they are subtracted from then on.
+//! S2. `stats reset` changes no counter of a worker: it remembers the sums, and they are subtracted from then on.
 
 use std::ops::{AddAssign, Sub};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -132,25 +132,45 @@ impl Sums {
     }
 }
 
-/// What the connections with TLS count, whichever thread serves them: at most once each.
-#[derive(Debug, Default)]
-#[allow(missing_docs, reason = "each counter is the `stats` key of its name")]
-pub struct TlsCounters {
-    pub ssl_new_sessions: AtomicU64,
-    pub ssl_handshake_errors: AtomicU64,
-    pub ssl_proto_errors: AtomicU64,
+/// Declares counts that any thread changes, the plain numbers they are read into, and what `stats reset` does to each:
+/// `reset` those that count events, `kept` those that tell how many there are now.
+macro_rules! shared_counts {
+    ($(#[$doc:meta])* $live:ident, $read:ident { $($(#[$name_doc:meta])* $name:ident: $at_reset:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        #[allow(missing_docs, reason = "each count is the `stats` key of its name")]
+        pub struct $live { $($(#[$name_doc])* pub $name: std::sync::atomic::AtomicU64),* }
+
+        /// The counts at one moment.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each number is the `stats` key of its name")]
+        pub struct $read { $($(#[$name_doc])* pub $name: u64),* }
+
+        impl $live {
+            /// Reads every count.
+            pub fn read(&self) -> $read {
+                let relaxed = std::sync::atomic::Ordering::Relaxed;
+                $read { $($name: self.$name.load(relaxed)),* }
+            }
+
+            /// Starts counting events from 0 again.
+            pub fn reset(&self) {
+                $($crate::stats::shared_counts!(@$at_reset self.$name);)*
+            }
+        }
+    };
+    (@reset $count:expr) => { $count.store(0, std::sync::atomic::Ordering::Relaxed) };
+    (@kept $count:expr) => {};
 }
 
-impl TlsCounters {
-    /// Starts counting from 0 again.
-    pub fn reset(&self) {
-        for counter in [
-            &self.ssl_new_sessions,
-            &self.ssl_handshake_errors,
-            &self.ssl_proto_errors,
-        ] {
-            counter.store(0, Relaxed);
-        }
+pub(crate) use shared_counts;
+
+shared_counts! {
+    /// What the connections with TLS count, whichever thread serves them: at most once each.
+    TlsCounters, TlsNumbers {
+        ssl_new_sessions: reset,
+        ssl_handshake_errors: reset,
+        ssl_proto_errors: reset,
     }
 }
 

@@ -310,6 +310,7 @@ impl Cache {
             lru.segments.counters = LruCounters::default();
         }
         self.counters.malloc_fails.store(0, Relaxed);
+        self.counters.lru_crawler_starts.store(0, Relaxed);
         self.moves.reset();
     }
 

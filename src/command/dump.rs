@@ -20,8 +20,10 @@ use protocol::{BinaryHead, ErrorLine, Status, binary};
 
 use super::meta;
 use super::output::Output;
+use super::report;
 use crate::cache::{ClassMask, ItemHead, WalkCursor};
 use crate::clock::{Clock, RelTime};
+use crate::report::Value;
 use crate::state::{Ctx, DumpPlace};
 
 /// Seconds without a step, as the peer takes nothing, after which a dump lends its place.
@@ -220,21 +222,11 @@ fn show_sizes(
     out: &mut Output<'_>,
 ) -> bool {
     while !out.is_full() {
-        match (sizes.pop_first(), binary) {
-            (Some((size, count)), Some(head)) => {
-                let (size, count) = (size.to_string(), count.to_string());
-                binary::stat(&mut out.buf, head, size.as_bytes(), count.as_bytes());
-            }
-            (Some((size, count)), None) => reply::stat(&mut out.buf, size, count),
-            (None, Some(head)) => {
-                binary::stat_end(&mut out.buf, head);
-                return true;
-            }
-            (None, None) => {
-                out.bytes(END);
-                return true;
-            }
-        }
+        let Some((size, count)) = sizes.pop_first() else {
+            report::end(binary, out);
+            return true;
+        };
+        report::stat(binary, &size.to_string(), Value::Count(count), out);
     }
     false
 }

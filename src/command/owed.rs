@@ -1,7 +1,7 @@
 //! What a command about the server leaves to its connection.
 
 use super::dump::Dump;
-use super::report::Report;
+use super::report::Running;
 
 /// What a connection does next.
 #[derive(Debug)]
@@ -13,5 +13,5 @@ pub(super) enum AdminOutcome {
     /// Steps through a dump, which answers.
     Dump(Dump),
     /// The same with a report.
-    Report(Report),
+    Report(Running),
 }

@@ -1,142 +1,95 @@
-//! The reports of `stats` that grow with what the server holds: `stats items`, `stats slabs`, `stats conns`.
-//!
-//! Any number of clients may ask for one and not read it. So a report is written in steps, as the output is taken: what
-//! waits for a peer is one step's lines on top of a full output, however many classes or connections there are.
-//!
-//! R1. A step writes the lines of [`CLASSES_A_STEP`] classes or [`CONNS_A_STEP`] connections at most.
-//! R2. Between steps a report is the number of the class or connection to go on from. Those that come or go meanwhile
-//!     may be missed; none is shown twice.
+//! A report on its way to a client: lines of text, or binary packets.
+
+use std::fmt::Write;
 
 use protocol::reply::{self, END};
 use protocol::{BinaryHead, binary};
 
 use super::output::Output;
-use crate::report::{conn_lines, item_lines, slab_lines};
+use crate::report::{Key, Of, Report, Sink, Value};
 use crate::state::Ctx;
 
-/// Classes of a step; each has a kilobyte of lines at most.
-const CLASSES_A_STEP: usize = 16;
-/// Connections of a step; each has some 200 bytes of lines.
-const CONNS_A_STEP: usize = 64;
-
+/// A report in progress, and how it is written.
 #[derive(Debug)]
-enum Kind {
-    Items,
-    Slabs {
-        /// Classes shown, and their pages.
-        active: usize,
-        pages: usize,
-    },
-    Conns,
-}
-
-/// A report in progress.
-#[derive(Debug)]
-pub(super) struct Report {
-    kind: Kind,
-    /// The number of the class or descriptor that is next.
-    next: usize,
+pub(super) struct Running {
+    report: Report,
     /// The head of its packets, if it is binary.
     binary: Option<BinaryHead>,
 }
 
-impl Report {
-    fn new(kind: Kind, binary: Option<BinaryHead>) -> Self {
-        Report {
-            kind,
-            next: 0,
-            binary,
-        }
-    }
-
-    /// `stats items`: the classes that hold any.
-    pub(super) fn items(binary: Option<BinaryHead>) -> Self {
-        Report::new(Kind::Items, binary)
-    }
-
-    /// `stats slabs`: the classes that have pages, and those that had some, for what they counted.
-    pub(super) fn slabs(binary: Option<BinaryHead>) -> Self {
-        let (active, pages) = (0, 0);
-        Report::new(Kind::Slabs { active, pages }, binary)
-    }
-
-    /// `stats conns`.
-    pub(super) fn conns(binary: Option<BinaryHead>) -> Self {
-        Report::new(Kind::Conns, binary)
+impl Running {
+    pub(super) fn new(report: Report, binary: Option<BinaryHead>) -> Self {
+        Running { report, binary }
     }
 
     /// Goes on; true when the report is complete.
     pub(super) fn step(&mut self, ctx: Ctx<'_>, out: &mut Output<'_>) -> bool {
-        match self.binary {
-            None => {
-                let done = self.lines(ctx, &mut out.buf);
-                if done {
-                    out.bytes(END);
-                }
-                done
-            }
-            Some(head) => {
-                let mut lines = Vec::new();
-                let done = self.lines(ctx, &mut lines);
-                binary_lines(head, &lines, out);
-                if done {
-                    binary::stat_end(&mut out.buf, head);
-                }
-                done
-            }
-        }
-    }
-
-    fn lines(&mut self, ctx: Ctx<'_>, out: &mut Vec<u8>) -> bool {
-        if let Kind::Conns = self.kind {
-            let conns = ctx.shared.connections.list_from(self.next, CONNS_A_STEP);
-            for conn in &conns {
-                self.next = conn.fd as usize + 1;
-                conn_lines(ctx, conn, out);
-            }
-            return conns.len() < CONNS_A_STEP;
-        }
-        let sums = ctx.shared.stats.read();
-        let reports = ctx.cache.class_reports_from(self.next, ctx.now);
-        let mut left = CLASSES_A_STEP;
-        for report in reports.take(CLASSES_A_STEP) {
-            self.next = report.class.index() + 1;
-            left -= 1;
-            match &mut self.kind {
-                Kind::Slabs { active, pages } => {
-                    *active += 1;
-                    *pages += report.slabs.total_pages;
-                    slab_lines(&sums, &report, out);
-                }
-                _ => item_lines(ctx, &sums, &report, out),
-            }
-        }
-        let done = left > 0;
-        if let Kind::Slabs { active, pages } = self.kind
-            && done
-        {
-            let bytes = (pages + ctx.cache.pool_pages()) * ctx.cache.page_bytes();
-            reply::stat(out, "active_slabs", active);
-            reply::stat(out, "total_malloced", bytes);
+        let done = match self.binary {
+            None => self.report.step(ctx, &mut Lines(&mut out.buf)),
+            Some(head) => self.report.step(ctx, &mut Packets::new(head, &mut out.buf)),
+        };
+        if done {
+            end(self.binary, out);
         }
         done
     }
 }
 
-/// Lines of text, each in its packet.
-pub(super) fn binary_lines(head: BinaryHead, lines: &[u8], out: &mut Output<'_>) {
-    for line in lines.split(|&byte| byte == b'\n') {
-        binary_line(head, line.strip_suffix(b"\r").unwrap_or(line), out);
+/// Ends a report, or any reply of `stats`.
+pub(super) fn end(binary: Option<BinaryHead>, out: &mut Output<'_>) {
+    match binary {
+        None => out.bytes(END),
+        Some(head) => binary::stat_end(&mut out.buf, head),
     }
 }
 
-/// A line `STAT key value` in its packet. Other lines are ends, which have one of their own.
-fn binary_line(head: BinaryHead, line: &[u8], out: &mut Output<'_>) {
-    if let Some(pair) = line.strip_prefix(b"STAT ") {
-        let key_len = pair.iter().position(|&byte| byte == b' ');
-        let (key, value) = pair.split_at(key_len.unwrap_or(pair.len()));
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        binary::stat(&mut out.buf, head, key, value);
+/// One figure of the server outside of a report.
+pub(super) fn stat(binary: Option<BinaryHead>, name: &str, value: Value<'_>, out: &mut Output<'_>) {
+    let of = Of::Server;
+    let key = Key { of, name };
+    match binary {
+        None => Lines(&mut out.buf).stat(key, value),
+        Some(head) => Packets::new(head, &mut out.buf).stat(key, value),
+    }
+}
+
+/// Lines `STAT key value`.
+struct Lines<'o>(&'o mut Vec<u8>);
+
+impl Sink for Lines<'_> {
+    fn stat(&mut self, key: Key<'_>, value: Value<'_>) {
+        reply::stat(self.0, key, value);
+    }
+}
+
+/// Packets of a key and a value.
+struct Packets<'o> {
+    head: BinaryHead,
+    out: &'o mut Vec<u8>,
+    /// Room for the two as text.
+    room: (String, String),
+}
+
+impl<'o> Packets<'o> {
+    fn new(head: BinaryHead, out: &'o mut Vec<u8>) -> Self {
+        let room = Default::default();
+        Packets { head, out, room }
+    }
+}
+
+impl Sink for Packets<'_> {
+    fn stat(&mut self, key: Key<'_>, value: Value<'_>) {
+        let (key_text, value_text) = &mut self.room;
+        key_text.clear();
+        value_text.clear();
+        write!(key_text, "{key}").expect("writing to a String does not fail");
+        write!(value_text, "{value}").expect("writing to a String does not fail");
+        binary::stat(
+            self.out,
+            self.head,
+            key_text.as_bytes(),
+            value_text.as_bytes(),
+        );
     }
 }
 
@@ -147,13 +100,15 @@ mod tests {
 
     use super::*;
     use crate::command::testing::Server;
+    use crate::report::CONNS_A_STEP;
     use crate::state::{ConnInfo, ConnState};
 
     /// The bytes that one step adds at most: an output that is full takes no more.
     const STEP_BYTES_MAX: usize = 24 << 10;
 
     /// All of a report, and how many steps it took; each has its bound.
-    fn in_steps(server: &Server, mut report: Report) -> (String, usize) {
+    fn in_steps(server: &Server, report: Report) -> (String, usize) {
+        let mut report = Running::new(report, None);
         let (mut text, mut steps) = (Vec::new(), 0);
         loop {
             let mut out = Output::new();
@@ -177,7 +132,7 @@ mod tests {
             let info = ConnInfo::new(fd, addr, name, ConnState::Read, 0);
             server.shared.connections.add(Arc::new(info));
         }
-        let (text, steps) = in_steps(&server, Report::conns(None));
+        let (text, steps) = in_steps(&server, Report::conns());
         assert!(steps > 2000 / CONNS_A_STEP, "{steps}");
         assert!(text.ends_with("\r\nEND\r\n"));
         let mut shown = Vec::new();
@@ -201,10 +156,7 @@ mod tests {
             server.ask(&format!("set k{len} 0 0 {len}\r\n{}\r\n", "v".repeat(len)));
             len += len / 8 + 1;
         }
-        for (report, group) in [
-            (Report::items(None), "items"),
-            (Report::slabs(None), "slabs"),
-        ] {
+        for (report, group) in [(Report::items(), "items"), (Report::slabs(), "slabs")] {
             let (text, steps) = in_steps(&server, report);
             assert!(steps > 1, "{group}: {steps}");
             assert_eq!(server.ask(&format!("stats {group}\r\n")), text);

@@ -1,17 +1,15 @@
 //! `stats`: the words, what they do, and how a report is answered. What the reports say: [`crate::report`].
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use protocol::reply::{self, END, RESET};
+use protocol::reply::{self, RESET};
 use protocol::{Args, BinaryHead, ErrorLine, Status, binary};
 
 use super::dump::Dump;
 use super::numbers::number;
 use super::output::Output;
 use super::owed::AdminOutcome;
-use super::report::{Report, binary_lines};
+use super::report::{self, Running};
 use crate::cache::{ClassId, ClassMask};
-use crate::report;
+use crate::report::{Report, Value};
 use crate::state::Ctx;
 
 /// `stats [GROUP ..]`. What grows with what the server holds is answered in steps.
@@ -20,52 +18,64 @@ use crate::state::Ctx;
 pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> AdminOutcome {
     let mut words = args.iter();
     let Some(group) = words.next() else {
-        report::general(ctx, &mut out.buf);
-        out.bytes(END);
-        return AdminOutcome::Done;
+        return show(ctx, Report::general(), None, out);
     };
     match group {
-        b"items" => return AdminOutcome::Report(Report::items(None)),
-        b"slabs" => return AdminOutcome::Report(Report::slabs(None)),
-        b"sizes" if ctx.shared.settings.track_sizes => {
-            return AdminOutcome::Dump(Dump::sizes(None));
-        }
-        b"sizes" => reply::stat(&mut out.buf, "sizes_status", "disabled"),
+        b"items" => later(Report::items(), None),
+        b"slabs" => later(Report::slabs(), None),
+        b"sizes" => sizes(ctx, None, out),
         _ if is_short_for(group, RESET_GROUP) => {
-            reset(ctx);
+            ctx.shared.reset_counts();
             out.bytes(RESET);
-            return AdminOutcome::Done;
+            AdminOutcome::Done
         }
         _ if is_short_for(group, DETAIL_GROUP) => {
-            return match detail(ctx, words.next()) {
-                Ok(Some(dump)) => AdminOutcome::Dump(dump),
-                Ok(None) => {
-                    out.bytes(reply::OK);
-                    AdminOutcome::Done
-                }
-                Err(error) => {
-                    out.error(error);
-                    AdminOutcome::Done
-                }
-            };
+            let detailed = detail(ctx, words.next());
+            answer(detailed.map(|dump| dump.map(AdminOutcome::Dump)), out)
         }
-        _ if b"settings".starts_with(group) => report::settings(ctx, &mut out.buf),
+        _ if b"settings".starts_with(group) => show(ctx, Report::settings(), None, out),
         _ if b"cachedump".starts_with(group) => {
-            return match cachedump(ctx, words.next(), words.next()) {
-                Ok(dump) => AdminOutcome::Dump(dump),
-                Err(error) => {
-                    out.error(error);
-                    AdminOutcome::Done
-                }
-            };
+            let dump = cachedump(ctx, words.next(), words.next());
+            answer(dump.map(|dump| Some(AdminOutcome::Dump(dump))), out)
         }
-        _ if b"conns".starts_with(group) => return AdminOutcome::Report(Report::conns(None)),
-        _ => {
-            out.error(ErrorLine::Error);
-            return AdminOutcome::Done;
-        }
+        _ if b"conns".starts_with(group) => later(Report::conns(), None),
+        _ => answer(Err(ErrorLine::Error), out),
     }
-    out.bytes(END);
+}
+
+/// Answers what is done or cannot be; the rest answers later.
+fn answer(outcome: Result<Option<AdminOutcome>, ErrorLine>, out: &mut Output<'_>) -> AdminOutcome {
+    match outcome {
+        Ok(Some(outcome)) => return outcome,
+        Ok(None) => out.bytes(reply::OK),
+        Err(error) => out.error(error),
+    }
+    AdminOutcome::Done
+}
+
+/// A report of one step, at once.
+fn show(
+    ctx: Ctx<'_>,
+    report: Report,
+    binary: Option<BinaryHead>,
+    out: &mut Output<'_>,
+) -> AdminOutcome {
+    Running::new(report, binary).step(ctx, out);
+    AdminOutcome::Done
+}
+
+/// A report of many steps, as the output is taken.
+fn later(report: Report, binary: Option<BinaryHead>) -> AdminOutcome {
+    AdminOutcome::Report(Running::new(report, binary))
+}
+
+/// `stats sizes`.
+fn sizes(ctx: Ctx<'_>, binary: Option<BinaryHead>, out: &mut Output<'_>) -> AdminOutcome {
+    if ctx.shared.settings.track_sizes {
+        return AdminOutcome::Dump(Dump::sizes(binary));
+    }
+    report::stat(binary, "sizes_status", Value::Text("disabled"), out);
+    report::end(binary, out);
     AdminOutcome::Done
 }
 
@@ -82,7 +92,7 @@ pub(super) fn changes(group: &[u8]) -> bool {
     is_short_for(group, RESET_GROUP) || is_short_for(group, DETAIL_GROUP)
 }
 
-/// Binary `stat`: the same lines, each in a packet. Rare enough to write them as text first.
+/// Binary `stat`: the same figures, each in a packet.
 ///
 /// Of the groups memcached's binary protocol knows, and `conns`; whole names only. A dump is never of lines but `sizes`.
 pub(super) fn execute_binary(
@@ -91,51 +101,29 @@ pub(super) fn execute_binary(
     group: &[u8],
     out: &mut Output<'_>,
 ) -> AdminOutcome {
+    let binary = Some(head);
     match group {
         b"detail dump" | b"detail on" | b"detail off" if !ctx.shared.settings.dump_enabled => {
             binary::error(&mut out.buf, head, Status::AuthError);
             return AdminOutcome::Done;
         }
-        b"detail dump" => return AdminOutcome::Dump(Dump::prefixes(Some(head))),
-        b"sizes" if ctx.shared.settings.track_sizes => {
-            return AdminOutcome::Dump(Dump::sizes(Some(head)));
-        }
-        b"items" => return AdminOutcome::Report(Report::items(Some(head))),
-        b"slabs" => return AdminOutcome::Report(Report::slabs(Some(head))),
-        b"conns" => return AdminOutcome::Report(Report::conns(Some(head))),
-        b"" | b"sizes" | b"settings" | b"reset" | b"detail on" | b"detail off" => {
-            let mut text = Output::new();
-            execute(ctx, Args(group), &mut text);
-            binary_lines(head, &text.buf, out);
-        }
+        b"detail dump" => return AdminOutcome::Dump(Dump::prefixes(binary)),
+        b"sizes" => return sizes(ctx, binary, out),
+        b"items" => return later(Report::items(), binary),
+        b"slabs" => return later(Report::slabs(), binary),
+        b"conns" => return later(Report::conns(), binary),
+        b"" => return show(ctx, Report::general(), binary, out),
+        b"settings" => return show(ctx, Report::settings(), binary, out),
+        b"reset" => ctx.shared.reset_counts(),
+        b"detail on" => ctx.shared.prefixes.enable(true),
+        b"detail off" => ctx.shared.prefixes.enable(false),
         _ => {
             binary::error(&mut out.buf, head, Status::NotFound);
             return AdminOutcome::Done;
         }
     }
-    binary::stat_end(&mut out.buf, head);
+    report::end(binary, out);
     AdminOutcome::Done
-}
-
-/// `stats reset`.
-fn reset(ctx: Ctx<'_>) {
-    let shared = ctx.shared;
-    shared.stats.reset();
-    shared.prefixes.clear();
-    if let Some(certs) = &shared.certs {
-        certs.counters.reset();
-    }
-    ctx.cache.reset_counters();
-    ctx.cache.counters.lru_crawler_starts.store(0, Relaxed);
-    let connections = &shared.connections;
-    for count in [
-        &connections.total_connections,
-        &connections.rejected_connections,
-        &connections.listen_disabled_num,
-        &connections.time_in_listen_disabled_us,
-    ] {
-        count.store(0, Relaxed);
-    }
 }
 
 /// `stats detail on|off|dump`; the dump if that is asked for.

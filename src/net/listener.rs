@@ -83,7 +83,7 @@ impl Listener {
             );
             shared.connections.add(Arc::new(info));
         }
-        shared.connections.accepting_conns.store(1, Relaxed);
+        shared.connections.counts.accepting_conns.store(1, Relaxed);
         let mut accepting = Accepting {
             shared,
             tls,
@@ -135,11 +135,11 @@ struct Accepting<'s> {
 impl Accepting<'_> {
     fn accept_all(&mut self, door: &Door) -> Accepted {
         let name = &door.name;
-        let (shared, connections) = (self.shared, &self.shared.connections);
+        let (shared, connections) = (self.shared, &self.shared.connections.counts);
         loop {
             // Only this thread takes places, so the count cannot pass the limit behind our back.
-            let full =
-                connections.curr_connections.load(Relaxed) >= shared.settings.conns_allowed();
+            let full = connections.curr_connections.load(Relaxed)
+                >= shared.settings.conns_allowed() as u64;
             if full && !shared.settings.maxconns_fast {
                 return Accepted::Full;
             }
@@ -185,7 +185,7 @@ impl Accepting<'_> {
 
     /// Notes whether clients are left in the backlog from here on.
     fn note_disabled(&mut self, disabled: bool) {
-        let connections = &self.shared.connections;
+        let connections = &self.shared.connections.counts;
         match (self.disabled_since, disabled) {
             (None, true) => {
                 self.disabled_since = Some(Instant::now());

@@ -345,9 +345,10 @@ impl<'c> Serving<'c> {
         let before = self
             .shared
             .connections
+            .counts
             .curr_connections
             .fetch_sub(1, Relaxed);
-        if before >= self.shared.settings.conns_allowed() {
+        if before >= self.shared.settings.conns_allowed() as u64 {
             self.listener.wake();
         }
     }

@@ -1,198 +1,238 @@
-//! `stats` without a group: the whole server.
+//! The whole server: `stats` without a group.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use super::classes::items_of;
-use super::lines::{Lines, fields, loaded};
-use crate::cache::ClassReport;
+use super::figures::{Figures, counts};
+use super::sink::{Of, Sink};
+use crate::cache::{ClassReport, LruCounters, MoveStats, TableShape};
 use crate::settings::MEMCACHED_VERSION;
-use crate::state::Ctx;
+use crate::state::{ConnNumbers, Ctx};
+use crate::stats::{ClassSums, GeneralSums};
 use crate::sys;
 
 /// What an idle connection takes (measured over 10,000 of them), and what a worker has for all of its own: input of a
 /// group, of which few fill more than a page, and the replies of a turn.
-const CONNECTION_BYTES: usize = 256;
-const WORKER_BUFFER_BYTES: usize = 76 << 10;
+const CONNECTION_BYTES: u64 = 256;
+const WORKER_BUFFER_BYTES: u64 = 76 << 10;
 
-/// `stats`.
-pub(crate) fn general(ctx: Ctx<'_>, out: &mut Vec<u8>) {
-    let mut lines = Lines { out };
-    about_process(ctx, &mut lines);
-    about_connections(ctx, &mut lines);
-    about_commands(ctx, &mut lines);
-    about_server(ctx, &mut lines);
-    about_items(ctx, &mut lines);
-    about_memory(ctx, &mut lines);
+/// The counters that more than one part of the report reads, at one moment.
+struct Snapshot {
+    general: GeneralSums,
+    classes: ClassSums,
+    connections: ConnNumbers,
+    table: TableShape,
+    moves: MoveStats,
+    items: Items,
 }
 
-fn about_process(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let usage = sys::rusage();
-    let time = |time: Duration| format!("{}.{:06}", time.as_secs(), time.subsec_micros());
-    lines.stat("pid", std::process::id());
-    lines.stat("uptime", ctx.shared.clock.uptime_s());
-    lines.stat("time", ctx.shared.clock.unix(ctx.now));
-    lines.stat("version", MEMCACHED_VERSION);
-    lines.stat("ketch_version", env!("CARGO_PKG_VERSION"));
-    // There is none; the key names what waits for the sockets.
-    lines.stat("libevent", "mio");
-    lines.stat("pointer_size", usize::BITS);
-    lines.stat("rusage_user", time(usage.user));
-    lines.stat("rusage_system", time(usage.system));
+/// The items of all classes.
+#[derive(Default)]
+struct Items {
+    bytes: u64,
+    curr_items: u64,
+    lru: LruCounters,
 }
 
-fn about_connections(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let (settings, connections) = (&ctx.shared.settings, &ctx.shared.connections);
-    lines.stat("max_connections", settings.conns_allowed());
-    loaded!(lines, connections, curr_connections total_connections rejected_connections);
-    lines.stat(
-        "connection_structures",
-        connections.curr_connections.load(Relaxed),
-    );
-    let general = ctx.shared.stats.read().general;
-    fields!(lines, general, response_obj_oom);
-    lines.zeros(&["response_obj_count", "response_obj_bytes"]);
-    loaded!(lines, connections, read_buf_count read_buf_bytes);
-    lines.zeros(&["read_buf_bytes_free"]);
-    fields!(lines, general, read_buf_oom);
-    lines.stat("reserved_fds", settings.files_reserved());
-}
-
-fn about_commands(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let sums = ctx.shared.stats.read();
-    let (general, classes) = (sums.general, sums.over_classes());
-    fields!(lines, general, cmd_get);
-    fields!(lines, classes, cmd_set);
-    fields!(lines, general, cmd_flush cmd_touch cmd_meta);
-    fields!(lines, classes, get_hits);
-    fields!(lines, general, get_misses get_expired get_flushed delete_misses);
-    fields!(lines, classes, delete_hits);
-    fields!(lines, general, incr_misses);
-    fields!(lines, classes, incr_hits);
-    fields!(lines, general, decr_misses);
-    fields!(lines, classes, decr_hits);
-    fields!(lines, general, cas_misses);
-    fields!(lines, classes, cas_hits cas_badval touch_hits);
-    fields!(lines, general, touch_misses store_too_large store_no_memory auth_cmds auth_errors);
-    if ctx.shared.settings.idle_timeout_s > 0 {
-        fields!(lines, general, idle_kicks);
+impl Snapshot {
+    fn take(ctx: Ctx<'_>) -> Self {
+        let sums = ctx.shared.stats.read();
+        Snapshot {
+            general: sums.general,
+            classes: sums.over_classes(),
+            connections: ctx.shared.connections.counts.read(),
+            table: ctx.cache.table_shape(),
+            moves: ctx.cache.move_stats(),
+            items: Items::of(&ctx.cache.class_reports(ctx.now)),
+        }
     }
-    lines.stat("ketch_block_bytes", ctx.shared.bodies.held());
-    lines.stat("ketch_blocks_timed_out", general.blocks_timed_out);
-    lines.stat("ketch_blocks_given_way", general.blocks_given_way);
-    fields!(lines, general, bytes_read bytes_written);
 }
 
-fn about_server(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let (shared, cache) = (ctx.shared, ctx.cache);
-    lines.stat("limit_maxbytes", cache.limit_bytes());
-    loaded!(lines, shared.connections, accepting_conns listen_disabled_num time_in_listen_disabled_us);
-    lines.stat("threads", shared.settings.threads);
-    lines.stat("conn_yields", shared.stats.read().general.conn_yields);
+impl Items {
+    fn of(reports: &[ClassReport]) -> Self {
+        let sum = |count: fn(&ClassReport) -> u64| reports.iter().map(count).sum::<u64>();
+        Items {
+            bytes: sum(|report| report.mem_requested),
+            curr_items: sum(|report| items_of(report) as u64),
+            lru: LruCounters {
+                total_items: sum(|report| report.lru.total_items),
+                evicted: sum(|report| report.lru.evicted),
+                reclaimed: sum(|report| report.lru.reclaimed),
+                expired_unfetched: sum(|report| report.lru.expired_unfetched),
+                evicted_unfetched: sum(|report| report.lru.evicted_unfetched),
+                evicted_active: sum(|report| report.lru.evicted_active),
+                crawler_reclaimed: sum(|report| report.lru.crawler_reclaimed),
+                crawler_items_checked: sum(|report| report.lru.crawler_items_checked),
+                lrutail_reflocked: sum(|report| report.lru.lrutail_reflocked),
+                moves_to_cold: sum(|report| report.lru.moves_to_cold),
+                moves_to_warm: sum(|report| report.lru.moves_to_warm),
+                moves_within_lru: sum(|report| report.lru.moves_within_lru),
+                direct_reclaims: sum(|report| report.lru.direct_reclaims),
+                ..LruCounters::default()
+            },
+        }
+    }
+}
 
-    let shape = cache.table_shape();
-    lines.stat("hash_power_level", shape.buckets.max(1).ilog2());
-    lines.stat("hash_bytes", shape.bytes());
+/// All of it.
+pub(super) fn general(ctx: Ctx<'_>, sink: &mut dyn Sink) {
+    let snapshot = Snapshot::take(ctx);
+    let of = Of::Server;
+    let mut figures = Figures { of, sink };
+    process(ctx, &mut figures);
+    connections(ctx, &snapshot, &mut figures);
+    commands(ctx, &snapshot, &mut figures);
+    server(ctx, &snapshot, &mut figures);
+    items(ctx, &snapshot.items, &mut figures);
+    memory(ctx, &snapshot, &mut figures);
+}
+
+/// What stands behind the classes of `stats slabs`.
+pub(super) fn slabs(ctx: Ctx<'_>, active: usize, pages: usize, sink: &mut dyn Sink) {
+    let of = Of::Server;
+    let mut figures = Figures { of, sink };
+    let bytes = (pages + ctx.cache.pool_pages()) * ctx.cache.page_bytes();
+    figures.count("active_slabs", active);
+    figures.bytes("total_malloced", bytes);
+}
+
+fn process(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let usage = sys::rusage();
+    figures.count("pid", std::process::id());
+    figures.seconds("uptime", ctx.shared.clock.uptime_s());
+    figures.seconds("time", ctx.shared.clock.unix(ctx.now));
+    figures.text("version", MEMCACHED_VERSION);
+    figures.text("ketch_version", env!("CARGO_PKG_VERSION"));
+    // There is none; the key names what waits for the sockets.
+    figures.text("libevent", "mio");
+    figures.count("pointer_size", usize::BITS);
+    figures.time("rusage_user", usage.user);
+    figures.time("rusage_system", usage.system);
+}
+
+fn connections(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
+    let (settings, general) = (&ctx.shared.settings, &snapshot.general);
+    let connections = &snapshot.connections;
+    figures.count("max_connections", settings.conns_allowed());
+    counts!(figures, connections, curr_connections total_connections rejected_connections);
+    figures.count("connection_structures", connections.curr_connections);
+    counts!(figures, general, response_obj_oom);
+    figures.zeros(&["response_obj_count", "response_obj_bytes"]);
+    counts!(figures, connections, read_buf_count);
+    figures.bytes("read_buf_bytes", connections.read_buf_bytes);
+    figures.zeros(&["read_buf_bytes_free"]);
+    counts!(figures, general, read_buf_oom);
+    figures.count("reserved_fds", settings.files_reserved());
+}
+
+fn commands(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
+    let (general, classes) = (&snapshot.general, &snapshot.classes);
+    counts!(figures, general, cmd_get);
+    counts!(figures, classes, cmd_set);
+    counts!(figures, general, cmd_flush cmd_touch cmd_meta);
+    counts!(figures, classes, get_hits);
+    counts!(figures, general, get_misses get_expired get_flushed delete_misses);
+    counts!(figures, classes, delete_hits);
+    counts!(figures, general, incr_misses);
+    counts!(figures, classes, incr_hits);
+    counts!(figures, general, decr_misses);
+    counts!(figures, classes, decr_hits);
+    counts!(figures, general, cas_misses);
+    counts!(figures, classes, cas_hits cas_badval touch_hits);
+    counts!(figures, general, touch_misses store_too_large store_no_memory auth_cmds auth_errors);
+    if ctx.shared.settings.idle_timeout_s > 0 {
+        counts!(figures, general, idle_kicks);
+    }
+    figures.bytes("ketch_block_bytes", ctx.shared.bodies.held());
+    figures.count("ketch_blocks_timed_out", general.blocks_timed_out);
+    figures.count("ketch_blocks_given_way", general.blocks_given_way);
+    figures.bytes("bytes_read", general.bytes_read);
+    figures.bytes("bytes_written", general.bytes_written);
+}
+
+fn server(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
+    let (connections, table, moves) = (&snapshot.connections, &snapshot.table, &snapshot.moves);
+    figures.bytes("limit_maxbytes", ctx.cache.limit_bytes());
+    counts!(figures, connections, accepting_conns listen_disabled_num time_in_listen_disabled_us);
+    figures.count("threads", ctx.shared.settings.threads);
+    counts!(figures, &snapshot.general, conn_yields);
+
+    figures.count("hash_power_level", table.buckets.max(1).ilog2());
+    figures.bytes("hash_bytes", table.bytes());
     // It grows by one bucket at a time: there is no moment at which it is expanding.
-    lines.zeros(&["hash_is_expanding"]);
+    figures.zeros(&["hash_is_expanding"]);
 
-    let moves = cache.move_stats();
-    lines.stat("slab_reassign_rescues", moves.rescues);
-    lines.stat("slab_reassign_chunk_rescues", moves.chunk_rescues);
-    lines.stat("slab_reassign_inline_reclaim", moves.inline_reclaim);
-    lines.stat("slab_reassign_busy_items", moves.busy_items);
-    lines.zeros(&["slab_reassign_busy_deletes"]);
-    lines.stat("slab_reassign_busy_nomem", moves.busy_nomem);
-    lines.stat("slab_reassign_last_busy_status", "none");
-    lines.stat("slab_reassign_running", u8::from(moves.running));
-    lines.stat("slabs_moved", moves.moved);
+    figures.count("slab_reassign_rescues", moves.rescues);
+    figures.count("slab_reassign_chunk_rescues", moves.chunk_rescues);
+    figures.count("slab_reassign_inline_reclaim", moves.inline_reclaim);
+    figures.count("slab_reassign_busy_items", moves.busy_items);
+    figures.zeros(&["slab_reassign_busy_deletes"]);
+    figures.count("slab_reassign_busy_nomem", moves.busy_nomem);
+    figures.text("slab_reassign_last_busy_status", "none");
+    figures.count("slab_reassign_running", u8::from(moves.running));
+    figures.count("slabs_moved", moves.moved);
 
-    let counters = &cache.counters;
-    lines.stat(
-        "lru_crawler_running",
-        u8::from(counters.lru_crawler_running.load(Relaxed)),
-    );
-    loaded!(lines, counters, lru_crawler_starts lru_maintainer_juggles malloc_fails);
-    lines.zeros(&[
+    let counters = &ctx.cache.counters;
+    let crawls = counters.lru_crawler_running.load(Relaxed);
+    figures.count("lru_crawler_running", u8::from(crawls));
+    let loaded = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    figures.count("lru_crawler_starts", loaded(&counters.lru_crawler_starts));
+    let juggles = loaded(&counters.lru_maintainer_juggles);
+    figures.count("lru_maintainer_juggles", juggles);
+    figures.count("malloc_fails", loaded(&counters.malloc_fails));
+    figures.zeros(&[
         "log_worker_dropped",
         "log_worker_written",
         "log_watcher_skipped",
     ]);
-    lines.zeros(&["log_watcher_sent", "log_watchers"]);
-    about_tls(ctx, lines);
-    lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+    figures.zeros(&["log_watcher_sent", "log_watchers"]);
+    tls(ctx, figures);
+    figures.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
 }
 
-fn about_tls(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
+fn tls(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     let Some(certs) = &ctx.shared.certs else {
         return;
     };
+    let counters = certs.counters.read();
     // Without sessions that come back, all are new and memcached counts none.
     if ctx.shared.settings.tls.session_cache {
-        loaded!(lines, certs.counters, ssl_new_sessions);
+        counts!(figures, counters, ssl_new_sessions);
     }
-    loaded!(lines, certs.counters, ssl_handshake_errors ssl_proto_errors);
-    lines.stat("time_since_server_cert_refresh", certs.age_s(ctx.now));
+    counts!(figures, counters, ssl_handshake_errors ssl_proto_errors);
+    figures.seconds("time_since_server_cert_refresh", certs.age_s(ctx.now));
 }
 
-fn about_items(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let reports = ctx.cache.class_reports(ctx.now);
-    let sum = |count: fn(&ClassReport) -> u64| reports.iter().map(count).sum::<u64>();
-    lines.stat("bytes", sum(|report| report.mem_requested));
-    lines.stat("curr_items", sum(|report| items_of(report) as u64));
-    lines.stat("total_items", sum(|report| report.lru.total_items));
-    lines.stat("slab_global_page_pool", ctx.cache.pool_pages());
-    lines.stat(
-        "expired_unfetched",
-        sum(|report| report.lru.expired_unfetched),
-    );
-    lines.stat(
-        "evicted_unfetched",
-        sum(|report| report.lru.evicted_unfetched),
-    );
-    lines.stat("evicted_active", sum(|report| report.lru.evicted_active));
-    lines.stat("evictions", sum(|report| report.lru.evicted));
-    lines.stat("reclaimed", sum(|report| report.lru.reclaimed));
-    lines.stat(
-        "crawler_reclaimed",
-        sum(|report| report.lru.crawler_reclaimed),
-    );
-    lines.stat(
-        "crawler_items_checked",
-        sum(|report| report.lru.crawler_items_checked),
-    );
-    lines.stat(
-        "lrutail_reflocked",
-        sum(|report| report.lru.lrutail_reflocked),
-    );
-    lines.stat("moves_to_cold", sum(|report| report.lru.moves_to_cold));
-    lines.stat("moves_to_warm", sum(|report| report.lru.moves_to_warm));
-    lines.stat(
-        "moves_within_lru",
-        sum(|report| report.lru.moves_within_lru),
-    );
-    lines.stat("direct_reclaims", sum(|report| report.lru.direct_reclaims));
-    lines.zeros(&["lru_bumps_dropped"]);
+fn items(ctx: Ctx<'_>, items: &Items, figures: &mut Figures<'_>) {
+    let lru = &items.lru;
+    figures.bytes("bytes", items.bytes);
+    counts!(figures, items, curr_items);
+    counts!(figures, lru, total_items);
+    figures.count("slab_global_page_pool", ctx.cache.pool_pages());
+    counts!(figures, lru, expired_unfetched evicted_unfetched evicted_active);
+    figures.count("evictions", lru.evicted);
+    counts!(figures, lru, reclaimed crawler_reclaimed crawler_items_checked lrutail_reflocked
+        moves_to_cold moves_to_warm moves_within_lru direct_reclaims);
+    figures.zeros(&["lru_bumps_dropped"]);
 }
 
 /// Where the resident memory is: the first is what the system says, the others add up to it.
-fn about_memory(ctx: Ctx<'_>, lines: &mut Lines<'_>) {
-    let (shared, cache) = (ctx.shared, ctx.cache);
+fn memory(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
+    let (shared, cache, connections) = (ctx.shared, ctx.cache, &snapshot.connections);
     if let Some(resident) = sys::resident_bytes() {
-        lines.stat("ketch_resident_bytes", resident);
+        figures.bytes("ketch_resident_bytes", resident);
     }
-    let connections = &shared.connections;
-    let open = connections.curr_connections.load(Relaxed);
-    let kept = connections.read_buf_bytes.load(Relaxed)
-        + connections.reply_bytes.load(Relaxed)
-        + shared.staged();
-    lines.stat("ketch_base_bytes", shared.base_bytes);
-    lines.stat("ketch_arena_bytes", cache.arena_bytes());
-    lines.stat("ketch_table_bytes", cache.table_shape().bytes());
-    lines.stat("ketch_policy_bytes", cache.policy_bytes());
-    lines.stat("ketch_connection_bytes", open * CONNECTION_BYTES);
-    lines.stat(
+    let kept = connections.read_buf_bytes + connections.reply_bytes + shared.staged() as u64;
+    figures.bytes("ketch_base_bytes", shared.base_bytes);
+    figures.bytes("ketch_arena_bytes", cache.arena_bytes());
+    figures.bytes("ketch_table_bytes", snapshot.table.bytes());
+    figures.bytes("ketch_policy_bytes", cache.policy_bytes());
+    figures.bytes(
+        "ketch_connection_bytes",
+        connections.curr_connections * CONNECTION_BYTES,
+    );
+    figures.bytes(
         "ketch_buffer_bytes",
-        kept + shared.settings.threads * WORKER_BUFFER_BYTES,
+        kept + shared.settings.threads as u64 * WORKER_BUFFER_BYTES,
     );
 }

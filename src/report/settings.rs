@@ -1,164 +1,146 @@
-//! `stats settings`.
+//! What is in force now, commands included: `stats settings`.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::lines::{Lines, loaded};
+use super::figures::Figures;
+use super::sink::{Of, Sink};
 use crate::settings::Tls;
 use crate::state::Ctx;
 
 /// memcached's seconds for the TEMP segment, shown while it is not used.
 const TEMPORARY_TTL_S: u32 = 61;
 
-/// `stats settings`: what is in force now, commands included.
-pub(crate) fn settings(ctx: Ctx<'_>, out: &mut Vec<u8>) {
+/// All of it.
+pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
+    let of = Of::Server;
+    let mut figures = Figures { of, sink };
+    sockets(ctx, &mut figures);
+    memory(ctx, &mut figures);
+    buffers(ctx, &mut figures);
+    external_storage(&mut figures);
+    let freeratio = &ctx.cache.tuning.slab_automove_freeratio_milli;
+    figures.ratio("slab_automove_freeratio", milli(freeratio.load(Relaxed)), 3);
+    figures.switch("ext_drop_unread", false);
+    tls(&ctx.shared.settings.tls, &mut figures);
+    figures.zeros(&["num_napi_ids"]);
+    figures.text("memory_file", "(null)");
+    figures.bytes("client_flags_size", size_of::<u32>());
+}
+
+/// A ratio that is kept in thousandths.
+fn milli(milli: u32) -> f64 {
+    f64::from(milli) / 1000.0
+}
+
+fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     let (settings, tuning) = (&ctx.shared.settings, &ctx.cache.tuning);
-    let mut lines = Lines { out };
-    let ratio = |milli: u32| format!("{:.2}", f64::from(milli) / 1000.0);
-    let or_null = |text: Option<String>| text.unwrap_or_else(|| "NULL".to_owned());
+    figures.bytes("maxbytes", ctx.cache.limit_bytes());
+    figures.count("maxconns", settings.conns_max);
+    figures.number("tcpport", settings.tcp_port);
+    figures.number("udpport", settings.udp_port);
+    figures.text("inter", settings.listen_given.as_deref().unwrap_or("NULL"));
+    figures.count("verbosity", ctx.shared.verbosity.load(Relaxed));
+    figures.zeros(&["oldest"]);
+    let evicts = tuning.may_evict.load(Relaxed);
+    figures.text("evictions", if evicts { "on" } else { "off" });
+    let socket = settings.unix_socket.as_deref().unwrap_or(Path::new("NULL"));
+    figures.text("domain_socket", &socket.display().to_string());
+    figures.text("umask", &format!("{:o}", settings.unix_mask));
+    figures.switch("shutdown_command", settings.shutdown_command);
+    figures.ratio("growth_factor", settings.growth_factor, 2);
+    figures.bytes("chunk_size", settings.chunk_bytes_min);
+    figures.count("num_threads", settings.threads);
+    figures.count("num_threads_per_udp", settings.threads);
+    let delimiter = char::from(ctx.shared.prefixes.delimiter());
+    figures.text("stat_key_prefix", &delimiter.to_string());
+    figures.switch("detail_enabled", ctx.shared.prefixes.is_enabled());
+    figures.count("reqs_per_event", settings.reqs_per_event);
+    figures.switch("cas_enabled", settings.cas);
+    figures.count("tcp_backlog", settings.backlog);
+    figures.text("binding_protocol", settings.protocol.name());
+    figures.switch("auth_enabled_sasl", settings.sasl);
+    let auth_file = settings.auth_file.as_deref().unwrap_or(Path::new("no"));
+    figures.text("auth_enabled_ascii", &auth_file.display().to_string());
+    figures.bytes("item_size_max", settings.item_bytes_max);
+    figures.switch("maxconns_fast", settings.maxconns_fast);
+    figures.count("hashpower_init", settings.hashpower_init);
+}
 
-    lines.stat("maxbytes", ctx.cache.limit_bytes());
-    lines.stat("maxconns", settings.conns_max);
-    lines.stat("tcpport", settings.tcp_port);
-    lines.stat("udpport", settings.udp_port);
-    lines.stat("inter", or_null(settings.listen_given.clone()));
-    lines.stat("verbosity", ctx.shared.verbosity.load(Relaxed));
-    lines.zeros(&["oldest"]);
-    lines.stat(
-        "evictions",
-        if tuning.may_evict.load(Relaxed) {
-            "on"
-        } else {
-            "off"
-        },
-    );
-    let socket = settings.unix_socket.as_ref();
-    lines.stat(
-        "domain_socket",
-        or_null(socket.map(|path| path.display().to_string())),
-    );
-    lines.stat("umask", format_args!("{:o}", settings.unix_mask));
-    lines.switch("shutdown_command", settings.shutdown_command);
-    lines.stat(
-        "growth_factor",
-        format_args!("{:.2}", settings.growth_factor),
-    );
-    lines.stat("chunk_size", settings.chunk_bytes_min);
-    lines.stat("num_threads", settings.threads);
-    lines.stat("num_threads_per_udp", settings.threads);
-    lines.stat(
-        "stat_key_prefix",
-        char::from(ctx.shared.prefixes.delimiter()),
-    );
-    lines.switch("detail_enabled", ctx.shared.prefixes.is_enabled());
-    lines.stat("reqs_per_event", settings.reqs_per_event);
-    lines.switch("cas_enabled", settings.cas);
-    lines.stat("tcp_backlog", settings.backlog);
-    lines.stat("binding_protocol", settings.protocol.name());
-    lines.switch("auth_enabled_sasl", settings.sasl);
-    let auth_file = settings.auth_file.as_deref();
-    lines.stat(
-        "auth_enabled_ascii",
-        auth_file.unwrap_or(Path::new("no")).display(),
-    );
-    lines.stat("item_size_max", settings.item_bytes_max);
-    lines.switch("maxconns_fast", settings.maxconns_fast);
-    lines.stat("hashpower_init", settings.hashpower_init);
-
-    lines.switch("slab_reassign", tuning.slab_reassign.load(Relaxed));
-    lines.stat("slab_automove", tuning.slab_automove.load(Relaxed));
-    lines.stat(
-        "slab_automove_ratio",
-        ratio(tuning.slab_automove_ratio_milli.load(Relaxed)),
-    );
-    lines.stat(
-        "slab_automove_window",
-        tuning.slab_automove_window.load(Relaxed),
-    );
-    lines.stat("slab_chunk_max", settings.slab_chunk_bytes_max);
-    lines.switch("lru_crawler", tuning.lru_crawler.load(Relaxed));
-    lines.stat(
-        "lru_crawler_sleep",
-        tuning.lru_crawler_sleep_us.load(Relaxed),
-    );
-    lines.stat(
-        "lru_crawler_tocrawl",
-        tuning.lru_crawler_tocrawl.load(Relaxed),
-    );
-    lines.stat("tail_repair_time", settings.tail_repair_time_s);
-    lines.switch("flush_enabled", settings.flush_enabled);
-    lines.switch("dump_enabled", settings.dump_enabled);
-    lines.stat("hash_algorithm", settings.hash_algorithm);
-    lines.switch("lru_maintainer_thread", tuning.lru_maintainer.load(Relaxed));
-    lines.switch("lru_segmented", tuning.segmented.load(Relaxed));
-    lines.stat("ketch_eviction", tuning.policy().name());
-    lines.stat("ketch_body_timeout", settings.body_timeout_s);
-    loaded!(lines, tuning, hot_lru_pct warm_lru_pct);
-    lines.stat(
-        "hot_max_factor",
-        ratio(tuning.hot_max_factor_milli.load(Relaxed)),
-    );
-    lines.stat(
-        "warm_max_factor",
-        ratio(tuning.warm_max_factor_milli.load(Relaxed)),
-    );
+fn memory(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let (settings, tuning) = (&ctx.shared.settings, &ctx.cache.tuning);
+    figures.switch("slab_reassign", tuning.slab_reassign.load(Relaxed));
+    figures.count("slab_automove", tuning.slab_automove.load(Relaxed));
+    let ratio = milli(tuning.slab_automove_ratio_milli.load(Relaxed));
+    figures.ratio("slab_automove_ratio", ratio, 2);
+    let window = tuning.slab_automove_window.load(Relaxed);
+    figures.count("slab_automove_window", window);
+    figures.bytes("slab_chunk_max", settings.slab_chunk_bytes_max);
+    figures.switch("lru_crawler", tuning.lru_crawler.load(Relaxed));
+    let sleep_us = tuning.lru_crawler_sleep_us.load(Relaxed);
+    figures.count("lru_crawler_sleep", sleep_us);
+    let tocrawl = tuning.lru_crawler_tocrawl.load(Relaxed);
+    figures.count("lru_crawler_tocrawl", tocrawl);
+    figures.seconds("tail_repair_time", settings.tail_repair_time_s);
+    figures.switch("flush_enabled", settings.flush_enabled);
+    figures.switch("dump_enabled", settings.dump_enabled);
+    figures.text("hash_algorithm", settings.hash_algorithm);
+    let maintained = tuning.lru_maintainer.load(Relaxed);
+    figures.switch("lru_maintainer_thread", maintained);
+    figures.switch("lru_segmented", tuning.segmented.load(Relaxed));
+    figures.text("ketch_eviction", tuning.policy().name());
+    figures.seconds("ketch_body_timeout", settings.body_timeout_s);
+    figures.count("hot_lru_pct", tuning.hot_lru_pct.load(Relaxed));
+    figures.count("warm_lru_pct", tuning.warm_lru_pct.load(Relaxed));
+    let hot_factor = milli(tuning.hot_max_factor_milli.load(Relaxed));
+    figures.ratio("hot_max_factor", hot_factor, 2);
+    let warm_factor = milli(tuning.warm_max_factor_milli.load(Relaxed));
+    figures.ratio("warm_max_factor", warm_factor, 2);
     let temporary_ttl_s = u32::try_from(tuning.temporary_ttl_s.load(Relaxed));
-    lines.switch("temp_lru", temporary_ttl_s.is_ok());
-    lines.stat("temporary_ttl", temporary_ttl_s.unwrap_or(TEMPORARY_TTL_S));
+    figures.switch("temp_lru", temporary_ttl_s.is_ok());
+    figures.seconds("temporary_ttl", temporary_ttl_s.unwrap_or(TEMPORARY_TTL_S));
+}
 
-    lines.stat("idle_timeout", settings.idle_timeout_s);
-    lines.stat("watcher_logbuf_size", settings.watcher_logbuf_bytes);
-    lines.stat("worker_logbuf_size", settings.worker_logbuf_bytes);
-    lines.stat("read_buf_mem_limit", settings.read_buf_mem_limit_bytes);
-    lines.switch("track_sizes", settings.track_sizes);
-    lines.switch("inline_ascii_response", false);
-    external_storage_settings(&mut lines);
-    let freeratio = f64::from(tuning.slab_automove_freeratio_milli.load(Relaxed)) / 1000.0;
-    lines.stat("slab_automove_freeratio", format_args!("{freeratio:.3}"));
-    lines.switch("ext_drop_unread", false);
-    tls_settings(&settings.tls, &mut lines);
-    lines.zeros(&["num_napi_ids"]);
-    lines.stat("memory_file", "(null)");
-    lines.stat("client_flags_size", size_of::<u32>());
+fn buffers(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let settings = &ctx.shared.settings;
+    figures.seconds("idle_timeout", settings.idle_timeout_s);
+    figures.bytes("watcher_logbuf_size", settings.watcher_logbuf_bytes);
+    figures.bytes("worker_logbuf_size", settings.worker_logbuf_bytes);
+    figures.bytes("read_buf_mem_limit", settings.read_buf_mem_limit_bytes);
+    figures.switch("track_sizes", settings.track_sizes);
+    figures.switch("inline_ascii_response", false);
 }
 
 /// What memcached shows of its storage on disk when it has none.
-fn external_storage_settings(lines: &mut Lines<'_>) {
-    lines.stat("ext_item_size", 512);
+fn external_storage(figures: &mut Figures<'_>) {
+    figures.bytes("ext_item_size", 512u64);
     // Never.
-    lines.stat("ext_item_age", u32::MAX);
-    lines.zeros(&["ext_low_ttl"]);
-    lines.stat("ext_recache_rate", 2000);
-    lines.stat("ext_wbuf_size", 4 << 20);
-    lines.zeros(&["ext_compact_under", "ext_drop_under"]);
-    lines.stat("ext_max_sleep", 1_000_000);
-    lines.stat("ext_max_frag", "0.80");
+    figures.seconds("ext_item_age", u32::MAX);
+    figures.zeros(&["ext_low_ttl"]);
+    figures.count("ext_recache_rate", 2000u64);
+    figures.bytes("ext_wbuf_size", 4u64 << 20);
+    figures.zeros(&["ext_compact_under", "ext_drop_under"]);
+    figures.count("ext_max_sleep", 1_000_000u64);
+    figures.ratio("ext_max_frag", 0.8, 2);
 }
 
-fn tls_settings(tls: &Tls, lines: &mut Lines<'_>) {
+fn tls(tls: &Tls, figures: &mut Figures<'_>) {
     let path_or = |path: Option<&Path>, none: &str| {
         path.map_or_else(|| none.to_owned(), |path| path.display().to_string())
     };
-    lines.switch("ssl_enabled", tls.enabled);
-    lines.stat(
-        "ssl_chain_cert",
-        path_or(tls.chain_cert.as_deref(), "(null)"),
-    );
-    lines.stat("ssl_key", path_or(tls.key_file(), "(null)"));
+    figures.switch("ssl_enabled", tls.enabled);
+    let chain_cert = path_or(tls.chain_cert.as_deref(), "(null)");
+    figures.text("ssl_chain_cert", &chain_cert);
+    figures.text("ssl_key", &path_or(tls.key_file(), "(null)"));
     // OpenSSL's bits: 1 ask, 2 fail without one, 4 ask once.
-    lines.stat(
-        "ssl_verify_mode",
-        [0, 1, 3, 7][usize::from(tls.verify_mode)],
-    );
+    let verify_mode = [0u64, 1, 3, 7][usize::from(tls.verify_mode)];
+    figures.count("ssl_verify_mode", verify_mode);
     // PEM.
-    lines.stat("ssl_keyformat", 1);
-    lines.stat(
-        "ssl_ciphers",
-        tls.ciphers.clone().unwrap_or_else(|| "NULL".to_owned()),
-    );
-    lines.stat("ssl_ca_cert", path_or(tls.ca_cert.as_deref(), "NULL"));
-    lines.stat("ssl_wbuf_size", tls.wbuf_bytes);
-    lines.switch("ssl_session_cache", tls.session_cache);
-    lines.switch("ssl_kernel_tls", false);
-    lines.stat("ssl_min_version", tls.min_version.name());
+    figures.count("ssl_keyformat", 1u64);
+    figures.text("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
+    figures.text("ssl_ca_cert", &path_or(tls.ca_cert.as_deref(), "NULL"));
+    figures.bytes("ssl_wbuf_size", tls.wbuf_bytes);
+    figures.switch("ssl_session_cache", tls.session_cache);
+    figures.switch("ssl_kernel_tls", false);
+    figures.text("ssl_min_version", tls.min_version.name());
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+use crate::stats::shared_counts;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,26 +86,31 @@ impl ConnInfo {
     }
 }
 
+shared_counts! {
+    /// What is counted of the connections.
+    ConnCounts, ConnNumbers {
+        curr_connections: kept,
+        total_connections: reset,
+        rejected_connections: reset,
+        listen_disabled_num: reset,
+        time_in_listen_disabled_us: reset,
+        /// 1 while clients are accepted.
+        accepting_conns: kept,
+        /// Bytes of input kept for connections in the middle of a command.
+        read_buf_bytes: kept,
+        /// Connections that have such bytes.
+        read_buf_count: kept,
+        /// Bytes of replies kept for peers that do not take them.
+        reply_bytes: kept,
+    }
+}
+
 /// All connections and their counts.
 #[derive(Debug, Default)]
-#[allow(
-    missing_docs,
-    reason = "the counts are the `stats` keys of their names"
-)]
 pub struct Registry {
     open: Mutex<BTreeMap<i32, Arc<ConnInfo>>>,
-    pub curr_connections: AtomicUsize,
-    pub total_connections: AtomicU64,
-    pub rejected_connections: AtomicU64,
-    pub listen_disabled_num: AtomicU64,
-    pub time_in_listen_disabled_us: AtomicU64,
-    pub accepting_conns: AtomicUsize,
-    /// Bytes of input kept for connections in the middle of a command.
-    pub read_buf_bytes: AtomicUsize,
-    /// Connections that have such bytes.
-    pub read_buf_count: AtomicUsize,
-    /// Bytes of replies kept for peers that do not take them.
-    pub reply_bytes: AtomicUsize,
+    /// The counts.
+    pub counts: ConnCounts,
 }
 
 /// Bytes that one connection keeps from one turn to the next.
@@ -139,16 +146,13 @@ impl Registry {
         if before == after {
             return;
         }
-        let change = |count: &AtomicUsize, before: usize, after: usize| {
-            count.fetch_add(after.wrapping_sub(before), Relaxed);
+        let change = |count: &AtomicU64, before: usize, after: usize| {
+            count.fetch_add((after as u64).wrapping_sub(before as u64), Relaxed);
         };
-        change(&self.read_buf_bytes, before.input, after.input);
-        change(
-            &self.read_buf_count,
-            usize::from(before.input > 0),
-            usize::from(after.input > 0),
-        );
-        change(&self.reply_bytes, before.replies, after.replies);
+        let (counts, has_input) = (&self.counts, |kept: Kept| usize::from(kept.input > 0));
+        change(&counts.read_buf_bytes, before.input, after.input);
+        change(&counts.read_buf_count, has_input(before), has_input(after));
+        change(&counts.reply_bytes, before.replies, after.replies);
     }
 
     /// The next `count` of them by descriptor, from `first` on.

@@ -141,6 +141,17 @@ impl Shared {
         }
     }
 
+    /// Starts counting from 0 again: what is an event, not what there is now.
+    pub fn reset_counts(&self) {
+        self.stats.reset();
+        self.prefixes.clear();
+        self.cache.reset_counters();
+        self.connections.counts.reset();
+        if let Some(certs) = &self.certs {
+            certs.counters.reset();
+        }
+    }
+
     /// Bytes of data blocks that are kept outside of item memory until there is enough of them.
     pub fn staged(&self) -> usize {
         self.bodies.staged()

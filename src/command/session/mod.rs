@@ -29,7 +29,7 @@ use super::admin;
 use super::dump::{Running, Stepped};
 use super::output::Output;
 use super::owed::AdminOutcome;
-use super::report::Report;
+use super::report;
 use super::storage::{self, Data};
 use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::{Peer, Ticket, Visitor};
@@ -63,7 +63,7 @@ enum State<'c> {
     Swallow(u64, Option<Fault>),
     SwallowLine,
     Dump(Box<Running<'c>>),
-    Report(Box<Report>),
+    Report(Box<report::Running>),
     Closing,
     /// Where the next request begins is not known.
     Lost,
