@@ -87,6 +87,57 @@ pub enum Request<'b> {
     ConfigSet(ConfigSet<'b>),
 }
 
+impl<'b> Request<'b> {
+    /// The key it is about; none if it is about a list of keys, or about none.
+    #[inline(always)]
+    pub fn key(&self) -> Option<Key<'b>> {
+        match self {
+            Request::Get(get) if get.single => Some(Key::plain(get.keys.0)),
+            Request::Store(store) => Some(store.key),
+            Request::Delete(delete) => Some(delete.key),
+            Request::Arith(arith) => Some(arith.key),
+            Request::Touch(touch) => Some(touch.key),
+            Request::MetaGet(get) => Some(get.key),
+            Request::MetaDebug(key) => Some(*key),
+            Request::BinaryGet(get) => Some(get.key),
+            Request::Get(_)
+            | Request::MetaNoop
+            | Request::Admin(_)
+            | Request::BinaryAdmin(_)
+            | Request::Sasl(_)
+            | Request::ConfigSet(_) => None,
+        }
+    }
+
+    /// Bytes of the data block that follows it in the stream; none if no block does.
+    #[inline(always)]
+    pub fn block(&self) -> Option<u64> {
+        match self {
+            Request::Store(store) => Some(store.block_len()),
+            Request::ConfigSet(set) => Some(set.block_len()),
+            Request::Sasl(sasl) => Some(sasl.body_len.into()),
+            _ => None,
+        }
+    }
+
+    /// How to answer it, if it is binary.
+    pub fn binary_head(&self) -> Option<BinaryHead> {
+        let reply = match self {
+            Request::BinaryGet(get) => return Some(get.head),
+            Request::BinaryAdmin(admin) => return Some(admin.head),
+            Request::Sasl(sasl) => return Some(sasl.head),
+            Request::Store(store) => store.reply,
+            Request::Delete(delete) => delete.reply,
+            Request::Arith(arith) => arith.reply,
+            _ => return None,
+        };
+        match reply {
+            ReplyMode::Binary(head) => Some(head),
+            _ => None,
+        }
+    }
+}
+
 /// Requests are copied into batches: one that grows makes all of them slower.
 const _: () = assert!(size_of::<Request<'_>>() <= 120);
 

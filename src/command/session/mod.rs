@@ -15,25 +15,18 @@
 //!     overrun: no connection keeps a worker.
 //! D3. What is not consumed must be given again, with more behind it.
 
-use protocol::{
-    ConfigSet, ErrorLine, Fault, Get, GetVerb, Key, Parsed, Request, Skip, Status, Store, binary,
-    text,
-};
+use protocol::{ErrorLine, Fault, GetVerb, Parsed, Skip, Status, binary, text};
 
-use self::ahead::{COMMANDS_AHEAD, Plan};
+use self::ahead::{Batch, Plan};
 use self::body::{Body, Fed};
 use self::config_body::ConfigBody;
 use self::sign_in::{SignIn, Step};
 use self::wire::Wire;
-use super::admin;
 use super::dump::{Running, Stepped};
 use super::output::Output;
-use super::owed::AdminOutcome;
 use super::report;
-use super::storage::{self, Data};
-use super::{arithmetic, delete, meta, retrieval};
 use crate::auth::{Peer, Ticket, Visitor};
-use crate::cache::{Ahead, Probe};
+use crate::cache::Ahead;
 use crate::clock::RelTime;
 use crate::settings::WireProtocol;
 use crate::state::Ctx;
@@ -41,6 +34,7 @@ use crate::state::Ctx;
 mod ahead;
 mod body;
 mod config_body;
+mod execute;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -392,7 +386,7 @@ impl<'c> Session<'c> {
                     self.lone = true;
                     ahead.step(ctx.cache);
                 }
-                self.planned(ctx, request, &plan, input, out)
+                self.execute(ctx, request, &plan, input, out)
             }
             _ => {
                 *budget -= 1;
@@ -411,32 +405,12 @@ impl<'c> Session<'c> {
         budget: &mut u32,
         out: &mut Output<'c>,
     ) -> usize {
-        // Apart from each other, so that what the parser answers is written here and not copied again.
-        let mut parsed = [Parsed::Incomplete; COMMANDS_AHEAD];
-        let mut plans = [Plan::default(); COMMANDS_AHEAD];
-        let mut end = first.1.end;
-        (parsed[0], plans[0]) = first;
-        let mut count = 1;
-        while count < COMMANDS_AHEAD && end < input.len() {
-            let (parsed, plan) = (&mut parsed[count], &mut plans[count]);
-            self.wire.parse(&input[end..], parsed);
-            if !plan.make(ctx, parsed, input, end, None) {
-                break;
-            }
-            end = plan.end;
-            count += 1;
-        }
-        let plans = &mut plans[..count];
-        for _ in 0..Ahead::STEPS {
-            for ahead in plans.iter_mut().filter_map(|plan| plan.ahead.as_mut()) {
-                ahead.step(ctx.cache);
-            }
-        }
-        for (done, (parsed, plan)) in parsed.iter().zip(&*plans).enumerate() {
-            let Parsed::Complete { request, .. } = parsed else {
-                unreachable!("only whole requests have a plan");
-            };
-            let at = self.planned(ctx, request, plan, input, out);
+        let mut batch = Batch::after(first);
+        let end = batch.read(ctx, self.wire, input);
+        batch.fetch(ctx);
+        let count = batch.count;
+        for (done, (request, plan)) in batch.requests().enumerate() {
+            let at = self.execute(ctx, request, plan, input, out);
             let interrupted = !matches!(self.state, State::Command);
             if interrupted || (out.is_full() && done + 1 < count) {
                 *budget = budget.saturating_sub(done as u32 + 1);
@@ -445,51 +419,6 @@ impl<'c> Session<'c> {
         }
         *budget = budget.saturating_sub(count as u32);
         end
-    }
-
-    /// Executes a planned request; gives where in `input` to go on.
-    #[inline]
-    fn planned(
-        &mut self,
-        ctx: Ctx<'c>,
-        request: &Request<'_>,
-        plan: &Plan,
-        input: &[u8],
-        out: &mut Output<'c>,
-    ) -> usize {
-        match request {
-            Request::Get(get) => {
-                if let Some(probe) = plan.probe() {
-                    retrieval::get_one(ctx, get.verb, probe.of(get.keys.0), out);
-                    out.bytes(protocol::reply::END);
-                    return plan.end;
-                }
-                self.get(ctx, get, input, plan.end, out)
-            }
-            Request::Store(store) => {
-                let probe = plan
-                    .probe()
-                    .unwrap_or_else(|| retrieval::probe_of(ctx, store.key));
-                let (value, end) = input[plan.block..plan.end].split_at(store.value_len as usize);
-                if end == store.block_end() {
-                    storage::execute(ctx, store, probe, Data::Bytes(value), out);
-                } else {
-                    body::bad_chunk(store, out);
-                }
-                plan.end
-            }
-            Request::MetaGet(get) => {
-                let probe = plan
-                    .probe()
-                    .unwrap_or_else(|| retrieval::probe_of(ctx, get.key));
-                meta::get(ctx, get, probe, out);
-                plan.end
-            }
-            request => {
-                self.request(ctx, request, plan.probe(), out);
-                plan.end
-            }
-        }
     }
 
     /// Handles whatever the parser said; gives the bytes of `input` done with.
@@ -525,158 +454,9 @@ impl<'c> Session<'c> {
                 }
                 consumed
             }
-            Parsed::Complete {
-                request: Request::Get(get),
-                consumed,
-            } => self.get(ctx, &get, input, consumed, out),
-            Parsed::Complete {
-                request: Request::Store(store),
-                consumed,
-            } => {
-                self.begin_store(ctx, &store, out);
-                consumed
-            }
-            Parsed::Complete {
-                request: Request::ConfigSet(set),
-                consumed,
-            } => {
-                self.begin_config(ctx, &set, out);
-                consumed
-            }
             Parsed::Complete { request, consumed } => {
-                self.request(ctx, &request, None, out);
-                consumed
+                self.execute(ctx, &request, &Plan::of(consumed), input, out)
             }
-        }
-    }
-
-    /// A store whose block is not all there.
-    fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, out: &mut Output<'c>) {
-        let probe = retrieval::probe_of(ctx, store.key);
-        match Body::begin(ctx, store, probe) {
-            Ok(body) => self.state = State::Body(body),
-            Err(answer) => self.refuse_block(store.value_len, store.block_len(), answer, out),
-        }
-    }
-
-    /// A block that is not wanted. Of one that nobody can mean no byte is waited for; what comes may be commands or not.
-    fn refuse_block(
-        &mut self,
-        value_len: u32,
-        block_len: u64,
-        answer: Option<Fault>,
-        out: &mut Output<'c>,
-    ) {
-        if value_len > protocol::ITEM_LEN_MAX {
-            out.answer(answer);
-            self.state = State::Lost;
-        } else {
-            self.state = State::Swallow(block_len, answer);
-        }
-    }
-
-    /// A node list, which always comes as a body.
-    fn begin_config(&mut self, ctx: Ctx<'c>, set: &ConfigSet<'_>, out: &mut Output<'c>) {
-        let begun = if self.datagram {
-            Err(ErrorLine::NotOverUdp)
-        } else {
-            ConfigBody::begin(ctx, set)
-        };
-        match begun {
-            Ok(body) => self.state = State::Config(Box::new(body)),
-            Err(error) => {
-                let answer = (!set.noreply).then_some(Fault::Line(error));
-                self.refuse_block(set.value_len, set.block_len(), answer, out);
-            }
-        }
-    }
-
-    /// A key list; if the output fills up, the rest of it is left for later.
-    fn get(
-        &mut self,
-        ctx: Ctx<'c>,
-        get: &Get<'_>,
-        input: &[u8],
-        end: usize,
-        out: &mut Output<'c>,
-    ) -> usize {
-        let keys = get.keys.0;
-        let done = retrieval::get(ctx, get.verb, get.keys, out);
-        if done < keys.len() {
-            self.state = State::Keys(get.verb, true);
-            return keys.as_ptr().addr() - input.as_ptr().addr() + done;
-        }
-        if get.last {
-            out.bytes(protocol::reply::END);
-        } else {
-            self.state = State::Keys(get.verb, !keys.is_empty());
-        }
-        end
-    }
-
-    /// A request without a block.
-    fn request(
-        &mut self,
-        ctx: Ctx<'c>,
-        request: &Request<'_>,
-        probe: Option<Probe>,
-        out: &mut Output<'c>,
-    ) {
-        let probe_of = |key: Key<'_>| probe.unwrap_or_else(|| retrieval::probe_of(ctx, key));
-        match request {
-            Request::Delete(delete) => delete::execute(ctx, delete, probe_of(delete.key), out),
-            Request::Arith(arith) => arithmetic::execute(ctx, arith, probe_of(arith.key), out),
-            Request::Touch(touch) => retrieval::touch(ctx, touch, probe_of(touch.key), out),
-            Request::MetaGet(get) => meta::get(ctx, get, probe_of(get.key), out),
-            Request::MetaDebug(key) => meta::debug(ctx, *key, probe_of(*key), out),
-            Request::MetaNoop => out.bytes(protocol::reply::MN),
-            Request::BinaryGet(get) => retrieval::get_binary(ctx, get, probe_of(get.key), out),
-            Request::Admin(request) if self.datagram && admin::needs_stream(request) => {
-                if !request.noreply {
-                    out.error(ErrorLine::NotOverUdp);
-                }
-            }
-            Request::Admin(request) => {
-                let outcome = admin::execute(ctx, request, out);
-                self.admin(ctx, outcome, out);
-            }
-            Request::BinaryAdmin(request)
-                if self.datagram && admin::needs_stream_binary(request) =>
-            {
-                binary::error(&mut out.buf, request.head, ErrorLine::NotOverUdp.into());
-            }
-            Request::BinaryAdmin(request) => {
-                let outcome = admin::execute_binary(ctx, request, out);
-                self.admin(ctx, outcome, out);
-            }
-            Request::Sasl(sasl) => {
-                if ctx.shared.auth.is_some() {
-                    // Whoever begins anew is nobody until that is done.
-                    if let Some(sign_in) = SignIn::again(sasl, out) {
-                        self.state = State::SignIn(Box::new(sign_in));
-                    }
-                    return;
-                }
-                let answer = Fault::Status(sasl.head, Status::UnknownCommand);
-                self.state = State::Swallow(sasl.body_len.into(), Some(answer));
-            }
-            Request::Get(_) | Request::Store(_) | Request::ConfigSet(_) => {
-                unreachable!("handled where their bytes are known")
-            }
-        }
-    }
-
-    fn admin(&mut self, ctx: Ctx<'c>, outcome: AdminOutcome, out: &mut Output<'c>) {
-        match outcome {
-            AdminOutcome::Done => {}
-            AdminOutcome::Close => self.state = State::Closing,
-            AdminOutcome::Dump(dump) if self.datagram => dump.refuse(ErrorLine::NotOverUdp, out),
-            AdminOutcome::Dump(dump) => {
-                if let Some(running) = Running::begin(ctx, dump, out) {
-                    self.state = State::Dump(Box::new(running));
-                }
-            }
-            AdminOutcome::Report(report) => self.state = State::Report(Box::new(report)),
         }
     }
 }

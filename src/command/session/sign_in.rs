@@ -208,7 +208,7 @@ impl SignIn {
                     binary::text(&mut out.buf, head, Status::Ok, version);
                     return (consumed, Step::On);
                 }
-                request => (head_of(&request), Status::AuthError),
+                request => (request.binary_head(), Status::AuthError),
             },
             Parsed::Invalid {
                 error: Fault::Status(head, status),
@@ -344,26 +344,6 @@ impl SignIn {
         } else {
             Step::On
         }
-    }
-}
-
-/// The head of a binary request.
-fn head_of(request: &Request<'_>) -> Option<BinaryHead> {
-    match request {
-        Request::BinaryGet(get) => Some(get.head),
-        Request::BinaryAdmin(admin) => Some(admin.head),
-        Request::Sasl(sasl) => Some(sasl.head),
-        Request::Store(store) => reply_head(store.reply),
-        Request::Delete(delete) => reply_head(delete.reply),
-        Request::Arith(arith) => reply_head(arith.reply),
-        _ => None,
-    }
-}
-
-fn reply_head(reply: protocol::ReplyMode<'_>) -> Option<BinaryHead> {
-    match reply {
-        protocol::ReplyMode::Binary(head) => Some(head),
-        _ => None,
     }
 }
 
