@@ -15,9 +15,9 @@ use protocol::{
 
 use super::meta;
 use super::output::Output;
-use crate::cache::{Entry, Hit, ItemSpec, Probe, Room, Shortage};
+use crate::cache::{Entry, Hit, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
-use crate::state::Ctx;
+use crate::state::{self, Ctx, Seen, Verb};
 
 /// Values up to this long are padded on the stack.
 const PADDED_LEN: usize = 64;
@@ -35,15 +35,36 @@ enum Outcome {
 pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
-    let entry = ctx.cache.entry(probe.of(key), ctx.at());
+    let sought = probe.of(key);
+    let entry = ctx.cache.entry(sought, ctx.at());
+    let mut class = None;
     let (mut entry, outcome) = entry.update(key, |entry, room| {
-        if entry.item().is_some() {
+        class = entry.item().map(|item| item.class());
+        if class.is_some() {
             count(ctx, request, key, entry, room)
         } else {
             vivify(ctx, request, key, entry, room)
         }
     });
     answer(ctx, request, outcome, entry.found(), out);
+    drop(entry);
+    ctx.note(&Seen {
+        verb: if request.decrement {
+            Verb::Decr
+        } else {
+            Verb::Incr
+        },
+        key_hash: sought.hash(),
+        key,
+        outcome: match outcome {
+            Outcome::Counted { created: false, .. } => state::Outcome::Done,
+            Outcome::Counted { created: true, .. } | Outcome::Exists => state::Outcome::Not,
+            Outcome::NotFound => state::Outcome::Miss(Lookup::Missing),
+            Outcome::Refused(_) => state::Outcome::Refused,
+        },
+        class,
+        bytes: 0,
+    });
 }
 
 fn count<'c>(
@@ -71,7 +92,6 @@ fn count<'c>(
     } else {
         number.wrapping_add(request.delta)
     };
-    let class = &ctx.stats.classes[hit.class().index()];
     let new_cas = || request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
@@ -105,11 +125,6 @@ fn count<'c>(
         longer.write(digits);
         entry.put(longer, new_cas());
     }
-    if request.decrement {
-        class.decr_hits.inc();
-    } else {
-        class.incr_hits.inc();
-    }
     Ok(Outcome::Counted {
         number,
         created: false,
@@ -125,11 +140,6 @@ fn vivify<'c>(
     room: &mut Room<'c>,
 ) -> Result<Outcome, Shortage> {
     let Some(exptime) = request.vivify else {
-        if request.decrement {
-            ctx.stats.general.decr_misses.inc();
-        } else {
-            ctx.stats.general.incr_misses.inc();
-        }
         return Ok(Outcome::NotFound);
     };
     let is_binary = request.reply.is_binary();

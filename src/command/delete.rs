@@ -12,9 +12,9 @@ use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary
 
 use super::meta;
 use super::output::Output;
-use crate::cache::{Entry, ItemSpec, Probe, Room, Shortage};
+use crate::cache::{Entry, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
-use crate::state::Ctx;
+use crate::state::{self, Ctx, Seen, Verb};
 
 /// How a delete ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +29,23 @@ enum Outcome {
 pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
-    ctx.shared.prefixes.count_delete(key);
-    let entry = ctx.cache.entry(probe.of(key), ctx.at());
-    let (entry, outcome) = entry.update(key, |entry, room| delete(ctx, request, key, entry, room));
+    let sought = probe.of(key);
+    let entry = ctx.cache.entry(sought, ctx.at());
+    // Before it is changed: an update may run more than once, and the item is another one then.
+    let mut class = None;
+    let (entry, outcome) = entry.update(key, |entry, room| {
+        class = entry.item().map(|item| item.class());
+        delete(ctx, request, key, entry, room)
+    });
     drop(entry);
+    ctx.note(&Seen {
+        verb: Verb::Delete,
+        key_hash: sought.hash(),
+        key,
+        outcome: told(request, outcome),
+        class,
+        bytes: 0,
+    });
     answer(ctx, request, outcome, out);
 }
 
@@ -44,17 +57,11 @@ fn delete<'c>(
     room: &mut Room<'c>,
 ) -> Result<Outcome, Shortage> {
     let Some(item) = entry.item() else {
-        ctx.stats.general.delete_misses.inc();
         return Ok(Outcome::NotFound);
     };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {
-        // memcached counts it as a miss in md alone.
-        if !request.reply.is_binary() {
-            ctx.stats.general.delete_misses.inc();
-        }
         return Ok(Outcome::Exists);
     }
-    let class = item.class();
     if request.drop_value || request.invalidate {
         if !keep(ctx, request, key, entry, room)? {
             return Ok(Outcome::OutOfMemory);
@@ -62,11 +69,21 @@ fn delete<'c>(
     } else {
         entry.remove();
     }
-    // What is only marked stale is still served, and so not counted.
-    if !request.invalidate {
-        ctx.stats.classes[class.index()].delete_hits.inc();
-    }
     Ok(Outcome::Done)
+}
+
+/// How others are told that a delete ended.
+fn told(request: &Delete<'_>, outcome: Outcome) -> state::Outcome {
+    match outcome {
+        // What is only marked stale is still served, and so not counted.
+        Outcome::Done if request.invalidate => state::Outcome::Not,
+        Outcome::Done => state::Outcome::Done,
+        Outcome::NotFound => state::Outcome::Miss(Lookup::Missing),
+        // memcached counts it as a miss in md alone.
+        Outcome::Exists if request.reply.is_binary() => state::Outcome::Not,
+        Outcome::Exists => state::Outcome::Miss(Lookup::Missing),
+        Outcome::OutOfMemory => state::Outcome::Refused,
+    }
 }
 
 /// The item stays, changed. False if there is no memory for that.

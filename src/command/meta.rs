@@ -21,9 +21,9 @@ use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, r
 
 use super::output::Output;
 use super::retrieval;
-use crate::cache::{Entry, Hit, ItemHead, ItemSpec, Probe, Room, Shortage};
+use crate::cache::{Entry, Hit, ItemHead, ItemSpec, Probe, Room, Shortage, Sought};
 use crate::clock::RelTime;
-use crate::state::Ctx;
+use crate::state::{Ctx, Outcome, Seen};
 
 /// `mg`.
 #[inline]
@@ -35,13 +35,16 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     } else {
         request.key.text
     };
-    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
+    let sought = probe.of(key);
+    let mut entry = ctx.cache.entry(sought, ctx.at());
     let mut created = false;
     if entry.item().is_none() && request.vivify.is_some() {
         (entry, created) = entry.update(key, |entry, room| vivify(ctx, request, key, entry, room));
     }
-    count(ctx, request, &entry, key, created);
+    let seen = seen(request, &entry, sought, created);
     let Some(hit) = entry.found() else {
+        drop(entry);
+        ctx.note(&seen);
         if !request.tokens.quiet {
             bare(ctx, MetaCode::EN, request.tokens, request.key, out);
         }
@@ -84,6 +87,8 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     if !request.no_bump {
         hit.bump();
     }
+    drop(entry);
+    ctx.note(&seen);
 }
 
 /// Goes through the tokens: each acts on the item, or shows it. True if one of them wins the lease.
@@ -154,21 +159,23 @@ fn vivify<'c>(
     Ok(true)
 }
 
-/// Counts as memcached does: a hit with `T` is a touch and no get, and an item that was created is a hit.
+/// What is told of it. As memcached counts: a hit with `T` is a touch and no get, a miss is a get, and an item that was
+/// created is a hit.
 #[inline]
-fn count(ctx: Ctx<'_>, request: &MetaGet<'_>, entry: &Entry<'_>, key: &[u8], created: bool) {
-    match entry.item() {
-        Some(_) if request.touch.is_some() => {
-            retrieval::count_touch(ctx, entry);
-            ctx.shared.prefixes.count_get(key, !created);
-        }
-        Some(item) if created => {
-            ctx.stats.general.cmd_get.inc();
-            retrieval::count_hit(ctx, &item);
-            ctx.shared.prefixes.count_get(key, false);
-        }
-        _ => retrieval::count_lookup(ctx, entry, key),
+fn seen<'k>(
+    request: &MetaGet<'_>,
+    entry: &Entry<'_>,
+    sought: Sought<'k>,
+    created: bool,
+) -> Seen<'k> {
+    let touches = request.touch.is_some() && entry.item().is_some();
+    let mut seen = retrieval::seen_read(entry, sought, touches);
+    if let Outcome::Hit(segment) = seen.outcome
+        && created
+    {
+        seen.outcome = Outcome::Created(segment);
     }
+    seen
 }
 
 /// A reply that has no item to tell of: only the opaque and the key are given back.

@@ -1,12 +1,12 @@
 //! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
 use protocol::reply::{self, CRLF};
-use protocol::{BinaryGet, Exptime, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
+use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
 use super::output::Output;
-use crate::cache::{Ahead, Entry, Hit, ItemHead, Lookup, Probe, Segment, Sought};
-use crate::state::Ctx;
+use crate::cache::{Ahead, Entry, Hit, Probe, Sought};
+use crate::state::{Ctx, Outcome, Seen, Verb};
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
 /// buffers), few enough to stay in the first-level cache.
@@ -74,14 +74,19 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
 pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: &mut Output<'c>) {
     let key = sought.key;
     let mut entry = ctx.cache.entry(sought, ctx.at());
-    count_read(ctx, &mut entry, key, verb.touch);
+    let seen = seen_read(&entry, sought, verb.touch.is_some());
     let Some(hit) = entry.found() else {
+        drop(entry);
+        ctx.note(&seen);
         // Behind the miss, so that no other key pays for it.
         if key == config::OLD_KEY {
             config::show_as_item(ctx, verb.with_cas, out);
         }
         return;
     };
+    if let Some(exptime) = verb.touch {
+        hit.touch(ctx.expires_at(exptime));
+    }
     reply::value_head(
         &mut out.buf,
         key,
@@ -92,20 +97,28 @@ pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: 
     write_value(&hit, out);
     out.bytes(CRLF);
     hit.bump();
+    drop(entry);
+    ctx.note(&seen);
 }
 
-/// Counts a read, which with an expiry is a touch and changes the item's.
+/// What is told of a read, which with an expiry is a touch; from the entry as it was found.
 #[inline(always)]
-fn count_read(ctx: Ctx<'_>, entry: &mut Entry<'_>, key: &[u8], touch: Option<Exptime>) {
-    let Some(exptime) = touch else {
-        return count_lookup(ctx, entry, key);
-    };
-    // Counted as a touch alone, as memcached does; the prefixes know no touches.
-    count_touch(ctx, entry);
-    let found = entry.found();
-    ctx.shared.prefixes.count_get(key, found.is_some());
-    if let Some(hit) = found {
-        hit.touch(ctx.expires_at(exptime));
+pub(super) fn seen_read<'k>(entry: &Entry<'_>, sought: Sought<'k>, touches: bool) -> Seen<'k> {
+    let item = entry.item();
+    Seen {
+        verb: if touches {
+            Verb::GetAndTouch
+        } else {
+            Verb::Get
+        },
+        key_hash: sought.hash(),
+        key: sought.key,
+        outcome: match &item {
+            Some(item) => Outcome::Hit(item.segment()),
+            None => Outcome::Miss(entry.lookup()),
+        },
+        class: item.as_ref().map(|item| item.class()),
+        bytes: item.map_or(0, |item| item.value_len() as u32),
     }
 }
 
@@ -127,15 +140,21 @@ pub(super) fn get_binary<'c>(
     out: &mut Output<'c>,
 ) {
     let (head, key) = (request.head, request.key.text);
-    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
-    count_read(ctx, &mut entry, key, request.touch);
+    let sought = probe.of(key);
+    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let seen = seen_read(&entry, sought, request.touch.is_some());
     let Some(hit) = entry.found() else {
+        drop(entry);
+        ctx.note(&seen);
         return match (head.quiet, request.want_key) {
             (true, _) => {}
             (false, true) => binary::missing(&mut out.buf, head, key),
             (false, false) => binary::error(&mut out.buf, head, Status::NotFound),
         };
     };
+    if let Some(exptime) = request.touch {
+        hit.touch(ctx.expires_at(exptime));
+    }
     let key = if request.want_key { key } else { b"" };
     let value_len = if request.want_value {
         hit.value_len() as u32
@@ -148,70 +167,28 @@ pub(super) fn get_binary<'c>(
         write_value(&hit, out);
     }
     hit.bump();
-}
-
-/// Counts a lookup that is a read.
-#[inline(always)]
-pub(super) fn count_lookup(ctx: Ctx<'_>, entry: &Entry<'_>, key: &[u8]) {
-    let general = &ctx.stats.general;
-    general.cmd_get.inc();
-    match (entry.lookup(), entry.item()) {
-        (Lookup::Found, Some(item)) => {
-            count_hit(ctx, &item);
-        }
-        (lookup, _) => {
-            general.get_misses.inc();
-            match lookup {
-                Lookup::Expired => general.get_expired.inc(),
-                Lookup::Flushed => general.get_flushed.inc(),
-                Lookup::Found | Lookup::Missing => {}
-            }
-        }
-    }
-    ctx.shared
-        .prefixes
-        .count_get(key, entry.lookup() == Lookup::Found);
-}
-
-/// Counts a hit where it happened: by class and by segment.
-#[inline(always)]
-pub(super) fn count_hit(ctx: Ctx<'_>, item: &ItemHead<'_>) {
-    let class = &ctx.stats.classes[item.class().index()];
-    class.get_hits.inc();
-    match item.segment() {
-        Segment::Hot => class.hits_to_hot.inc(),
-        Segment::Warm => class.hits_to_warm.inc(),
-        Segment::Cold => class.hits_to_cold.inc(),
-        Segment::Temp => class.hits_to_temp.inc(),
-    }
-}
-
-/// Counts a change of an expiry.
-pub(super) fn count_touch(ctx: Ctx<'_>, entry: &Entry<'_>) {
-    ctx.stats.general.cmd_touch.inc();
-    match entry.item() {
-        Some(item) => {
-            ctx.stats.general.touch_hits.inc();
-            ctx.stats.classes[item.class().index()].touch_hits.inc();
-        }
-        None => ctx.stats.general.touch_misses.inc(),
-    }
+    drop(entry);
+    ctx.note(&seen);
 }
 
 /// `touch`.
 pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
-    let mut entry = ctx
-        .cache
-        .entry(probe.of(request.key.bytes(&mut room)), ctx.at());
-    count_touch(ctx, &entry);
-    let found = entry.found();
-    if let Some(hit) = &found {
+    let sought = probe.of(request.key.bytes(&mut room));
+    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let seen = Seen {
+        verb: Verb::Touch,
+        ..seen_read(&entry, sought, true)
+    };
+    let found = entry.found().inspect(|hit| {
         hit.touch(ctx.expires_at(request.exptime));
         hit.bump();
-    }
+    });
+    let is_found = found.is_some();
+    drop(entry);
+    ctx.note(&seen);
     if !request.noreply {
-        out.bytes(if found.is_some() {
+        out.bytes(if is_found {
             reply::TOUCHED
         } else {
             reply::NOT_FOUND

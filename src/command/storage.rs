@@ -7,9 +7,10 @@ use protocol::{BinaryHead, ErrorLine, Fault, KeyBuf, ReplyMode, Status, Store, S
 use super::meta;
 use super::output::Output;
 use crate::cache::{
-    AllocError, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage, Sought,
+    AllocError, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
+    Sought,
 };
-use crate::state::Ctx;
+use crate::state::{self, Ctx, Seen, Verb};
 
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(super) fn execute<'c>(
 ) {
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
     let key = store.key.bytes(&mut room);
-    ctx.shared.prefixes.count_set(key);
+    let sought = probe.of(key);
     let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
@@ -65,11 +66,12 @@ pub(super) fn execute<'c>(
     let new = match new {
         Ok(new) => new,
         Err(error) => {
-            return out.answer(refuse(ctx, store, probe.of(key), error_line(error)));
+            out.answer(refuse(ctx, store, sought, error_line(error)));
+            return ctx.note(&seen(sought, store, None, state::Outcome::Refused));
         }
     };
-    ctx.stats.classes[new.class().index()].cmd_set.inc();
-    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
+    let class = Some(new.class());
+    let mut entry = ctx.cache.entry(sought, ctx.at());
     let outcome = if extends {
         let extended;
         (entry, extended) = entry.update(key, |entry, room| extend(ctx, store, &new, entry, room));
@@ -78,6 +80,30 @@ pub(super) fn execute<'c>(
         replace(ctx, store, new, &mut entry)
     };
     answer(ctx, store, outcome, entry.item(), out);
+    drop(entry);
+    let outcome = match outcome {
+        Outcome::Stored => state::Outcome::Done,
+        Outcome::NotStored | Outcome::NotFound | Outcome::Exists => state::Outcome::Not,
+    };
+    ctx.note(&seen(sought, store, class, outcome));
+}
+
+/// What is told of a store; `class` is that of the item that was to be stored.
+#[inline(always)]
+fn seen<'k>(
+    sought: Sought<'k>,
+    store: &Store<'_>,
+    class: Option<ClassId>,
+    outcome: state::Outcome,
+) -> Seen<'k> {
+    Seen {
+        verb: Verb::Set,
+        key_hash: sought.hash(),
+        key: sought.key,
+        outcome,
+        class,
+        bytes: store.value_len,
+    }
 }
 
 /// A store that cannot be, because of its size or for want of memory. Gives the answer to it, if one is wanted.

@@ -8,6 +8,7 @@ mod cluster;
 mod connections;
 mod dump_places;
 mod hold;
+mod seen;
 mod shared;
 
 pub use budget::Budget;
@@ -15,4 +16,5 @@ pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList};
 pub use connections::{ConnCounts, ConnInfo, ConnNumbers, ConnState, Kept, Registry};
 pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;
+pub use seen::{Outcome, Seen, Verb};
 pub use shared::{Certs, Ctx, Shared, StopMode};

@@ -79,5 +79,13 @@ pub struct Sought<'k> {
     pub(in crate::cache) probe: Probe,
 }
 
+impl Sought<'_> {
+    /// The hash of the key.
+    #[inline]
+    pub fn hash(&self) -> KeyHash {
+        self.probe.hash
+    }
+}
+
 /// Marks a slot in an overflow bucket.
 pub(super) const IN_OVERFLOW: u32 = 1 << 31;
