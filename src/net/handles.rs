@@ -7,15 +7,15 @@ use mio::Waker;
 
 use super::stream::Stream;
 use crate::settings::WireProtocol;
-use crate::state::ConnInfo;
+use crate::state::{ConnId, ConnInfo};
 
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new connection.
     Serve(Stream, Arc<ConnInfo>, WireProtocol),
-    /// The password of the connection in this place is checked.
-    Verified(usize),
+    /// To give this connection a turn: what it waits for has come.
+    Wake(ConnId),
     /// Data blocks that do not move are to give back what they hold.
     GiveWay,
     /// To end.

@@ -14,6 +14,7 @@ mod conn;
 mod handles;
 mod listener;
 mod peers;
+mod slots;
 mod stream;
 mod tls;
 mod tls_files;

@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
-use slab::Slab;
 
 use super::bind::Bound;
 use super::conn::{Conn, Late, Turn};
 use super::handles::{Handle, ListenerHandle, Message};
+use super::slots::Slots;
 use super::stream::Stream;
 use super::udp::WorkerUdp;
 use crate::command::Output;
 use crate::settings::WireProtocol;
-use crate::state::{ConnInfo, Ctx, Shared};
+use crate::state::{ConnId, ConnInfo, Ctx, Shared};
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -103,7 +103,7 @@ impl Worker {
             index,
             handle,
             listener: &listener,
-            conns: Slab::new(),
+            conns: Slots::new(),
             udp,
             again: VecDeque::new(),
             timed: 0,
@@ -137,7 +137,7 @@ impl Worker {
                         Message::Serve(stream, info, protocol) => {
                             serving.add(ctx, &poll, stream, info, protocol);
                         }
-                        Message::Verified(id) => serving.verified(ctx, id),
+                        Message::Wake(id) => serving.wake(ctx, id),
                         Message::GiveWay => serving.give_way(ctx),
                         Message::Stop => return Ok(()),
                     }
@@ -165,7 +165,7 @@ struct Serving<'c> {
     index: usize,
     handle: Handle,
     listener: &'c ListenerHandle,
-    conns: Slab<Conn<'c>>,
+    conns: Slots<Conn<'c>>,
     udp: Option<WorkerUdp>,
     again: VecDeque<usize>,
     /// Connections that are to be looked at once a second.
@@ -185,8 +185,7 @@ impl<'c> Serving<'c> {
         info: Arc<ConnInfo>,
         protocol: WireProtocol,
     ) {
-        let slot = self.conns.vacant_entry();
-        let id = slot.key();
+        let id = self.conns.vacant();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
             log::warn!("{}: closed: {error}", info.addr);
             self.free_place();
@@ -206,7 +205,7 @@ impl<'c> Serving<'c> {
             conn.note_peer();
         }
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
-        slot.insert(conn);
+        self.conns.insert(conn);
         self.turn(ctx, id);
     }
 
@@ -259,15 +258,16 @@ impl<'c> Serving<'c> {
         read
     }
 
-    /// The one who asked may be gone and another have its place, whom an early turn does no harm.
-    fn verified(&mut self, ctx: Ctx<'c>, id: usize) {
-        if self.conns.get(id).is_some_and(|conn| !conn.queued) {
-            self.turn(ctx, id);
+    /// Gives a turn to a connection, if it is still there and does not stand in the queue.
+    fn wake(&mut self, ctx: Ctx<'c>, id: ConnId) {
+        let conn = self.conns.get(id.slot);
+        if self.conns.has(id) && conn.is_some_and(|conn| !conn.queued) {
+            self.turn(ctx, id.slot);
         }
     }
 
     fn give_way(&mut self, ctx: Ctx<'c>) {
-        for (_, conn) in &mut self.conns {
+        for (_, conn) in self.conns.iter_mut() {
             conn.give_way(ctx);
         }
     }
@@ -291,7 +291,9 @@ impl<'c> Serving<'c> {
 
     /// A turn of a connection of which the buffer at `place` holds `read` bytes already.
     fn turn_with(&mut self, ctx: Ctx<'c>, id: usize, place: usize, read: usize) {
-        let conn = &mut self.conns[id];
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
         let was_timed = usize::from(conn.is_timed());
         let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
         self.timed = self.timed - was_timed + usize::from(conn.is_timed());
@@ -302,8 +304,15 @@ impl<'c> Serving<'c> {
                 self.again.push_back(id);
             }
             Turn::Verify => {
-                let handle = self.handle.clone();
-                conn.when_verified(Box::new(move || handle.send(Message::Verified(id))));
+                let (handle, name) = (self.handle.clone(), self.conns.id(id));
+                let wake = move || {
+                    if let Some(id) = name {
+                        handle.send(Message::Wake(id));
+                    }
+                };
+                if let Some(conn) = self.conns.get(id) {
+                    conn.when_verified(Box::new(wake));
+                }
             }
             Turn::Close => self.close(id),
         }
@@ -371,7 +380,11 @@ impl<'c> Serving<'c> {
         for (id, late) in all {
             match late {
                 Late::Idle => ctx.stats.general.idle_kicks.inc(),
-                Late::Deadline => self.conns[id].count_late(ctx),
+                Late::Deadline => {
+                    if let Some(conn) = self.conns.get(id) {
+                        conn.count_late(ctx);
+                    }
+                }
             }
             self.close(id);
         }

@@ -13,6 +13,7 @@
 //!     add up, are taken from the command line alone when it has any.
 //! S4. What memcached knows and ketch does not do yet ends the start with one line; it is never silently ignored.
 
+mod checks;
 mod conf_file;
 pub(crate) mod extended;
 mod given;
@@ -419,7 +420,7 @@ impl Settings {
         self.listen = listen::resolve(self, self.tcp_port, given)?;
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
         self.check_auth_of_listeners(given)?;
-        tls::check(self, given)?;
+        checks::tls(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }

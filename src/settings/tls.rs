@@ -5,9 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::given::Given;
 use super::values::whole;
-use super::{Settings, SettingsError, blame};
 
 /// What a listener asks of a client's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,42 +114,4 @@ pub(super) fn key_format(value: &str) -> Result<(), String> {
     } else {
         Err("ssl_keyformat must be PEM (or 1); convert the key: openssl pkey -inform DER -in KEY -out NEW".to_owned())
     }
-}
-
-/// Checks the options against each other, once the listeners are known.
-pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
-    let tls = &settings.tls;
-    if !tls.enabled {
-        if tls.chain_cert.is_some() || tls.key.is_some() {
-            settings.notices.push(
-                "-o ssl_.. has no effect without -Z: connections are not encrypted".to_owned(),
-            );
-        }
-        return Ok(());
-    }
-    if tls.chain_cert.is_none() {
-        let reason = "needs -o ssl_chain_cert=FILE, and ssl_key=FILE if the key is not in it";
-        return Err(blame(given, &["enable-ssl"], reason));
-    }
-    let asks = |cert| matches!(cert, ClientCert::Optional | ClientCert::Required);
-    if tls.ca_cert.is_none() {
-        let mut certs = settings.listen.iter().filter_map(|listen| listen.tls);
-        let asking = certs.find(|cert| asks(*cert));
-        if let Some(cert) = asking {
-            let mut notice =
-                "without -o ssl_ca_cert there are no roots, and no client certificate holds: "
-                    .to_owned();
-            notice.push_str(match cert {
-                ClientCert::Required => "nobody can connect where one is required",
-                _ => "who shows one is refused, who shows none is let in",
-            });
-            settings.notices.push(notice);
-        }
-    }
-    if settings.unix_socket.is_some() {
-        settings
-            .notices
-            .push("-Z has no effect with -s: a unix socket is not encrypted".to_owned());
-    }
-    Ok(())
 }

@@ -40,6 +40,15 @@ impl ConnState {
     }
 }
 
+/// Names a connection of a worker to other threads, as long as it lasts and never afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnId {
+    /// Where its worker keeps it; others are kept there later.
+    pub slot: usize,
+    /// Tells it from those.
+    pub generation: u32,
+}
+
 /// One connection or listener.
 #[derive(Debug)]
 pub struct ConnInfo {

@@ -13,7 +13,7 @@ mod shared;
 
 pub use budget::Budget;
 pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList};
-pub use connections::{ConnCounts, ConnInfo, ConnNumbers, ConnState, Kept, Registry};
+pub use connections::{ConnCounts, ConnId, ConnInfo, ConnNumbers, ConnState, Kept, Registry};
 pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;
 pub use seen::{Outcome, Seen, Verb};

@@ -1,4 +1,7 @@
 //! What each request leads to: the one place where requests are told apart.
+//!
+//! What is needed before that (its key, its data block) the request says itself, so that a new command is known to all when
+//! it has an arm here.
 
 use protocol::{
     Admin, BinaryAdmin, ConfigSet, ErrorLine, Fault, Get, Key, Request, Sasl, Status, Store, binary,
