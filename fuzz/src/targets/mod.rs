@@ -1,0 +1,23 @@
+//! The targets: each a function of any bytes, which panics when a promise is broken.
+
+pub mod binary;
+pub mod client_reply;
+pub mod cut;
+pub mod http;
+pub mod options;
+pub mod session;
+pub mod text;
+
+/// A name, and the function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ALL: [Target; 7] = [
+    ("text", text::run),
+    ("binary", binary::run),
+    ("options", options::run),
+    ("client_reply", client_reply::run),
+    ("http", http::run),
+    ("cut", cut::run),
+    ("session", session::run),
+];
