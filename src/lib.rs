@@ -6,6 +6,7 @@
 //! to everybody. ARCHITECTURE.md has the map.
 #![deny(unsafe_code)]
 
+mod admin;
 pub mod auth;
 pub mod cache;
 pub mod clock;

@@ -132,9 +132,20 @@ fn start_log(settings: &Settings) {
         _ => LevelFilter::Trace,
     };
     // The logger lets everything through, so that `verbosity` can raise the level while the server runs.
-    env_logger::Builder::new()
-        .filter_level(LevelFilter::Trace)
-        .init();
+    let mut logger = env_logger::Builder::new();
+    logger.filter_level(LevelFilter::Trace);
+    if settings.log_json {
+        logger.format(|out, record| {
+            let line = serde_json::json!({
+                "time": out.timestamp_millis().to_string(),
+                "level": record.level().as_str(),
+                "target": record.target(),
+                "message": record.args().to_string(),
+            });
+            writeln!(out, "{line}")
+        });
+    }
+    logger.init();
     log::set_max_level(level);
     for notice in &settings.notices {
         log::warn!("{notice}");

@@ -16,15 +16,18 @@ use std::time::Duration;
 
 use slab_alloc::{Config, Sizes};
 
+use crate::admin::Admin;
 use crate::auth::{Auth, Format};
 use crate::cache::{At, Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
-use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode};
+use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode, Watcher};
 use crate::sys;
 
 /// How often the clock is read: a second is never more than this late.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
+/// How often what the workers follow is taken from them.
+const WATCH_TICK: Duration = Duration::from_millis(100);
 /// Table buckets at the start, as a power of two of items (memcached's default).
 const HASH_POWER: u32 = 16;
 /// Pages that the memory limit is cut into at least, unless they would become smaller than the size below.
@@ -40,6 +43,7 @@ pub struct Server {
     cluster: Option<Vec<u8>>,
     bound: Bound,
     tls: Option<Arc<Tls>>,
+    admin: Option<Admin>,
 }
 
 impl Server {
@@ -55,6 +59,8 @@ impl Server {
             None
         };
         let bound = Bound::bind(&settings, handed_over)?;
+        let admin = Admin::bind(&settings, tls.clone())?;
+        let http_addrs = admin.as_ref().map(Admin::addrs).unwrap_or_default();
         if settings.listen_given.is_none() && !bound.addrs.is_empty() && !bound.is_handed_over {
             match settings.container {
                 Some(sign) => log::warn!(
@@ -71,8 +77,16 @@ impl Server {
         for addr in &bound.udp_addrs {
             log::info!("listening on UDP {addr}");
         }
+        for addr in &http_addrs {
+            log::info!("listening on http://{addr}");
+        }
         if let Some(path) = &settings.port_file {
-            let written = sys::write_port_file(path, &bound.addrs, &bound.udp_addrs);
+            let ports = [
+                ("TCP", &bound.addrs[..]),
+                ("UDP", &bound.udp_addrs),
+                ("HTTP", &http_addrs),
+            ];
+            let written = sys::write_port_file(path, &ports);
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(Server {
@@ -81,6 +95,7 @@ impl Server {
             cluster,
             bound,
             tls,
+            admin,
         })
     }
 
@@ -93,6 +108,7 @@ impl Server {
             cluster,
             mut bound,
             tls,
+            admin,
         } = self;
         bound.bind_unix(&settings)?;
         let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
@@ -105,7 +121,7 @@ impl Server {
             Certs::new(move || tls.reload(), counters, shared.clock.now())
         });
         let shared = Arc::new(shared);
-        let threads = Threads::start(shared.clone(), bound, tls)
+        let threads = Threads::start(shared.clone(), bound, tls, admin)
             .map_err(|error| format!("cannot start: {error}"))?;
         Ok(Running { shared, threads })
     }
@@ -358,7 +374,12 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(shared: Arc<Shared>, mut bound: Bound, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+    fn start(
+        shared: Arc<Shared>,
+        mut bound: Bound,
+        tls: Option<Arc<Tls>>,
+        admin: Option<Admin>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -379,6 +400,23 @@ impl Threads {
                 thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
             }
         })?);
+        let watched = (shared.clone(), stop.clone());
+        helpers.push(named("watcher".into()).spawn(move || {
+            let (shared, stop) = watched;
+            let mut watcher = Watcher::default();
+            while !stop.load(Relaxed) {
+                watcher.step(&shared);
+                thread::sleep(WATCH_TICK);
+            }
+        })?);
+        if let Some(admin) = admin {
+            let (shared, stop) = (shared.clone(), stop.clone());
+            helpers.push(named("http".into()).spawn(move || {
+                if let Err(error) = admin.run(&shared, &stop) {
+                    log::error!("http: {error}");
+                }
+            })?);
+        }
         if shared.auth.is_some() {
             let shared = shared.clone();
             helpers.push(named("verifier".into()).spawn(move || {

@@ -10,6 +10,8 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use slab_alloc::CLASSES_MAX;
 
+use crate::keyspace::misses::{MISSES, Miss};
+
 /// One counter with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -72,6 +74,7 @@ counters! {
     /// What a worker counts for the whole server.
     GeneralCounters, GeneralSums {
         cmd_get, cmd_flush, cmd_touch, cmd_meta, get_hits, get_misses, get_expired, get_flushed, touch_hits,
+        missed_never_seen, missed_evicted, missed_expired, missed_deleted, missed_flushed,
         touch_misses, delete_misses, incr_misses, decr_misses, cas_misses, store_too_large, store_no_memory,
         auth_cmds, auth_errors, bytes_read, bytes_written, conn_yields, idle_kicks, blocks_timed_out, blocks_given_way, read_buf_oom, response_obj_oom,
     }
@@ -82,6 +85,34 @@ counters! {
     ClassCounters, ClassSums {
         get_hits, cmd_set, touch_hits, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval,
         hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
+    }
+}
+
+impl GeneralSums {
+    /// Reads that missed, by why, in the order of [`Miss::ALL`].
+    pub fn misses(&self) -> [u64; MISSES] {
+        [
+            self.missed_never_seen,
+            self.missed_evicted,
+            self.missed_expired,
+            self.missed_deleted,
+            self.missed_flushed,
+        ]
+    }
+}
+
+impl GeneralCounters {
+    /// Counts a read that missed.
+    #[inline]
+    pub fn count_miss(&self, miss: Miss) {
+        match miss {
+            Miss::NeverSeen => &self.missed_never_seen,
+            Miss::Evicted => &self.missed_evicted,
+            Miss::Expired => &self.missed_expired,
+            Miss::Deleted => &self.missed_deleted,
+            Miss::Flushed => &self.missed_flushed,
+        }
+        .inc();
     }
 }
 

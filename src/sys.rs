@@ -556,10 +556,10 @@ fn is_alive(pid: u32) -> bool {
 
 /// Writes the bound ports as the test suites of memcached read them, a line each such as `TCP INET: 11211`; whoever waits
 /// for the file sees it whole.
-pub fn write_port_file(path: &Path, tcp: &[SocketAddr], udp: &[SocketAddr]) -> io::Result<()> {
+pub fn write_port_file(path: &Path, ports: &[(&str, &[SocketAddr])]) -> io::Result<()> {
     let mut text = String::new();
-    for (transport, addrs) in [("TCP", tcp), ("UDP", udp)] {
-        for addr in addrs {
+    for (transport, addrs) in ports {
+        for addr in *addrs {
             let family = if addr.is_ipv4() { "INET" } else { "INET6" };
             text.push_str(&format!("{transport} {family}: {}\n", addr.port()));
         }
@@ -640,12 +640,28 @@ fn container_by(is_set: &dyn Fn(&str) -> bool, root: &Path) -> Option<&'static s
 
 /// Bytes of this process's memory that are resident; `None` where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
+    memory().map(|(resident, _)| resident)
+}
+
+/// Bytes of this process's memory that are resident, and those of its address space; `None` where the system does not
+/// tell.
+pub fn memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kb << 10)
+    let bytes = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kb << 10)
+    };
+    Some((bytes("VmRSS:")?, bytes("VmSize:")?))
+}
+
+/// Descriptors that are open and those there may be; 0 where the system does not tell.
+pub fn open_files() -> (u64, u64) {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+    // Raises nothing, so that it tells.
+    let most = raise_open_files(0).unwrap_or(0);
+    // The one that the listing itself took is closed again.
+    (open.saturating_sub(1), most)
 }
 
 /// A libc answer as a result.
@@ -725,7 +741,8 @@ mod tests {
             "127.0.0.1:11211".parse().unwrap(),
             "[::1]:11212".parse().unwrap(),
         ];
-        write_port_file(&path, &tcp, &["127.0.0.1:11213".parse().unwrap()]).unwrap();
+        let udp = ["127.0.0.1:11213".parse().unwrap()];
+        write_port_file(&path, &[("TCP", &tcp), ("UDP", &udp)]).unwrap();
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             "TCP INET: 11211\nTCP INET6: 11212\nUDP INET: 11213\n"
@@ -739,7 +756,7 @@ mod tests {
         fs::write(&other, "theirs").unwrap();
         let beside = format!("{}.lck", path.display());
         std::os::unix::fs::symlink(&other, &beside).unwrap();
-        write_port_file(&path, &[], &[]).unwrap();
+        write_port_file(&path, &[]).unwrap();
         assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         fs::remove_file(&path).unwrap();

@@ -109,6 +109,32 @@ impl Cache {
         self.walk_slice(cursor, mask, budget, |_, _| true, show) == Walk::Done
     }
 
+    /// Shows one live item in `one_in` to `show`, of up to `budget` chunks; true when the walk is through.
+    pub fn sample_items(
+        &self,
+        cursor: &mut WalkCursor,
+        budget: usize,
+        one_in: usize,
+        now: RelTime,
+        mut show: impl FnMut(ItemHead<'_>),
+    ) -> bool {
+        let mut nth = 0;
+        let is_wanted = |_: &Header, _| {
+            nth += 1;
+            nth % one_in == 0
+        };
+        let show = |handle, class| {
+            let _lru = self.lru(class);
+            if self.is_linked(handle, class)
+                && self.life(self.items.header(handle), now) == Lookup::Found
+            {
+                show(ItemHead::new(&self.items, handle));
+            }
+            true
+        };
+        self.walk_slice(cursor, ClassMask::ALL, budget, is_wanted, show) == Walk::Done
+    }
+
     /// One slice of the crawler's work: unlinks the dead among the next chunks.
     pub(super) fn crawl_slice(
         &self,

@@ -20,6 +20,7 @@ use super::store::{Cache, Lookup};
 use super::table::{KeyHash, Slot, Sought, StripeGuard};
 use super::view::{ItemHead, ItemView};
 use crate::clock::RelTime;
+use crate::keyspace::misses::{Gone, Miss};
 
 /// One key, its stripe locked from the moment it is opened until it is dropped.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Cache {
         Entry {
             cache: self,
             guard: if is_dead {
-                self.unlink_dead(guard, hash, found_at)
+                self.unlink_dead(guard, hash, found_at, lookup)
             } else {
                 guard
             },
@@ -66,6 +67,16 @@ impl Cache {
         }
     }
 
+    /// Why a key is not there that was looked up like this: of one that was not even dead, the notes tell.
+    #[inline]
+    pub fn why_missing(&self, hash: KeyHash, lookup: Lookup) -> Miss {
+        match lookup {
+            Lookup::Expired => Miss::Expired,
+            Lookup::Flushed => Miss::Flushed,
+            Lookup::Missing | Lookup::Found => self.departed.why(hash.0),
+        }
+    }
+
     /// Unlinks a dead item that was found.
     #[cold]
     fn unlink_dead<'c>(
@@ -73,8 +84,10 @@ impl Cache {
         mut guard: StripeGuard<'c>,
         hash: KeyHash,
         found_at: Option<(Slot, ChunkHandle)>,
+        lookup: Lookup,
     ) -> StripeGuard<'c> {
         if let Some((slot, handle)) = found_at {
+            self.departed.note(hash.0, lookup.gone());
             self.unlink(&mut guard, hash, slot, handle);
         }
         guard
@@ -94,6 +107,12 @@ impl<'c> Entry<'c> {
         let items = &self.cache.items;
         self.found
             .map(|found| ItemView(ItemHead::of(items, found.handle, found.header)))
+    }
+
+    /// Why there is no item.
+    #[inline]
+    pub fn why_missing(&self) -> Miss {
+        self.cache.why_missing(self.hash, self.lookup)
     }
 
     /// The live item, and all that can be done to it.
@@ -166,6 +185,7 @@ impl<'c> Entry<'c> {
     pub fn remove(&mut self) {
         if let Some(found) = self.found.take() {
             let slot = self.slot(found);
+            self.cache.departed.note(self.hash.0, Gone::Deleted);
             self.cache
                 .unlink(&mut self.guard, self.hash, slot, found.handle);
         }

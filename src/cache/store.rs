@@ -18,6 +18,11 @@ use super::segments::{LruCounters, Segment};
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use super::tuning::Tuning;
 use crate::clock::RelTime;
+use crate::keyspace::misses::{Departed, Gone};
+
+/// For so many bytes of the memory limit there is one note of an item that is gone. A note has three bytes, so that all of
+/// them take a 256th of it.
+const MEMORY_A_NOTE: usize = 820;
 
 /// What a cache is built from.
 #[derive(Debug, Clone)]
@@ -61,6 +66,8 @@ pub struct Cache {
     pub tuning: Tuning,
     /// Counts of the whole store.
     pub counters: CacheCounters,
+    /// What became of items that are gone.
+    pub(super) departed: Departed,
     /// Classes a client asked to be crawled (`lru_crawler crawl`).
     pub(super) crawl_wanted: Mutex<ClassMask>,
 }
@@ -76,6 +83,17 @@ pub enum Lookup {
     Expired,
     /// There was one, older than a `flush_all`.
     Flushed,
+}
+
+impl Lookup {
+    /// What to note of an item that was found so and is unlinked.
+    pub(super) fn gone(self) -> Gone {
+        match self {
+            Lookup::Expired => Gone::Expired,
+            Lookup::Flushed => Gone::Flushed,
+            Lookup::Found | Lookup::Missing => Gone::Evicted,
+        }
+    }
 }
 
 /// One class as `stats items` and `stats slabs` show it.
@@ -114,6 +132,7 @@ impl Cache {
             limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),
             tuning: Tuning::default(),
             counters: CacheCounters::default(),
+            departed: Departed::new(config.slabs.limit_bytes / MEMORY_A_NOTE),
             crawl_wanted: Mutex::default(),
         })
     }
@@ -227,6 +246,7 @@ impl Cache {
             let mut guard = self.table.lock_stripe(stripe);
             for (hash, handle) in guard.entries() {
                 if let Some((slot, _)) = guard.find(hash, |at| at == handle) {
+                    self.departed.note(hash.0, Gone::Flushed);
                     self.unlink(&mut guard, hash, slot, handle);
                 }
             }

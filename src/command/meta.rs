@@ -128,6 +128,12 @@ fn tell(
     match flag {
         b'k' if item.key_binary() => line.key_in_base64(item.key()),
         b'k' => line.bytes(b'k', item.key()),
+        b'P' => {
+            let share_milli = ctx.hot_share_milli(item.key());
+            if share_milli > 0 {
+                line.number(b'P', share_milli);
+            }
+        }
         _ => echo_one(ctx, line, (flag, token), key, Some(item)),
     }
 }

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::owed::AdminOutcome;
 use super::report::{self, Running};
 use crate::cache::{ClassId, ClassMask};
-use crate::report::{Report, Value};
+use crate::report::{Insight, Report, Value};
 use crate::state::Ctx;
 
 /// `stats [GROUP ..]`. What grows with what the server holds is answered in steps.
@@ -20,6 +20,9 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Adm
     let Some(group) = words.next() else {
         return show(ctx, Report::general(), None, out);
     };
+    if let Some(insight) = Insight::of_word(group) {
+        return later(Report::insight(insight), None);
+    }
     match group {
         b"items" => later(Report::items(), None),
         b"slabs" => later(Report::slabs(), None),
@@ -102,6 +105,9 @@ pub(super) fn execute_binary(
     out: &mut Output<'_>,
 ) -> AdminOutcome {
     let binary = Some(head);
+    if let Some(insight) = Insight::of_word(group) {
+        return later(Report::insight(insight), binary);
+    }
     match group {
         b"detail dump" | b"detail on" | b"detail off" if !ctx.shared.settings.dump_enabled => {
             binary::error(&mut out.buf, head, Status::AuthError);

@@ -147,8 +147,8 @@ pub struct Held {
 }
 
 impl Held {
-    fn add(&mut self, bytes: u64, is_unread: bool) {
-        self.items += 1;
+    fn add(&mut self, items: u64, bytes: u64, is_unread: bool) {
+        self.items += items;
         self.bytes += bytes;
         self.unread_bytes += if is_unread { bytes } else { 0 };
     }
@@ -166,8 +166,8 @@ pub struct Walked {
 }
 
 impl Walked {
-    /// Adds an item.
-    pub fn add(&mut self, key: &[u8], delimiter: u8, bytes: usize, is_unread: bool) {
+    /// Adds an item of `bytes` that stands for `items` like it.
+    pub fn add(&mut self, key: &[u8], delimiter: u8, bytes: usize, items: usize, is_unread: bool) {
         let held = match prefix_of(key, delimiter) {
             None => &mut self.without,
             Some(prefix) if self.prefixes.contains_key(prefix) => {
@@ -178,7 +178,7 @@ impl Walked {
             }
             Some(_) => &mut self.others,
         };
-        held.add(bytes as u64, is_unread);
+        held.add(items as u64, (bytes * items) as u64, is_unread);
     }
 }
 
@@ -194,10 +194,10 @@ mod tests {
         two.add(b"user", Did::Stored, 2);
         two.add(b"page", Did::Hit, 3);
         let mut walked = Walked::default();
-        walked.add(b"user:1", b':', 100, true);
-        walked.add(b"user:2", b':', 50, false);
-        walked.add(b"quiet:2", b':', 7, true);
-        walked.add(b"plain", b':', 9, false);
+        walked.add(b"user:1", b':', 100, 1, true);
+        walked.add(b"user:2", b':', 50, 1, false);
+        walked.add(b"quiet:2", b':', 7, 1, true);
+        walked.add(b"plain", b':', 9, 1, false);
         let list = merge([&one, &two], &walked);
         let names: Vec<&[u8]> = list.iter().map(|prefix| &prefix.name[..]).collect();
         assert_eq!(names, [b"user".as_slice(), b"page", b"quiet"]);
@@ -220,7 +220,7 @@ mod tests {
             let prefix = prefix_of(key.as_bytes(), b':').expect("a delimiter");
             table.add(prefix, Did::Stored, 1);
             table.add(b"busy", Did::Hit, 1);
-            walked.add(key.as_bytes(), b':', 10, false);
+            walked.add(key.as_bytes(), b':', 10, 1, false);
         }
         assert_eq!(table.0.iter().count(), 256);
         assert_eq!(walked.prefixes.len(), WALKED_MAX);

@@ -50,6 +50,18 @@ impl Group {
         Group::Other,
     ];
 
+    /// The group of a command in text; `None` for words that are no command for a key.
+    pub fn of_word(word: &[u8]) -> Option<Self> {
+        Some(match word {
+            b"get" | b"gets" | b"gat" | b"gats" | b"mg" => Group::Get,
+            b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" | b"ms" => Group::Set,
+            b"delete" | b"md" => Group::Delete,
+            b"incr" | b"decr" | b"ma" => Group::Arith,
+            b"touch" => Group::Touch,
+            _ => return None,
+        })
+    }
+
     /// As reports name it.
     pub fn name(self) -> &'static str {
         match self {

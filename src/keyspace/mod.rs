@@ -65,15 +65,20 @@ pub enum Outcome {
     Other,
 }
 
-/// A request that is done.
+/// What a request was about.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'k> {
+pub struct Asked<'k> {
     /// What was asked.
     pub group: Group,
     /// The key's hash in the cache.
     pub hash: u32,
     /// The key.
     pub key: &'k [u8],
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
     /// How it ended.
     pub outcome: Outcome,
     /// Bytes of the item with header and key, 0 if there is none.
@@ -93,8 +98,8 @@ pub struct Observer {
     /// When the worker last woke, and when what is timed now began; in nanoseconds.
     woke_ns: AtomicU64,
     mark_ns: AtomicU64,
-    /// As [`WhatIf::one_in`].
-    follow_one_in: AtomicU32,
+    /// Less than [`WhatIf::one_in`] by one.
+    follow_mask: AtomicU32,
     ring: Ring,
     latency: [Histogram; GROUPS],
     wait: Histogram,
@@ -130,7 +135,7 @@ impl Observer {
             turns_left: AtomicU32::new(TIMED_ONE_IN),
             woke_ns: AtomicU64::new(0),
             mark_ns: AtomicU64::new(0),
-            follow_one_in: AtomicU32::new(whatif::ONE_IN_FIRST),
+            follow_mask: AtomicU32::new(whatif::ONE_IN_FIRST - 1),
             ring: Ring::default(),
             latency: Default::default(),
             wait: Histogram::default(),
@@ -145,15 +150,13 @@ impl Observer {
         }
     }
 
-    /// Sees a request that is done, in second `now_s`; the caller holds no lock.
+    /// Sees a request that is done, in second `now_s`. `ended` is asked only if the request is looked at.
     #[inline(always)]
-    pub fn note(&self, seen: &Seen<'_>, now_s: u32) {
-        add(&self.in_turn[seen.group as usize]);
-        if whatif::is_followed(seen.hash, self.follow_one_in.load(Relaxed)) {
-            self.follow(seen);
-        }
-        if self.countdown.is_due() {
-            self.look(seen, now_s);
+    pub fn note(&self, asked: Asked<'_>, now_s: u32, ended: impl FnOnce() -> Ended) {
+        add(&self.in_turn[asked.group as usize]);
+        let is_followed = whatif::is_followed(asked.hash, self.follow_mask.load(Relaxed));
+        if self.countdown.is_due() | is_followed {
+            self.see(asked, now_s, is_followed, ended());
         }
     }
 
@@ -164,8 +167,18 @@ impl Observer {
     }
 
     #[cold]
-    fn follow(&self, seen: &Seen<'_>) {
-        let deed = match seen.outcome {
+    #[inline(never)]
+    fn see(&self, asked: Asked<'_>, now_s: u32, is_followed: bool, ended: Ended) {
+        if is_followed {
+            self.follow(asked.hash, ended);
+        }
+        if self.countdown.left() == 0 {
+            self.look(asked, ended, now_s);
+        }
+    }
+
+    fn follow(&self, hash: u32, ended: Ended) {
+        let deed = match ended.outcome {
             Outcome::Hit => Deed::Hit,
             Outcome::Miss(Miss::NeverSeen | Miss::Evicted) => Deed::Miss,
             Outcome::Miss(_) => Deed::Gone,
@@ -173,18 +186,17 @@ impl Observer {
             Outcome::Deleted => Deed::Delete,
             Outcome::Other => return,
         };
-        self.ring.push(seen.hash, deed, seen.bytes);
+        self.ring.push(hash, deed, ended.bytes);
     }
 
-    #[cold]
-    fn look(&self, seen: &Seen<'_>, now_s: u32) {
+    fn look(&self, asked: Asked<'_>, ended: Ended, now_s: u32) {
         let Some(mut close) = self.close.try_lock() else {
             return self.countdown.set(sampler::ONE_IN);
         };
         if self.timing.load(Relaxed) {
             // All requests of the turn come here, those between the gaps only to be timed.
             self.countdown.set(1);
-            self.time_one(seen.group, &mut close.timed);
+            self.time_one(asked.group, &mut close.timed);
             close.gap_left -= 1;
             if close.gap_left > 0 {
                 return;
@@ -196,7 +208,7 @@ impl Observer {
         } else {
             self.countdown.set(drawn.gap);
         }
-        let (is_read, did) = match seen.outcome {
+        let (is_read, did) = match ended.outcome {
             Outcome::Hit => (true, Some(Did::Hit)),
             Outcome::Miss(miss) => (true, Some(Did::Missed(miss))),
             Outcome::Stored => (false, Some(Did::Stored)),
@@ -207,9 +219,9 @@ impl Observer {
         let weight = drawn.weight;
         close
             .hot
-            .add(seen.hash, seen.key, is_read, seen.bytes, weight);
+            .add(asked.hash, asked.key, is_read, ended.bytes, weight);
         if let Some(did) = did
-            && let Some(prefix) = prefix_of(seen.key, self.delimiter)
+            && let Some(prefix) = prefix_of(asked.key, self.delimiter)
         {
             close.prefixes.add(prefix, did, weight);
         }
@@ -232,13 +244,14 @@ impl Observer {
     }
 
     /// A connection's turn is over, at `now_ns`. It began when the one before was over, or when the worker woke; its time
-    /// is shared out over its requests. True if it was slow, for [`Observer::note_slow`].
+    /// is shared out over its requests. If it was slow it says when it began, for [`Observer::note_slow`].
     #[inline]
-    pub fn turn_done(&self, now_ns: u64) -> bool {
+    pub fn turn_done(&self, now_ns: u64) -> Option<u64> {
+        let began_ns = self.mark_ns.load(Relaxed);
         if self.timing.load(Relaxed) {
             self.timed_turn_done(now_ns);
         } else {
-            let took_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
+            let took_ns = now_ns.saturating_sub(began_ns);
             let counts = self.take_counts();
             let requests: u32 = counts.iter().sum();
             // No whole request came in this turn.
@@ -260,7 +273,8 @@ impl Observer {
             }
         }
         self.mark_ns.store(now_ns, Relaxed);
-        now_ns.saturating_sub(self.woke_ns.load(Relaxed)) > SLOW_NS
+        let is_slow = now_ns.saturating_sub(self.woke_ns.load(Relaxed)) > SLOW_NS;
+        is_slow.then_some(began_ns)
     }
 
     #[inline(always)]
@@ -308,18 +322,23 @@ impl Observer {
         close.timed.clear();
     }
 
-    /// Remembers the turn that has just been slow; `line` is what was asked, as far as it is known.
+    /// Remembers the turn that has just been slow. `input` is what the turn read first, if it read anything: a line that
+    /// begins with a command is shown.
     #[cold]
-    pub fn note_slow(&self, now_ns: u64, began_ns: u64, group: Group, line: &[u8], now_s: u32) {
+    pub fn note_slow(&self, began_ns: u64, now_ns: u64, input: &[u8], now_s: u32) {
         let woke_ns = self.woke_ns.load(Relaxed);
         if began_ns > woke_ns {
             slow::spent(Stage::Turn, woke_ns, began_ns);
         }
         let (stage, stage_ns) = slow::longest(woke_ns, now_ns);
+        let line = input.split(|&byte| byte == b'\r' || byte == b'\n').next();
+        let line = line.unwrap_or_default();
+        let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+        let known = Group::of_word(word);
         let slow = Slow {
             at_s: now_s,
-            group,
-            line: line.to_vec(),
+            group: known.unwrap_or(Group::Other),
+            line: if known.is_some() { line } else { b"" }.to_vec(),
             total_ns: now_ns.saturating_sub(woke_ns),
             stage,
             stage_ns,
@@ -337,6 +356,8 @@ pub struct Keyspace {
     hot: Mutex<Arc<HotList>>,
     walked: Mutex<Arc<Walked>>,
     what_if: Mutex<WhatIf>,
+    /// What was counted before the last reset, by group and then of waiting.
+    before: Mutex<Vec<Times>>,
 }
 
 /// What the watcher tells at each tick.
@@ -362,6 +383,7 @@ impl Keyspace {
             hot: Mutex::default(),
             walked: Mutex::default(),
             what_if: Mutex::default(),
+            before: Mutex::new(vec![Times::default(); GROUPS + 1]),
         }
     }
 
@@ -382,7 +404,7 @@ impl Keyspace {
             what_if.follow_fewer();
         }
         for worker in &self.workers {
-            worker.follow_one_in.store(what_if.one_in(), Relaxed);
+            worker.follow_mask.store(what_if.one_in() - 1, Relaxed);
         }
     }
 
@@ -435,14 +457,23 @@ impl Keyspace {
         all
     }
 
-    /// How long the requests of a group took, since the start.
+    /// How long the requests of a group took, since the start or the last reset.
     pub fn latency(&self, group: Group) -> Times {
-        let workers = self.workers.iter();
-        Histogram::sum(workers.map(|worker| &worker.latency[group as usize]))
+        self.latency_ever(group)
+            .since(&self.before.lock()[group as usize])
     }
 
     /// How long requests that had come waited for their turn: of one turn in 64.
     pub fn wait(&self) -> Times {
+        self.wait_ever().since(&self.before.lock()[GROUPS])
+    }
+
+    fn latency_ever(&self, group: Group) -> Times {
+        let workers = self.workers.iter();
+        Histogram::sum(workers.map(|worker| &worker.latency[group as usize]))
+    }
+
+    fn wait_ever(&self) -> Times {
         Histogram::sum(self.workers.iter().map(|worker| &worker.wait))
     }
 
@@ -451,8 +482,11 @@ impl Keyspace {
         self.what_if.lock().expect()
     }
 
-    /// Forgets prefixes, hot keys and slow requests (`stats reset`).
+    /// Forgets times, prefixes, hot keys and slow requests (`stats reset`).
     pub fn reset(&self) {
+        let mut ever: Vec<Times> = Group::ALL.map(|group| self.latency_ever(group)).into();
+        ever.push(self.wait_ever());
+        *self.before.lock() = ever;
         for worker in &self.workers {
             let mut close = worker.close.lock();
             close.hot.clear();
@@ -466,14 +500,14 @@ impl Keyspace {
 mod tests {
     use super::*;
 
-    fn seen(key: &str, outcome: Outcome) -> Seen<'_> {
-        Seen {
+    fn note(observer: &Observer, key: &str, outcome: Outcome) {
+        let asked = Asked {
             group: Group::Get,
             hash: space_saving::hash_name(key.as_bytes()),
             key: key.as_bytes(),
-            outcome,
-            bytes: 100,
-        }
+        };
+        let bytes = 100;
+        observer.note(asked, 5, || Ended { outcome, bytes });
     }
 
     fn tick(now_s: u32) -> Tick {
@@ -490,9 +524,9 @@ mod tests {
         let keyspace = Keyspace::new(2, b':');
         for n in 0..100 {
             let observer = keyspace.observer(n % 2);
-            observer.note(&seen("user:1", Outcome::Hit), 5);
-            observer.note(&seen("user:2", Outcome::Miss(Miss::Expired)), 5);
-            observer.note(&seen("plain", Outcome::Stored), 5);
+            note(observer, "user:1", Outcome::Hit);
+            note(observer, "user:2", Outcome::Miss(Miss::Expired));
+            note(observer, "plain", Outcome::Stored);
         }
         keyspace.tick(tick(6));
         let hot = keyspace.hot();
@@ -505,6 +539,7 @@ mod tests {
         assert_eq!(counts.misses[Miss::Expired as usize], 100);
         keyspace.reset();
         assert!(keyspace.prefixes().is_empty());
+        assert_eq!(keyspace.latency(Group::Get).count(), 0);
     }
 
     /// A turn's time is shared out, whether it is timed as a whole or one by one, and no request is lost or counted twice.
@@ -516,7 +551,7 @@ mod tests {
         for turn in 0..1000u32 {
             observer.woke(monotonic_ns());
             for _ in 0..turn % 7 {
-                observer.note(&seen("key", Outcome::Hit), 5);
+                note(observer, "key", Outcome::Hit);
                 requests += 1;
             }
             observer.turn_done(monotonic_ns());
@@ -533,10 +568,19 @@ mod tests {
         let keyspace = Keyspace::new(1, b':');
         let observer = keyspace.observer(0);
         observer.woke(1000);
-        assert!(!observer.turn_done(5000));
-        assert!(observer.turn_done(50_005_000));
-        observer.note_slow(50_005_000, 40_000_000, Group::Get, b"get a", 7);
+        assert_eq!(observer.turn_done(40_000_000), Some(1000));
+        let began_ns = observer.turn_done(50_005_000).expect("it was slow");
+        observer.note_slow(began_ns, 50_005_000, b"get a\r\nget b\r\n", 7);
+        observer.note_slow(began_ns, 50_005_000, b"a secret value", 7);
         let slow = keyspace.slow();
+        assert_eq!(
+            (&slow[0].line[..], slow[0].group),
+            (b"get a".as_slice(), Group::Get)
+        );
+        assert_eq!(
+            (&slow[1].line[..], slow[1].group),
+            (b"".as_slice(), Group::Other)
+        );
         assert_eq!((slow[0].stage, slow[0].at_s), (Stage::Turn, 7));
         assert_eq!(slow[0].total_ns, 50_004_000);
     }

@@ -65,11 +65,11 @@ impl Deed {
     const ALL: [Deed; 5] = [Deed::Hit, Deed::Miss, Deed::Gone, Deed::Store, Deed::Delete];
 }
 
-/// True if keys of this hash are followed when one in `one_in`, a power of two, is.
+/// True if keys of this hash are followed when one in `mask + 1`, a power of two, is.
 #[inline(always)]
-pub fn is_followed(hash: u32, one_in: u32) -> bool {
+pub fn is_followed(hash: u32, mask: u32) -> bool {
     // Not the upper bits, which say where in the table an item is: neighbours would all be followed, or none.
-    hash & (one_in - 1) == 0
+    hash & mask == 0
 }
 
 /// Events from one worker to the watcher.
@@ -301,13 +301,13 @@ impl Small {
         }
     }
 
-    fn let_go(&mut self, one_in: u32) {
+    fn let_go(&mut self, mask: u32) {
         let gone: Vec<u32> = self.entries.keys().copied().collect();
-        for hash in gone.into_iter().filter(|&hash| !is_followed(hash, one_in)) {
+        for hash in gone.into_iter().filter(|&hash| !is_followed(hash, mask)) {
             self.remove(hash);
         }
-        self.ghosts.retain(|&hash, _| is_followed(hash, one_in));
-        self.ghost.retain(|&(hash, _)| is_followed(hash, one_in));
+        self.ghosts.retain(|&hash, _| is_followed(hash, mask));
+        self.ghost.retain(|&(hash, _)| is_followed(hash, mask));
     }
 }
 
@@ -369,7 +369,7 @@ impl WhatIf {
 
     /// Learns from an event. `bytes` is what the item takes, 0 if that is not known.
     pub fn note(&mut self, hash: u32, deed: Deed, bytes: u32) {
-        if !is_followed(hash, self.one_in) {
+        if !is_followed(hash, self.one_in - 1) {
             return;
         }
         let weight = f64::from(self.one_in);
@@ -406,7 +406,7 @@ impl WhatIf {
     pub fn follow_fewer(&mut self) {
         self.one_in *= 2;
         for cache in &mut self.caches {
-            cache.let_go(self.one_in);
+            cache.let_go(self.one_in - 1);
         }
     }
 

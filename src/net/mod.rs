@@ -26,6 +26,7 @@ mod x509;
 pub use bind::Bound;
 pub use handles::{Handle, ListenerHandle};
 pub use listener::Listener;
+pub(crate) use stream::Stream;
 pub use tls::Tls;
 pub use worker::Worker;
 

@@ -13,14 +13,14 @@ use crate::auth::Peer;
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(TlsStream),
     Unix(UnixStream),
 }
 
 impl Stream {
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         // Both at once: events come at the edges only, so an interest that is always on costs nothing.
         let both = Interest::READABLE | Interest::WRITABLE;
         match self {
@@ -47,7 +47,7 @@ impl Stream {
         self.peer_ip().map_or(Peer::Unknown, Peer::from)
     }
 
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             // Straight to the kernel, here and in `write`: libc makes either a point where a thread can be cancelled, which
             // is a tenth of what is left to do for a small request.
@@ -65,7 +65,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => Ok(send(stream, buf, SendFlags::NOSIGNAL)?),
             Stream::Tls(stream) => stream.write_vectored(&[IoSlice::new(buf)]),
@@ -82,17 +82,17 @@ impl Stream {
     }
 
     /// Whether TLS is still to be agreed on.
-    pub(super) fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         matches!(self, Stream::Tls(stream) if stream.is_handshaking())
     }
 
     /// Whether something was written that the socket has not taken.
-    pub(super) fn has_unsent(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         matches!(self, Stream::Tls(stream) if stream.has_unsent())
     }
 
     /// Tells the peer that nothing more will come.
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Tls(stream) => stream.end(),
@@ -101,7 +101,7 @@ impl Stream {
     }
 
     /// Reads what is to be thrown away: the bytes of the socket, whatever they are.
-    pub(super) fn discard(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn discard(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Tls(stream) => stream.socket.read(buf),
@@ -128,7 +128,7 @@ impl Stream {
     }
 
     /// Sends what was written and is not on its way yet: all (true), or until the socket takes no more (false).
-    pub(super) fn flush(&mut self) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
             Stream::Tls(stream) => stream.flush(),
             _ => Ok(true),

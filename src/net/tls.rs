@@ -90,7 +90,7 @@ impl Tls {
     }
 
     /// The server's side of a connection whose client has sent nothing yet.
-    pub(super) fn accept(&self, socket: TcpStream, cert: ClientCert) -> Result<TlsStream, String> {
+    pub(crate) fn accept(&self, socket: TcpStream, cert: ClientCert) -> Result<TlsStream, String> {
         TlsStream::new(
             socket,
             self.config(cert),

@@ -22,6 +22,7 @@ use super::handles::{Handle, ListenerHandle, Message};
 use super::slots::Slots;
 use super::stream::Stream;
 use super::udp::WorkerUdp;
+use crate::clock::monotonic_ns;
 use crate::command::Output;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
@@ -130,6 +131,7 @@ impl Worker {
             // Those who yielded stand behind those whom this poll found ready.
             let yielded = serving.again.len();
             let ctx = shared.ctx(index);
+            ctx.observer.woke(monotonic_ns());
             serving.serve_ready(ctx, &events);
             if events.iter().any(|event| event.token() == WAKER) {
                 while let Ok(message) = messages.try_recv() {
@@ -294,9 +296,19 @@ impl<'c> Serving<'c> {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
+        if read == 0 {
+            // What an earlier turn left there is not what this one was asked.
+            self.buffers[place][0] = 0;
+        }
         let was_timed = usize::from(conn.is_timed());
         let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
         self.timed = self.timed - was_timed + usize::from(conn.is_timed());
+        let now_ns = monotonic_ns();
+        if let Some(began_ns) = ctx.observer.turn_done(now_ns) {
+            let now_s = ctx.now.0;
+            ctx.observer
+                .note_slow(began_ns, now_ns, &self.buffers[place], now_s);
+        }
         match turn {
             Turn::Wait => {}
             Turn::Again => {
@@ -332,6 +344,7 @@ impl<'c> Serving<'c> {
             return;
         }
         udp.queued = udp.turn(ctx, peers, &mut self.out) == Turn::Again;
+        ctx.observer.turn_done(monotonic_ns());
         if udp.queued {
             self.again.push_back(id);
         }

@@ -21,9 +21,11 @@ mod classes;
 mod conns;
 mod figures;
 mod general;
+mod insight;
 mod settings;
 mod sink;
 
+pub(crate) use insight::Insight;
 pub(crate) use sink::{Key, Of, Sink, Value};
 
 use crate::state::Ctx;
@@ -52,6 +54,7 @@ enum Kind {
         pages: usize,
     },
     Conns,
+    Insight(Insight),
 }
 
 impl Report {
@@ -76,6 +79,11 @@ impl Report {
         Report::of(Kind::Slabs { active, pages })
     }
 
+    /// What goes on among the keys.
+    pub(crate) fn insight(insight: Insight) -> Self {
+        Report::of(Kind::Insight(insight))
+    }
+
     /// The open connections.
     pub(crate) fn conns() -> Self {
         Report::of(Kind::Conns)
@@ -94,6 +102,10 @@ impl Report {
             }
             Kind::Settings => {
                 settings::settings(ctx, sink);
+                true
+            }
+            Kind::Insight(insight) => {
+                insight.write(ctx, sink);
                 true
             }
             Kind::Conns => {

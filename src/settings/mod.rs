@@ -18,6 +18,7 @@ mod conf_file;
 pub(crate) mod extended;
 mod given;
 mod help;
+mod http;
 mod listen;
 mod nearest;
 mod options;
@@ -32,6 +33,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use given::Given;
+pub use http::{HTTP_CONNS_MAX, Http};
 pub use listen::{Listen, WireProtocol};
 pub use tls::{ClientCert, Tls, TlsVersion};
 
@@ -205,6 +207,10 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// `--logfile`: where the log goes instead of standard error.
     pub log_file: Option<PathBuf>,
+    /// `--log-format json`: a JSON object a line.
+    pub log_json: bool,
+    /// HTTP for operators.
+    pub http: Http,
     /// `-u`: whom to become when started as root.
     pub user: Option<String>,
     /// `-r`: let the kernel write core files of any size.
@@ -286,6 +292,8 @@ impl Default for Settings {
             daemon: false,
             pid_file: None,
             log_file: None,
+            log_json: false,
+            http: Http::default(),
             user: None,
             coredumps: false,
             notices: Vec::new(),
@@ -391,7 +399,11 @@ impl Settings {
             .iter()
             .map(|listen| listen.addrs.len())
             .sum();
-        self.threads * (FILES_PER_THREAD + udp_addrs) + FILES_RESERVED
+        let http = match self.http.listen.len() {
+            0 => 0,
+            listeners => listeners + HTTP_CONNS_MAX,
+        };
+        self.threads * (FILES_PER_THREAD + udp_addrs) + FILES_RESERVED + http
     }
 
     /// The client connections that there may be at one time.
@@ -421,6 +433,7 @@ impl Settings {
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
         self.check_auth_of_listeners(given)?;
         checks::tls(self, given)?;
+        http::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -551,6 +564,7 @@ impl Settings {
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
             (&mut self.cluster_config, "cluster_config"),
+            (&mut self.http.token_file, "http-token-file"),
             (&mut self.tls.chain_cert, "ssl_chain_cert"),
             (&mut self.tls.key, "ssl_key"),
             (&mut self.tls.ca_cert, "ssl_ca_cert"),

@@ -4,7 +4,8 @@ use super::extended::EXTENDED;
 use super::values::{
     Unit, decimal, delimiter, item_size, octal_mask, size, text, unix_path, whole,
 };
-use super::{Settings, WireProtocol};
+use super::{Settings, WireProtocol, http};
+use crate::sys;
 
 /// One option, with a dash or behind `-o`.
 pub(super) struct Opt {
@@ -155,7 +156,32 @@ pub(super) fn not_built_reason(what: &str) -> String {
 }
 
 /// The names that memcached does not have; those it has may be cut short as there.
-const OWN: [&str; 4] = ["config", "logfile", "prefix-delimiter", "print"];
+const OWN: [&str; 8] = [
+    "config",
+    "http",
+    "http-tls",
+    "http-token-file",
+    "log-format",
+    "logfile",
+    "prefix-delimiter",
+    "print",
+];
+
+/// Of the machine's memory, or its control group's, so much is for items with `-m auto`: the rest is for the table, for
+/// connections, and for who else is there.
+const AUTO_PERCENT: u64 = 75;
+/// The most that `-m` takes, in bytes.
+const MEMORY_MAX: u64 = 256 << 30;
+
+fn auto_memory() -> Result<usize, String> {
+    let Some((limit, _)) = sys::memory_limit() else {
+        return Err(
+            "memory limit cannot be auto: the system does not tell how much there is".to_owned(),
+        );
+    };
+    let megabytes = (limit / 100 * AUTO_PERCENT).min(MEMORY_MAX) >> 20;
+    Ok((megabytes.max(1) as usize) << 20)
+}
 
 /// All options with a dash, in the order of the help text.
 pub(super) static OPTIONS: &[Opt] = &[
@@ -241,11 +267,15 @@ pub(super) static OPTIONS: &[Opt] = &[
         "memory-limit",
         ("MB", "64"),
         |s, v| {
+            if v == "auto" {
+                return auto_memory().map(|bytes| s.memory_limit_bytes = bytes);
+            }
             size("memory limit", v, 1..=256 << 10, Unit::Mb)
                 .map(|bytes| s.memory_limit_bytes = bytes)
         },
-        "memory for items, in megabytes, or with k, m, g behind the number",
-    ),
+        "memory for items, in megabytes, or with k, m, g behind the number; auto: 75 % of what there is",
+    )
+    .more("auto goes by the machine's memory, or by what the control group allows if that is less. What comes on top: the hash table, connections, and a few MB of the program."),
     flag(
         "M",
         "disable-evictions",
@@ -425,6 +455,44 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .more("\"logfile FILE\", as in Debian's memcached.conf, means the same. SIGHUP opens it anew, for logrotate. Root opens it where root alone can make files; elsewhere the user of -u must be able to.")
     .example("/var/log/ketch.log"),
+    value(
+        "",
+        "log-format",
+        ("NAME", "text"),
+        |s, v| {
+            s.log_json = match v {
+                "text" => false,
+                "json" => true,
+                _ => return Err("log format must be text or json".to_owned()),
+            };
+            Ok(())
+        },
+        "lines of the log: text, or json, an object a line",
+    ),
+    value(
+        "",
+        "http",
+        ("ADDR", ""),
+        |s, v| http::listen(v).map(|addrs| s.http.listen = addrs),
+        "metrics, health, a page and keys over HTTP, on HOST:PORT; PORT alone is this machine's",
+    )
+    .more("/metrics for Prometheus, /health and /ready, /stats.json, a page at /, and GET, PUT and DELETE of keys. docs/insight.md has all of it.")
+    .example("9150"),
+    value(
+        "",
+        "http-token-file",
+        ("FILE", ""),
+        |s, v| text("token file", v).map(|path| s.http.token_file = Some(path)),
+        "over HTTP let in only who shows the token in this file, as a bearer token",
+    )
+    .more("/health, /ready and the page without its figures are for anybody. Needed with -S or -Y.")
+    .example("/etc/ketch/http-token"),
+    flag(
+        "",
+        "http-tls",
+        |s| s.http.tls = true,
+        "speak HTTPS, with the certificates of -Z",
+    ),
     // Answered before the others are applied.
     value(
         "",

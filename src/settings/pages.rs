@@ -120,6 +120,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Login", &["auth-file", "enable-sasl"]),
+    ("HTTP", &["http", "http-token-file", "http-tls"]),
     (
         "Commands",
         &[
@@ -142,6 +143,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "user",
             "verbose",
             "logfile",
+            "log-format",
             "enable-coredumps",
         ],
     ),

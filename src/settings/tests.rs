@@ -325,6 +325,7 @@ fn every_option_takes_its_value_in_every_form() {
             ("protocol", _) => "ascii",
             ("max-item-size", _) => "2m",
             ("unix-socket" | "pidfile" | "auth-file" | "logfile", _) => "/tmp/x",
+            ("log-format", _) => "json",
             ("user", _) => "nobody",
             _ => "100",
         };

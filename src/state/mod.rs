@@ -10,6 +10,7 @@ mod dump_places;
 mod hold;
 mod seen;
 mod shared;
+mod watcher;
 
 pub use budget::Budget;
 pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList};
@@ -18,3 +19,4 @@ pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;
 pub use seen::{Outcome, Seen, Verb};
 pub use shared::{Certs, Ctx, Shared, StopMode};
+pub use watcher::Watcher;

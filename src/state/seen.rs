@@ -4,7 +4,10 @@
 //! keys is told here too, and nowhere else.
 
 use super::shared::Ctx;
-use crate::cache::{ClassId, KeyHash, Lookup, Segment};
+use crate::cache::{ClassId, ITEM_HEAD_BYTES, KeyHash, Lookup, Segment};
+use crate::keyspace::latency::Group;
+use crate::keyspace::misses::Miss;
+use crate::keyspace::{self, Asked, Ended};
 
 /// What was asked of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,20 @@ pub enum Verb {
     Incr,
     /// To count down.
     Decr,
+}
+
+impl Verb {
+    /// The commands that are timed together.
+    #[inline(always)]
+    fn group(self) -> Group {
+        match self {
+            Verb::Get | Verb::GetAndTouch => Group::Get,
+            Verb::Touch => Group::Touch,
+            Verb::Set => Group::Set,
+            Verb::Delete => Group::Delete,
+            Verb::Incr | Verb::Decr => Group::Arith,
+        }
+    }
 }
 
 /// How it ended.
@@ -64,6 +81,12 @@ impl Ctx<'_> {
     #[inline(always)]
     pub fn note(&self, seen: &Seen<'_>) {
         self.count(seen);
+        let asked = Asked {
+            group: seen.verb.group(),
+            hash: seen.key_hash.0,
+            key: seen.key,
+        };
+        self.observer.note(asked, self.now.0, || self.ended(seen));
         let prefixes = &self.shared.prefixes;
         match seen.verb {
             Verb::Get | Verb::GetAndTouch => {
@@ -74,6 +97,30 @@ impl Ctx<'_> {
             // As in memcached, they know no others.
             Verb::Touch | Verb::Incr | Verb::Decr => {}
         }
+    }
+
+    /// What the keyspace makes of it.
+    fn ended(&self, seen: &Seen<'_>) -> Ended {
+        let outcome = match (seen.verb, seen.outcome) {
+            (_, Outcome::Hit(_)) if seen.verb == Verb::Touch => keyspace::Outcome::Other,
+            (_, Outcome::Hit(_)) => keyspace::Outcome::Hit,
+            (Verb::Get | Verb::GetAndTouch, Outcome::Miss(lookup)) => {
+                keyspace::Outcome::Miss(self.cache.why_missing(seen.key_hash, lookup))
+            }
+            (Verb::Get | Verb::GetAndTouch, Outcome::Created(_)) => {
+                keyspace::Outcome::Miss(Miss::NeverSeen)
+            }
+            (Verb::Set | Verb::Incr | Verb::Decr, Outcome::Done) => keyspace::Outcome::Stored,
+            (Verb::Delete, Outcome::Done) => keyspace::Outcome::Deleted,
+            _ => keyspace::Outcome::Other,
+        };
+        let bytes = match outcome {
+            keyspace::Outcome::Hit | keyspace::Outcome::Stored => {
+                seen.bytes + (seen.key.len() + ITEM_HEAD_BYTES) as u32
+            }
+            _ => 0,
+        };
+        Ended { outcome, bytes }
     }
 
     #[inline(always)]
@@ -95,6 +142,7 @@ impl Ctx<'_> {
             (Verb::Get, Outcome::Miss(lookup)) => {
                 general.cmd_get.inc();
                 general.get_misses.inc();
+                general.count_miss(self.cache.why_missing(seen.key_hash, lookup));
                 match lookup {
                     Lookup::Expired => general.get_expired.inc(),
                     Lookup::Flushed => general.get_flushed.inc(),

@@ -13,7 +13,7 @@ use super::dump_places::DumpPlaces;
 use crate::auth::Auth;
 use crate::cache::{At, Cache};
 use crate::clock::{Clock, RelTime};
-use crate::keyspace::Prefixes;
+use crate::keyspace::{Keyspace, Observer, Prefixes};
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
 use crate::sys;
@@ -82,8 +82,10 @@ pub struct Shared {
     pub stats: Stats,
     /// What the operator asked for.
     pub settings: Settings,
-    /// Counts by key prefix.
+    /// Counts by key prefix (`stats detail`).
     pub prefixes: Prefixes,
+    /// What goes on among the keys, always.
+    pub keyspace: Keyspace,
     /// The places of the dumps that run.
     pub dump_places: DumpPlaces,
     /// The cluster's nodes, for clients that ask for them.
@@ -109,8 +111,10 @@ impl Shared {
     pub fn new(settings: Settings, cache: Cache, stop: fn(StopMode)) -> Self {
         Shared {
             clock: Clock::new(),
-            stats: Stats::new(settings.threads),
+            // One more than workers, for keys over HTTP.
+            stats: Stats::new(settings.threads + 1),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
+            keyspace: Keyspace::new(settings.threads + 1, settings.prefix_delimiter),
             dump_places: DumpPlaces::default(),
             cluster: ClusterConfig::default(),
             connections: Registry::default(),
@@ -137,6 +141,7 @@ impl Shared {
             shared: self,
             cache: &self.cache,
             stats: self.stats.thread(thread),
+            observer: self.keyspace.observer(thread),
             now: self.clock.now(),
         }
     }
@@ -145,6 +150,7 @@ impl Shared {
     pub fn reset_counts(&self) {
         self.stats.reset();
         self.prefixes.clear();
+        self.keyspace.reset();
         self.cache.reset_counters();
         self.connections.counts.reset();
         if let Some(certs) = &self.certs {
@@ -172,6 +178,8 @@ pub struct Ctx<'c> {
     pub cache: &'c Cache,
     /// This thread's counters.
     pub stats: &'c ThreadStats,
+    /// What this thread sees of the keys.
+    pub observer: &'c Observer,
     /// The second.
     pub now: RelTime,
 }
@@ -181,6 +189,12 @@ impl Ctx<'_> {
     #[inline]
     pub fn at(&self) -> At {
         At::new(self.now)
+    }
+
+    /// The key's part of all reads now in thousandths, 0 if it is not hot.
+    pub fn hot_share_milli(&self, key: &[u8]) -> u32 {
+        let hash = self.cache.probe(key).of(key).hash().0;
+        self.shared.keyspace.hot_now.share_milli(hash)
     }
 
     /// What a client's exptime means now.

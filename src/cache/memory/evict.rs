@@ -15,6 +15,7 @@ use super::super::lru::ClassLru;
 use super::super::segments::Segment;
 use super::super::store::{Cache, Lookup};
 use crate::clock::RelTime;
+use crate::keyspace::misses::Gone;
 
 /// Victims tried for one eviction: stripes may be busy, values on their way.
 const VICTIMS: usize = 24;
@@ -42,14 +43,15 @@ impl Cache {
             let Some(victim) = lru.victim(&sight, self.cas.last()) else {
                 return false;
             };
-            let dead = is_dead(victim);
+            let life = self.life(items.header(victim), at.now);
+            let dead = life != Lookup::Found;
             if !dead && !self.tuning.may_evict.load(Relaxed) {
                 return false;
             }
             let (state, hash) = (items.header(victim).state(), hash(victim));
             let expires_at = items.header(victim).expires_at();
             let idle_s = at.now.since(items.header(victim).accessed_at());
-            if !self.unlink_from_tail(lru, victim) {
+            if !self.unlink_from_tail(lru, victim, life.gone()) {
                 lru.pass_over(items, victim);
                 continue;
             }
@@ -84,12 +86,13 @@ impl Cache {
         }
     }
 
-    /// Unlinks an item from the LRU's side; the caller holds its LRU lock. False if its stripe is busy, or a reader
+    /// Unlinks an item from the LRU's side, and notes what became of it; the caller holds its LRU lock. False if its stripe is busy, or a reader
     /// holds its value, so that no memory would come free.
     pub(in crate::cache) fn unlink_from_tail(
         &self,
         lru: &mut ClassLru,
         handle: ChunkHandle,
+        gone: Gone,
     ) -> bool {
         if self.items.is_pinned(handle) {
             return false;
@@ -102,6 +105,7 @@ impl Cache {
         let Some((slot, _)) = stripe.find(hash, |at| at == handle) else {
             return false;
         };
+        self.departed.note(hash.0, gone);
         stripe.remove(hash, slot);
         lru.unlink(&self.items, handle);
         self.items.release(handle);
@@ -139,8 +143,8 @@ impl Cache {
             return false;
         }
         let state = self.items.header(handle).state();
-        let dead = self.life(self.items.header(handle), at.now) != Lookup::Found
-            && self.unlink_from_tail(lru, handle);
+        let life = self.life(self.items.header(handle), at.now);
+        let dead = life != Lookup::Found && self.unlink_from_tail(lru, handle, life.gone());
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
             lru.segments.counters.expired_unfetched += u64::from(!state.is_fetched());
@@ -157,9 +161,8 @@ impl Cache {
                 && let Some(tail) = lru.segments.tail(segment)
             {
                 let unfetched = !self.items.header(tail).state().is_fetched();
-                if self.life(self.items.header(tail), at.now) == Lookup::Found
-                    || !self.unlink_from_tail(lru, tail)
-                {
+                let life = self.life(self.items.header(tail), at.now);
+                if life == Lookup::Found || !self.unlink_from_tail(lru, tail, life.gone()) {
                     break;
                 }
                 lru.segments.counters.count_reclaimed(unfetched);

@@ -21,6 +21,7 @@ use super::super::item::State;
 use super::super::lru::ClassLru;
 use super::super::store::{Cache, Lookup};
 use super::move_state::{MoveError, MoveStats, WANTED};
+use crate::keyspace::misses::Gone;
 
 /// Tails evicted to make room for a better item elsewhere.
 const TAILS: usize = 24;
@@ -312,9 +313,10 @@ impl Cache {
         if !self.is_linked(chunk, class) || items.is_pinned(chunk) {
             return;
         }
-        if self.life(self.items.header(chunk), at.now) != Lookup::Found {
+        let life = self.life(self.items.header(chunk), at.now);
+        if life != Lookup::Found {
             let unfetched = !items.header(chunk).state().is_fetched();
-            if self.unlink_from_tail(lru, chunk) {
+            if self.unlink_from_tail(lru, chunk, life.gone()) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
@@ -385,7 +387,7 @@ impl Cache {
             return;
         }
         let state = self.items.header(head).state();
-        if self.unlink_from_tail(lru, head) {
+        if self.unlink_from_tail(lru, head, Gone::Evicted) {
             lru.segments.counters.evicted += 1;
             lru.segments.counters.evicted_unfetched += u64::from(!state.is_fetched());
             lru.segments.counters.evicted_active += u64::from(state.uses() > 1);
@@ -408,9 +410,10 @@ impl Cache {
         {
             return;
         }
-        if self.life(self.items.header(head), at.now) != Lookup::Found {
+        let life = self.life(self.items.header(head), at.now);
+        if life != Lookup::Found {
             let unfetched = !items.header(head).state().is_fetched();
-            if self.unlink_from_tail(lru, head) {
+            if self.unlink_from_tail(lru, head, life.gone()) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;

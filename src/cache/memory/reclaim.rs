@@ -25,6 +25,7 @@ use slab_alloc::{ChunkHandle, ClassId};
 
 use super::super::at::At;
 use super::super::store::Cache;
+use crate::keyspace::slow::{self, Stage};
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
 const ROUNDS: usize = 256;
@@ -83,7 +84,7 @@ impl Cache {
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, at)
                 || self.evict_tail(class, at)
-                || self.take_page(class, at, true)
+                || slow::timed(Stage::PageMove, || self.take_page(class, at, true))
                 || self.evict_chain(class, at);
             if round % ROUNDS_UNHURRIED == 0 && slabs.class_stats(class).draining_pages > 0 {
                 // The tails lie in the page that is being emptied, and come free for whom it is emptied.
@@ -122,7 +123,7 @@ impl Cache {
             lru.evicted_bytes = 0;
             lru.ask_after_bytes
         };
-        let got = self.take_page(class, at, false);
+        let got = slow::timed(Stage::PageMove, || self.take_page(class, at, false));
         self.lru(class).ask_after_bytes = if got {
             least
         } else {

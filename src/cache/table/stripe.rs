@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use super::block::{Block, Bucket};
 use super::probe::{IN_OVERFLOW, KeyHash, Probe, Slot};
 use super::{ITEMS_PER_BUCKET_X2, StripeState, Table, TableShape};
+use crate::keyspace::slow::{self, Stage};
 
 /// A locked stripe: the right to read and change its chains.
 #[derive(Debug)]
@@ -38,7 +39,11 @@ impl Table {
 
     /// Locks a stripe by number.
     pub fn lock_stripe(&self, stripe: usize) -> StripeGuard<'_> {
-        let state = self.stripes[stripe].lock.lock();
+        let lock = &self.stripes[stripe].lock;
+        let state = match lock.try_lock() {
+            Some(state) => state,
+            None => slow::timed(Stage::Lock, || lock.lock()),
+        };
         StripeGuard {
             table: self,
             stripe,

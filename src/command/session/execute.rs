@@ -49,11 +49,23 @@ impl<'c> Session<'c> {
             Request::Delete(delete) => delete::execute(ctx, delete, probe_of(delete.key), out),
             Request::Arith(arith) => arithmetic::execute(ctx, arith, probe_of(arith.key), out),
             Request::Touch(touch) => retrieval::touch(ctx, touch, probe_of(touch.key), out),
-            Request::MetaDebug(key) => meta::debug(ctx, *key, probe_of(*key), out),
-            Request::MetaNoop => out.bytes(protocol::reply::MN),
+            Request::MetaDebug(key) => {
+                ctx.observer.note_other();
+                meta::debug(ctx, *key, probe_of(*key), out);
+            }
+            Request::MetaNoop => {
+                ctx.observer.note_other();
+                out.bytes(protocol::reply::MN);
+            }
             Request::BinaryGet(get) => retrieval::get_binary(ctx, get, probe_of(get.key), out),
-            Request::Admin(admin) => self.admin(ctx, admin, out),
-            Request::BinaryAdmin(admin) => self.admin_binary(ctx, admin, out),
+            Request::Admin(admin) => {
+                ctx.observer.note_other();
+                self.admin(ctx, admin, out);
+            }
+            Request::BinaryAdmin(admin) => {
+                ctx.observer.note_other();
+                self.admin_binary(ctx, admin, out);
+            }
             Request::Sasl(sasl) => self.sign_in_again(ctx, sasl, out),
             Request::ConfigSet(set) => self.begin_config(ctx, set, out),
         }

@@ -1,0 +1,92 @@
+//! The figures that `stats` shows, by group, for whoever writes them in another form.
+//!
+//! They come from the very report that answers `stats`, so that both say the same.
+
+use std::collections::BTreeMap;
+
+use crate::report::{Key, Of, Report, Sink, Value};
+use crate::state::Shared;
+
+/// Names and values of one group, in the order `stats` shows them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Group {
+    pairs: Vec<(String, String)>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Group {
+    fn add(&mut self, name: &str, value: String) {
+        self.places.insert(name.to_owned(), self.pairs.len());
+        self.pairs.push((name.to_owned(), value));
+    }
+
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let &place = self.places.get(name)?;
+        Some(&self.pairs[place].1)
+    }
+
+    /// The same as a number, 0 if there is none.
+    pub fn number(&self, name: &str) -> u64 {
+        self.get(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]))
+    }
+}
+
+/// A report: what it says of the whole server, and of each class.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    /// Of the whole server.
+    pub server: Group,
+    /// Of each class.
+    pub classes: BTreeMap<u8, Group>,
+}
+
+impl Sink for Told {
+    fn stat(&mut self, key: Key<'_>, value: Value<'_>) {
+        let group = match key.of {
+            Of::Items(class) | Of::Slab(class) => self.classes.entry(class).or_default(),
+            Of::Server | Of::Conn(_) => &mut self.server,
+        };
+        group.add(key.name, value.to_string());
+    }
+}
+
+/// All groups at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Figures {
+    /// `stats`.
+    pub general: Group,
+    /// `stats settings`.
+    pub settings: Group,
+    /// `stats items`.
+    pub items: Told,
+    /// `stats slabs`.
+    pub slabs: Told,
+}
+
+impl Figures {
+    /// Reads all of them.
+    pub fn read(shared: &Shared) -> Self {
+        let ctx = shared.ctx(shared.settings.threads);
+        let told = |mut report: Report| {
+            let mut told = Told::default();
+            while !report.step(ctx, &mut told) {}
+            told
+        };
+        Figures {
+            general: told(Report::general()).server,
+            settings: told(Report::settings()).server,
+            items: told(Report::items()),
+            slabs: told(Report::slabs()),
+        }
+    }
+}
