@@ -13,11 +13,14 @@ mod cluster;
 mod copy;
 mod count;
 mod delete;
+mod doctor;
 mod failure;
 mod figures;
 mod get;
+mod hot;
 mod json;
 mod ping;
+mod record;
 mod ring;
 mod set;
 mod stats;
@@ -25,6 +28,7 @@ mod table;
 mod top;
 mod touch;
 mod units;
+mod why;
 mod words;
 
 use std::process::ExitCode;
@@ -62,6 +66,18 @@ const COMMANDS: &[Command] = &[
     ),
     command("stats", "the nodes' statistics, side by side", stats::run),
     command("top", "what the nodes are doing now", top::run),
+    command("hot", "the keys that are asked for most, now", hot::run),
+    command("why", "why a key is not there", why::run),
+    command(
+        "doctor",
+        "what is wrong with the nodes, and what helps",
+        doctor::run,
+    ),
+    command(
+        "record",
+        "the last ten minutes of a node, second by second",
+        record::run,
+    ),
     command("copy", "fill nodes with what other nodes have", copy::run),
     command("ping", "which nodes answer, and how fast", ping::run),
 ];

@@ -526,6 +526,12 @@ const OWN: &[Single] = &[
         "ketch_resident_bytes",
     ),
     (
+        "ketch_machine_bytes",
+        Gauge,
+        "Memory of the machine, or what its control group allows.",
+        "ketch_machine_bytes",
+    ),
+    (
         "ketch_base_bytes",
         Gauge,
         "Of it what was resident before there was anything to cache.",

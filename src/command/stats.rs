@@ -9,7 +9,7 @@ use super::output::Output;
 use super::owed::AdminOutcome;
 use super::report::{self, Running};
 use crate::cache::{ClassId, ClassMask};
-use crate::report::{Insight, Report, Value};
+use crate::report::{Insight, Report, Value, why};
 use crate::state::Ctx;
 
 /// `stats [GROUP ..]`. What grows with what the server holds is answered in steps.
@@ -21,9 +21,17 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Adm
         return show(ctx, Report::general(), None, out);
     };
     if let Some(insight) = Insight::of_word(group) {
+        // `stats misses KEY` asks of one key.
+        let key = words.next().filter(|_| insight == Insight::Misses);
+        if let Some(key) = key {
+            report::stat(None, "reason", Value::Text(why(ctx, key)), out);
+            report::end(None, out);
+            return AdminOutcome::Done;
+        }
         return later(Report::insight(insight), None);
     }
     match group {
+        b"record" => later(Report::record(), None),
         b"items" => later(Report::items(), None),
         b"slabs" => later(Report::slabs(), None),
         b"sizes" => sizes(ctx, None, out),
@@ -115,6 +123,7 @@ pub(super) fn execute_binary(
         }
         b"detail dump" => return AdminOutcome::Dump(Dump::prefixes(binary)),
         b"sizes" => return sizes(ctx, binary, out),
+        b"record" => return later(Report::record(), binary),
         b"items" => return later(Report::items(), binary),
         b"slabs" => return later(Report::slabs(), binary),
         b"conns" => return later(Report::conns(), binary),

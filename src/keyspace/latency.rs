@@ -164,6 +164,14 @@ impl Times {
         self.counts.iter().sum()
     }
 
+    /// Adds what another has counted.
+    pub fn add(&mut self, other: &Times) {
+        for (sum, more) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += more;
+        }
+        self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
+    }
+
     /// What was counted since `before`.
     pub fn since(&self, before: &Times) -> Times {
         let pairs = self.counts.iter().zip(&before.counts);

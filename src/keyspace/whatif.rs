@@ -429,7 +429,7 @@ impl WhatIf {
     /// The expected hit ratios at [`TIMES`] the memory; `None` before there is anything to go by.
     pub fn expect(&self) -> Option<[Expected; TIMES.len()]> {
         let reads = self.measured.reads;
-        if reads < 1.0 || self.reads < 1.0 {
+        if reads < 1.0 {
             return None;
         }
         let measured = self.measured.hits / reads;

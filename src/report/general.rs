@@ -222,6 +222,9 @@ fn memory(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     if let Some(resident) = sys::resident_bytes() {
         figures.bytes("ketch_resident_bytes", resident);
     }
+    if let Some((machine_bytes, _)) = sys::memory_limit() {
+        figures.bytes("ketch_machine_bytes", machine_bytes);
+    }
     let kept = connections.read_buf_bytes + connections.reply_bytes + shared.staged() as u64;
     figures.bytes("ketch_base_bytes", shared.base_bytes);
     figures.bytes("ketch_arena_bytes", cache.arena_bytes());

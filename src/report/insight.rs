@@ -9,7 +9,7 @@ use super::sink::{Of, Sink};
 use crate::keyspace::hot_keys::HotKey;
 use crate::keyspace::latency::{Group, Times};
 use crate::keyspace::misses::Miss;
-use crate::state::Ctx;
+use crate::state::{COLUMNS, Ctx};
 
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,42 @@ fn misses(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
 fn what_if(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     for point in ctx.shared.keyspace.expect().into_iter().flatten() {
         figures.ratio(&format!("{}:hit_ratio", point.times), point.hit_ratio, 4);
+    }
+}
+
+/// Up to `most` seconds of the record, those after the given one; before the first the names of the columns. Gives the last one
+/// that was told, and the same again when there are no more.
+pub(super) fn record(
+    ctx: Ctx<'_>,
+    after: Option<i64>,
+    most: usize,
+    sink: &mut dyn Sink,
+) -> Option<i64> {
+    let figures = &mut Figures {
+        of: Of::Server,
+        sink,
+    };
+    if after.is_none() {
+        figures.text("time", &COLUMNS.join(" "));
+    }
+    let rows = ctx.shared.record.after(after.unwrap_or(i64::MIN), most);
+    for row in &rows {
+        let values = row.values.map(|value| value.to_string());
+        figures.text(&row.unix_s.to_string(), &values.join(" "));
+    }
+    // A first step that finds nothing is over after the next, which finds as much.
+    Some(
+        rows.last()
+            .map_or(after.unwrap_or(i64::MIN), |row| row.unix_s),
+    )
+}
+
+/// What is known of one key: `there`, or why it is not.
+pub(crate) fn why(ctx: Ctx<'_>, key: &[u8]) -> &'static str {
+    let entry = ctx.cache.entry(ctx.cache.probe(key).of(key), ctx.at());
+    match entry.item() {
+        Some(_) => "there",
+        None => entry.why_missing().name(),
     }
 }
 

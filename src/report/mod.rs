@@ -25,7 +25,7 @@ mod insight;
 mod settings;
 mod sink;
 
-pub(crate) use insight::Insight;
+pub(crate) use insight::{Insight, why};
 pub(crate) use sink::{Key, Of, Sink, Value};
 
 use crate::state::Ctx;
@@ -34,6 +34,9 @@ use crate::state::Ctx;
 const CLASSES_A_STEP: usize = 16;
 /// Connections of a step; each has some 200 bytes of lines.
 pub(crate) const CONNS_A_STEP: usize = 64;
+
+/// Seconds of a step; each has some 100 bytes.
+const SECONDS_A_STEP: usize = 60;
 
 /// A report in progress.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ enum Kind {
     },
     Conns,
     Insight(Insight),
+    /// The second to go on after, none before the first step.
+    Record(Option<i64>),
 }
 
 impl Report {
@@ -84,6 +89,11 @@ impl Report {
         Report::of(Kind::Insight(insight))
     }
 
+    /// The last minutes, second by second.
+    pub(crate) fn record() -> Self {
+        Report::of(Kind::Record(None))
+    }
+
     /// The open connections.
     pub(crate) fn conns() -> Self {
         Report::of(Kind::Conns)
@@ -107,6 +117,11 @@ impl Report {
             Kind::Insight(insight) => {
                 insight.write(ctx, sink);
                 true
+            }
+            Kind::Record(after) => {
+                let last = insight::record(ctx, after, SECONDS_A_STEP, sink);
+                self.kind = Kind::Record(last);
+                last == after
             }
             Kind::Conns => {
                 let conns = ctx.shared.connections.list_from(self.next, CONNS_A_STEP);

@@ -10,6 +10,7 @@ use super::budget::Budget;
 use super::cluster::ClusterConfig;
 use super::connections::Registry;
 use super::dump_places::DumpPlaces;
+use super::record::Record;
 use crate::auth::Auth;
 use crate::cache::{At, Cache};
 use crate::clock::{Clock, RelTime};
@@ -86,6 +87,8 @@ pub struct Shared {
     pub prefixes: Prefixes,
     /// What goes on among the keys, always.
     pub keyspace: Keyspace,
+    /// The last minutes, second by second.
+    pub record: Record,
     /// The places of the dumps that run.
     pub dump_places: DumpPlaces,
     /// The cluster's nodes, for clients that ask for them.
@@ -114,6 +117,7 @@ impl Shared {
             // One more than workers, for keys over HTTP.
             stats: Stats::new(settings.threads + 1),
             prefixes: Prefixes::new(settings.prefix_delimiter, settings.detail_enabled),
+            record: Record::default(),
             keyspace: Keyspace::new(settings.threads + 1, settings.prefix_delimiter),
             dump_places: DumpPlaces::default(),
             cluster: ClusterConfig::default(),

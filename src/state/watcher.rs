@@ -5,12 +5,16 @@
 //!  once a second:      puts hot keys together, tells the small caches of the large one
 //! ```
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::cache::{Policy, WalkCursor};
 use crate::clock::RelTime;
 use crate::keyspace::Tick;
 use crate::keyspace::by_prefix::Walked;
+use crate::keyspace::latency::{Group, Times};
 use crate::keyspace::whatif::{Kind, Measured};
-use crate::state::Shared;
+use crate::state::{Row, Shared};
+use crate::stats::Sums;
 
 /// Of a page that is full so much is items, in percent: the rest is what they are smaller than their chunks.
 const ITEMS_PERCENT: u64 = 93;
@@ -33,6 +37,10 @@ pub struct Watcher {
     walked: Walked,
     one_in: usize,
     pause: u32,
+    /// What was counted up to the last second.
+    counted: [u64; 11],
+    times: Times,
+    is_counted: bool,
 }
 
 impl Watcher {
@@ -58,12 +66,58 @@ impl Watcher {
             Policy::S3Fifo => Kind::S3Fifo,
             _ => Kind::Lru,
         };
+        self.record(shared, &sums);
         shared.keyspace.tick(Tick {
             now_s: now.0,
             measured,
             full_bytes: bytes_when_full(shared),
             kind,
         });
+    }
+
+    /// Adds the second that is over to the record.
+    fn record(&mut self, shared: &Shared, sums: &Sums) {
+        let (general, classes) = (sums.general, sums.over_classes());
+        let reports = shared.cache.class_reports(shared.clock.now());
+        let counts = &shared.connections.counts;
+        let mut times = Times::default();
+        for group in Group::ALL {
+            times.add(&shared.keyspace.latency(group));
+        }
+        let counted = [
+            classes.get_hits,
+            general.get_misses,
+            classes.cmd_set,
+            classes.delete_hits + general.delete_misses,
+            general.cmd_touch,
+            reports.iter().map(|class| class.lru.evicted).sum(),
+            general.bytes_read,
+            general.bytes_written,
+            counts.total_connections.load(Relaxed),
+            general.conn_yields,
+            times.count(),
+        ];
+        let mut row = Row {
+            unix_s: shared.clock.unix(shared.clock.now()),
+            ..Row::default()
+        };
+        // After `stats reset` they are less than before.
+        let since = |(now, before): (&u64, &u64)| now.checked_sub(*before).unwrap_or(*now);
+        let of_second = counted.iter().zip(&self.counted).map(since);
+        let there = [
+            times.since(&self.times).quantile(0.99),
+            shared.connections.counts.curr_connections.load(Relaxed) as u64,
+            reports.iter().flat_map(|class| class.counts).sum::<usize>() as u64,
+            reports.iter().map(|class| class.mem_requested).sum(),
+        ];
+        for (place, value) in row.values.iter_mut().zip(of_second.chain(there)) {
+            *place = value;
+        }
+        // What was counted before the first second is none of it.
+        if self.is_counted {
+            shared.record.push(row);
+        }
+        (self.counted, self.times, self.is_counted) = (counted, times, true);
     }
 
     fn walk(&mut self, shared: &Shared) {

@@ -303,6 +303,17 @@ impl Server {
         port.trim().parse().expect("a port")
     }
 
+    /// The port of `--http`, of a server that was started with it.
+    #[track_caller]
+    pub fn http_port(&self) -> u16 {
+        let text = fs::read_to_string(self.dir.0.join("port")).expect("a port file");
+        let port = text
+            .lines()
+            .find_map(|line| line.strip_prefix("HTTP INET: "));
+        let port = port.unwrap_or_else(|| panic!("no HTTP port in {text:?}"));
+        port.trim().parse().expect("a port")
+    }
+
     /// The socket's path, for a server on a unix socket.
     pub fn socket_path(&self) -> Option<&Path> {
         match &self.address {

@@ -15,6 +15,7 @@ mod differential;
 mod differential_binary;
 mod discovery;
 mod errors;
+mod http;
 mod limits;
 mod memory;
 mod meta;
