@@ -106,7 +106,7 @@ impl Watcher {
         let of_second = counted.iter().zip(&self.counted).map(since);
         let there = [
             times.since(&self.times).quantile(0.99),
-            shared.connections.counts.curr_connections.load(Relaxed) as u64,
+            shared.connections.counts.curr_connections.load(Relaxed),
             reports.iter().flat_map(|class| class.counts).sum::<usize>() as u64,
             reports.iter().map(|class| class.mem_requested).sum(),
         ];
