@@ -1,7 +1,7 @@
 //! Counters: each worker thread writes its own, `stats` adds them up when it is asked.
 //!
-//! S1. A [`ThreadStats`] has one writer, so counting is a plain load and store, no locked instruction.
-//! S2. `stats reset` changes no counter of a worker: it remembers the sums, and they are subtracted from then on.
+//! Ct1. A [`ThreadStats`] has one writer, so counting is a plain load and store, no locked instruction.
+//! Ct2. `stats reset` changes no counter of a worker: it remembers the sums, and they are subtracted from then on.
 
 use std::ops::{AddAssign, Sub};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -7,7 +7,7 @@
 //!  get alpha beta      mg gamma v f O83                         the keys are echoed; the tag tells where it ends
 //! ```
 //!
-//! T1. Each meta request has a tag (its opaque) that no other request of the process had for the last four billion: a reply
+//! Rq1. Each meta request has a tag (its opaque) that no other request of the process had for the last four billion: a reply
 //!     that carries it is the reply to it, whatever else comes on the connection.
 
 use std::hash::{BuildHasher, RandomState};

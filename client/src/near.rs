@@ -6,10 +6,10 @@
 //!            '--> node --> kept if the group's epoch is what it was before the node was asked
 //! ```
 //!
-//! K1. Once a write or a delete through this client (or a clone) has returned, none of its reads gives the old value from
+//! Ne1. Once a write or a delete through this client (or a clone) has returned, none of its reads gives the old value from
 //!     here. What others write is seen after [`NearCache::new`]'s time at most, and no value outlives its time to live by
 //!     more than the second that nodes count in.
-//! K2. Memory is bounded by [`NearCache::bytes_max`]: keys, values, and 160 bytes each.
+//! Ne2. Memory is bounded by [`NearCache::bytes_max`]: keys, values, and 160 bytes each.
 //!
 //! The crate quick_cache evicts, by its variant of Clock-PRO. It brings two crates along where moka brings a dozen.
 

@@ -14,15 +14,15 @@
 //! digests under a key drawn at each start, so a check of them is one digest and a few comparisons. Slow ones are never
 //! computed by a worker: its connections would wait for a stranger's guesses.
 //!
-//! A1. A check takes the same work for a known and an unknown user: one digest, compared with all known digests in
+//! Au1. A check takes the same work for a known and an unknown user: one digest, compared with all known digests in
 //!     constant time; if that fails and the file has hashed passwords, one of them is computed at least, for an unknown
 //!     user that of another user, whose outcome is not looked at.
-//! A2. One slow hash is computed at a time, whatever clients ask for, and none costs more than
+//! Au2. One slow hash is computed at a time, whatever clients ask for, and none costs more than
 //!     [`users::HASH_BYTES_MAX`] allows. A connection has at most one in the queue, none once it is closed.
-//! A3. A hashed password that was right is checked like a plain one until the file is read again: clients that all
+//! Au3. A hashed password that was right is checked like a plain one until the file is read again: clients that all
 //!     come back at once do not wait for each other.
-//! A4. A file that cannot be read or understood changes nothing.
-//! A5. Who guesses keeps others waiting for a turn or two, and has few guesses: addresses take turns (`verifier`), wrong
+//! Au4. A file that cannot be read or understood changes nothing.
+//! Au5. Who guesses keeps others waiting for a turn or two, and has few guesses: addresses take turns (`verifier`), wrong
 //!     passwords are held against the address they come from (`standing`) and the connection (`peer`).
 //!
 //! This room knows no socket and no word of a protocol but SASL's PLAIN, which is how it is asked.

@@ -1,9 +1,9 @@
 //! What is remembered of the addresses that wrong passwords came from.
 //!
-//! S1. After a wrong password no other of its address is looked at for a while: the more wrong ones, the longer, up to
+//! St1. After a wrong password no other of its address is looked at for a while: the more wrong ones, the longer, up to
 //!     [`PAUSE_MAX`]. A right one costs no time, so that those who know theirs and share the address with one who guesses
 //!     wait for wrong ones alone.
-//! S2. At most [`ADDRESSES_MAX`] addresses are remembered, each for [`MEMORY`] after its last wrong password. One more takes
+//! St2. At most [`ADDRESSES_MAX`] addresses are remembered, each for [`MEMORY`] after its last wrong password. One more takes
 //!     the place of that with the fewest.
 
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(standings.ready_at(Peer::V4(2), start), None);
     }
 
-    /// S2: a flood of addresses neither fills the memory nor makes the one that guesses most forgotten.
+    /// St2: a flood of addresses neither fills the memory nor makes the one that guesses most forgotten.
     #[test]
     fn the_memory_for_addresses_is_bounded() {
         let (mut standings, start) = (Standings::default(), Instant::now());

@@ -65,7 +65,7 @@ fn hashed_passwords_are_computed_until_they_are_known() {
     assert_eq!(ask(&auth, "eve", "right"), (false, 1));
 }
 
-/// A1: whoever guesses wrong has the server do the same.
+/// Au1: whoever guesses wrong has the server do the same.
 #[test]
 fn a_wrong_guess_takes_the_same_work_for_every_user() {
     let auth = Auth::of(&format!("ann:{ARGON2}\nbob:plain\n"));
@@ -129,7 +129,7 @@ fn a_file_is_read_again_and_a_broken_one_is_not_taken() {
     assert!(Auth::open(&path, Format::AuthFile).is_err());
 }
 
-/// V1.
+/// Vf1.
 #[test]
 fn what_nobody_waits_for_is_not_computed() {
     let auth = Auth::of(&format!("ann:{ARGON2}"));
@@ -142,7 +142,7 @@ fn what_nobody_waits_for_is_not_computed() {
     assert_eq!(auth.work.hashes.load(Relaxed), 0);
 }
 
-/// V2.
+/// Vf2.
 #[test]
 fn the_verifier_wakes_each_who_waits() {
     let auth = Auth::of(&format!("ann:{ARGON2}"));
@@ -210,7 +210,7 @@ fn checks_until(auth: &Auth, ticket: &Ticket, start: Instant) -> (u32, Duration)
     (checks, now - start)
 }
 
-/// V3, V4: 800 strangers who guess, from wherever they like, keep one who knows their password waiting for a few checks, not
+/// Vf3, Vf4: 800 strangers who guess, from wherever they like, keep one who knows their password waiting for a few checks, not
 /// for 800.
 #[test]
 fn a_right_password_does_not_wait_for_all_the_wrong_ones() {
@@ -260,7 +260,7 @@ fn a_right_password_does_not_wait_for_all_the_wrong_ones() {
     }
 }
 
-/// V3: connections that have guessed before, and do so again as soon as they may, keep no new one of their address waiting.
+/// Vf3: connections that have guessed before, and do so again as soon as they may, keep no new one of their address waiting.
 #[test]
 fn a_new_connection_does_not_wait_for_those_that_were_wrong() {
     let auth = Auth::of(&format!("ann:{ARGON2}"));
@@ -295,7 +295,7 @@ fn a_new_connection_does_not_wait_for_those_that_were_wrong() {
     panic!("ten checks, and not of the right one");
 }
 
-/// V6: those who share an address with one who guesses wait for wrong passwords alone, not for each other.
+/// Vf6: those who share an address with one who guesses wait for wrong passwords alone, not for each other.
 #[test]
 fn right_passwords_of_one_address_do_not_slow_each_other() {
     let auth = Auth::of("ann:right\n");
@@ -314,7 +314,7 @@ fn right_passwords_of_one_address_do_not_slow_each_other() {
     );
 }
 
-/// V6: a guess a millisecond, each on a connection of its own, for ten seconds. How many passwords are looked at?
+/// Vf6: a guess a millisecond, each on a connection of its own, for ten seconds. How many passwords are looked at?
 #[test]
 fn an_address_has_few_guesses() {
     for waits in [false, true] {
@@ -345,7 +345,7 @@ fn an_address_has_few_guesses() {
     }
 }
 
-/// V5.
+/// Vf5.
 #[test]
 fn what_one_address_has_waiting_is_bounded() {
     let auth = Auth::of(&format!("ann:{ARGON2}"));
@@ -365,7 +365,7 @@ fn what_one_address_has_waiting_is_bounded() {
     assert_eq!(checks_until(&auth, &other, start).0, 1);
 }
 
-/// V6: a connection that was wrong waits for its time, and keeps no other waiting.
+/// Vf6: a connection that was wrong waits for its time, and keeps no other waiting.
 #[test]
 fn a_connection_waits_after_each_wrong_password() {
     let auth = Auth::of("ann:right\nbob:right\n");

@@ -10,8 +10,8 @@
 //! moment in which clients fail. As with memcached, every line counts, and every blank of a password: an empty line is an
 //! error, and so is a file without a user.
 //!
-//! F1. A hash that the file holds is one this server can compute, at no more than [`HASH_BYTES_MAX`].
-//! F2. A plain password is forgotten once its digest is taken.
+//! Us1. A hash that the file holds is one this server can compute, at no more than [`HASH_BYTES_MAX`].
+//! Us2. A plain password is forgotten once its digest is taken.
 
 use std::fs::File;
 use std::io::Read;

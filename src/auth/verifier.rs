@@ -8,15 +8,15 @@
 //!  timers:      connections and addresses that have to wait for their time
 //! ```
 //!
-//! V1. A job lives as long as its ticket: what a closed connection asked for is not computed, and its password is
+//! Vf1. A job lives as long as its ticket: what a closed connection asked for is not computed, and its password is
 //!     forgotten at once. A line is at most twice as long as there are tickets, and a few.
-//! V2. A ticket's wake-up is called once, after its answer is there, on the verifier's thread or at once.
-//! V3. Addresses take turns, however much each has waiting, and so do the connections of one. Those who have shown nothing
+//! Vf2. A ticket's wake-up is called once, after its answer is there, on the verifier's thread or at once.
+//! Vf3. Addresses take turns, however much each has waiting, and so do the connections of one. Those who have shown nothing
 //!     wrong so far come first, but for one turn in four.
-//! V4. The newest and the oldest are taken in turn, of the addresses and of the connections: who comes once does not wait
+//! Vf4. The newest and the oldest are taken in turn, of the addresses and of the connections: who comes once does not wait
 //!     for all that was there before, as many as they are and wherever they come from, and nobody waits for ever.
-//! V5. One address has at most [`WAITING_MAX`] waiting. One more, and the oldest is answered that it is too much.
-//! V6. No password is looked at before its connection's time ([`super::peer`]) nor its address's ([`super::standing`]).
+//! Vf5. One address has at most [`WAITING_MAX`] waiting. One more, and the oldest is answered that it is too much.
+//! Vf6. No password is looked at before its connection's time ([`super::peer`]) nor its address's ([`super::standing`]).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -50,7 +50,7 @@ struct Queue {
     closed: bool,
 }
 
-/// Those who wait for their turn (V3, V4).
+/// Those who wait for their turn (Vf3, Vf4).
 #[derive(Debug)]
 struct Turns<T> {
     /// Those who have shown nothing wrong so far.
@@ -227,7 +227,7 @@ impl Queue {
         }
     }
 
-    /// The job that is next (V3, V4).
+    /// The job that is next (Vf3, Vf4).
     fn next(&mut self, now: Instant) -> Now {
         while let Some(Reverse(timer)) = self.timers.pop() {
             if timer.at > now {
@@ -359,7 +359,7 @@ impl Ticket {
 }
 
 impl Verifier {
-    /// True if a password of this visitor may be looked at now, before all that waits (V6).
+    /// True if a password of this visitor may be looked at now, before all that waits (Vf6).
     pub(super) fn may_look_now(&self, visitor: &Visitor, now: Instant) -> bool {
         if visitor.not_before.is_some_and(|at| at > now) {
             return false;

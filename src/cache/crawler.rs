@@ -3,9 +3,9 @@
 //! A walk reads headers in the order they lie in memory, a few at a time with their page held to its class, and takes the LRU
 //! lock only for an item it wants to touch: so a pass costs a few nanoseconds an item, and no list is held up.
 //!
-//! W1. A header is read without its item's locks first; under the LRU lock of the page's class it is read again (a page that
+//! Cr1. A header is read without its item's locks first; under the LRU lock of the page's class it is read again (a page that
 //!     changes its class meanwhile holds no linked item of the old one).
-//! W2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
+//! Cr2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
 
 use parking_lot::MutexGuard;
 

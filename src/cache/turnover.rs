@@ -10,7 +10,7 @@
 //! goes round faster than its evictions tell, and one that nobody steps in any more grows older with every store to
 //! the others, no faster and no slower.
 //!
-//! T1. Marks are in order of steps and of stores.
+//! Tu1. Marks are in order of steps and of stores.
 //!
 //! Costs: a counter a step; a mark, of which there are a few, every eighth of a round.
 

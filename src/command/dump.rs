@@ -8,9 +8,9 @@
 //! A dump belongs to the connection that asked for it and holds nothing between its steps but a place: as walks take time
 //! from everybody else's requests, there are [`DUMP_PLACES`](crate::state::DUMP_PLACES) of them, and who finds none is answered `BUSY`.
 //!
-//! D1. A step looks at no more than [`SLICE`] chunks, and is all that its connection does in a turn.
-//! D2. The terminator is written once, by the last step.
-//! D3. A place is given back when its dump ends or its connection does. A dump whose peer has taken nothing for
+//! Dp1. A step looks at no more than [`SLICE`] chunks, and is all that its connection does in a turn.
+//! Dp2. The terminator is written once, by the last step.
+//! Dp3. A place is given back when its dump ends or its connection does. A dump whose peer has taken nothing for
 //!     [`STALL_S`] seconds lends its place to others; it goes on when its peer does and a place is free.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ const SIZES_STEP: usize = 32;
 #[derive(Debug)]
 pub(super) struct Running<'c> {
     dump: Dump,
-    /// None while it is lent (D3).
+    /// None while it is lent (Dp3).
     place: Option<DumpPlace<'c>>,
     /// When it made its last step.
     stepped_at: RelTime,
@@ -383,7 +383,7 @@ mod tests {
         assert!(out.buf.ends_with(b"\nEND\r\n"));
     }
 
-    /// D1: whatever the budget of commands, others come after each step.
+    /// Dp1: whatever the budget of commands, others come after each step.
     #[test]
     fn a_turn_is_one_step() {
         let server = filled(5000);
@@ -401,7 +401,7 @@ mod tests {
         assert!(turns >= 5000 / SLICE, "{turns} turns");
     }
 
-    /// D3.
+    /// Dp3.
     #[test]
     fn a_place_is_lent_while_nobody_reads() {
         let server = filled(5000);

@@ -13,7 +13,7 @@
 //!  W  you won          X  the value is stale          Z  somebody won before you
 //! ```
 //!
-//! L1. WIN_SENT is set from the moment somebody wins until the item is replaced or marked stale anew, so that there is
+//! Mt1. WIN_SENT is set from the moment somebody wins until the item is replaced or marked stale anew, so that there is
 //!     one winner at a time. It is read and set under the key's stripe lock.
 
 use protocol::reply::{CRLF, MetaCode, MetaLine};

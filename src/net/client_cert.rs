@@ -6,8 +6,8 @@
 //! - a self-signed certificate that stands in the file of the roots, byte by byte;
 //! - a certificate of version 1, as `openssl x509 -req` made them for years, that a root has signed itself.
 //!
-//! V1. Both are asked for their dates; that the client holds the key is shown by the handshake, as for all others.
-//! V2. Without roots no certificate holds.
+//! Cc1. Both are asked for their dates; that the client holds the key is shown by the handshake, as for all others.
+//! Cc2. Without roots no certificate holds.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //!       '-- refresh_certs, SIGHUP: all or nothing      '--(accept)--> TlsStream, which keeps its config to its end
 //! ```
 //!
-//! C1. A reload that fails changes nothing; one that succeeds is for the connections that come after it.
-//! C2. Sessions are resumed only within one config: neither a listener that asks for certificates nor a reload that took
+//! Tl1. A reload that fails changes nothing; one that succeeds is for the connections that come after it.
+//! Tl2. Sessions are resumed only within one config: neither a listener that asks for certificates nor a reload that took
 //!     a root away can be passed by with a session from elsewhere.
 
 use std::path::Path;
@@ -74,7 +74,7 @@ impl Tls {
         })
     }
 
-    /// Loads the files again, for the connections to come (C1). The error is a line for whoever asked.
+    /// Loads the files again, for the connections to come (Tl1). The error is a line for whoever asked.
     pub fn reload(&self) -> Result<(), String> {
         let configs = Configs::load(&self.settings, &self.provider)?;
         *self
@@ -188,7 +188,7 @@ fn config(
     };
     let mut config = builder.with_cert_resolver(own.clone());
     if settings.session_cache {
-        // A cache of this config's own (C2).
+        // A cache of this config's own (Tl2).
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
         config.send_tls13_tickets = TICKETS;
     } else {

@@ -5,11 +5,11 @@
 //!  socket <-(flush)-- records to send  <-- rustls <------------- (write)-- conn
 //! ```
 //!
-//! E1. `read` looks at the socket only when rustls holds no text: what a read left over is what the next one begins with.
-//! E2. `write` takes nothing while records wait to be sent. So rustls keeps at most `ssl_wbuf_size` of encrypted output,
+//! Ts1. `read` looks at the socket only when rustls holds no text: what a read left over is what the next one begins with.
+//! Ts2. `write` takes nothing while records wait to be sent. So rustls keeps at most `ssl_wbuf_size` of encrypted output,
 //!     and of input one record (18 KB), or one handshake message (64 KB).
-//! E3. The handshake has no step of its own: `read` drives it, and what it has to send waits for `flush` as replies do.
-//! E4. After an error the stream is not used again; its alert is sent if the socket takes it.
+//! Ts3. The handshake has no step of its own: `read` drives it, and what it has to send waits for `flush` as replies do.
+//! Ts4. After an error the stream is not used again; its alert is sent if the socket takes it.
 //!
 //! An idle connection costs about 7 KB, 4 KB of them rustls's buffer; one that has sent nothing yet costs 2 KB.
 
@@ -182,7 +182,7 @@ impl TlsStream {
         Ok(0)
     }
 
-    /// Counts an error of the peer's, and sends the alert about it if there is room (E4).
+    /// Counts an error of the peer's, and sends the alert about it if there is room (Ts4).
     fn failed(&mut self, error: io::Error) -> io::Error {
         let counter = if self.established {
             &self.counters.ssl_proto_errors

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  datagram --frame--> requests --Session--> Output --copied--> reply --cut into datagrams of 1400 bytes--> sender
-//!               |                                                 | larger than the bounds of U3 and U4:
+//!               |                                                 | larger than the bounds of Ud3 and Ud4:
 //!               v not ours, or like a reply                       v
 //!             nothing                                  SERVER_ERROR reply too large, or status 3
 //! ```
@@ -10,15 +10,15 @@
 //! Each worker has a socket for each address; they share the port, and the kernel picks one by the sender's address, so
 //! that a client's datagrams stay in their order.
 //!
-//! U1. Nothing is kept between datagrams: what one leaves incomplete is refused. Requests cut into several datagrams are
+//! Ud1. Nothing is kept between datagrams: what one leaves incomplete is refused. Requests cut into several datagrams are
 //!     dropped, as memcached does.
-//! U2. Data that begins neither with a lower-case letter nor with the binary magic gets no answer. Every command begins
+//! Ud2. Data that begins neither with a lower-case letter nor with the binary magic gets no answer. Every command begins
 //!     with one of these and no reply does, so two servers cannot be made to answer each other's answers for ever.
-//! U3. A reply has at most [`REPLY_BYTES_MAX`] bytes of data.
-//! U4. A sender whose address may be forged gets at most one datagram for each of its own, of at most
+//! Ud3. A reply has at most [`REPLY_BYTES_MAX`] bytes of data.
+//! Ud4. A sender whose address may be forged gets at most one datagram for each of its own, of at most
 //!     [`UNPROVEN_FACTOR`] times the size. An address is proven while it has a TCP connection here ([`super::peers`]);
 //!     127.0.0.1 and ::1 always are, as the kernel takes no datagram with them from outside.
-//! U5. A turn ends when `-R` commands have run; only the datagram in hand is finished first. What the socket does not take
+//! Ud5. A turn ends when `-R` commands have run; only the datagram in hand is finished first. What the socket does not take
 //!     at once is dropped: nothing ever waits.
 
 use std::io::{self, ErrorKind};
@@ -221,7 +221,7 @@ impl Udp {
     }
 }
 
-/// The request id and the data of a datagram that is to be answered (U1, U2).
+/// The request id and the data of a datagram that is to be answered (Ud1, Ud2).
 fn request(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (frame, data) = Frame::split(datagram)?;
     let is_whole = frame.total == 1;
@@ -256,7 +256,7 @@ fn is_this_machine(ip: IpAddr) -> bool {
     ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST
 }
 
-/// Bytes of data that a datagram of `request_bytes` may be answered with (U3, U4).
+/// Bytes of data that a datagram of `request_bytes` may be answered with (Ud3, Ud4).
 fn reply_bytes_max(request_bytes: usize, is_proven: bool) -> usize {
     if is_proven {
         REPLY_BYTES_MAX

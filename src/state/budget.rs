@@ -9,12 +9,12 @@
 //! up for later. The milliseconds that it is behind are its lag. So one that has stopped, and one that sends a byte now and
 //! then so as not to have stopped, fall behind alike, and whoever has been at it longest is behind most.
 //!
-//! U1. `held` is the sum over all accounts, and what accounts that were asked to go still hold is counted in `leaving`.
-//! U2. Nobody gives way while less than the quarter is held, however much it lags. Nobody who lags less than [`LAG_MS`]
+//! Bu1. `held` is the sum over all accounts, and what accounts that were asked to go still hold is counted in `leaving`.
+//! Bu2. Nobody gives way while less than the quarter is held, however much it lags. Nobody who lags less than [`LAG_MS`]
 //!     does at any time.
-//! U3. What is staged (kept until it fills a first chunk) never holds more than the quarter. So those who have sent next to
+//! Bu3. What is staged (kept until it fills a first chunk) never holds more than the quarter. So those who have sent next to
 //!     nothing get no further than that, however many they are.
-//! U4. An account that was asked to go is closed by its own worker, which is woken for it.
+//! Bu4. An account that was asked to go is closed by its own worker, which is woken for it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The list of a cluster's nodes, kept for clients that ask one node for all the others. The server knows nothing of what is
 //! in it.
 //!
-//! F1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
-//! F2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
+//! Cl1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
+//! Cl2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 

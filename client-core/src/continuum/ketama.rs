@@ -6,9 +6,9 @@
 //!                          ^ hash 12000000 is here: node 1, then clockwise 2, 0
 //! ```
 //!
-//! R1. `values` is sorted, and equal values stand in the order of their nodes.
-//! R2. Both lists have the same length; every owner is below the number of nodes.
-//! R3. `owning` is the number of different nodes in `owners`: a walk that has found them all ends.
+//! Ke1. `values` is sorted, and equal values stand in the order of their nodes.
+//! Ke2. Both lists have the same length; every owner is below the number of nodes.
+//! Ke3. `owning` is the number of different nodes in `owners`: a walk that has found them all ends.
 //!
 //! Costs: 8 bytes a point, so 1.3 KB a node; a lookup is a binary search, 11 steps for 10 nodes, without allocation. A walk
 //! marks the nodes it has seen in a bitmap, which is on the stack for up to 128 nodes.
@@ -159,7 +159,7 @@ impl Iterator for RingWalk<'_> {
         if self.left == 0 {
             return None;
         }
-        // By R3 a node not yet seen comes before the circle closes.
+        // By Ke3 a node not yet seen comes before the circle closes.
         loop {
             if self.at >= self.ring.owners.len() {
                 self.at = 0;

@@ -10,9 +10,9 @@
 //! rules, or those of the client that gave the distribution its name, whatever its language. A list of one node has no ring:
 //! it owns everything.
 //!
-//! C1. `locate(key)` is the first of `walk(key)`.
-//! C2. A walk gives each node at most once, by its place in the list: a server that stands in the list twice counts as two.
-//! C3. Without the owner in the list, the next of the walk owns the key: always where there is no ring, and for rings on
+//! Co1. `locate(key)` is the first of `walk(key)`.
+//! Co2. A walk gives each node at most once, by its place in the list: a server that stands in the list twice counts as two.
+//! Co3. Without the owner in the list, the next of the walk owns the key: always where there is no ring, and for rings on
 //!     which the others keep their number of points. They do without weights; with weights the numbers depend on the whole
 //!     list, and a few keys move besides. (Equal weights keep them but for the lengths where rounding takes one digest of 40.)
 

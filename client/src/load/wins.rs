@@ -7,8 +7,8 @@
 //!                                         "another" loads this very version: that other was this process
 //! ```
 //!
-//! W1. A win is had by one caller, or left, or neither: once it is spent, or a newer one of its key was left.
-//! W2. Left wins are bounded by `LEFT_MAX`. What is lost costs others the rest of the lease, no more.
+//! Wn1. A win is had by one caller, or left, or neither: once it is spent, or a newer one of its key was left.
+//! Wn2. Left wins are bounded by `LEFT_MAX`. What is lost costs others the rest of the lease, no more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

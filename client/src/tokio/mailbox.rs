@@ -4,8 +4,8 @@
 //!  lane: Ticket --reply, failure, lost--> Mailbox (one an operation) --> drive
 //! ```
 //!
-//! M1. A ticket reports once: all its replies, a failure, or, dropped, that it was lost.
-//! M2. A mailbox holds no more than its operation asked for; once that is gone, what comes is told to its watches at most.
+//! Mb1. A ticket reports once: all its replies, a failure, or, dropped, that it was lost.
+//! Mb2. A mailbox holds no more than its operation asked for; once that is gone, what comes is told to its watches at most.
 
 use std::future::poll_fn;
 use std::mem;

@@ -6,9 +6,9 @@
 //!                                                   caller goes away, or is late --> the lane's task goes on
 //! ```
 //!
-//! S1. One drives a line: the caller of `Line::solo`, otherwise the task. Who drives has its waker with the socket.
-//! S2. The task can take over at any time, by clearing `Line::solo` and waking the caller, which then waits for its mailbox.
-//! S3. The task keeps the time, whoever drives.
+//! So1. One drives a line: the caller of `Line::solo`, otherwise the task. Who drives has its waker with the socket.
+//! So2. The task can take over at any time, by clearing `Line::solo` and waking the caller, which then waits for its mailbox.
+//! So3. The task keeps the time, whoever drives.
 //!
 //! An idle lane that was left by a caller is not watched. That the node has closed it is seen when the task's timer goes
 //! off, at most an attempt's timeout later, or by the next exchange.

@@ -7,9 +7,9 @@
 //!        '-- the last client is gone: end
 //! ```
 //!
-//! G1. The thread does not keep the client alive: it ends when [`Following`] is dropped, at once if it sleeps, else after the
+//! Fw1. The thread does not keep the client alive: it ends when [`Following`] is dropped, at once if it sleeps, else after the
 //!     question to the source that is under way.
-//! G2. Only whole, good lists with nodes in them are applied, in the order in which the source told them (S1).
+//! Fw2. Only whole, good lists with nodes in them are applied, in the order in which the source told them (To1).
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

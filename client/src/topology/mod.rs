@@ -12,10 +12,10 @@
 //! gives it one. A [`Topology`] keeps the last good answer of one source; it has no thread and no clock: whoever owns it calls
 //! [`Topology::refresh`] when [`Topology::due_at`] has come, away from the requests.
 //!
-//! S1. `nodes` is never empty, and is always an answer of the source in full: an error or an empty answer changes nothing.
-//! S2. `version` grows by one exactly when `nodes` becomes another list; the order of a list counts, for it decides placement
+//! To1. `nodes` is never empty, and is always an answer of the source in full: an error or an empty answer changes nothing.
+//! To2. `version` grows by one exactly when `nodes` becomes another list; the order of a list counts, for it decides placement
 //!     in some distributions. Sources whose answers have no order sort them.
-//! S3. Two refreshes are an interval apart, give or take a tenth: clients that start together do not ask together for ever.
+//! To3. Two refreshes are an interval apart, give or take a tenth: clients that start together do not ask together for ever.
 
 mod dns;
 mod endpoint;

@@ -14,11 +14,11 @@
 //! swallowed. One that is longer than anything can be is not coming, so that the next line is a line. In binary there are `version` and the list of mechanisms; any
 //! other request is answered "Auth failure." and the connection closed, as memcached does.
 //!
-//! G1. What is not a token with the right password is answered and forgotten; none of it is ever run as a command, and no
+//! Si1. What is not a token with the right password is answered and forgotten; none of it is ever run as a command, and no
 //!     path but [`Step::SignedIn`] leads out.
-//! G2. A peer holds no more memory than the bytes of its token that have come, [`TOKEN_LEN_MAX`] at most.
-//! G3. Each request costs one of the budget of commands, so that a turn is as short as anybody else's.
-//! G4. A wrong password counts against its [`Visitor`]: the next one waits for longer each time, and after ten the
+//! Si2. A peer holds no more memory than the bytes of its token that have come, [`TOKEN_LEN_MAX`] at most.
+//! Si3. Each request costs one of the budget of commands, so that a turn is as short as anybody else's.
+//! Si4. A wrong password counts against its [`Visitor`]: the next one waits for longer each time, and after ten the
 //!     connection is closed, with its answer.
 
 use protocol::{
