@@ -199,16 +199,26 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut O
 /// Begins to look for a key, whatever its form.
 #[inline(always)]
 pub(super) fn probe_of(ctx: Ctx<'_>, key: Key<'_>) -> Probe {
-    with_bytes(key, |key| ctx.cache.probe(key))
+    if key.base64 {
+        in_base64(key, |key| ctx.cache.probe(key))
+    } else {
+        ctx.cache.probe(key.text)
+    }
 }
 
-/// Gives `act` the bytes of a key, whatever its form.
+/// The same ahead of its request, which may take the item out if it `unlinks`.
 #[inline(always)]
-pub(super) fn with_bytes<R>(key: Key<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
+pub(super) fn look_ahead(ctx: Ctx<'_>, key: Key<'_>, unlinks: bool) -> Ahead {
     if key.base64 {
-        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
-        act(key.bytes(&mut room))
+        in_base64(key, |key| ctx.cache.look_ahead(key, unlinks))
     } else {
-        act(key.text)
+        ctx.cache.look_ahead(key.text, unlinks)
     }
+}
+
+/// Gives `act` the bytes of a key that came in base64. By itself, so that it stands in nobody's way who asks for others.
+#[cold]
+fn in_base64<R>(key: Key<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
+    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    act(key.bytes(&mut room))
 }

@@ -52,7 +52,8 @@ impl Plan {
         let Parsed::Complete { request, consumed } = parsed else {
             return false;
         };
-        *self = Plan::of(start + *consumed);
+        self.block = start + *consumed;
+        self.end = self.block;
         let Some(key) = request.key() else {
             return goes_along(request);
         };
@@ -64,8 +65,10 @@ impl Plan {
             }
         }
         let unlinks = matches!(request, Request::Store(_) | Request::Delete(_));
-        let look = || retrieval::with_bytes(key, |key| ctx.cache.look_ahead(key, unlinks));
-        self.ahead = Some(foreseen.unwrap_or_else(look));
+        self.ahead = Some(match foreseen {
+            Some(ahead) => ahead,
+            None => retrieval::look_ahead(ctx, key, unlinks),
+        });
         true
     }
 }
