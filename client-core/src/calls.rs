@@ -10,7 +10,6 @@ use super::operation::{
     Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Raw, Read, Verdict, ViaDecider,
     Write,
 };
-use super::options::{ClientOptions, Reads};
 use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
 use crate::error::{Error, Result};
@@ -100,15 +99,6 @@ pub fn get<'a>(
     })
 }
 
-/// With the first copy asked first: a version is worth something on the node that decides.
-fn of_decider(mut context: Context) -> Context {
-    if context.options.reads != Reads::First {
-        let options = ClientOptions::clone(&context.options).reads(Reads::First);
-        context.options = Arc::new(options);
-    }
-    context
-}
-
 /// The value of a key, with what `cas` compares.
 pub fn gets<'a>(
     context: Context,
@@ -119,7 +109,7 @@ pub fn gets<'a>(
         cas: true,
         ..Wanted::default()
     };
-    call(read(of_decider(context), vec![key], wanted), move |read| {
+    call(read(context.of_decider(), vec![key], wanted), move |read| {
         let found = one(read.finish())?;
         Ok(found.map(
             |Hit {
@@ -157,7 +147,7 @@ pub fn gets_multi<'a>(
         cas: true,
         ..Wanted::default()
     };
-    call(read(of_decider(context), keys, wanted), move |read| {
+    call(read(context.of_decider(), keys, wanted), move |read| {
         let versioned = |hit: Hit| {
             let node = ring.members[hit.node].identity;
             let number = hit.cas;

@@ -21,7 +21,7 @@
 //!     it meanwhile is told why.
 //! H6. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -94,10 +94,10 @@ struct State {
     probing: Option<Vec<Box<[u8]>>>,
     settled_at: Option<Instant>,
     /// Keys that it was given while it settles.
-    given: HashSet<Box<[u8]>>,
-    missed: HashSet<Box<[u8]>>,
+    given: BTreeSet<Box<[u8]>>,
+    missed: BTreeSet<Box<[u8]>>,
     /// Keys that were written here because their own node was ejected.
-    strays: HashSet<Box<[u8]>>,
+    strays: BTreeSet<Box<[u8]>>,
     /// Until when a notice about the node is believed.
     doubted_until: Option<Instant>,
     /// When the notice that it is ejected was set last, and when that first was since it is ejected.
@@ -108,7 +108,7 @@ struct State {
     /// Failures that nobody waited for, and that are still to be counted.
     overlooked: u32,
     /// Keys of writes that are watched, and not answered yet.
-    under_way: HashMap<Box<[u8]>, UnderWay>,
+    under_way: BTreeMap<Box<[u8]>, UnderWay>,
     forgot: bool,
     /// Why it did not let the client in when that was tried last, and when it may be tried again.
     shut: Option<(SignInError, Instant)>,
@@ -593,7 +593,7 @@ impl State {
 }
 
 /// Puts `key` among `keys`, if there is room.
-fn remember(keys: &mut HashSet<Box<[u8]>>, key: &[u8], options: &ClientOptions) -> bool {
+fn remember(keys: &mut BTreeSet<Box<[u8]>>, key: &[u8], options: &ClientOptions) -> bool {
     keys.contains(key) || (keys.len() < options.missed_keys_max && keys.insert(key.into()))
 }
 

@@ -10,9 +10,12 @@
 //! Rq1. Each meta request has a tag (its opaque) that no other request of the process had for the last four billion: a reply
 //!     that carries it is the reply to it, whatever else comes on the connection.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+#[cfg(not(test))]
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use bytes::Bytes;
 use protocol::{KEY_LEN_MAX, Key, base64};
@@ -21,8 +24,27 @@ use super::link::Expect;
 use crate::error::KeyFault;
 
 /// The next tag. It begins anywhere, so that a proxy which confuses two processes is noticed.
+#[cfg(not(test))]
 static NEXT_TAG: LazyLock<AtomicU32> =
     LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(0) as u32));
+
+/// The first of `count` tags.
+#[cfg(not(test))]
+#[inline]
+fn take_tags(count: u32) -> u32 {
+    NEXT_TAG.fetch_add(count, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The next tag: a simulation has one thread, and repeats whatever other tests do meanwhile.
+    pub static NEXT_TAG: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+fn take_tags(count: u32) -> u32 {
+    NEXT_TAG.replace(NEXT_TAG.get().wrapping_add(count))
+}
 
 /// Bytes of most requests beside key and value, and a few to spare.
 pub const LINE_LEN: usize = 64;
@@ -46,7 +68,7 @@ impl Requests {
     pub fn new(count: usize, room: usize) -> Self {
         Requests {
             bytes: Vec::with_capacity(room),
-            first: NEXT_TAG.fetch_add(count as u32, Ordering::Relaxed),
+            first: take_tags(count as u32),
             tagged: 0,
             plain: false,
             quiet: false,

@@ -582,6 +582,20 @@ impl Ring {
         options.copies > 1 && self.circle.len() > 1 && self.notices.is_due(now)
     }
 
+    /// True if other clients do not know yet which of the nodes that `key` lives on are ejected.
+    pub fn is_to_be_told(&self, key: &[u8], now: Instant, options: &ClientOptions) -> bool {
+        if options.copies < 2 || self.members.iter().all(|member| member.is_in()) {
+            return false;
+        }
+        let ejected = self.ejected(key, options);
+        let held = |node: usize| {
+            self.members[node]
+                .held_until()
+                .is_none_or(|until| now < until)
+        };
+        ejected.iter().any(held)
+    }
+
     /// The nodes that a notice about `node` is on.
     pub fn witnesses(&self, node: usize) -> impl Iterator<Item = usize> {
         let at = self.circle.iter().position(|&one| usize::from(one) == node);

@@ -77,6 +77,7 @@ mod methods;
 pub mod metrics;
 pub mod near;
 mod packed;
+mod reads;
 mod shared;
 mod snapshot;
 #[cfg(feature = "tracing")]

@@ -16,6 +16,7 @@ use ketch_client_macros::both;
 use crate::Client;
 use crate::front::{Front, OnDrop, call_many};
 use crate::keys;
+use crate::reads;
 use crate::update;
 use crate::values;
 use client_core::calls::{self, PerNode, Stat};
@@ -125,7 +126,7 @@ impl AsyncClient {
     /// assert_eq!(client.get("farewell").await?, None);
     /// ```
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
-        let found = self.run(values::read_one(self, &self.sent(&key))).await;
+        let found = self.run(reads::read_one(self, &self.sent(&key))).await;
         values::or_miss(found, self.options())
     }
 
@@ -156,7 +157,7 @@ impl AsyncClient {
     pub async fn get_multi<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<Item>>> {
         let sent: Vec<_> = keys.iter().map(|key| self.sent(key)).collect();
         let keys = sent.iter().map(|key| &**key).collect();
-        let found = self.run(values::read(self, keys)).await;
+        let found = self.run(reads::read(self, keys)).await;
         values::or_misses(found, self.options())
     }
 

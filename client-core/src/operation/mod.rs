@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::health::unit;
-use super::options::ClientOptions;
+use super::options::{ClientOptions, Reads};
 use super::reply::Refusal;
 use super::routing::Ring;
 use crate::error::{Error, Failure};
@@ -59,6 +59,16 @@ impl Context {
             deadline,
             unix_s,
         }
+    }
+
+    /// With the first copy asked first, which is the one that decides.
+    pub(crate) fn of_decider(&self) -> Self {
+        let mut context = self.clone();
+        if context.options.reads != Reads::First {
+            let options = ClientOptions::clone(&context.options).reads(Reads::First);
+            context.options = Arc::new(options);
+        }
+        context
     }
 
     fn name(&self, node: usize) -> Arc<str> {

@@ -81,6 +81,7 @@ pub struct Read<'a> {
     asking: usize,
     asked_until: Option<Instant>,
     begun: bool,
+    hears: bool,
     /// Exchanges of repairs that are waited for (D5).
     repairing: usize,
     /// Until when.
@@ -169,6 +170,7 @@ impl<'a> Read<'a> {
             asking: 0,
             asked_until: None,
             begun: false,
+            hears: false,
             repairing: 0,
             patience: None,
             keys,
@@ -179,6 +181,12 @@ impl<'a> Read<'a> {
     /// All repairs are answered before the read is done.
     pub fn await_repairs(mut self) -> Self {
         self.await_repairs = true;
+        self
+    }
+
+    /// Witnesses are asked, whether it is time to or not.
+    pub fn hearing(mut self) -> Self {
+        self.hears = true;
         self
     }
 
@@ -768,10 +776,11 @@ impl Operation for Read<'_> {
             self.unresolved = 0;
         }
         if !std::mem::replace(&mut self.begun, true)
-            && self
-                .context
-                .ring
-                .asks_for_notices(now, &self.context.options)
+            && (self.hears
+                || self
+                    .context
+                    .ring
+                    .asks_for_notices(now, &self.context.options))
         {
             self.ask_for_notices(now, todo);
         }

@@ -1,6 +1,7 @@
 //! What depends on the present value: add, replace, append, prepend, cas, incr, decr, touch.
 //!
 //! ```text
+//!  prepare: what other clients tell of nodes is asked; they are told of the key's nodes that this one has ejected
 //!  decide:  the first live copy is asked --done--> follow: the other copies are brought to the same outcome
 //!               |         ^                            '-- add, and another copy had the key: undo, not stored
 //!               missing   |
@@ -16,10 +17,13 @@
 //! | incr, decr | the same step, so that concurrent steps add up on each copy; a copy without the counter begins with the outcome |
 //! | touch | the same |
 //!
-//! While a change of the ring is fresh, what makes a key that is missing (add, counters that are created) looks first where
-//! the key was, and a follow-up deletes it there (see [`Write`]).
+//! A counter is created where no copy has it: the decider is asked to count what is there, and to create it only when the others were
+//! asked. While a change of the ring is fresh, what makes a key that is missing (add, counters that are created) looks first
+//! where the key was, and a follow-up deletes it there (see [`Write`]).
 //!
 //! E1. One node decides for a key as long as clients agree which nodes live: what it says is what the caller is told.
+//!     So before anything is decided around an ejected node, others are told so, and given the time to hear of it (see
+//!     [`notices`](crate::notices)): then they go to the same node.
 //! E2. What must not be done twice is repeated only if the request surely was not carried out; otherwise the caller gets
 //!     the failure, and with copies the key is deleted on that node once it answers, so that the copies agree again.
 
@@ -86,6 +90,8 @@ pub struct ViaDecider<'a> {
     /// The node that decides.
     decider: usize,
     attempts: u32,
+    /// What others tell was asked for, if it was time to.
+    heard: bool,
     recovered: bool,
     /// Over exchanges of a phase that is over.
     watches: Vec<(u32, Unawaited)>,
@@ -94,6 +100,10 @@ pub struct ViaDecider<'a> {
 
 #[derive(Debug)]
 enum Phase<'a> {
+    /// Hear what other clients tell of nodes.
+    Hear(Box<Read<'a>>),
+    /// Tell them which of the key's nodes are ejected.
+    Tell(Box<Write<'a>>),
     /// Ask the decider at this time.
     Ask(Option<Instant>),
     Asked,
@@ -120,6 +130,7 @@ impl<'a> ViaDecider<'a> {
             first_id: 0,
             decider: 0,
             attempts: 0,
+            heard: false,
             recovered: false,
             watches: Vec::new(),
             result: None,
@@ -147,6 +158,14 @@ impl<'a> ViaDecider<'a> {
 
     fn ask(&mut self, now: Instant, todo: &mut Todo) {
         let Context { ring, options, .. } = &self.context;
+        if !std::mem::replace(&mut self.heard, true) && ring.asks_for_notices(now, options) {
+            let read = Read::new(self.context.clone(), Vec::new(), Wanted::default());
+            return self.enter(Phase::Hear(Box::new(read.hearing())));
+        }
+        if ring.is_to_be_told(self.entry.key, now, options) {
+            let tell = Write::telling(self.context.clone(), self.entry);
+            return self.enter(Phase::Tell(Box::new(tell)));
+        }
         let Some(decider) = ring.writers(self.entry.key, now, options).first() else {
             self.result = Some(Err(Error::NoNode));
             return;
@@ -189,7 +208,12 @@ impl<'a> ViaDecider<'a> {
                     false,
                 );
             }
-            Decision::Count(count) => request::count(&mut request, key, count),
+            Decision::Count(count) => {
+                // What the decider lacks another copy may have.
+                let looked = self.recovered || ring.copies(options) == 1;
+                let create = count.create.filter(|_| looked);
+                request::count(&mut request, key, Count { create, ..count });
+            }
             Decision::Touch { exptime } => request::touch(&mut request, key, exptime),
         }
         self.enter(Phase::Asked);
@@ -231,6 +255,16 @@ impl<'a> ViaDecider<'a> {
         let Context { ring, options, .. } = &self.context;
         let readers = ring.readers(self.entry.key, now, options);
         let worth = readers.has_before() || (options.read_repair && readers.order.len() > 1);
+        let creates = matches!(
+            self.decision,
+            Decision::Count(Count {
+                create: Some(_),
+                ..
+            })
+        );
+        if creates && !self.recovered {
+            return self.recover(false);
+        }
         if self.recovered || !worth || matches!(self.decision, Decision::Cas { .. }) {
             self.result = Some(Ok(Verdict::Missing));
             return;
@@ -245,7 +279,9 @@ impl<'a> ViaDecider<'a> {
             ttl: true,
             ..Wanted::default()
         };
-        let read = Read::new(self.context.clone(), vec![self.entry.key], wanted).await_repairs();
+        // The decider is asked first, however others read: if it is not, it is not given what it lacks.
+        let context = self.context.of_decider();
+        let read = Read::new(context, vec![self.entry.key], wanted).await_repairs();
         let read = Box::new(read);
         self.enter(Phase::Recover { read, needed });
     }
@@ -300,7 +336,7 @@ impl<'a> ViaDecider<'a> {
         let watches = match &mut self.phase {
             Phase::Recover { read, .. } => read.abandon(now),
             Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
-            _ => Vec::new(),
+            Phase::Hear(_) | Phase::Tell(_) | Phase::Ask(_) | Phase::Asked => Vec::new(),
         };
         watches
             .into_iter()
@@ -347,7 +383,18 @@ impl<'a> ViaDecider<'a> {
                 Some(Err(error)) => self.result = Some(Err(error)),
                 None => {}
             },
-            Phase::Undo(_) => self.result = Some(Ok(Verdict::Exists)),
+            Phase::Undo(write) if !write.compares() => self.result = Some(Ok(Verdict::Exists)),
+            Phase::Undo(write) => match write.finish().next() {
+                // Others have built on what should not be there: they have changed the other copies as well.
+                Some(Ok(written)) if !written.done => {
+                    let (context, entry) = (self.context.clone(), Entry::key(self.entry.key));
+                    let command = Command::Delete { compare: None };
+                    let undo = Write::only(context, entry, command, self.decider);
+                    self.enter(Phase::Undo(Box::new(undo)));
+                }
+                _ => self.result = Some(Ok(Verdict::Exists)),
+            },
+            Phase::Hear(_) | Phase::Tell(_) => self.enter(Phase::Ask(None)),
             phase @ (Phase::Ask(_) | Phase::Asked) => self.phase = phase,
         }
     }
@@ -356,8 +403,10 @@ impl<'a> ViaDecider<'a> {
     fn step_inner(&mut self, now: Instant, todo: &mut Todo) -> bool {
         let begin = todo.send.len();
         match &mut self.phase {
-            Phase::Recover { read, .. } => read.step(now, todo),
-            Phase::Follow(write, ..) | Phase::Undo(write) => write.step(now, todo),
+            Phase::Recover { read, .. } | Phase::Hear(read) => read.step(now, todo),
+            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
+                write.step(now, todo);
+            }
             Phase::Ask(_) | Phase::Asked => return false,
         }
         for exchange in &mut todo.send[begin..] {
@@ -416,8 +465,10 @@ impl Operation for ViaDecider<'_> {
                 self.context.worked(self.decider);
                 self.decided(reply, now)
             }
-            Phase::Recover { read, .. } => read.on_reply(inner, reply, last, now),
-            Phase::Follow(write, ..) | Phase::Undo(write) => {
+            Phase::Recover { read, .. } | Phase::Hear(read) => {
+                read.on_reply(inner, reply, last, now)
+            }
+            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
                 write.on_reply(inner, reply, last, now)
             }
             _ => Ok(()),
@@ -452,8 +503,12 @@ impl Operation for ViaDecider<'_> {
                 }
                 self.result = Some(Err(self.context.node_error(decider, failure)));
             }
-            Phase::Recover { read, .. } => read.on_failure(inner, failure, now),
-            Phase::Follow(write, ..) | Phase::Undo(write) => write.on_failure(inner, failure, now),
+            Phase::Recover { read, .. } | Phase::Hear(read) => {
+                read.on_failure(inner, failure, now);
+            }
+            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
+                write.on_failure(inner, failure, now);
+            }
             _ => {}
         }
     }

@@ -9,8 +9,9 @@
 //! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
 //!     that are still under way when enough have acknowledged are watched (see [`Unawaited`]), and not repeated.
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
-//! W3. A `delete` goes to the copies a second time when all have answered, where another copy had the key until then: a read
-//!     may have found it there, and given it to a copy that had lost it already (see [`Read`](super::Read), D4).
+//! W3. A `delete` goes to the copies that lacked the key a second time when all have answered, where another had it until then: a
+//!     read may have found it there, and given it to those (see [`Read`](super::Read), D4). Not to those that had it: what is there
+//!     now, somebody has stored since. So a lock that is released and taken again keeps a copy that tells so.
 //! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
 //!     [`notices`](crate::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
@@ -250,6 +251,18 @@ impl<'a> Write<'a> {
         let mut write = Write::new(context, vec![entry], command);
         write.decider = Some(decider);
         write
+    }
+
+    /// Writes nothing, but tells other clients of the key's nodes that are ejected, and waits until they know (W5).
+    pub fn telling(context: Context, entry: Entry<'a>) -> Self {
+        let mut write = Write::new(context, vec![entry], DELETE);
+        write.resolve(0, Ok(Written::default()));
+        write
+    }
+
+    /// True if it deletes only what has a certain CAS unique.
+    pub(super) fn compares(&self) -> bool {
+        matches!(self.command, Command::Delete { compare: Some(_) })
     }
 
     /// One copy of a key only.
@@ -599,8 +612,11 @@ impl<'a> Write<'a> {
         }
         let mut again = 0;
         for node in state.answered.iter() {
-            // A place before is among those that had it, but is given nothing.
-            if state.unheard || !state.had.without(node).is_empty() {
+            // Where it was had, others may have stored something new by now: a lock that was released is taken again.
+            if state.had.contains(node) {
+                continue;
+            }
+            if state.unheard || !state.had.is_empty() {
                 again += 1;
                 self.due.push(Target {
                     entry: at as u32,

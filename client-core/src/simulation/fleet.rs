@@ -1,5 +1,4 @@
-//! Several clients over one set of nodes, their operations interleaved message by message, and a judge who knows what
-//! each key may hold.
+//! Several clients over one set of nodes, their operations interleaved message by message.
 //!
 //! ```text
 //!  script: modes, cuts, lists  ---.
@@ -7,95 +6,35 @@
 //!                                                                      '--> the judge, at each end of an operation
 //! ```
 //!
-//! Each key has one writer, whose operations follow each other; every client reads every key. So what a read may find is
-//! known: what the last acknowledged write left, and what writes that were not acknowledged, or began before the read
-//! ended, may have left since.
+//! A seed repeats exactly: nothing depends on the clock, on other threads, or on the order of a hash map. `trace` is a hash of
+//! all that happened; with `KETCH_SIM_TRACE` set it is printed as well.
 //!
 //! What is not simulated: bytes that come in pieces (the other simulation has that), pools and lanes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::EPOCH_S;
+use super::deeds::{
+    self, COUNTERS, Deed, Job, KEYS, LISTS, LOCKS, Outcome, PIECES, REGISTERS, SWAPPED, VALUES,
+    names,
+};
+use super::judge::{Act, Judge};
 use super::node::{Mode, SimulatedNode};
-use crate::calls::{self, Call};
-use crate::error::{Error, Failure};
+use crate::error::Failure;
 use crate::link::Link;
 use crate::node::Node;
 use crate::operation::Context;
 use crate::options::ClientOptions;
+use crate::request::{NEXT_TAG, StoreMode};
 use crate::routing::Ring;
 use crate::unawaited::Unawaited;
-use crate::{Exchange, Operation, Todo};
-
-/// Keys there are.
-pub const KEYS: usize = 6;
-/// Writes that a key may see in one run.
-const VALUES: usize = 3000;
-
-/// Keys and values, which operations borrow.
-struct Names {
-    keys: Vec<String>,
-    values: Vec<Vec<String>>,
-}
-
-fn names() -> &'static Names {
-    static NAMES: OnceLock<Names> = OnceLock::new();
-    NAMES.get_or_init(|| {
-        let keys: Vec<String> = (0..KEYS).map(|key| format!("key{key}")).collect();
-        let values = |key: &String| (0..VALUES).map(|n| format!("{key}:{n}")).collect();
-        Names {
-            values: keys.iter().map(values).collect(),
-            keys,
-        }
-    })
-}
-
-/// What an operation told its caller.
-pub enum Outcome {
-    Found(Result<Option<String>, Error>),
-    Wrote(Result<(), Error>),
-}
-
-/// An operation under way, and what becomes of it.
-trait Job {
-    fn operation(&mut self) -> &mut dyn Operation;
-    fn finish(self: Box<Self>) -> Outcome;
-}
-
-struct Made<O, F>(O, F);
-
-impl<O: Operation, F: FnOnce(O) -> Outcome> Job for Made<O, F> {
-    fn operation(&mut self) -> &mut dyn Operation {
-        &mut self.0
-    }
-
-    fn finish(self: Box<Self>) -> Outcome {
-        (self.1)(self.0)
-    }
-}
-
-fn job<O, R, F>(call: Call<O, F>, outcome: fn(R) -> Outcome) -> Box<dyn Job>
-where
-    O: Operation + 'static,
-    R: 'static,
-    F: FnOnce(O) -> R + 'static,
-{
-    let finish = call.finish;
-    Box::new(Made(call.operation, move |operation| {
-        outcome(finish(operation))
-    }))
-}
-
-/// What a client does with a key.
-#[derive(Debug, Clone, Copy)]
-pub enum Deed {
-    Get,
-    /// The value of this number.
-    Set(usize),
-    Delete,
-}
+use crate::value::Cas;
+use crate::{Exchange, Todo};
 
 /// One step of a script.
 #[derive(Debug, Clone)]
@@ -112,6 +51,7 @@ pub enum Step {
     Recount,
 }
 
+#[derive(Debug)]
 enum Event {
     Next(usize),
     Step(Step),
@@ -137,9 +77,7 @@ struct Task {
     client: usize,
     /// The snapshot that it began with.
     ring: Arc<Ring>,
-    key: usize,
-    deed: Deed,
-    begun: u64,
+    act: Act,
     /// `None` when it is done.
     job: Option<Box<dyn Job>>,
     todo: Todo,
@@ -153,33 +91,8 @@ struct Client {
     options: Arc<ClientOptions>,
     /// Seconds that its clock is ahead.
     skew_s: i64,
-}
-
-/// One write of a key: its number, or a delete.
-#[derive(Debug, Clone, Copy)]
-struct Written {
-    value: Option<usize>,
-    begun: u64,
-    /// When it was acknowledged.
-    acknowledged: Option<u64>,
-}
-
-/// What the judge found.
-#[derive(Debug, Default, Clone)]
-pub struct Verdict {
-    pub reads: u64,
-    pub writes: u64,
-    pub errors: u64,
-    pub wrong_key: u64,
-    pub lost: u64,
-    pub own_stale: u64,
-    pub own_back: u64,
-    pub others_stale: u64,
-    pub others_back: u64,
-    /// Deleted values that were seen while a repair was being looked at.
-    pub moments: u64,
-    /// The first of each kind.
-    pub stories: BTreeMap<&'static str, String>,
+    /// What follows from what it was told last.
+    then: Option<Deed>,
 }
 
 pub struct Fleet {
@@ -193,15 +106,13 @@ pub struct Fleet {
     number: u64,
     tasks: HashMap<usize, Task>,
     tasks_begun: usize,
-    history: Vec<Vec<Written>>,
-    /// A key whose copies are fewer than they should be for a reason that the docs name.
-    thin: [bool; KEYS],
-    /// Any key may be missing.
-    pub may_lose: bool,
-    /// For how long after a write was acknowledged another client may see what was before, in microseconds.
-    pub grace_us: u64,
-    /// For how long after a delete its value may be seen, since a repair may have been under way, in microseconds.
-    pub moment_us: u64,
+    pub judge: Judge,
+    /// In a hundred operations, how many are for registers.
+    pub registers: u64,
+    /// A hash of all that happened, if it is `traced`.
+    pub trace: u64,
+    pub traced: bool,
+    told: bool,
     /// In a thousand exchanges, how many are spoilt.
     pub spoilt: u64,
     /// The longest pause between a client's operations, in microseconds.
@@ -210,7 +121,6 @@ pub struct Fleet {
     pub sets: u64,
     pub deletes: u64,
     pub until_us: u64,
-    pub verdict: Verdict,
 }
 
 impl Fleet {
@@ -222,6 +132,7 @@ impl Fleet {
         clients: usize,
         options: &ClientOptions,
     ) -> Self {
+        NEXT_TAG.set(0);
         let list: Vec<Node> = (0..listed).map(node_name).collect();
         let mut fleet = Fleet {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -234,17 +145,16 @@ impl Fleet {
             number: 0,
             tasks: HashMap::new(),
             tasks_begun: 0,
-            history: vec![Vec::new(); KEYS],
-            thin: [false; KEYS],
-            may_lose: false,
-            grace_us: 0,
-            moment_us: 2_000_000,
+            judge: Judge::new(clients),
+            registers: 60,
+            trace: 0xcbf2_9ce4_8422_2325,
+            traced: false,
+            told: std::env::var_os("KETCH_SIM_TRACE").is_some(),
             spoilt: 0,
             think_us: 20_000,
             sets: 15,
             deletes: 15,
             until_us: 0,
-            verdict: Verdict::default(),
         };
         for client in 0..clients {
             let ring = Ring::new(&list, options, seed + client as u64);
@@ -253,6 +163,7 @@ impl Fleet {
                 ring: Arc::new(ring),
                 options: Arc::new(options.clone()),
                 skew_s,
+                then: None,
             });
             fleet.put(client as u64, Event::Next(client));
         }
@@ -297,6 +208,7 @@ impl Fleet {
                 return;
             }
             self.now_us = at;
+            self.note(format_args!("{at} {event:?}"));
             self.happen(event);
         }
     }
@@ -347,6 +259,30 @@ impl Fleet {
         }
     }
 
+    /// Takes into the trace what happens.
+    fn note(&mut self, what: fmt::Arguments<'_>) {
+        if !self.traced && !self.told {
+            return;
+        }
+        struct Hash(u64);
+
+        impl fmt::Write for Hash {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                for byte in text.bytes() {
+                    self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+                }
+                Ok(())
+            }
+        }
+
+        let mut hash = Hash(self.trace);
+        fmt::write(&mut hash, what).expect("a hash takes all");
+        self.trace = hash.0;
+        if self.told {
+            println!("{what}");
+        }
+    }
+
     fn delay(&mut self) -> u64 {
         50 + self.chance(1500)
     }
@@ -369,7 +305,7 @@ impl Fleet {
                 }
             }
             Step::Evict => {
-                for key in &names().keys {
+                for (number, key) in names().keys.iter().enumerate() {
                     let holds = |node: &SimulatedNode| node.items.contains_key(key.as_bytes());
                     let count = self.nodes.iter().filter(|node| holds(node)).count() as u64;
                     if count > 1 {
@@ -377,6 +313,7 @@ impl Fleet {
                         let mut holders = self.nodes.iter_mut().filter(|node| holds(node));
                         let holder = holders.nth(victim).expect("counted");
                         holder.items.remove(key.as_bytes());
+                        self.judge.evicted(number);
                     }
                 }
             }
@@ -391,7 +328,7 @@ impl Fleet {
                         self.nodes[node].items.contains_key(bytes)
                     };
                     let held = writers.iter().filter(|&node| holds(node)).count();
-                    self.thin[key] = held < ring.copies(options);
+                    self.judge.thin[key] = held < ring.copies(options);
                 }
             }
         }
@@ -400,67 +337,114 @@ impl Fleet {
     /// The next operation of a client, with the probes that callers carry along.
     fn begin(&mut self, client: usize) {
         self.probe(client);
-        let key = self.chance(KEYS as u64) as usize;
-        let own = key % self.clients.len() == client;
-        let deed = match self.chance(100) {
-            kind if own && kind < self.sets && self.history[key].len() < VALUES => {
-                Deed::Set(self.history[key].len())
-            }
-            kind if own && (self.sets..self.sets + self.deletes).contains(&kind) => Deed::Delete,
-            _ => Deed::Get,
+        let deed = match self.clients[client].then.take() {
+            Some(deed) => deed,
+            None => self.choose(client),
         };
-        self.start(client, key, deed);
+        self.start(client, deed);
+    }
+
+    fn one_of(&mut self, keys: std::ops::Range<usize>) -> usize {
+        keys.start + self.chance(keys.len() as u64) as usize
+    }
+
+    fn choose(&mut self, client: usize) -> Deed {
+        if self.chance(100) < self.registers {
+            return self.choose_register(client);
+        }
+        let reads = self.chance(4) == 0;
+        match self.chance(4) {
+            0 => match self.one_of(COUNTERS) {
+                key if reads => Deed::Get(key),
+                key => Deed::Count(key, self.chance(3) == 0),
+            },
+            1 => match self.one_of(SWAPPED) {
+                key if reads => Deed::Get(key),
+                key => Deed::Gets(key),
+            },
+            2 => match (self.one_of(LISTS), self.judge.pieces(client)) {
+                (key, number) if !reads && number < PIECES => {
+                    let modes = [StoreMode::Append, StoreMode::Prepend];
+                    Deed::Piece(key, modes[self.chance(2) as usize], number)
+                }
+                (key, _) => Deed::Get(key),
+            },
+            _ => match self.one_of(LOCKS) {
+                key if self.judge.holds(client, key) => Deed::Unlock(key),
+                key => Deed::Lock(key),
+            },
+        }
+    }
+
+    fn choose_register(&mut self, client: usize) -> Deed {
+        let key = self.one_of(REGISTERS);
+        let full = |key: usize| self.judge.next_value(key) >= VALUES;
+        let own: Vec<usize> = REGISTERS
+            .filter(|&key| self.judge.is_own(client, key) && !full(key))
+            .collect();
+        let (kind, many) = (self.chance(100), self.chance(5) == 0);
+        let writes = own.contains(&key);
+        match kind {
+            kind if writes && kind < self.sets => {
+                let next = |&key: &usize| (key, self.judge.next_value(key));
+                match many {
+                    true => Deed::SetMulti(own.iter().map(next).collect()),
+                    false => Deed::Set(key, self.judge.next_value(key)),
+                }
+            }
+            kind if writes && kind < self.sets + self.deletes => match many {
+                true => Deed::DeleteMulti(own),
+                false => Deed::Delete(key),
+            },
+            _ if many => Deed::GetMulti,
+            _ => Deed::Get(key),
+        }
+    }
+
+    /// What the client does next, since it was told this.
+    fn follow_up(&self, act: &Act, outcome: &Outcome) -> Option<Deed> {
+        match (&act.deed, outcome) {
+            (&Deed::Gets(key), Outcome::Versioned(Ok(found))) => Some(match found {
+                None => Deed::First(key),
+                Some((text, unique)) => {
+                    let number: usize = text.parse().ok()?;
+                    (number + 1 < VALUES).then_some(Deed::Swap(key, *unique, number + 1))?
+                }
+            }),
+            (&Deed::Swap(key, ..), Outcome::Swapped(Ok(Cas::Conflict))) => Some(Deed::Gets(key)),
+            (&Deed::Piece(key, mode, _), Outcome::Wrote(wrote))
+                if mode != StoreMode::Add && wrote[0] == Ok(false) =>
+            {
+                let number = self.judge.pieces(act.client);
+                (number < PIECES).then_some(Deed::Piece(key, StoreMode::Add, number))
+            }
+            _ => None,
+        }
     }
 
     /// Begins an operation.
-    pub fn start(&mut self, client: usize, key: usize, deed: Deed) {
+    fn start(&mut self, client: usize, deed: Deed) {
         let Client {
             ring,
             options,
             skew_s,
+            ..
         } = &self.clients[client];
         let ring = ring.clone();
         let unix_s = self.now_s().saturating_add_signed(*skew_s);
         let now = self.at(self.now_us);
         let context = Context::new(ring.clone(), options.clone(), now, unix_s);
-        let bytes = names().keys[key].as_bytes();
-        let written = |value| Written {
-            value,
-            begun: self.now_us,
-            acknowledged: None,
-        };
-        let job = match deed {
-            Deed::Get => job(calls::get(context, bytes), |found| {
-                let text = |item: crate::value::Item| {
-                    String::from_utf8(item.value.to_vec()).expect("text")
-                };
-                Outcome::Found(found.map(|found| found.map(text)))
-            }),
-            Deed::Set(number) => {
-                let value = names().values[key][number].as_str().into();
-                let written = written(Some(number));
-                self.history[key].push(written);
-                job(calls::set(context, bytes, value, None), Outcome::Wrote)
-            }
-            Deed::Delete => {
-                let written = written(None);
-                self.history[key].push(written);
-                job(calls::delete(context, bytes), |deleted| {
-                    Outcome::Wrote(deleted.map(|_| ()))
-                })
-            }
-        };
+        self.note(format_args!("client {client}: {deed:?}"));
+        let job = deeds::begin(context, client, &deed);
+        let act = self.judge.begins(client, deed, self.now_us);
         let task = self.tasks_begun;
         self.tasks_begun += 1;
-        let begun = self.now_us;
         self.tasks.insert(
             task,
             Task {
                 client,
                 ring,
-                key,
-                deed,
-                begun,
+                act,
                 job: Some(job),
                 todo: Todo::default(),
                 flights: Vec::new(),
@@ -532,7 +516,13 @@ impl Fleet {
                 }
             }
             let outcome = job.finish();
-            self.judge(&task, outcome);
+            let took = self.now_us - task.act.begun;
+            let limit = self.clients[task.client].options.request_timeout;
+            assert!(took <= limit.as_micros() as u64, "took {took} us");
+            let now_us = self.now_us;
+            self.note(format_args!("{now_us} {:?}: {outcome:?}", task.act));
+            self.judge.ended(&task.act, &outcome, self.now_us);
+            self.clients[task.client].then = self.follow_up(&task.act, &outcome);
             let pause = self.chance(self.think_us) * self.chance(3).min(1);
             self.put(self.now_us + pause, Event::Next(task.client));
         } else {
@@ -580,6 +570,10 @@ impl Fleet {
                 let (kind, now_s) = (self.chance(1000), self.now_s());
                 if kind >= self.spoilt {
                     let answer = self.nodes[node].execute(&request, now_s);
+                    self.note(format_args!(
+                        "node {node}: {request:?} {:?}",
+                        Bytes::copy_from_slice(&answer)
+                    ));
                     return self.put(back, Event::Answered(id, at, answer));
                 }
                 if kind.is_multiple_of(2) {
@@ -640,123 +634,6 @@ impl Fleet {
             job.operation().on_failure(flight.exchange.id, failure, now);
         }
         self.step(id);
-    }
-
-    /// Holds what an operation told against what is known of its key.
-    fn judge(&mut self, task: &Task, outcome: Outcome) {
-        let (key, now) = (task.key, self.now_us);
-        let took = now - task.begun;
-        let limit = self.clients[task.client].options.request_timeout;
-        assert!(took <= limit.as_micros() as u64, "took {took} us");
-        let found = match outcome {
-            Outcome::Wrote(result) => {
-                self.verdict.writes += 1;
-                let written = self.history[key].last_mut().expect("it was begun");
-                match result {
-                    Ok(()) => {
-                        written.acknowledged = Some(now);
-                        self.thin[key] = false;
-                    }
-                    Err(error) => self.err(task, &error),
-                }
-                return;
-            }
-            Outcome::Found(Err(error)) => {
-                self.verdict.reads += 1;
-                return self.err(task, &error);
-            }
-            Outcome::Found(Ok(found)) => found,
-        };
-        self.verdict.reads += 1;
-        let number = match &found {
-            None => None,
-            Some(text) => match names().values[key].iter().position(|value| value == text) {
-                Some(number) => Some(number),
-                None => {
-                    self.verdict.wrong_key += 1;
-                    let story = format!("{} is {text}", names().keys[key]);
-                    self.verdict.stories.entry("wrong key").or_insert(story);
-                    return;
-                }
-            },
-        };
-        let own = key % self.clients.len() == task.client;
-        let since = task
-            .begun
-            .saturating_sub(if own { 0 } else { self.grace_us });
-        let history = &self.history[key];
-        let sure = history
-            .iter()
-            .rposition(|one| one.acknowledged.is_some_and(|at| at <= since));
-        let last = sure.and_then(|sure| history[sure].value);
-        let later = &history[sure.map_or(0, |sure| sure + 1)..];
-        let later = later.iter().filter(|one| one.begun <= now);
-        let unsure = later.clone().any(|one| one.acknowledged.is_none());
-        if number == last || later.clone().any(|one| one.value == number) {
-            return;
-        }
-        let tale = |history: &[Written]| {
-            let from = history.len().saturating_sub(4);
-            format!(
-                "{} us: client {} reads {} begun {} us: {found:?}, last {last:?} of {:?}",
-                now,
-                task.client,
-                names().keys[key],
-                task.begun,
-                &history[from..]
-            )
-        };
-        let kind = match (number, last) {
-            // What was not acknowledged is deleted everywhere, later or sooner.
-            (None, _) if self.may_lose || unsure || self.thin[key] => return,
-            (None, _) => {
-                self.verdict.lost += 1;
-                "lost"
-            }
-            // What was there within the moment before, by a repair that is not confirmed yet.
-            (Some(_), _) if self.was_deleted_lately(key, number, task.begun) => {
-                self.verdict.moments += 1;
-                return;
-            }
-            (_, Some(_)) if own => {
-                self.verdict.own_stale += 1;
-                "own stale"
-            }
-            (_, None) if own => {
-                self.verdict.own_back += 1;
-                "own back"
-            }
-            (_, Some(_)) => {
-                self.verdict.others_stale += 1;
-                "other's stale"
-            }
-            (_, None) => {
-                self.verdict.others_back += 1;
-                "other's back"
-            }
-        };
-        let story = tale(&self.history[key]);
-        self.verdict.stories.entry(kind).or_insert(story);
-    }
-
-    /// True if `number` was deleted, and that acknowledged, within the moment before `begun`.
-    fn was_deleted_lately(&self, key: usize, number: Option<usize>, begun: u64) -> bool {
-        let history = &self.history[key];
-        let later = history.iter().skip(number.map_or(0, |number| number + 1));
-        let ended = later.clone().find(|one| one.acknowledged.is_some());
-        ended.is_some_and(|one| {
-            let at = one.acknowledged.expect("just seen");
-            one.value.is_none() && at + self.moment_us > begun
-        })
-    }
-
-    fn err(&mut self, task: &Task, error: &Error) {
-        self.verdict.errors += 1;
-        let story = format!(
-            "{} us: {:?} of {}: {error}",
-            self.now_us, task.deed, task.key
-        );
-        self.verdict.stories.entry("error").or_insert(story);
     }
 }
 

@@ -5,7 +5,11 @@
 //! ends by its deadline, and none waits on and on with nothing under way.
 
 #[cfg(test)]
+mod deeds;
+#[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod judge;
 #[cfg(test)]
 mod many;
 pub mod node;
@@ -217,12 +221,9 @@ impl Simulation {
             operation.step(now, &mut todo);
             // A key of a batch may find that its pause was in vain; then the next key's pause goes on.
             let idle = todo.send.is_empty() && flights.iter().all(|(.., ended)| *ended);
-            idle_wakes = if idle && !todo.done {
-                idle_wakes + 1
-            } else {
-                0
-            };
-            assert!(idle_wakes < 8, "it waits for nothing");
+            if !idle {
+                idle_wakes = 0;
+            }
             for exchange in todo.send.drain(..) {
                 assert!(ids.insert(exchange.id), "an id is used once");
                 let mut link = Link::new(None);
@@ -247,6 +248,8 @@ impl Simulation {
                 .max(self.now_us);
             let Some((&(at, key), _)) = queue.first_key_value().filter(|(key, _)| key.0 <= wake_us)
             else {
+                idle_wakes += 1;
+                assert!(idle_wakes < 8, "it waits for nothing");
                 self.pass(wake_us);
                 continue;
             };

@@ -203,10 +203,12 @@ impl SimulatedNode {
                         }
                         (Some(item), StoreMode::Append, _) => {
                             item.value.extend(new.value);
+                            item.cas = cas;
                             "HD"
                         }
                         (Some(item), StoreMode::Prepend, _) => {
                             item.value.splice(..0, new.value);
+                            item.cas = cas;
                             "HD"
                         }
                         _ => {
@@ -254,6 +256,7 @@ impl SimulatedNode {
                                 old.wrapping_add(count.delta)
                             };
                             item.value = new.to_string().into_bytes();
+                            item.cas = cas;
                             new
                         }
                         None => {

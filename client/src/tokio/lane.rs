@@ -32,9 +32,9 @@ use ::tokio::sync::mpsc;
 use ::tokio::time::{Sleep, sleep_until};
 use bytes::Bytes;
 
+use super::driver::Driver;
 use super::mailbox::{Gauge, Ticket};
 use super::pool::Lanes;
-use super::solo::Driver;
 use super::stream::Stream;
 use client_core::error::Failure;
 use client_core::health::Member;

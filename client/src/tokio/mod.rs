@@ -11,6 +11,7 @@
 
 mod behind;
 mod drive;
+mod driver;
 mod front;
 mod lane;
 mod load;

@@ -14,7 +14,7 @@
 //! off, at most an attempt's timeout later, or by the next exchange.
 
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::lane::{Line, lock};
@@ -24,14 +24,6 @@ use client_core::Exchange;
 /// Exchanges that must have been alone before one is driven by its caller: with several callers, the task has their
 /// requests written together.
 const ALONE_MIN: u32 = 4;
-
-/// The caller that drives a line.
-#[derive(Debug)]
-pub(super) struct Driver {
-    pub(super) id: u64,
-    /// `None` before its first poll.
-    pub(super) waker: Option<Waker>,
-}
 
 /// The caller's hold on its exchange. Dropped, it leaves the exchange to the lane's task.
 pub(super) struct Solo {
