@@ -7,8 +7,17 @@ use std::time::{Duration, Instant};
 
 use ketch::cache::{At, Cache, Hit, ItemSpec, Maintainer, Policy, STEPS_PER_S};
 use ketch::clock::RelTime;
+use ketch::keyspace::whatif::{Deed, Kind, Measured, WhatIf};
 use ketch::server;
 use ketch::settings::Settings;
+
+/// A hash that does not depend on what the cache drew.
+fn hash_of(key: &str) -> u32 {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    (hash ^ hash >> 32) as u32
+}
 
 /// Requests that make a second of the store's clock: about what one connection to a server does.
 const REQUESTS_PER_S: usize = 20_000;
@@ -27,6 +36,8 @@ pub struct Store {
     cache: Cache,
     maintainer: Maintainer,
     requests: usize,
+    hits: usize,
+    what_if: WhatIf,
 }
 
 impl Store {
@@ -42,7 +53,19 @@ impl Store {
             cache: server::cache(&settings).expect("the system gives the memory"),
             maintainer: Maintainer::default(),
             requests: 0,
+            hits: 0,
+            what_if: WhatIf::default(),
         }
+    }
+
+    /// Tells the small caches how large the large one is, as the server does once a second.
+    fn shape(&mut self) {
+        let full = self.cache.bytes_when_full(self.now());
+        let kind = match self.cache.tuning.policy() {
+            Policy::S3Fifo => Kind::S3Fifo,
+            _ => Kind::Lru,
+        };
+        self.what_if.shape(full, kind);
     }
 
     fn now(&self) -> RelTime {
@@ -61,7 +84,17 @@ impl Target for Store {
         }
         self.requests += 1;
         let mut entry = self.cache.entry(self.cache.sought(key.as_bytes()), at);
-        entry.found().inspect(Hit::bump).is_some()
+        let bytes = entry.item().map(|item| item.item_bytes() as u32);
+        let hit = entry.found().inspect(Hit::bump).is_some();
+        drop(entry);
+        self.hits += usize::from(hit);
+        let deed = if hit { Deed::Hit } else { Deed::Miss };
+        self.what_if
+            .note(hash_of(key), deed, bytes.unwrap_or_default());
+        if self.requests.is_multiple_of(REQUESTS_PER_S) {
+            self.shape();
+        }
+        hit
     }
 
     fn set(&mut self, key: &str, value_len: usize) {
@@ -81,10 +114,22 @@ impl Target for Store {
             new.advance(len);
         }
         let cas = cache.next_cas();
-        cache.entry(cache.sought(key.as_bytes()), at).put(new, cas);
+        let mut entry = cache.entry(cache.sought(key.as_bytes()), at);
+        let bytes = entry.put(new, cas).item_bytes() as u32;
+        drop(entry);
+        self.what_if.note(hash_of(key), Deed::Store, bytes);
     }
 
     fn report(&mut self) {
+        let (reads, hits) = (self.requests as f64, self.hits as f64);
+        self.what_if.measure(Measured { reads, hits });
+        for expected in self.what_if.expect().into_iter().flatten() {
+            println!(
+                "  with {:>4} times the memory {:.4} misses are to be expected",
+                expected.times,
+                1.0 - expected.hit_ratio
+            );
+        }
         println!("  {:?}", self.cache.move_stats());
         for report in self.cache.class_reports(self.now()) {
             println!(

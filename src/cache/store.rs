@@ -24,6 +24,9 @@ use crate::keyspace::misses::{Departed, Gone};
 /// them take a 256th of it.
 const MEMORY_A_NOTE: usize = 820;
 
+/// Of a page that is full so much is items, in percent: the rest is what they are smaller than their chunks.
+const ITEMS_PERCENT: u64 = 93;
+
 /// What a cache is built from.
 #[derive(Debug, Clone)]
 pub struct CacheConfig {
@@ -321,6 +324,17 @@ impl Cache {
             mem_requested: lru.requested_bytes,
             lru: lru.segments.counters,
         }
+    }
+
+    /// Bytes of items when the memory is full: those there are, and of the pages that no class has the part that items get.
+    pub fn bytes_when_full(&self, now: RelTime) -> u64 {
+        let (mut requested, mut pages) = (0, 0);
+        for report in self.class_reports_from(0, now) {
+            requested += report.mem_requested;
+            pages += report.slabs.total_pages;
+        }
+        let free = self.limit_bytes().saturating_sub(pages * self.page_bytes()) as u64;
+        requested + free / 100 * ITEMS_PERCENT
     }
 
     /// Forgets what the classes counted (`stats reset`).

@@ -172,7 +172,7 @@ const HOT_MAX: usize = 32;
 /// Part of the reads, in thousandths, from which on a key is hot.
 const HOT_SHARE_MILLI: u32 = 5;
 /// Reads of the last seconds that a key must have: where little is asked for, nothing is hot.
-const HOT_COUNT_MIN: u64 = 1024;
+const HOT_COUNT_MIN: u64 = 8192;
 
 /// The keys that are hot now, by their hashes.
 #[derive(Debug, Default)]
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn reads_writes_and_bytes_are_told_apart() {
         let mut keys = HotKeys::default();
-        for _ in 0..1200 {
+        for _ in 0..9000 {
             keys.add(1, b"read", true, 10, 1);
             keys.add(2, b"written", false, 10, 1);
             keys.add(4, b"often missed", true, 0, 1);

@@ -16,8 +16,6 @@ use crate::keyspace::whatif::{Kind, Measured};
 use crate::state::{Row, Shared};
 use crate::stats::Sums;
 
-/// Of a page that is full so much is items, in percent: the rest is what they are smaller than their chunks.
-const ITEMS_PERCENT: u64 = 93;
 /// Steps that a walk over a large cache takes: half a minute.
 const WALK_STEPS: usize = 300;
 /// Chunks of a step at least: a walk over a small cache is one step.
@@ -70,7 +68,7 @@ impl Watcher {
         shared.keyspace.tick(Tick {
             now_s: now.0,
             measured,
-            full_bytes: bytes_when_full(shared),
+            full_bytes: shared.cache.bytes_when_full(now),
             kind,
         });
     }
@@ -156,14 +154,4 @@ fn class_items(shared: &Shared) -> usize {
         .iter()
         .map(|report| report.counts.iter().sum::<usize>());
     items.sum()
-}
-
-/// Bytes of items when the memory is full: those there are, and of the pages that nobody has the part that items get.
-fn bytes_when_full(shared: &Shared) -> u64 {
-    let reports = shared.cache.class_reports(shared.clock.now());
-    let requested: u64 = reports.iter().map(|report| report.mem_requested).sum();
-    let pages: usize = reports.iter().map(|report| report.slabs.total_pages).sum();
-    let taken = pages * shared.cache.page_bytes();
-    let free = shared.cache.limit_bytes().saturating_sub(taken) as u64;
-    requested + free / 100 * ITEMS_PERCENT
 }
