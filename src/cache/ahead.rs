@@ -35,7 +35,7 @@ enum Step {
 
 impl Cache {
     /// Begins to look for a key: the bucket is asked for. `unlinks` says that its request may take the item out.
-    #[inline]
+    #[inline(always)]
     pub fn look_ahead(&self, key: &[u8], unlinks: bool) -> Ahead {
         let mut probe = self.probe(key);
         self.table.prefetch_bucket(&mut probe);
