@@ -134,7 +134,7 @@ impl ClassLru {
 
     /// What an item of the class costs on average: its bytes times how long it keeps its place without being asked for,
     /// in stores to the whole cache, of which there were `stores`. See `reclaim`.
-    pub fn lease(&self, stores: u64) -> u64 {
+    pub fn cost(&self, stores: u64) -> u64 {
         let items = self.segments.count();
         let round = u128::from(self.turnover.round(items, stores));
         let mean = round * u128::from(self.requested_bytes) / items.max(1) as u128;
@@ -151,7 +151,7 @@ impl ClassLru {
         self.eviction.is_worth_moving(state)
     }
 
-    /// True if at least half of so many of the oldest items were read. Those get another round, which shortens the lease:
+    /// True if at least half of so many of the oldest items were read. Those get another round, which lowers the cost:
     /// the hand of a class that nobody stores to stands still, and does not know how often its items are asked for.
     pub fn earns_its_keep(&mut self, items: &Items, count: usize, stores: u64) -> bool {
         let older = |&handle: &ChunkHandle| items.header(handle).prev();

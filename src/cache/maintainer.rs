@@ -11,6 +11,7 @@ use super::crawler::{Walk, WalkCursor};
 use super::memory::Sizing;
 use super::segments::{Balance, Segment};
 use super::store::Cache;
+use super::tuning::Automove;
 use crate::clock::RelTime;
 
 /// Steps a second.
@@ -30,6 +31,8 @@ const DEAD_TAIL_ROUNDS: usize = 100;
 #[derive(Debug, Default)]
 pub struct Maintainer {
     pass: WalkCursor,
+    /// The crawl that clients asked for, and how far it is.
+    asked: Option<(ClassMask, WalkCursor)>,
     sizing: Sizing,
     automove_at: RelTime,
     evicted_before: Vec<u64>,
@@ -46,21 +49,31 @@ impl Maintainer {
         }
         self.sizing.step(cache);
         self.crawl(cache, at);
-        if at.now != self.automove_at {
+        let is_due = match cache.tuning.automove() {
+            Automove::Never => false,
+            Automove::OnNeed => at.now != self.automove_at,
+            Automove::Eager => true,
+        };
+        if is_due {
             self.automove_at = at.now;
             self.automove(cache, at);
         }
     }
 
     fn crawl(&mut self, cache: &Cache, at: At) {
+        let most = cache.tuning.crawl_chunks_max(STEPS_PER_S);
         let wanted = cache.take_crawl_request();
         if wanted != ClassMask::NONE {
+            // One walk for all that is asked for; what is asked for meanwhile begins it anew.
+            let (classes, cursor) = self.asked.get_or_insert_default();
+            (*classes, *cursor) = (classes.or(wanted), WalkCursor::default());
+        }
+        if let Some((classes, cursor)) = &mut self.asked {
             cache.counters.lru_crawler_running.store(true, Relaxed);
-            let mut cursor = WalkCursor::default();
-            while cache.crawl_slice(&mut cursor, wanted, CRAWL_SLICE_MIN, at) == Walk::More {
-                std::thread::yield_now();
+            if crawl_slices(cache, cursor, *classes, most, at) == Walk::Done {
+                self.asked = None;
+                cache.counters.lru_crawler_running.store(false, Relaxed);
             }
-            cache.counters.lru_crawler_running.store(false, Relaxed);
         }
         if cache.tuning.lru_crawler.load(Relaxed) {
             let items = cache
@@ -74,41 +87,50 @@ impl Maintainer {
             };
             let chunks: usize = items.map(walked).sum();
             let budget = (chunks / (PASS_S * STEPS_PER_S as usize)).max(CRAWL_SLICE_MIN);
-            let mut left = budget;
-            while left > 0 {
-                let slice = left.min(CRAWL_SLICE_MIN);
-                left -= slice;
-                if cache.crawl_slice(&mut self.pass, ClassMask::ALL, slice, at) == Walk::Done {
-                    self.pass = WalkCursor::default();
-                    cache.counters.lru_crawler_starts.fetch_add(1, Relaxed);
-                    break;
-                }
+            let budget = budget.min(most);
+            if crawl_slices(cache, &mut self.pass, ClassMask::ALL, budget, at) == Walk::Done {
+                self.pass = WalkCursor::default();
+                cache.counters.lru_crawler_starts.fetch_add(1, Relaxed);
             }
         }
     }
 
-    /// Once a second: gives a page to the class that evicts the youngest items, if another's are older or lie empty.
+    /// Once a second, or more often if that is asked for: gives a page to the class that evicts the youngest items, if another's are older or lie empty.
     fn automove(&mut self, cache: &Cache, at: At) {
         let slabs = cache.items.slabs();
         self.evicted_before.resize(slab_alloc::CLASSES_MAX, 0);
-        if cache.tuning.slab_automove.load(Relaxed) == 0
-            || !cache.tuning.slab_reassign.load(Relaxed)
-        {
-            return;
-        }
         let mut neediest = None;
         for class in slabs.classes() {
             let evicted = cache.lru(class).segments.counters.evicted;
             let before = std::mem::replace(&mut self.evicted_before[class.index()], evicted);
-            let lease = cache.lease(class);
-            if evicted > before && neediest.is_none_or(|(shortest, _)| lease < shortest) {
-                neediest = Some((lease, class));
+            let cost = cache.cost(class);
+            if evicted > before && neediest.is_none_or(|(least, _)| cost < least) {
+                neediest = Some((cost, class));
             }
         }
         if let Some((_, class)) = neediest {
             cache.take_page(class, at, false);
         }
     }
+}
+
+/// Crawls over so many chunks, in slices between which others get a turn.
+fn crawl_slices(
+    cache: &Cache,
+    cursor: &mut WalkCursor,
+    classes: ClassMask,
+    mut left: usize,
+    at: At,
+) -> Walk {
+    while left > 0 {
+        let slice = left.min(CRAWL_SLICE_MIN);
+        left -= slice;
+        if cache.crawl_slice(cursor, classes, slice, at) == Walk::Done {
+            return Walk::Done;
+        }
+        std::thread::yield_now();
+    }
+    Walk::More
 }
 
 impl Cache {

@@ -6,6 +6,20 @@ use super::eviction::Policy;
 use super::segments::Balance;
 use crate::clock::RelTime;
 
+/// Items that memcached's crawler looks at between two sleeps of `lru_crawler_sleep`.
+const CRAWLED_A_SLEEP: usize = 1000;
+
+/// When pages move between classes by themselves: `slab_automove`, as `slab_reassign` lets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Automove {
+    /// Never: a class keeps its pages, and a store that finds no memory in its own class evicts there or is refused.
+    Never,
+    /// When a class has shown that it wants a page, and another can do without.
+    OnNeed,
+    /// At each eviction, if another class's items cost more at all.
+    Eager,
+}
+
 /// Knobs that commands turn while the server runs.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each is the option or command of its name")]
@@ -25,7 +39,7 @@ pub struct Tuning {
     /// Items that live no longer than this go to TEMP; seconds, below 0: none do.
     pub temporary_ttl_s: AtomicI32,
     pub slab_reassign: AtomicBool,
-    /// 0 off, 1 slow, 2 eager.
+    /// See [`Automove`].
     pub slab_automove: AtomicU32,
     pub slab_automove_ratio_milli: AtomicU32,
     pub slab_automove_freeratio_milli: AtomicU32,
@@ -69,6 +83,36 @@ impl Tuning {
             return Policy::Lru;
         }
         policy
+    }
+
+    /// When pages move by themselves.
+    #[inline]
+    pub(super) fn automove(&self) -> Automove {
+        if !self.slab_reassign.load(Relaxed) {
+            return Automove::Never;
+        }
+        match self.slab_automove.load(Relaxed) {
+            0 => Automove::Never,
+            1 => Automove::OnNeed,
+            _ => Automove::Eager,
+        }
+    }
+
+    /// What a donor's items must cost, at least, for its page to go to a class whose items cost `own`: half of what
+    /// `slab_automove_ratio` leaves between the two, since the page makes the one cost less and the other more.
+    pub(super) fn automove_threshold(&self, own: u64) -> u64 {
+        let ratio = u64::from(self.slab_automove_ratio_milli.load(Relaxed)).clamp(1, 1000);
+        let more = u128::from(own) * u128::from(1000 - ratio) / u128::from(2 * ratio);
+        own.saturating_add(u64::try_from(more).unwrap_or(u64::MAX))
+    }
+
+    /// Chunks that the crawler may look at in a step of the maintainer, of which there are `steps_per_s`.
+    pub(super) fn crawl_chunks_max(&self, steps_per_s: u32) -> usize {
+        let step_us = 1_000_000 / steps_per_s as usize;
+        match self.lru_crawler_sleep_us.load(Relaxed) as usize {
+            0 => usize::MAX,
+            sleep_us => (CRAWLED_A_SLEEP * step_us / sleep_us).max(1),
+        }
     }
 
     /// True if an item that ends then goes to TEMP.

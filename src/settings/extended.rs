@@ -71,8 +71,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|t| s.tail_repair_time_s = t),
         },
-        "told in \"stats settings\", no effect: no item is stuck at an LRU's tail; at least 10, 0 is never",
-    ),
+        "no item is stuck at an LRU's tail; at least 10, 0 is never",
+    )
+    .shown_only(),
     flag(
         "",
         "slab_reassign",
@@ -95,7 +96,8 @@ pub(super) static EXTENDED: &[Opt] = &[
             whole("slab_automove", v, 0..=2, "").map(|level| s.slab_automove = level)
         },
         "move pages by themselves: 0 never, 1 on need, 2 at each eviction",
-    ),
+    )
+    .more("With 0 stores move none either: a class that has no page when memory is full gets none."),
     flag(
         "",
         "no_slab_automove",
@@ -115,7 +117,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|r| s.slab_automove_ratio = r)
         },
-        "told in \"stats settings\", no effect: pages move by what a class's items cost",
+        "how near the costs of two classes' items must be for pages to stay; nearer 1 moves more",
     ),
     value(
         "",
@@ -125,8 +127,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             whole("slab_automove_window", v, 3..=1800, "")
                 .map(|rounds| s.slab_automove_window = rounds)
         },
-        "told in \"stats settings\", no effect: 3 to 1800",
-    ),
+        "pages move by costs that are means already; 3 to 1800",
+    )
+    .shown_only(),
     value(
         "",
         "slab_automove_freeratio",
@@ -140,8 +143,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             )
             .map(|r| s.slab_automove_freeratio = r)
         },
-        "told in \"stats settings\", no effect: pages are freed when they are needed",
-    ),
+        "pages are freed when they are needed",
+    )
+    .shown_only(),
     value(
         "",
         "slab_sizes",
@@ -200,7 +204,7 @@ pub(super) static EXTENDED: &[Opt] = &[
             whole("lru_crawler_sleep", v, 0..=1_000_000, "microseconds")
                 .map(|us| s.lru_crawler_sleep_us = us)
         },
-        "told in \"stats settings\", no effect: the crawler goes in small steps, ten a second",
+        "microseconds for each 1000 items the crawler looks at; 0 is as fast as it can",
     ),
     value(
         "",
@@ -210,8 +214,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("lru_crawler_tocrawl", v, 0..=u32::MAX as usize, Unit::Count)
                 .map(|items| s.lru_crawler_tocrawl = items as u32)
         },
-        "told in \"stats settings\", no effect: the crawler looks at all items",
-    ),
+        "the crawler looks at all items",
+    )
+    .shown_only(),
     flag(
         "",
         "lru_maintainer",
@@ -299,8 +304,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("watcher_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.watcher_logbuf_bytes = bytes)
         },
-        "told in \"stats settings\", no effect: \"watch\" is refused",
-    ),
+        "\"watch\" is refused",
+    )
+    .shown_only(),
     value(
         "",
         "worker_logbuf_size",
@@ -309,8 +315,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("worker_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.worker_logbuf_bytes = bytes)
         },
-        "told in \"stats settings\", no effect: \"watch\" is refused",
-    ),
+        "\"watch\" is refused",
+    )
+    .shown_only(),
     value(
         "",
         "read_buf_mem_limit",
@@ -319,8 +326,9 @@ pub(super) static EXTENDED: &[Opt] = &[
             size("read_buf_mem_limit", v, 0..=256 << 10, Unit::Mb)
                 .map(|bytes| s.read_buf_mem_limit_bytes = bytes)
         },
-        "told in \"stats settings\", no effect: the connections of a worker share one buffer",
-    ),
+        "the connections of a worker share one buffer",
+    )
+    .shown_only(),
     value(
         "",
         "cluster_config",

@@ -67,8 +67,16 @@ impl Given {
                 apply(settings);
                 Ok(())
             }
-            Kind::Value { set, .. } => {
-                set(settings, &self.value).map_err(|reason| self.error(reason + self.likely_slip()))
+            Kind::Value { set, default, .. } => {
+                set(settings, &self.value)
+                    .map_err(|reason| self.error(reason + self.likely_slip()))?;
+                if self.opt.shown_only && self.value != *default {
+                    let label = self.label.trim_end_matches(',');
+                    settings
+                        .notices
+                        .push(format!("{label}: {}", self.opt.told()));
+                }
+                Ok(())
             }
             Kind::Inert { why, .. } => {
                 // Zero asks for what happens anyway.

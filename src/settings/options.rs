@@ -20,6 +20,8 @@ pub(super) struct Opt {
     pub more: &'static str,
     /// What stands for the value in an example, where there is no default.
     pub example: &'static str,
+    /// Its value is told in "stats settings" and does nothing else, for the reason that `help` gives.
+    pub shown_only: bool,
 }
 
 /// What an option does when given.
@@ -54,12 +56,21 @@ impl Opt {
             help,
             more: "",
             example: "",
+            shown_only: false,
         }
     }
 
     /// The option with more sentences about it.
     pub const fn more(self, more: &'static str) -> Self {
         Opt { more, ..self }
+    }
+
+    /// The option without an effect but in "stats settings"; its help is the reason.
+    pub const fn shown_only(self) -> Self {
+        Opt {
+            shown_only: true,
+            ..self
+        }
     }
 
     /// The option with a value for examples.
@@ -80,6 +91,7 @@ impl Opt {
     pub fn told(&self) -> String {
         let inert = match self.kind {
             Kind::Inert { .. } => "accepted, no effect: ",
+            _ if self.shown_only => "told in \"stats settings\", no effect: ",
             _ => "",
         };
         format!("{inert}{}", self.help)

@@ -1,7 +1,7 @@
 //! Pages that change their class: which class gives one, and how it is emptied.
 //!
 //! ```text
-//!  donor: a page's worth of free chunks, else the longest lease    page of it: the emptiest, of equals the tail's
+//!  donor: a page's worth of free chunks, else the highest cost    page of it: the emptiest, of equals the tail's
 //!  each chunk:  dead --> freed     read often, or young --> another chunk of its class, for its own victims     else evicted
 //! ```
 //!
@@ -20,6 +20,7 @@ use super::super::class_mask::ClassMask;
 use super::super::item::State;
 use super::super::lru::ClassLru;
 use super::super::store::{Cache, Lookup};
+use super::super::tuning::Automove;
 use super::move_state::{MoveError, MoveStats, WANTED};
 use crate::keyspace::misses::Gone;
 
@@ -64,8 +65,8 @@ impl Age {
 struct Donor {
     class: ClassId,
     pages: usize,
-    /// What its evictions tell of the use it makes of memory (`ClassLru::lease`).
-    lease: u64,
+    /// What its evictions tell of the use it makes of memory (`ClassLru::cost`).
+    cost: u64,
     /// It has a page's worth of free chunks.
     has_spare_page: bool,
 }
@@ -79,9 +80,9 @@ struct Tried {
 }
 
 impl Cache {
-    /// Gives `class` a page of another class; unless `pressing`, only if the other's lease is longer.
+    /// Gives `class` a page of another class; unless `pressing`, only if the other's items cost more.
     pub(in crate::cache) fn take_page(&self, class: ClassId, at: At, pressing: bool) -> bool {
-        if !self.tuning.slab_reassign.load(Relaxed) {
+        if self.tuning.automove() == Automove::Never {
             return false;
         }
         let _alone = self.moves.begin();
@@ -105,10 +106,13 @@ impl Cache {
         if pressing || donor.has_spare_page {
             return Some(donor.class);
         }
-        let own = self.lease(class);
-        let without_a_page = donor.lease - donor.lease / donor.pages as u64;
+        let own = self.cost(class);
+        if self.tuning.automove() == Automove::Eager {
+            return (donor.cost > own).then_some(donor.class);
+        }
+        let without_a_page = donor.cost - donor.cost / donor.pages as u64;
         // More than what changes from one moment to the next.
-        if without_a_page <= own.saturating_add(own / 8) {
+        if without_a_page <= self.tuning.automove_threshold(own) {
             return None;
         }
         let stats = self.items.slabs().class_stats(donor.class);
@@ -117,22 +121,22 @@ impl Cache {
         (!lru.earns_its_keep(&self.items, count, self.cas.last())).then_some(donor.class)
     }
 
-    /// The lease of a class's items; a class of chain ends only has that of the chained items.
-    pub(in crate::cache) fn lease(&self, class: ClassId) -> u64 {
+    /// What a class's items cost; a class of chain ends only has the cost of the chained items.
+    pub(in crate::cache) fn cost(&self, class: ClassId) -> u64 {
         let of = |class| {
             let lru = self.lru(class);
-            (lru.segments.count() > 0).then(|| lru.lease(self.cas.last()))
+            (lru.segments.count() > 0).then(|| lru.cost(self.cas.last()))
         };
         of(class)
             .or_else(|| of(self.items.slabs().largest()))
             .unwrap_or_default()
     }
 
-    /// The class that can best do without a page: one with a page's worth of free chunks, else the one with the longest
-    /// lease. Its last page it gives only if `pressing`.
+    /// The class that can best do without a page: one with a page's worth of free chunks, else the one whose items cost
+    /// most. Its last page it gives only if `pressing`.
     fn donor(&self, but: Option<ClassId>, pressing: bool, tried: &Tried) -> Option<Donor> {
         let slabs = self.items.slabs();
-        let mut longest: Option<Donor> = None;
+        let mut dearest: Option<Donor> = None;
         for other in slabs
             .classes()
             .filter(|&other| Some(other) != but && !tried.classes.has(other))
@@ -147,26 +151,26 @@ impl Cache {
                 return Some(Donor {
                     class: other,
                     pages,
-                    lease: u64::MAX,
+                    cost: u64::MAX,
                     has_spare_page: true,
                 });
             }
-            let lease = self.lease(other);
-            let longer = longest
+            let cost = self.cost(other);
+            let dearer = dearest
                 .as_ref()
-                .is_none_or(|longest| (lease, pages) > (longest.lease, longest.pages));
+                .is_none_or(|dearest| (cost, pages) > (dearest.cost, dearest.pages));
             // A class that gets no items any more needs no page either.
             let keeps = usize::from(!pressing && slabs.is_open(other));
-            if pages > keeps && longer {
-                longest = Some(Donor {
+            if pages > keeps && dearer {
+                dearest = Some(Donor {
                     class: other,
                     pages,
-                    lease,
+                    cost,
                     has_spare_page: false,
                 });
             }
         }
-        longest.filter(|_| self.tuning.may_evict.load(Relaxed))
+        dearest.filter(|_| self.tuning.may_evict.load(Relaxed))
     }
 
     /// Moves a page of the class that `donor` names, or names next when there was none to be had; false if all was in

@@ -9,12 +9,12 @@
 //! ```
 //!
 //! Memory goes to slab classes in pages, so that a policy can only choose among the items of one class. Between classes
-//! decides what an item costs: its bytes times how long it keeps its place without being asked for (the lease,
-//! `ClassLru::lease`). As long as the odds of being asked for fall with the time since the last request, roughly as one
-//! over it, the classes together miss least when the lease of all is the same: a large item must be asked for as many
+//! decides what an item costs: its bytes times how long it keeps its place without being asked for
+//! (`ClassLru::cost`). As long as the odds of being asked for fall with the time since the last request, roughly as one
+//! over it, the classes together miss least when the cost of all is the same: a large item must be asked for as many
 //! times more often as it takes the room of many small ones. Time is counted in stores, so that neither a pause nor a
-//! burst changes the shares. So a class that evicts takes a page from the class of the longest lease, if that would
-//! still be longer than its own without the page (else it would soon go back). After a change of sizes the class that is
+//! burst changes the shares. So a class that evicts takes a page from the class whose items cost most, if they would
+//! still cost more than its own without the page (else it would soon go back). After a change of sizes the class that is
 //! stored to no more gives page after page, until what is left of it is asked for so often that it costs less than the
 //! others' items. What is read often in the page, or young, is moved to other chunks of its class (rescued) in exchange
 //! for that class's own victims; the rest is evicted.
@@ -25,6 +25,7 @@ use slab_alloc::{ChunkHandle, ClassId};
 
 use super::super::at::At;
 use super::super::store::Cache;
+use super::super::tuning::Automove;
 use crate::keyspace::slow::{self, Stage};
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
@@ -117,7 +118,8 @@ impl Cache {
             let mut lru = self.lru(class);
             // What is to be evicted next counts: with one large item, all may be lost.
             let evidence = lru.evicted_bytes + self.items.slabs().chunk_bytes(class);
-            if evidence < lru.ask_after_bytes {
+            let waits = self.tuning.automove() != Automove::Eager;
+            if waits && evidence < lru.ask_after_bytes {
                 return false;
             }
             lru.evicted_bytes = 0;

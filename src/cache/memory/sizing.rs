@@ -19,6 +19,7 @@
 use slab_alloc::{CLASSES_MAX, ClassId, PageId};
 
 use super::super::store::Cache;
+use super::super::tuning::Automove;
 
 /// Pages looked at in one step.
 const PAGES_A_STEP: usize = 64;
@@ -58,6 +59,10 @@ impl Sizing {
     /// Looks at some pages; opens and closes classes when enough were seen.
     pub(in crate::cache) fn step(&mut self, cache: &Cache) {
         let slabs = cache.items.slabs();
+        // A class that is opened where pages do not move may never get one.
+        if cache.tuning.automove() == Automove::Never {
+            return;
+        }
         if self.by_class.is_empty() {
             self.by_class = vec![Sampled::default(); CLASSES_MAX];
             self.base = slabs

@@ -1,7 +1,9 @@
 //! Sizes change, memory does not: who gives way, and how much is moved for it.
 
 use super::*;
+use crate::cache::Maintainer;
 use crate::cache::testing::{Rng, small_cache};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const MEGABYTES: usize = 64;
@@ -304,4 +306,77 @@ fn an_item_that_is_not_written_to_its_end_is_refused() {
     new.write(&[1; 99_999]);
     let mut entry = cache.entry(cache.sought(b"key"), At::new(now));
     entry.put(new, 1);
+}
+
+/// Pages that moved while the sizes of what is stored change by a fifth to and fro, and how many stores were refused.
+fn moved_under_changing_sizes(turn: impl Fn(&Cache)) -> (u64, usize) {
+    let cache = small_cache(4);
+    turn(&cache);
+    let mut maintainer = Maintainer::default();
+    let (mut rng, mut refused) = (Rng::new(8), 0);
+    for n in 0..120_000u32 {
+        let lens = if n / 20_000 % 2 == 0 { 0..5 } else { 4..9 };
+        let len = 100 + 25 * (lens.start + rng.below(lens.len()));
+        let now = RelTime(10 + n / 1000);
+        refused += usize::from(set(&cache, &n.to_le_bytes(), &[1; 400][..len], now).is_err());
+        if n % 100 == 0 {
+            maintainer.step(&cache, At::new(now));
+        }
+    }
+    cache.check_invariants();
+    (cache.move_stats().moved, refused)
+}
+
+#[test]
+fn automove_says_when_pages_move() {
+    let [never, on_need, eager] = [0, 1, 2].map(|level| {
+        moved_under_changing_sizes(|cache| cache.tuning.slab_automove.store(level, Relaxed))
+    });
+    println!("{never:?} {on_need:?} {eager:?}");
+    assert_eq!(never.0, 0, "not even for a store");
+    assert!(on_need.0 > 0 && on_need.1 == 0);
+    assert!(eager.0 > 2 * on_need.0 && eager.1 == 0);
+}
+
+#[test]
+fn automove_ratio_says_how_near_costs_may_be() {
+    let ratio = |milli| {
+        moved_under_changing_sizes(move |cache| {
+            cache.tuning.slab_automove_ratio_milli.store(milli, Relaxed);
+        })
+    };
+    let (far, near) = (ratio(100), ratio(990));
+    println!("{far:?} {near:?}");
+    assert!(near.0 > far.0 + far.0 / 4);
+}
+
+/// Where pages do not move, a class that is opened might never get one.
+#[test]
+fn no_class_opens_where_pages_do_not_move() {
+    for (level, opens) in [(0, false), (1, true)] {
+        let cache = small_cache(16);
+        cache.tuning.slab_automove.store(level, Relaxed);
+        let open = |cache: &Cache| {
+            let slabs = cache.items.slabs();
+            slabs
+                .classes()
+                .filter(|&class| slabs.is_open(class))
+                .count()
+        };
+        let before = open(&cache);
+        // Items that are a little larger than the chunks of an open class.
+        let slabs = cache.items.slabs();
+        let mut chunks = slabs.classes().filter(|&class| slabs.is_open(class));
+        let below = chunks.find(|&class| slabs.chunk_bytes(class) >= 150);
+        let item_bytes = slabs.chunk_bytes(below.unwrap()) + 8;
+        let len = item_bytes - cache.item_bytes(&spec(&[0; 4], 0));
+        let mut maintainer = Maintainer::default();
+        for n in 0..60_000u32 {
+            set(&cache, &n.to_le_bytes(), &[1; 400][..len], RelTime(10)).unwrap();
+            if n % 1000 == 0 {
+                maintainer.step(&cache, At::new(RelTime(10)));
+            }
+        }
+        assert_eq!(open(&cache) > before, opens);
+    }
 }

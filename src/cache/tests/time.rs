@@ -98,6 +98,40 @@ fn a_crawl_asked_for_takes_one_step() {
     empty(&cache);
 }
 
+#[test]
+fn the_crawler_sleeps_as_long_as_it_is_told() {
+    let looked_at = |cache: &Cache| -> u64 {
+        let reports = cache.class_reports(RelTime(20));
+        reports
+            .iter()
+            .map(|class| class.lru.crawler_items_checked)
+            .sum()
+    };
+    for asked in [true, false] {
+        let cache = small_cache(64);
+        cache.tuning.lru_crawler.store(!asked, Relaxed);
+        cache.tuning.lru_maintainer.store(false, Relaxed);
+        for n in 0..50_000u32 {
+            set_until(&cache, &n.to_le_bytes(), RelTime(20), RelTime(10));
+        }
+        let mut maintainer = Maintainer::default();
+        // A second for a thousand items: a hundred in each of ten steps.
+        cache.tuning.lru_crawler_sleep_us.store(1_000_000, Relaxed);
+        if asked {
+            cache.request_crawl(crate::cache::ClassMask::ALL);
+        }
+        second(&mut maintainer, &cache, RelTime(20));
+        let slow = looked_at(&cache);
+        assert!((900..=1000).contains(&slow), "{slow}, {asked}");
+        assert_eq!(cache.counters.lru_crawler_running.load(Relaxed), asked);
+        cache.tuning.lru_crawler_sleep_us.store(0, Relaxed);
+        second(&mut maintainer, &cache, RelTime(20));
+        assert!(looked_at(&cache) >= 20_000);
+        assert!(!cache.counters.lru_crawler_running.load(Relaxed));
+        assert!(!asked || items_linked(&cache) == 0);
+    }
+}
+
 /// Reads of the hot set for each store: about five a round of the flat list for each item.
 const READS: usize = 3;
 
