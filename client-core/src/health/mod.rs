@@ -21,7 +21,8 @@
 //!     it meanwhile is told why.
 //! H6. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod state;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ use super::routing::Ring;
 use super::unawaited::Unawaited;
 use crate::error::{Failure, SignInError};
 use crate::node::Node;
+use state::{State, remember};
 
 /// Deletes in one probe.
 const DELETES_MAX: usize = 500;
@@ -73,48 +75,6 @@ pub struct Member {
     /// Another client has it ejected.
     doubted: AtomicBool,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct UnderWay {
-    writes: u32,
-    /// A delete may have come before them.
-    overtaken: bool,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Failures in a row, and when the first of them was.
-    failures: u32,
-    first_failure: Option<Instant>,
-    /// The pause before the next probe.
-    pause: Duration,
-    probe_at: Option<Instant>,
-    /// Keys in the probe that is under way.
-    probing: Option<Vec<Box<[u8]>>>,
-    settled_at: Option<Instant>,
-    /// Keys that it was given while it settles.
-    given: BTreeSet<Box<[u8]>>,
-    missed: BTreeSet<Box<[u8]>>,
-    /// Keys that were written here because their own node was ejected.
-    strays: BTreeSet<Box<[u8]>>,
-    /// Until when a notice about the node is believed.
-    doubted_until: Option<Instant>,
-    /// When the notice that it is ejected was set last, and when that first was since it is ejected.
-    noticed_at: Option<Instant>,
-    first_noticed_at: Option<Instant>,
-    /// When to look which strays are needed no more.
-    sweep_at: Option<Instant>,
-    /// Failures that nobody waited for, and that are still to be counted.
-    overlooked: u32,
-    /// Keys of writes that are watched, and not answered yet.
-    under_way: BTreeMap<Box<[u8]>, UnderWay>,
-    forgot: bool,
-    /// Why it did not let the client in when that was tried last, and when it may be tried again.
-    shut: Option<(SignInError, Instant)>,
-    shut_for: Duration,
-    /// The probe under way is to be followed by another at once, if it fails.
-    hurried: bool,
 }
 
 impl Member {
@@ -568,33 +528,6 @@ impl Member {
         }
         state.probe_at = Some(now + spread(state.pause, chance));
     }
-}
-
-impl State {
-    /// True if something is to be looked at, beside failures.
-    fn is_unwell(&self) -> bool {
-        self.probe_at.is_some()
-            || self.sweep_at.is_some()
-            || self.overlooked > 0
-            || !self.missed.is_empty()
-    }
-
-    fn owes(&self, key: &[u8]) -> bool {
-        let overtaken = |under_way: &UnderWay| under_way.overtaken;
-        self.missed.contains(key) || self.under_way.get(key).is_some_and(overtaken)
-    }
-
-    /// A probe under way may delete `key` too early.
-    fn distrust_probe(&mut self, key: &[u8]) {
-        if let Some(probing) = &mut self.probing {
-            probing.retain(|other| **other != *key);
-        }
-    }
-}
-
-/// Puts `key` among `keys`, if there is room.
-fn remember(keys: &mut BTreeSet<Box<[u8]>>, key: &[u8], options: &ClientOptions) -> bool {
-    keys.contains(key) || (keys.len() < options.missed_keys_max && keys.insert(key.into()))
 }
 
 /// `pause`, a quarter more or less.

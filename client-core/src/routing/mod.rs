@@ -18,6 +18,13 @@
 //!     passes, and those that hold the key for others. So what a client reads is never older than what it wrote.
 //! T4. What a node holds for others is deleted when their owners are back and settled, by the ring of that moment.
 
+mod layout;
+mod nodes;
+mod readers;
+
+pub use nodes::Nodes;
+pub use readers::Readers;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,179 +32,10 @@ use std::time::{Duration, Instant};
 
 use super::health::{Member, Standing};
 use super::notices::{Notices, WITNESSES};
-use super::options::{COPIES_MAX, ClientOptions, OnEjection, Reads};
-use crate::continuum::Continuum;
+use super::options::{ClientOptions, OnEjection, Reads};
 use crate::node::Node;
-
-/// A few nodes, by index in the ring: the copies of a key, and as many of the placement before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Nodes {
-    len: u8,
-    nodes: [u16; NODES_MAX],
-}
-
-const NODES_MAX: usize = 2 * COPIES_MAX;
-
-impl Nodes {
-    fn one(node: usize) -> Self {
-        let mut one = Nodes::default();
-        one.push(node);
-        one
-    }
-
-    /// One more, behind the others.
-    pub fn push(&mut self, node: usize) {
-        if self.len() < NODES_MAX {
-            self.nodes[self.len()] = node as u16;
-            self.len += 1;
-        }
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        usize::from(self.len)
-    }
-
-    /// True if there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether `node` is among them.
-    pub fn contains(&self, node: usize) -> bool {
-        self.iter().any(|one| one == node)
-    }
-
-    /// In their order.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.nodes[..self.len()]
-            .iter()
-            .map(|&node| usize::from(node))
-    }
-
-    /// The first in order.
-    pub fn first(&self) -> Option<usize> {
-        self.iter().next()
-    }
-
-    fn insert(&mut self, at: usize, node: usize) {
-        self.push(node);
-        self.nodes[at..usize::from(self.len)].rotate_right(1);
-    }
-
-    /// Those with the smallest keys first, the others in their order behind them.
-    fn sorted_by_key<K: Ord>(mut self, key: impl Fn(usize) -> K) -> Self {
-        self.nodes[..usize::from(self.len)].sort_by_key(|&node| key(usize::from(node)));
-        self
-    }
-
-    /// All but `other`.
-    pub fn without(&self, other: usize) -> Nodes {
-        let mut rest = Nodes::default();
-        let others = self.iter().filter(|&node| node != other);
-        others.for_each(|node| rest.push(node));
-        rest
-    }
-
-    /// The first that is not in `others`.
-    pub fn first_beside(&self, others: &Nodes) -> Option<usize> {
-        self.iter().find(|&node| !others.contains(node))
-    }
-}
-
-/// How much a node's word about a key is worth, the most first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Trust {
-    /// The key is its own, and nothing is known against it.
-    Own,
-    /// The key has become its own by a change of the nodes that is fresh.
-    New,
-    /// It stands in for one that is ejected.
-    StandIn,
-    /// The key was its own before a change of the nodes.
-    Before,
-    /// It was away, and may have missed what nobody has told it yet.
-    Doubted,
-}
-
-/// The nodes that a read may ask, the most trusted first.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Readers {
-    /// Whom to ask, one after the other.
-    pub order: Nodes,
-    /// Of each in `order`.
-    trust: [Option<Trust>; NODES_MAX],
-    /// Nodes that the key is to be given to, though they are not to be believed yet.
-    pub settling: Nodes,
-    /// A node would be asked if the key were not yet to be deleted there.
-    pub owing: bool,
-}
-
-impl Readers {
-    /// Nodes that the key is the own of, and nothing is known against.
-    fn own(order: Nodes) -> Self {
-        let mut trust = [None; NODES_MAX];
-        trust[..order.len()].fill(Some(Trust::Own));
-        Readers {
-            order,
-            trust,
-            ..Readers::default()
-        }
-    }
-
-    fn push(&mut self, node: usize, trust: Trust) {
-        let len = self.order.len();
-        if len == NODES_MAX {
-            return;
-        }
-        let better = |at: &usize| self.trust[*at].is_some_and(|other| other <= trust);
-        let at = (0..len).take_while(better).count();
-        self.order.insert(at, node);
-        self.trust[at..=len].rotate_right(1);
-        self.trust[at] = Some(trust);
-    }
-
-    fn trust(&self, node: usize) -> Option<Trust> {
-        let at = self.order.iter().position(|other| other == node)?;
-        self.trust[at]
-    }
-
-    /// True if a place before a change is among them.
-    pub fn has_before(&self) -> bool {
-        self.trust.contains(&Some(Trust::Before))
-    }
-
-    /// The next to ask, after those that were `tried`. Of these, some have `missed`: their word is final against less trusted
-    /// nodes (T2). `hedged`: others have not answered yet, and only a node whose word is worth as much may be asked as well.
-    pub fn next(&self, tried: &Nodes, missed: &Nodes, hedged: bool) -> Option<usize> {
-        // Most reads ask one node, and have their answer.
-        if tried.is_empty() && missed.is_empty() && !hedged {
-            return self.order.first();
-        }
-        // That a node lacks what is not its own says nothing: it may never have had it.
-        let said = |nodes: &Nodes, at_most: Trust| {
-            let said = nodes.iter().filter_map(|node| self.trust(node));
-            said.filter(|&trust| trust <= at_most).min()
-        };
-        let final_at = match hedged {
-            true => said(tried, Trust::StandIn),
-            false => said(missed, Trust::Own),
-        };
-        let nodes = self
-            .order
-            .iter()
-            .zip(self.trust)
-            .filter_map(|(node, trust)| {
-                let trust = trust?;
-                let may_say = match trust {
-                    Trust::Before => !hedged,
-                    _ => final_at.is_none_or(|said| trust <= said),
-                };
-                (may_say && !tried.contains(node)).then_some(node)
-            });
-        nodes.into_iter().next()
-    }
-}
+use layout::Layout;
+use readers::Trust;
 
 /// One snapshot of the cluster.
 #[derive(Debug)]
@@ -221,75 +59,6 @@ pub struct Ring {
 
 /// How often it is looked whether stand-ins are still needed, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone)]
-struct Layout {
-    continuum: Continuum,
-    /// From the continuum's index to the ring's.
-    members: Vec<u16>,
-    zoned: bool,
-}
-
-impl Layout {
-    fn new(nodes: &[Node], members: Vec<u16>, options: &ClientOptions) -> Self {
-        Layout {
-            continuum: Continuum::new(options.placement, nodes),
-            members,
-            zoned: nodes.iter().any(|node| node.zone.is_some()),
-        }
-    }
-
-    fn owner(&self, key: &[u8]) -> Option<usize> {
-        let index = self.continuum.locate(key)?;
-        Some(usize::from(self.members[index]))
-    }
-
-    fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
-        self.continuum
-            .walk(key)
-            .map(|index| usize::from(self.members[index]))
-    }
-
-    /// The first `copies` nodes for which `fit` holds, in different zones as far as there are such.
-    fn copies(
-        &self,
-        key: &[u8],
-        copies: usize,
-        members: &[Arc<Member>],
-        fit: impl Fn(usize) -> bool,
-    ) -> Nodes {
-        let mut chosen = Nodes::default();
-        if copies == 1
-            && let Some(owner) = self.owner(key)
-            && fit(owner)
-        {
-            return Nodes::one(owner);
-        }
-        if self.zoned && copies > 1 {
-            for node in self.walk(key).filter(|&node| fit(node)) {
-                let zone = &members[node].node.zone;
-                if chosen.contains(node) {
-                    continue;
-                }
-                if zone.is_none() || !chosen.iter().any(|other| members[other].node.zone == *zone) {
-                    chosen.push(node);
-                }
-                if chosen.len() == copies {
-                    return chosen;
-                }
-            }
-        }
-        for node in self.walk(key).filter(|&node| fit(node)) {
-            if chosen.len() >= copies {
-                break;
-            }
-            if !chosen.contains(node) {
-                chosen.push(node);
-            }
-        }
-        chosen
-    }
-}
 
 impl Ring {
     /// The first snapshot. `seed` is where chance begins.
@@ -638,7 +407,7 @@ impl Ring {
         let mut live = self.live(&self.layout, own, key, options);
         let count = live.len();
         if options.reads == Reads::Spread && count > 1 {
-            live.nodes[..count].rotate_left((self.random() % count as u64) as usize);
+            live.rotate((self.random() % count as u64) as usize);
         }
         if live.iter().all(|node| own.contains(node)) && self.all_vouch(&live, key, now) {
             return Readers::own(live);

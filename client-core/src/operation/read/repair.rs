@@ -1,0 +1,199 @@
+//! Copies that missed are given what another has: see D2 to D5 of [`read`](super).
+
+use std::time::Instant;
+
+use super::{Copied, Hit, MOMENT_S, Part, Read, Sent, State};
+use crate::Todo;
+use crate::operation::Context;
+use crate::reply::Reply;
+use crate::request::{self, Requests, StoreMode};
+use crate::routing::Nodes;
+use crate::value::exptime_s;
+
+impl Read<'_> {
+    /// Sends what repairs have come to.
+    pub(super) fn send_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        self.add_copies(now, todo);
+        self.look_at_sources(now, todo);
+        self.end_repairs(now, todo);
+    }
+
+    /// An exchange of a repair.
+    fn send_part(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (node, part): (u16, Part),
+        request: Requests,
+    ) {
+        if request.is_empty() {
+            return;
+        }
+        self.repairing += usize::from(self.is_awaited(&part));
+        let sent = Sent {
+            node: usize::from(node),
+            keys: Vec::new(),
+            answered: 0,
+            refused: None,
+            hedge_at: None,
+            part,
+        };
+        self.send(todo, now, request, sent);
+    }
+
+    fn is_awaited(&self, part: &Part) -> bool {
+        self.await_repairs || matches!(part, Part::Add(_) | Part::Look(_))
+    }
+
+    /// The hit of a key.
+    fn found(&self, key: u32) -> Option<&Hit> {
+        self.states[key as usize]
+            .result
+            .as_ref()?
+            .as_ref()
+            .ok()?
+            .as_ref()
+    }
+
+    /// The time to live that a repair is to have; `None` if it expires now, or nobody knows when.
+    fn exptime(&self, hit: &Hit) -> Option<i32> {
+        match (self.wanted.touch, hit.ttl) {
+            (Some(exptime), _) => Some(exptime),
+            (None, Some(-1)) => Some(0),
+            (None, Some(left @ 1..)) => Some(exptime_s(left.unsigned_abs(), self.context.unix_s)),
+            _ => None,
+        }
+    }
+
+    fn add_copies(&mut self, now: Instant, todo: &mut Todo) {
+        if self.repairs.is_empty() {
+            return;
+        }
+        let mut repairs = std::mem::take(&mut self.repairs);
+        repairs.sort_unstable();
+        for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
+            let to = batch[0].0;
+            let mut adds = Requests::new(batch.len(), 0);
+            let mut touches = Requests::new(batch.len(), 0);
+            let mut copies = Vec::new();
+            for &(_, key) in batch {
+                let Some(hit) = self.found(key) else { continue };
+                let State {
+                    missed, settling, ..
+                } = &self.states[key as usize];
+                let bytes = self.keys[key as usize];
+                let lacks = |nodes: &Nodes| nodes.contains(usize::from(to));
+                if let Some(exptime) = self.wanted.touch
+                    && !lacks(missed)
+                    && !lacks(settling)
+                {
+                    request::touch(&mut touches, bytes, exptime);
+                    continue;
+                }
+                let Some(exptime) = self.exptime(hit) else {
+                    continue;
+                };
+                // A node that has no CAS uniques cannot be looked at again.
+                let exptime = match (hit.cas, exptime) {
+                    (0, exptime) => exptime,
+                    (_, 1..MOMENT_S) => exptime,
+                    _ => MOMENT_S,
+                };
+                let value = (&hit.item.value[..], hit.item.flags);
+                let mode = StoreMode::Add;
+                request::store(&mut adds, bytes, value, exptime, mode, None, true);
+                copies.push(Copied { key, to, unique: 0 });
+                let Context { ring, options, .. } = &self.context;
+                ring.given(usize::from(to), bytes, options);
+            }
+            self.send_part(todo, now, (to, Part::Add(copies)), adds);
+            self.send_part(todo, now, (to, Part::End), touches);
+        }
+    }
+
+    fn look_at_sources(&mut self, now: Instant, todo: &mut Todo) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let mut looks: Vec<(u16, Copied)> = Vec::new();
+        for copied in std::mem::take(&mut self.looks) {
+            if let Some(hit) = self.found(copied.key)
+                && hit.cas != 0
+            {
+                looks.push((hit.node as u16, copied));
+            }
+        }
+        looks.sort_unstable_by_key(|&(source, copied)| (source, copied.key));
+        for batch in looks.chunk_by(|a, b| a.0 == b.0) {
+            let copies: Vec<Copied> = batch.iter().map(|&(_, copied)| copied).collect();
+            let mut request = Requests::new(copies.len(), 0);
+            for copied in &copies {
+                request::look(&mut request, self.keys[copied.key as usize]);
+            }
+            self.send_part(todo, now, (batch[0].0, Part::Look(copies)), request);
+        }
+    }
+
+    fn end_repairs(&mut self, now: Instant, todo: &mut Todo) {
+        if self.verdicts.is_empty() {
+            return;
+        }
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        verdicts.sort_unstable_by_key(|(copied, _)| (copied.to, copied.key));
+        for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
+            let mut requests = Requests::new(batch.len(), 0);
+            for &(Copied { key, unique, .. }, stays) in batch {
+                let bytes = self.keys[key as usize];
+                let hit = self.found(key).filter(|_| stays);
+                let unique = Some(unique);
+                match hit.and_then(|hit| Some((hit, self.exptime(hit)?))) {
+                    Some((hit, exptime)) => {
+                        let value = (&hit.item.value[..], hit.item.flags);
+                        let (mode, out) = (StoreMode::Set, &mut requests);
+                        request::store(out, bytes, value, exptime, mode, unique, false);
+                    }
+                    None => request::delete(&mut requests, bytes, unique),
+                }
+            }
+            self.send_part(todo, now, (batch[0].0.to, Part::End), requests);
+        }
+    }
+
+    /// A reply to a step of a repair.
+    pub(super) fn repaired(&mut self, id: usize, reply: Reply, last: bool, now: Instant) {
+        let sent = &mut self.sent[id];
+        let (node, at) = (sent.node, sent.answered);
+        sent.answered += 1;
+        match (&mut sent.part, reply) {
+            (Part::Add(copies), Reply::Ok(meta)) => {
+                let unique = meta.cas;
+                self.looks.push(Copied {
+                    unique,
+                    ..copies[at]
+                });
+            }
+            (Part::Look(copies), reply) => {
+                let copied = copies[at];
+                let seen = match reply {
+                    Reply::Ok(meta) => meta.cas,
+                    _ => 0,
+                };
+                let key = self.keys[copied.key as usize];
+                let stays = self.found(copied.key).is_some_and(|hit| hit.cas == seen)
+                    && self.context.ring.vouches(node, key, now);
+                self.verdicts.push((copied, stays));
+            }
+            _ => {}
+        }
+        if last {
+            self.end_part(id);
+            self.context.worked(node);
+        }
+    }
+
+    /// A step of a repair is over.
+    pub(super) fn end_part(&mut self, id: usize) {
+        let part = std::mem::replace(&mut self.sent[id].part, Part::End);
+        self.repairing -= usize::from(self.is_awaited(&part));
+    }
+}

@@ -1,0 +1,165 @@
+//! What a write sends: to the copies, where keys were before a change, and to witnesses.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::command::DELETE;
+use super::{Command, PARTS, Part, Sent, Target, Write};
+use crate::link::Expect;
+use crate::notices;
+use crate::operation::Context;
+use crate::request::{self, LINE_LEN, Requests, StoreMode};
+use crate::{Exchange, Todo};
+
+impl Write<'_> {
+    /// What is due, but for nodes that were ejected meanwhile: those have failed.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Target> {
+        let mut live = std::mem::take(&mut self.due);
+        let is_in = |context: &Context, node: u16| context.ring.members[usize::from(node)].is_in();
+        if live.iter().all(|target| is_in(&self.context, target.node)) {
+            return live;
+        }
+        let mut due = std::mem::take(&mut live);
+        while !due.is_empty() {
+            for target in due {
+                let (at, node) = (target.entry as usize, usize::from(target.node));
+                if is_in(&self.context, target.node) {
+                    live.push(target);
+                } else {
+                    self.leave(target.part, at, node, now);
+                }
+            }
+            // Stand-ins.
+            due = std::mem::take(&mut self.due);
+        }
+        live
+    }
+
+    pub(super) fn send_due(&mut self, now: Instant, todo: &mut Todo) {
+        let due = self.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        // A single value that goes to several copies is encoded once.
+        if let &[entry] = &self.entries[..] {
+            let own = self.command(0);
+            let encoded = |command: Command| {
+                let mut request = Requests::new(1, entry.byte_count() + LINE_LEN);
+                command.encode(&mut request, &entry);
+                request.finish()
+            };
+            let mut request = None;
+            for Target { node, part, .. } in due {
+                let request = if part == Part::Copy {
+                    request.get_or_insert_with(|| encoded(own)).clone()
+                } else {
+                    encoded(DELETE)
+                };
+                let entries = vec![0];
+                let sent = Sent {
+                    node: usize::from(node),
+                    part,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request, sent);
+            }
+            return;
+        }
+        let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
+        batches.resize_with(PARTS.len() * self.context.ring.members.len(), || None);
+        let count = due.len();
+        for Target { entry, node, part } in due {
+            let batch = &mut batches[PARTS.len() * usize::from(node) + part as usize];
+            let (request, entries) =
+                batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
+            let at = entry as usize;
+            let command = match part {
+                Part::Copy => self.command(at),
+                Part::Before | Part::Again | Part::Notice => DELETE,
+            };
+            command.encode(request, &self.entries[at]);
+            entries.push(entry);
+        }
+        for (at, batch) in batches.into_iter().enumerate() {
+            if let Some((request, entries)) = batch {
+                let (node, part) = (at / PARTS.len(), PARTS[at % PARTS.len()]);
+                let sent = Sent {
+                    node,
+                    part,
+                    entries,
+                    answered: 0,
+                };
+                self.send(todo, now, request.finish(), sent);
+            }
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        todo: &mut Todo,
+        now: Instant,
+        (request, expect): (Bytes, Expect),
+        sent: Sent,
+    ) {
+        if self.command.is_delete() || sent.part != Part::Copy {
+            let member = &self.context.ring.members[sent.node];
+            for &at in &sent.entries {
+                member.overtakes(self.entries[at as usize].key);
+            }
+        }
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node: sent.node,
+            request,
+            expect,
+            deadline: self.context.attempt_deadline(now),
+            repeatable: sent.part != Part::Copy || self.command.is_repeatable(),
+            must_send: true,
+        });
+        self.sent.push(sent);
+    }
+
+    /// Tells other clients of the ejected nodes that the write goes around, if that was not done lately.
+    pub(super) fn post_notices(&mut self, now: Instant, todo: &mut Todo) {
+        let Context { ring, options, .. } = &self.context;
+        if options.copies < 2 || ring.members.iter().all(|member| member.is_in()) {
+            return;
+        }
+        let (ring, options) = (ring.clone(), options.clone());
+        for entry in 0..self.entries.len() {
+            for node in ring.ejected(self.entries[entry].key, &options).iter() {
+                let member = &ring.members[node];
+                if member.is_to_be_noticed(now) {
+                    for witness in ring
+                        .witnesses(node)
+                        .filter(|&one| ring.members[one].is_in())
+                    {
+                        let mut request = Requests::new(1, 0);
+                        let key = notices::key(member.identity);
+                        let (value, mode) = ((&b"1"[..], 0), StoreMode::Set);
+                        let exptime = notices::TTL_S;
+                        request::store(
+                            &mut request,
+                            key.as_bytes(),
+                            value,
+                            exptime,
+                            mode,
+                            None,
+                            false,
+                        );
+                        let sent = Sent {
+                            node: witness,
+                            part: Part::Notice,
+                            entries: Vec::new(),
+                            answered: 0,
+                        };
+                        self.send(todo, now, request.finish(), sent);
+                    }
+                }
+                self.held_until = self.held_until.max(member.held_until());
+            }
+        }
+    }
+}
