@@ -35,6 +35,12 @@ pub struct Header {
     state: AtomicU16,
 }
 
+const _: () = assert!(offset_of!(Header, next) == 0 && offset_of!(Header, prev) == 4);
+const _: () = assert!(offset_of!(Header, expires_at) == 8);
+const _: () = assert!(offset_of!(Header, accessed_at) == 12);
+const _: () = assert!(offset_of!(Header, value_len) == 16 && offset_of!(Header, key_len) == 20);
+const _: () = assert!(offset_of!(Header, class) == 21 && offset_of!(Header, state) == 22);
+
 /// Where the LRU's links are.
 pub(super) const LINKS: [usize; 2] = [offset_of!(Header, next), offset_of!(Header, prev)];
 

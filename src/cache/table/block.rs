@@ -11,6 +11,10 @@ const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is a cache line");
 
 /// Half a line, behind a bucket that is full.
 pub type Overflow = [AtomicU64; 4];
+const _: () = assert!(
+    size_of::<Overflow>() == 32,
+    "an overflow bucket is half a cache line"
+);
 
 /// 1 in each 16-bit lane.
 const LANES: u64 = 0x0001_0001_0001_0001;
