@@ -11,6 +11,7 @@
 //!  run_vectors -------------- one table of (request, reply): whole, cut at each byte, byte by byte, all in one write
 //!
 //!  Rng ---------------------- random numbers from a printed seed
+//!  linear::is_linear -------- whether what several connections saw of one key is one story
 //! ```
 //!
 //! These variables change what the tests do:
@@ -30,6 +31,7 @@
 //! A read that takes longer than [`PATIENCE`] is a failure, never a pass.
 
 mod conn;
+pub mod linear;
 pub mod packet;
 mod port;
 mod program;

@@ -16,6 +16,7 @@ mod differential_binary;
 mod discovery;
 mod errors;
 mod http;
+mod histories;
 mod limits;
 mod memory;
 mod meta;

@@ -1,0 +1,305 @@
+//! Whether what several connections saw of one key can be told as one story: linearizability, after Herlihy and Wing ("Linearizability:
+//! a correctness condition for concurrent objects", 1990), by the search of Wing and Gong ("Testing and verifying
+//! concurrent objects", 1993) with a memory of what led nowhere (Lowe, 2017).
+
+use std::collections::HashSet;
+
+/// The most operations of one history.
+pub const OPS_MAX: usize = 64;
+
+/// What is in a key, as the protocol lets a client see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// The numbers of the tokens that it is made of, in their order.
+    Tokens(Vec<u32>),
+    /// A counter.
+    Number(u64),
+}
+
+/// What a client asked for.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// `set`, and `ms` without a mode.
+    Set(Value),
+    /// `add`.
+    Add(Value),
+    /// `replace`.
+    Replace(Value),
+    /// `append` of a token.
+    Append(u32),
+    /// `prepend` of a token.
+    Prepend(u32),
+    /// `cas` against this unique.
+    Cas(Value, u64),
+    /// `get`, `gets`, `gat`, `mg`.
+    Get,
+    /// `touch` with a time that does not run out.
+    Touch,
+    /// `delete`, `md`.
+    Delete,
+    /// `incr` by so much.
+    Incr(u64),
+    /// `decr` by so much.
+    Decr(u64),
+}
+
+/// What it was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Stored, with the new unique if it was told.
+    Stored(Option<u64>),
+    /// `NOT_STORED`.
+    NotStored,
+    /// `EXISTS`.
+    Exists,
+    /// `NOT_FOUND`, or no value.
+    Missing,
+    /// `DELETED`, `TOUCHED`.
+    Done,
+    /// A counter's new value.
+    Number(u64),
+    /// A value, with its unique if it was told.
+    Found(Value, Option<u64>),
+    /// Refused for want of memory: nothing was done.
+    NoMemory,
+}
+
+/// One operation as its client saw it.
+#[derive(Debug, Clone)]
+pub struct Op {
+    /// Whose it was: the operations of one client happened in the order of its requests, pipelined or not.
+    pub client: usize,
+    /// When the request was sent, in nanoseconds of a clock that all share.
+    pub called_ns: u64,
+    /// When the reply had come.
+    pub returned_ns: u64,
+    /// The request.
+    pub ask: Ask,
+    /// The reply.
+    pub answer: Answer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Item {
+    value: Value,
+    /// `None`: nobody was told of it yet.
+    unique: Option<u64>,
+}
+
+type State = Option<Item>;
+
+fn fresh(value: Value) -> State {
+    let unique = None;
+    Some(Item { value, unique })
+}
+
+/// The state after `op`, if its answer can be that. Where memory is `scarce`, `append` says of an item that cannot grow what it says of
+/// one that is not there.
+fn apply(state: &State, op: &Op, scarce: bool) -> Option<State> {
+    let stored = |value: Value, unique: Option<u64>| Some(Some(Item { value, unique }));
+    let joined = |first: bool, token: u32, unique: Option<u64>| match state {
+        Some(Item {
+            value: Value::Tokens(tokens),
+            ..
+        }) => {
+            let mut tokens = tokens.clone();
+            tokens.insert(if first { 0 } else { tokens.len() }, token);
+            stored(Value::Tokens(tokens), unique)
+        }
+        _ => None,
+    };
+    let counted = |new: u64, change: &dyn Fn(u64) -> u64| match state {
+        Some(Item {
+            value: Value::Number(old),
+            ..
+        }) if change(*old) == new => Some(fresh(Value::Number(new))),
+        _ => None,
+    };
+    let (is_there, same) = (state.is_some(), || Some(state.clone()));
+    match (&op.ask, &op.answer) {
+        (_, Answer::NoMemory) => same(),
+        (Ask::Set(value), Answer::Stored(unique)) => stored(value.clone(), *unique),
+        (Ask::Add(value), Answer::Stored(unique)) if !is_there => stored(value.clone(), *unique),
+        (Ask::Add(_), Answer::NotStored) if is_there => same(),
+        (Ask::Replace(value), Answer::Stored(unique)) if is_there => stored(value.clone(), *unique),
+        (Ask::Replace(_), Answer::NotStored) if !is_there => same(),
+        (Ask::Append(_) | Ask::Prepend(_), Answer::NotStored) if !is_there || scarce => same(),
+        (Ask::Append(token), Answer::Stored(unique)) => joined(false, *token, *unique),
+        (Ask::Prepend(token), Answer::Stored(unique)) => joined(true, *token, *unique),
+        (Ask::Cas(..), Answer::Missing) if !is_there => same(),
+        (Ask::Cas(value, unique), Answer::Stored(new)) => {
+            let fits = state
+                .as_ref()
+                .is_some_and(|item| item.unique == Some(*unique));
+            if fits {
+                stored(value.clone(), *new)
+            } else {
+                None
+            }
+        }
+        (Ask::Cas(_, unique), Answer::Exists) => {
+            let differs = state
+                .as_ref()
+                .is_some_and(|item| item.unique != Some(*unique));
+            if differs { same() } else { None }
+        }
+        (Ask::Get | Ask::Touch | Ask::Delete | Ask::Incr(_) | Ask::Decr(_), Answer::Missing)
+            if !is_there =>
+        {
+            same()
+        }
+        (Ask::Get, Answer::Found(value, unique)) => {
+            let item = state.as_ref().filter(|item| item.value == *value)?;
+            match (item.unique, unique) {
+                (Some(known), Some(told)) if known != *told => None,
+                (known, told) => stored(value.clone(), known.or(*told)),
+            }
+        }
+        (Ask::Touch, Answer::Done) if is_there => same(),
+        (Ask::Delete, Answer::Done) if is_there => Some(None),
+        (Ask::Incr(by), Answer::Number(new)) => counted(*new, &|old| old.wrapping_add(*by)),
+        (Ask::Decr(by), Answer::Number(new)) => counted(*new, &|old| old.saturating_sub(*by)),
+        _ => None,
+    }
+}
+
+/// Whether there is an order of the operations of one key in which each answer is right and nothing happens before it was
+/// asked for or after it was answered. The key is empty at first. With `may_vanish` the item may go at any time between
+/// two of them, as an eviction has it.
+///
+/// # Panics
+///
+/// With more than [`OPS_MAX`] operations.
+pub fn is_linear(ops: &[Op], may_vanish: bool) -> bool {
+    assert!(ops.len() <= OPS_MAX, "{} operations", ops.len());
+    let all = if ops.len() == OPS_MAX {
+        u64::MAX
+    } else {
+        (1 << ops.len()) - 1
+    };
+    // What must be over before each: what had returned, and what its client had asked for, before it was called.
+    let before: Vec<u64> = ops
+        .iter()
+        .enumerate()
+        .map(|(at, op)| {
+            let earlier = |(other, it): (usize, &Op)| {
+                let own = it.client == op.client && other < at;
+                let over = own || it.returned_ns < op.called_ns;
+                if over { 1 << other } else { 0 }
+            };
+            ops.iter()
+                .enumerate()
+                .map(earlier)
+                .fold(0, |mask, bit: u64| mask | bit)
+        })
+        .collect();
+    let mut tried = HashSet::new();
+    let mut open: Vec<(u64, State)> = vec![(0, None)];
+    while let Some((done, state)) = open.pop() {
+        if done == all {
+            return true;
+        }
+        for (at, op) in ops.iter().enumerate() {
+            if done & (1 << at) != 0 || before[at] & !done != 0 {
+                continue;
+            }
+            let gone = (may_vanish && state.is_some()).then_some(None);
+            for from in [Some(&state), gone.as_ref()].into_iter().flatten() {
+                if let Some(next) = apply(from, op, may_vanish) {
+                    let step = (done | 1 << at, next);
+                    if tried.insert(step.clone()) {
+                        open.push(step);
+                    }
+                }
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(client: usize, time: (u64, u64), ask: Ask, answer: Answer) -> Op {
+        let (called_ns, returned_ns) = time;
+        Op {
+            client,
+            called_ns,
+            returned_ns,
+            ask,
+            answer,
+        }
+    }
+
+    fn text(token: u32) -> Value {
+        Value::Tokens(vec![token])
+    }
+
+    const STORED: Answer = Answer::Stored(None);
+
+    #[test]
+    fn a_value_that_was_overwritten_does_not_come_back() {
+        let mut ops = vec![
+            op(0, (0, 1), Ask::Set(text(1)), STORED),
+            op(0, (2, 3), Ask::Set(text(2)), STORED),
+            op(1, (4, 5), Ask::Get, Answer::Found(text(1), None)),
+        ];
+        assert!(!is_linear(&ops, false) && !is_linear(&ops, true));
+        // While the second store is under way it may.
+        ops[1].returned_ns = 9;
+        assert!(is_linear(&ops, false));
+        ops[2].answer = Answer::Missing;
+        assert!(!is_linear(&ops, false) && is_linear(&ops, true));
+    }
+
+    #[test]
+    fn a_delete_that_was_answered_holds() {
+        let ops = [
+            op(0, (0, 1), Ask::Set(text(1)), STORED),
+            op(1, (2, 3), Ask::Delete, Answer::Done),
+            op(0, (4, 5), Ask::Get, Answer::Found(text(1), None)),
+        ];
+        assert!(!is_linear(&ops, true));
+    }
+
+    #[test]
+    fn of_two_who_compare_with_one_unique_one_wins() {
+        let cas = |client, token| op(client, (4, 9), Ask::Cas(text(token), 7), STORED);
+        let mut ops = vec![
+            op(0, (0, 1), Ask::Set(text(1)), STORED),
+            op(0, (2, 3), Ask::Get, Answer::Found(text(1), Some(7))),
+            cas(1, 2),
+            cas(2, 3),
+        ];
+        assert!(!is_linear(&ops, false) && !is_linear(&ops, true));
+        ops[3].answer = Answer::Exists;
+        assert!(is_linear(&ops, false));
+    }
+
+    #[test]
+    fn counters_neither_lose_nor_double() {
+        let incr = |client, number| op(client, (2, 9), Ask::Incr(1), Answer::Number(number));
+        let of = |second| {
+            let set = op(0, (0, 1), Ask::Set(Value::Number(5)), STORED);
+            [set, incr(1, 6), incr(2, second)]
+        };
+        assert!(is_linear(&of(7), false));
+        assert!(!is_linear(&of(6), true) && !is_linear(&of(8), true));
+    }
+
+    #[test]
+    fn pipelined_requests_keep_their_order() {
+        let ops = [
+            op(0, (0, 9), Ask::Set(text(1)), STORED),
+            op(0, (0, 9), Ask::Append(2), STORED),
+            op(
+                0,
+                (0, 9),
+                Ask::Get,
+                Answer::Found(Value::Tokens(vec![2, 1]), None),
+            ),
+        ];
+        assert!(!is_linear(&ops, false));
+    }
+}

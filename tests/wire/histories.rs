@@ -1,0 +1,384 @@
+//! What 6 connections saw of a few keys that they all use at once, pipelined, in text and meta, with and without memory to
+//! spare: each key's history must be one story (`ketch_testing::linear`). `KETCH_HISTORIES` says how many keys are tried
+//! with each set of options.
+
+use std::ops::Range;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
+
+use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear};
+use ketch_testing::{Conn, Rng, Server};
+
+const CLIENTS: usize = 6;
+/// Keys that are in use at one time: the even ones hold text, the odd ones counters.
+const KEYS: usize = 4;
+/// Requests of a client to the keys of one round.
+const REQUESTS: usize = 24;
+
+fn histories() -> usize {
+    let given = std::env::var("KETCH_HISTORIES").ok();
+    given.map_or(600, |text| {
+        text.parse().expect("KETCH_HISTORIES is a number")
+    })
+}
+
+/// The bytes of a token: its number, and dots as far as its size goes.
+fn token_bytes(token: u32) -> Vec<u8> {
+    const SIZES: [usize; 6] = [9, 30, 300, 2100, 9000, 40_000];
+    let mut bytes = format!("{token:08}").into_bytes();
+    bytes.resize(SIZES[token as usize % SIZES.len()] - 1, b'.');
+    bytes.push(b';');
+    bytes
+}
+
+fn bytes_of(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Tokens(tokens) => tokens
+            .iter()
+            .flat_map(|token| token_bytes(*token))
+            .collect(),
+        Value::Number(number) => number.to_string().into_bytes(),
+    }
+}
+
+/// What a value says; whatever nobody stored ends the test.
+fn value_of(bytes: &[u8]) -> Value {
+    let shown = || bytes[..bytes.len().min(60)].escape_ascii().to_string();
+    if !bytes.ends_with(b";") {
+        let text = std::str::from_utf8(bytes).unwrap_or_else(|_| panic!("{}", shown()));
+        let number = text.trim_end_matches(' ').parse();
+        return Value::Number(number.unwrap_or_else(|_| panic!("no counter: {}", shown())));
+    }
+    let (mut rest, mut tokens) = (bytes, Vec::new());
+    while !rest.is_empty() {
+        let number = rest
+            .get(..8)
+            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let token: u32 = number
+            .unwrap_or_else(|| panic!("no token at {}: {}", bytes.len() - rest.len(), shown()));
+        let whole = token_bytes(token);
+        assert!(rest.starts_with(&whole), "token {token} is cut or torn");
+        rest = &rest[whole.len()..];
+        tokens.push(token);
+    }
+    Value::Tokens(tokens)
+}
+
+/// How a request is written, and so how its reply reads.
+#[derive(Clone, Copy, PartialEq)]
+enum Tongue {
+    Text,
+    Meta,
+}
+
+struct Client<'a> {
+    conn: Conn,
+    rng: Rng,
+    number: usize,
+    tokens: &'a AtomicU32,
+    start: Instant,
+    with_cas: bool,
+    /// The unique that this client saw last, by key.
+    seen: Vec<Option<u64>>,
+}
+
+impl Client<'_> {
+    /// What to ask of a key.
+    fn ask(&mut self, key: usize) -> Ask {
+        let counter = key % 2 == 1;
+        let value = if counter {
+            Value::Number(self.rng.below(100))
+        } else {
+            Value::Tokens(vec![self.tokens.fetch_add(1, Relaxed)])
+        };
+        match self.rng.below(16) {
+            0..=2 => Ask::Set(value),
+            3 => Ask::Add(value),
+            4 => Ask::Replace(value),
+            5 | 6 if counter => Ask::Incr(1 + self.rng.below(9)),
+            7 if counter => Ask::Decr(1 + self.rng.below(9)),
+            5 | 6 => Ask::Append(self.tokens.fetch_add(1, Relaxed)),
+            7 => Ask::Prepend(self.tokens.fetch_add(1, Relaxed)),
+            8 | 9 => match self.seen[key].filter(|_| self.with_cas) {
+                Some(unique) => Ask::Cas(value, unique),
+                None => Ask::Get,
+            },
+            10 => Ask::Touch,
+            11 | 12 => Ask::Delete,
+            _ => Ask::Get,
+        }
+    }
+
+    /// The request as bytes.
+    fn write(&mut self, key: &str, ask: &Ask, tongue: Tongue) -> Vec<u8> {
+        let meta = tongue == Tongue::Meta;
+        let store = |verb: &str, mode: &str, bytes: &[u8], unique: Option<u64>| {
+            let len = bytes.len();
+            let mut request = match (meta, unique) {
+                (true, Some(unique)) => format!("ms {key} {len} c M{mode} C{unique}\r\n"),
+                (true, None) => format!("ms {key} {len} c M{mode}\r\n"),
+                (false, Some(unique)) => format!("cas {key} 0 0 {len} {unique}\r\n"),
+                (false, None) => format!("{verb} {key} 0 0 {len}\r\n"),
+            }
+            .into_bytes();
+            request.extend_from_slice(bytes);
+            request.extend_from_slice(b"\r\n");
+            request
+        };
+        match ask {
+            Ask::Set(value) => store("set", "S", &bytes_of(value), None),
+            Ask::Add(value) => store("add", "E", &bytes_of(value), None),
+            Ask::Replace(value) => store("replace", "R", &bytes_of(value), None),
+            Ask::Append(token) => store("append", "A", &token_bytes(*token), None),
+            Ask::Prepend(token) => store("prepend", "P", &token_bytes(*token), None),
+            Ask::Cas(value, unique) => store("cas", "S", &bytes_of(value), Some(*unique)),
+            Ask::Get if meta => format!("mg {key} v c\r\n").into(),
+            Ask::Get if self.rng.one_in(4) => format!("gats 1000 {key}\r\n").into(),
+            Ask::Get => format!("gets {key}\r\n").into(),
+            Ask::Touch if meta => format!("mg {key} T1000\r\n").into(),
+            Ask::Touch => format!("touch {key} 1000\r\n").into(),
+            Ask::Delete if meta => format!("md {key}\r\n").into(),
+            Ask::Delete => format!("delete {key}\r\n").into(),
+            Ask::Incr(by) if meta => format!("ma {key} D{by} v\r\n").into(),
+            Ask::Incr(by) => format!("incr {key} {by}\r\n").into(),
+            Ask::Decr(by) if meta => format!("ma {key} MD D{by} v\r\n").into(),
+            Ask::Decr(by) => format!("decr {key} {by}\r\n").into(),
+        }
+    }
+
+    /// Reads the reply.
+    fn read(&mut self, ask: &Ask) -> Answer {
+        let line = self.conn.expect_line();
+        let words: Vec<_> = line.split(' ').collect();
+        let unique = || {
+            words
+                .iter()
+                .skip(1)
+                .find_map(|word| word.strip_prefix('c')?.parse().ok())
+        };
+        match words[0] {
+            "STORED" => Answer::Stored(None),
+            "HD" => match ask {
+                Ask::Touch | Ask::Delete => Answer::Done,
+                _ => Answer::Stored(unique().filter(|_| self.with_cas)),
+            },
+            "NOT_STORED" | "NS" => Answer::NotStored,
+            "EXISTS" | "EX" => Answer::Exists,
+            "NOT_FOUND" | "EN" | "NF" | "END" => Answer::Missing,
+            "DELETED" | "TOUCHED" => Answer::Done,
+            "VALUE" => {
+                let bytes = self.conn.take(words[3].parse().expect("a length"));
+                self.conn.expect("\r\nEND\r\n");
+                let unique = words[4].parse().expect("a unique");
+                Answer::Found(value_of(&bytes), self.with_cas.then_some(unique))
+            }
+            "VA" => {
+                let bytes = self.conn.take(words[1].parse().expect("a length"));
+                self.conn.expect("\r\n");
+                match ask {
+                    Ask::Get => Answer::Found(value_of(&bytes), unique().filter(|_| self.with_cas)),
+                    _ => match value_of(&bytes) {
+                        Value::Number(number) => Answer::Number(number),
+                        Value::Tokens(_) => panic!("a counter became a text"),
+                    },
+                }
+            }
+            "SERVER_ERROR" if line.contains("memory") || line.contains("too large") => {
+                Answer::NoMemory
+            }
+            number => match number.parse() {
+                Ok(number) => Answer::Number(number),
+                Err(_) => panic!("{ask:?} was answered {line:?}"),
+            },
+        }
+    }
+
+    /// One round: some requests a write, all to the keys of the round.
+    fn round(&mut self, round: usize, room: &[AtomicUsize]) -> Vec<(usize, Op)> {
+        let mut done = Vec::new();
+        self.seen = vec![None; KEYS];
+        let mut left = REQUESTS;
+        while left > 0 {
+            let depth = (1 + self.rng.below(3) as usize).min(left);
+            left -= depth;
+            let (mut asked, mut bytes) = (Vec::new(), Vec::new());
+            for _ in 0..depth {
+                let key = self.rng.below(KEYS as u64) as usize;
+                if room[key].fetch_add(1, Relaxed) >= OPS_MAX {
+                    continue;
+                }
+                let tongue = if self.rng.one_in(2) {
+                    Tongue::Meta
+                } else {
+                    Tongue::Text
+                };
+                let ask = self.ask(key);
+                bytes.extend(self.write(&format!("h{round}-{key}"), &ask, tongue));
+                asked.push((key, ask));
+            }
+            let called_ns = self.start.elapsed().as_nanos() as u64;
+            self.conn.send(&bytes);
+            for (key, ask) in asked {
+                let answer = self.read(&ask);
+                if let Answer::Found(_, Some(unique)) | Answer::Stored(Some(unique)) = answer {
+                    self.seen[key] = Some(unique);
+                }
+                let returned_ns = self.start.elapsed().as_nanos() as u64;
+                let client = self.number;
+                done.push((
+                    key,
+                    Op {
+                        client,
+                        called_ns,
+                        returned_ns,
+                        ask,
+                        answer,
+                    },
+                ));
+            }
+        }
+        done
+    }
+}
+
+/// All histories with these options; `pressure` fills the cache with other items meanwhile.
+fn check(options: &[&str], with_cas: bool, pressure: bool) {
+    /// So many are kept at a time.
+    const BATCH: usize = 500;
+    let server = Server::start(options);
+    let (mut seeds, tokens) = (Rng::from_env("histories"), AtomicU32::new(1));
+    let rounds = histories().div_ceil(KEYS);
+    for first in (0..rounds).step_by(BATCH) {
+        let rounds = first..rounds.min(first + BATCH);
+        let by_key = record(
+            &server,
+            &mut seeds,
+            &tokens,
+            rounds.clone(),
+            with_cas,
+            pressure,
+        );
+        let mut met = 0;
+        for (key, ops) in by_key.iter().enumerate() {
+            met += ops.iter().filter(|op| op.answer != Answer::Missing).count();
+            let told = || ops.iter().map(|op| format!("{op:?}\n")).collect::<String>();
+            assert!(
+                is_linear(ops, pressure),
+                "{options:?}: key {key}\n{}",
+                told()
+            );
+        }
+        let asked = rounds.len() * CLIENTS * REQUESTS;
+        assert!(met > asked / 4, "most of {asked} found nothing: {met} did");
+    }
+}
+
+/// What the clients saw of the keys of these rounds, by key.
+fn record(
+    server: &Server,
+    seeds: &mut Rng,
+    tokens: &AtomicU32,
+    rounds: Range<usize>,
+    with_cas: bool,
+    pressure: bool,
+) -> Vec<Vec<Op>> {
+    let (start, over) = (Instant::now(), AtomicBool::new(false));
+    let room: Vec<Vec<AtomicUsize>> = rounds
+        .clone()
+        .map(|_| (0..KEYS).map(|_| AtomicUsize::new(0)).collect())
+        .collect();
+    let barrier = Barrier::new(CLIENTS);
+    let work = |number: usize, seed: u64| {
+        let mut client = Client {
+            conn: server.connect(),
+            rng: Rng::new(seed),
+            number,
+            tokens,
+            start,
+            with_cas,
+            seen: Vec::new(),
+        };
+        let mut all = Vec::new();
+        for (round, room) in room.iter().enumerate() {
+            barrier.wait();
+            let done = client.round(rounds.start + round, room);
+            all.extend(done.into_iter().map(|(key, op)| (round * KEYS + key, op)));
+        }
+        all
+    };
+    let mut by_key: Vec<Vec<Op>> = vec![Vec::new(); rounds.len() * KEYS];
+    thread::scope(|scope| {
+        if pressure {
+            let (mut conn, mut rng, over) = (server.connect(), Rng::new(seeds.next()), &over);
+            scope.spawn(move || {
+                // Classes run dry in turn, as sizes change all the time.
+                while !over.load(Relaxed) {
+                    let len = [20, 200, 2000, 9000, 40_000][rng.below(5) as usize];
+                    for _ in 0..8 {
+                        conn.send(format!(
+                            "set p{} 0 0 {len}\r\n{}\r\n",
+                            rng.below(4000),
+                            "x".repeat(len)
+                        ));
+                    }
+                    for _ in 0..8 {
+                        conn.expect_line();
+                    }
+                }
+            });
+        }
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (seed, work) = (seeds.next(), &work);
+                scope.spawn(move || work(number, seed))
+            })
+            .collect();
+        let mut failed = None;
+        for client in clients {
+            match client.join() {
+                Ok(all) => all.into_iter().for_each(|(key, op)| by_key[key].push(op)),
+                Err(panic) => failed = Some(panic),
+            }
+        }
+        over.store(true, Relaxed);
+        if let Some(panic) = failed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    by_key
+}
+
+#[test]
+fn with_memory_to_spare() {
+    check(&["-t", "4", "-m", "256"], true, false);
+}
+
+#[test]
+fn with_evictions_at_every_moment() {
+    check(&["-t", "4", "-m", "4"], true, true);
+}
+
+#[test]
+fn with_evictions_and_short_chains() {
+    check(
+        &["-t", "4", "-m", "4", "-o", "eviction=slru,slab_chunk_max=4"],
+        true,
+        true,
+    );
+}
+
+#[test]
+fn without_evictions_when_memory_is_full() {
+    check(&["-t", "4", "-m", "4", "-M"], true, true);
+}
+
+#[test]
+fn without_uniques() {
+    check(
+        &["-t", "4", "-m", "4", "-C", "-n", "48", "-f", "1.25"],
+        false,
+        true,
+    );
+}
