@@ -27,7 +27,10 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    #[expect(clippy::should_implement_trait, reason = "random numbers have no end to iterate to")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "random numbers have no end to iterate to"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
