@@ -72,7 +72,7 @@ fn every_workload_runs_without_errors() {
         ("-w get -d 8 -W 0.1", true, false),
     ] {
         let keys = if load.contains("100000") { 100 } else { 2000 };
-        let value = result(&address(&server), &format!("{common} -k {keys} {load}"));
+        let value = result(address(&server), &format!("{common} -k {keys} {load}"));
         assert_eq!(value["errors"], 0, "{load}");
         assert_eq!(value["hits"].as_u64() > Some(0), read, "{load}");
         assert_eq!(value["stored"].as_u64() > Some(0), stored, "{load}");
@@ -97,7 +97,7 @@ fn a_run_has_samples_cpu_time_and_a_page() {
         server.pid(),
         page.display()
     );
-    let value = result(&address(&server), &words);
+    let value = result(address(&server), &words);
     assert_eq!(value["samples"].as_array().map(Vec::len), Some(1));
     assert!(value["server_cpu_us_per_op"].as_f64() > Some(0.0));
     assert!(value["server_resident_bytes"].as_f64() > Some(1e6));
@@ -110,7 +110,7 @@ fn a_run_has_samples_cpu_time_and_a_page() {
 #[test]
 fn an_open_loop_asks_no_faster_than_its_rate() {
     let server = memcached(&[]);
-    let value = result(&address(&server), "-w mget -m 10 -r 20000 -T 0.5 -t 2 -f");
+    let value = result(address(&server), "-w mget -m 10 -r 20000 -T 0.5 -t 2 -f");
     let operations = value["operations"].as_u64().expect("a count");
     // What falls due at the very start, once a thread, comes on top.
     assert!((1..=10_020).contains(&operations), "{operations}");
@@ -143,10 +143,7 @@ fn a_stall_shows_in_every_command_that_it_delayed() {
 #[test]
 fn a_unix_socket_will_do() {
     let server = Kind::Memcached.start_unix();
-    let value = result(
-        &address(&server),
-        "-w mixed -v 50000 -k 100 -d 4 -n 2000 -f",
-    );
+    let value = result(address(&server), "-w mixed -v 50000 -k 100 -d 4 -n 2000 -f");
     assert_eq!(
         (&value["operations"], &value["errors"], &value["misses"]),
         (&2000.into(), &0.into(), &0.into())
@@ -158,7 +155,7 @@ fn an_exact_number_of_keys_and_known_misses() {
     let server = memcached(&[]);
     for load in ["-w get -d 7", "-w mget -m 9", "-w getkq"] {
         let value = result(
-            &address(&server),
+            address(&server),
             &format!("-k 1000 -n 5003 -t 2 -f --misses 0.25 {load}"),
         );
         assert_eq!(
@@ -166,7 +163,7 @@ fn an_exact_number_of_keys_and_known_misses() {
             (&5003.into(), &0.into())
         );
         assert_eq!(
-            result(&address(&server), &format!("-n 1 {load}"))["operations"],
+            result(address(&server), &format!("-n 1 {load}"))["operations"],
             1
         );
         let ratio = value["hit_ratio"].as_f64().expect("keys were read");
@@ -178,12 +175,12 @@ fn an_exact_number_of_keys_and_known_misses() {
 fn what_another_wrote_is_an_error_and_shown() {
     let server = memcached(&[]);
     let load = "-w get -k 1 --key-size 5 -v 5 -c 1 -n 1";
-    let mut peer = TcpStream::connect(&address(&server)).expect("the server answers");
+    let mut peer = TcpStream::connect(address(&server)).expect("the server answers");
     for (value, error) in [("wrong", "wrong_content"), ("longer", "wrong_length")] {
         peer.write_all(format!("set key:0 0 0 {}\r\n{value}\r\n", value.len()).as_bytes())
             .expect("it is up");
         peer.read_exact(&mut [0; 8]).expect("STORED");
-        let output = bench(&address(&server), load);
+        let output = bench(address(&server), load);
         assert_eq!(output.status.code(), Some(1));
         let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!(
@@ -208,7 +205,7 @@ fn what_another_wrote_is_an_error_and_shown() {
 fn a_fill_counts_residents() {
     let server = memcached(&["-m", "8"]);
     let value = result(
-        &address(&server),
+        address(&server),
         &format!("fill -k 3000 -v 1000 --pid {}", server.pid()),
     );
     assert_eq!(
@@ -216,7 +213,7 @@ fn a_fill_counts_residents() {
         (&3000.into(), &3000.into())
     );
     assert_eq!(value["payload_bytes"], 3000 * 1020);
-    let value = result(&address(&server), "fill -k 30000 -v 1000");
+    let value = result(address(&server), "fill -k 30000 -v 1000");
     let resident = value["resident"].as_u64().expect("a count");
     assert!(
         (3000..8500).contains(&resident),
@@ -239,7 +236,7 @@ fn a_replay_counts_hits() {
         ("-w getkq -d 7", true),
     ] {
         let value = result(
-            &address(&server),
+            address(&server),
             &format!("replay {} -k 1000 {load}", path.display()),
         );
         // The first finds nothing, the others everything.
@@ -262,7 +259,7 @@ fn a_replay_counts_hits() {
 fn idle_connections_are_held() {
     let server = memcached(&[]);
     let value = result(
-        &address(&server),
+        address(&server),
         &format!("idle -c 200 -T 0 --pid {}", server.pid()),
     );
     assert_eq!(value["connections"], 200);

@@ -21,6 +21,7 @@
 //! | `KETCH_SERVER` | the server under test, in place of the `ketch` that cargo built: a path to another ketch, or to a memcached |
 //! | `KETCH_MEMCACHED` | the original that tests compare with, in place of the `memcached` in `PATH` |
 //! | `KETCH_SEED` | the seed of every random test: a failure prints the seed to repeat it with |
+//! | `KETCH_LONG` | the long forms of random tests ([`rounds`]) |
 //! | `KETCH_TEST_TLS` | puts TLS under every TCP connection that [`Server`] makes |
 //!
 //! The wire tests know nothing but bytes, so they can be aimed at an original memcached, and hold there as well. Where
@@ -45,7 +46,7 @@ mod waiting;
 pub use conn::{Conn, escape};
 pub use port::{free_port, nobody};
 pub use program::{KINDS, Kind, Version, binary, is_ketch, ketch, memcached, version_of};
-pub use rng::Rng;
+pub use rng::{Rng, rounds};
 pub use server::{Server, allow_files};
 pub use vectors::{Vector, both, newer, ours, run_vectors};
 pub use waiting::{wait_until, wait_within};

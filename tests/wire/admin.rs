@@ -285,11 +285,10 @@ fn the_crawler_can_be_switched_off_and_on() {
 fn metadump(conn: &mut Conn, which: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     conn.send(format!("lru_crawler metadump {which}\r\n"));
     let text = String::from_utf8(conn.read_until(b"END\r\n")).expect("keys are encoded");
-    let mut lines = text.lines();
-    if is_ketch() {
-        // 1.6.18 leaves it out.
-        assert_eq!(lines.next(), Some("OK"), "{text}");
-    }
+    let mut lines = text.lines().peekable();
+    // 1.6.18 leaves it out.
+    let begins = lines.next_if_eq(&"OK").is_some();
+    assert!(begins || !is_ketch(), "{text}");
     let mut items = BTreeMap::new();
     for line in lines.take_while(|line| *line != "END") {
         let fields = line
@@ -558,9 +557,14 @@ fn flush_all_can_be_forbidden() {
         "flush_all\r\nflush_all 0\r\n",
         "CLIENT_ERROR flush_all not allowed\r\nCLIENT_ERROR flush_all not allowed\r\n",
     );
+    // 1.6.45 forbids it before it counts the words.
+    let too_many = match !is_ketch() && server.is_current() {
+        true => "CLIENT_ERROR flush_all not allowed\r\n",
+        false => "ERROR\r\n",
+    };
     conn.round(
         "flush_all noreply\r\nflush_all x\r\nflush_all 1 2 3\r\nmn\r\n",
-        "CLIENT_ERROR flush_all not allowed\r\nERROR\r\nMN\r\n",
+        format!("CLIENT_ERROR flush_all not allowed\r\n{too_many}MN\r\n"),
     );
     // What was asked for is counted.
     assert_eq!(conn.stat("cmd_flush"), 4);

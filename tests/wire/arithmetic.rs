@@ -1,6 +1,6 @@
 //! incr and decr.
 
-use ketch_testing::{Server, Vector, both, newer, run_vectors};
+use ketch_testing::{Server, Vector, both, newer, ours, run_vectors};
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
 const BEGINS_WITH: &str =
@@ -71,37 +71,37 @@ const VECTORS: &[Vector] = &[
     ),
     both("set n 0 0 2\r\n1 \r\nincr n 1\r\n", "STORED\r\n2\r\n"),
     both("set n 0 0 4\r\n1   \r\ndecr n 1\r\n", "STORED\r\n0\r\n"),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 3\r\n1 2\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 2\r\n 1\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 2\r\n+1\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 2\r\n1\t\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 2\r\n1\n\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 0 0 2\r\n-0\r\nincr n 1\r\n",
         NOT_A_NUMBER,
     ),
-    newer(
+    ours(
         BEGINS_WITH,
         "set n 3 0 13\r\n2 years later\r\nincr n 1\r\ndecr n 1 noreply\r\nma n N0 J5\r\nget n\r\n",
         "STORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\nVALUE n 3 13\r\n2 years later\r\nEND\r\n",

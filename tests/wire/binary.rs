@@ -726,7 +726,7 @@ fn random_bytes_do_no_harm() {
             let mut bytes = random.bytes();
             for _ in 0..rng.below(3) {
                 let at = rng.below(bytes.len() as u64) as usize;
-                bytes[at] = rng.next() as u8;
+                bytes[at] = rng.bits() as u8;
             }
             input.extend(bytes);
         }

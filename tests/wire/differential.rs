@@ -1,4 +1,4 @@
-//! The same random commands to the server under test and to the system's memcached: byte for byte the same answers.
+//! The same random commands to the server under test and to the original memcached: byte for byte the same answers.
 //!
 //! ```text
 //!            Generator (printed seed) -- one command -->  subject (ketch)      -- reply --+
@@ -37,18 +37,7 @@
 //!   in place, and so keeps its marks, its padding and its old exptime, depends on who else, its LRU thread among them,
 //!   holds the item just then. The padding of numbers is masked for the same reason.
 
-use std::path::PathBuf;
-
-use ketch_testing::{Conn, PATIENCE, Rng, Server, escape};
-
-/// The system's memcached. This test means nothing without it; `scripts/test` installs it.
-fn reference() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join("memcached"))
-        .find(|file| file.is_file());
-    found.expect("memcached in PATH: install it to compare with it")
-}
+use ketch_testing::{Conn, PATIENCE, Rng, Server, escape, memcached, rounds};
 
 /// A command as the generator thinks of it: `{cas}` stands for the unique that a server gave for the key.
 #[derive(Clone)]
@@ -124,7 +113,7 @@ impl Generator {
             return self.rng.pick(&odd).as_bytes().to_vec();
         }
         let shift = 2 + self.rng.below(62);
-        (self.rng.next() >> shift).to_string().into_bytes()
+        (self.rng.bits() >> shift).to_string().into_bytes()
     }
 
     fn own_or_newer(&mut self) -> Age {
@@ -597,7 +586,7 @@ fn compare(
 
 fn sides() -> (Side, Side) {
     let subject = Server::start(&["-m", "256"]);
-    let reference = Server::start_program(&reference(), &["-m", "256"]);
+    let reference = Server::start_program(memcached(), &["-m", "256"]);
     let mut sides = (Side::new(subject), Side::new(reference));
     sides.0.conn.set_patience(PATIENCE);
     sides
@@ -610,7 +599,7 @@ fn one_command_after_the_other() {
         rng: Rng::from_env("one_command_after_the_other"),
     };
     let mut history = Vec::new();
-    for _ in 0..40_000 {
+    for _ in 0..rounds(15_000, 40_000) {
         let step = if generator.rng.one_in(3) {
             generator.step_alone()
         } else {
@@ -627,7 +616,7 @@ fn commands_cut_anywhere() {
         rng: Rng::from_env("commands_cut_anywhere"),
     };
     let mut history = Vec::new();
-    for _ in 0..10_000 {
+    for _ in 0..rounds(4_000, 10_000) {
         let step = if generator.rng.one_in(3) {
             generator.step_alone()
         } else {
@@ -648,7 +637,7 @@ fn pipelines() {
         rng: Rng::from_env("pipelines"),
     };
     let mut history = Vec::new();
-    for _ in 0..1500 {
+    for _ in 0..rounds(600, 1500) {
         // A unique is asked for before the pipeline begins, and both get one of the same age.
         let count = 1 + generator.rng.below(30);
         let steps: Vec<Step> = (0..count).map(|_| generator.step()).collect();

@@ -184,9 +184,9 @@ fn a_get_without_an_end_has_a_limit_too() {
 fn a_thousand_faults_in_one_write() {
     let server = Server::start(&[]);
     let mut conn = server.connect();
-    let request = "nonsense here\r\nincr a x\r\ntouch a x\r\nmg a ?\r\nget a\r\n".repeat(1000);
+    let request = "nonsense here\r\nincr a x\r\ntouch a x\r\nmg a v v\r\nget a\r\n".repeat(1000);
     let reply = "ERROR\r\nCLIENT_ERROR invalid numeric delta argument\r\nCLIENT_ERROR invalid exptime argument\r\n\
-                 CLIENT_ERROR invalid flag\r\nEND\r\n";
+                 CLIENT_ERROR duplicate flag\r\nEND\r\n";
     conn.round(request, reply.repeat(1000));
     conn.expect_nothing();
 }

@@ -311,7 +311,7 @@ fn record(
     let mut by_key: Vec<Vec<Op>> = vec![Vec::new(); rounds.len() * KEYS];
     thread::scope(|scope| {
         if pressure {
-            let (mut conn, mut rng, over) = (server.connect(), Rng::new(seeds.next()), &over);
+            let (mut conn, mut rng, over) = (server.connect(), Rng::new(seeds.bits()), &over);
             scope.spawn(move || {
                 // Classes run dry in turn, as sizes change all the time.
                 while !over.load(Relaxed) {
@@ -331,7 +331,7 @@ fn record(
         }
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
-                let (seed, work) = (seeds.next(), &work);
+                let (seed, work) = (seeds.bits(), &work);
                 scope.spawn(move || work(number, seed))
             })
             .collect();

@@ -220,14 +220,20 @@ fn without_evictions_values_can_be_replaced() {
         let value = vec![b'v'; size];
         let mut stored = Vec::new();
         let mut refused = 0;
-        for n in 0.. {
-            let key = format!("k{n}");
-            match conn.set(&key, &value).as_str() {
-                "STORED" => stored.push(key),
-                _ => refused += 1,
-            }
-            if refused == 20 {
-                break;
+        // In batches: a round trip for each would take longer than all else here.
+        let mut keys = 0..;
+        while refused < 20 {
+            let batch: Vec<String> = keys.by_ref().take(100).map(|n| format!("k{n}")).collect();
+            let text = str::from_utf8(&value).expect("letters");
+            let stores = batch
+                .iter()
+                .map(|key| format!("set {key} 0 0 {size}\r\n{text}\r\n"));
+            conn.send(stores.collect::<String>());
+            for key in batch {
+                match conn.expect_line().as_str() {
+                    "STORED" => stored.push(key),
+                    _ => refused += 1,
+                }
             }
         }
         let mut failed = 0;

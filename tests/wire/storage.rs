@@ -1,6 +1,6 @@
 //! set, add, replace, append, prepend, cas; what is refused, and that a refused body is never run as commands.
 
-use ketch_testing::{Conn, Rng, Server, Vector, both, is_ketch, newer, run_vectors};
+use ketch_testing::{Conn, Rng, Server, Vector, both, is_ketch, newer, ours, run_vectors};
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
 const EMPTY_LINE: &str = "1.6.18 answers a plain ERROR to an empty line";
@@ -102,7 +102,7 @@ const VECTORS: &[Vector] = &[
         "set a 0 0 -1\r\n",
         "CLIENT_ERROR bad command line format\r\n",
     ),
-    newer(
+    ours(
         CHECKS_FLAGS,
         "set a 4294967296 0 1\r\nx\r\nget a\r\n",
         "CLIENT_ERROR bad command line format\r\nEND\r\n",

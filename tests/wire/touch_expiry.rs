@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use ketch_testing::{Conn, Server, Vector, both, is_ketch, newer, run_vectors, wait_within};
+use ketch_testing::{Conn, Server, Vector, both, is_ketch, newer, ours, run_vectors, wait_within};
 
 const NAMES_THE_FAULT: &str = "1.6.18 answers a plain ERROR to a line with too few words";
 
@@ -84,12 +84,12 @@ const VECTORS: &[Vector] = &[
         "set a 0 9223372036854775808 1\r\nx\r\nget a\r\n",
         "CLIENT_ERROR bad command line format\r\nEND\r\n",
     ),
-    newer(
+    ours(
         ALIKE,
         "ms a 1 T4294967295\r\nx\r\nmg a\r\nms a 1 T4294967396\r\nx\r\nmg a t\r\nmg a T4294967397\r\nmg a t\r\ntouch a 4294967398\r\nmg a t\r\n",
         "HD\r\nEN\r\nHD\r\nHD t{100}\r\nHD\r\nHD t{101}\r\nTOUCHED\r\nHD t{102}\r\n",
     ),
-    newer(
+    ours(
         ALIKE,
         "set a 0 0 1\r\n1\r\ngat 4294967396 a\r\nma a T4294967397 t\r\nmd a x T4294967396\r\nmg a t\r\ntouch a 4294967295\r\nget a\r\nma a N4294967395 t v\r\n",
         "STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\nHD t{101}\r\nHD\r\nHD t{100}\r\nTOUCHED\r\nEND\r\nVA 1 t{99}\r\n0\r\n",
@@ -99,13 +99,13 @@ const VECTORS: &[Vector] = &[
         "touch a 9223372036854775808\r\ngat 9223372036854775808 a\r\nmg a T-9223372036854775809\r\n",
         "CLIENT_ERROR invalid exptime argument\r\nCLIENT_ERROR invalid exptime argument\r\nCLIENT_ERROR bad token in command line format\r\n",
     ),
-    newer(
+    ours(
         "memcached cuts these too, to times that nobody meant",
         "set a 0 -4294967296 1\r\nx\r\nget a\r\nset a 0 -9223372036854775808 1\r\nx\r\nget a\r\n",
         "STORED\r\nEND\r\nSTORED\r\nEND\r\n",
     ),
     // Moments after January 2038.
-    newer(
+    ours(
         "memcached takes them for negative ones in text",
         "set a 0 2147483648 1\r\nx\r\nmg a v\r\ntouch a 4292375295\r\nget a\r\nms a 1 T3000000000\r\ny\r\nget a\r\n",
         "STORED\r\nVA 1\r\nx\r\nTOUCHED\r\nVALUE a 0 1\r\nx\r\nEND\r\nHD\r\nVALUE a 0 1\r\ny\r\nEND\r\n",

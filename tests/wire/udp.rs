@@ -534,17 +534,17 @@ fn garbage_harms_nobody() {
     // Nobody reads what comes back here.
     let deaf = UdpClient::connect(&server);
     for i in 0..3000 {
-        let mut datagram = framed(rng.next() as u16, 0, 1, 0, b"");
-        if rng.next().is_multiple_of(4) {
+        let mut datagram = framed(rng.bits() as u16, 0, 1, 0, b"");
+        if rng.bits().is_multiple_of(4) {
             datagram
                 .iter_mut()
-                .for_each(|byte| *byte = rng.next() as u8);
+                .for_each(|byte| *byte = rng.bits() as u8);
         }
-        for _ in 0..rng.next() % 20 {
-            if rng.next().is_multiple_of(3) {
-                datagram.push(rng.next() as u8);
+        for _ in 0..rng.bits() % 20 {
+            if rng.bits().is_multiple_of(3) {
+                datagram.push(rng.bits() as u8);
             } else {
-                datagram.extend(words[rng.next() as usize % words.len()].bytes());
+                datagram.extend(words[rng.bits() as usize % words.len()].bytes());
                 datagram.push(b' ');
             }
         }

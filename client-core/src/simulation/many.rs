@@ -1,5 +1,5 @@
 //! What docs/client.md promises where several clients, several failures and changes of the list meet. Each kind of trouble is
-//! tried with many seeds; `KETCH_SIM_SEEDS` says how many (the short form is for CI).
+//! tried with many seeds; `KETCH_SIM_SEEDS` says how many (the short form is for CI), `KETCH_SEED` runs one.
 
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
 fn all(trouble: Trouble, clients: usize, copies: usize, check: impl Fn(&Verdict) -> bool) {
     let count = std::env::var("KETCH_SIM_SEEDS").ok();
     let count = count.and_then(|count| count.parse().ok()).unwrap_or(20);
-    let only = std::env::var("KETCH_SIM_SEED").ok();
+    let only = std::env::var("KETCH_SEED").ok();
     let only: Option<u64> = only.and_then(|seed| seed.parse().ok());
     let mut sum = Verdict::default();
     let mut bad = 0_u64;

@@ -9,8 +9,8 @@ use ketch_client::codec::Raw;
 use ketch_client::topology::{FollowOptions, NodeFile};
 use ketch_client::{AsyncClient, ClientOptions, Error, Reads};
 use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{sleep, sleep_until, timeout};
 
 fn patient() -> ClientOptions {
     ClientOptions::default()
@@ -145,9 +145,8 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 async fn a_future_that_is_not_polled_holds_up_nobody() {
     for kind in KINDS {
         let server = kind.start();
-        let attempt = Duration::from_secs(1);
-        let options = patient().attempt_timeout(attempt).pool_connections_max(1);
-        let client = AsyncClient::new([server.node()], options);
+        let options = patient().pool_connections_max(1);
+        let client = AsyncClient::new([server.node()], options.clone());
         for i in 0..20 {
             let (key, value) = (format!("{i}"), format!("{i}:"));
             client.set(key, &value, None).await.expect("up");
@@ -177,21 +176,40 @@ async fn a_future_that_is_not_polled_holds_up_nobody() {
             .ask("mg large19 s\r\nmn\r\n", "MN\r\n")
             .starts_with("HD")
         {
-            assert!(begun.elapsed() < attempt, "{kind:?}: it is not sent");
+            assert!(begun.elapsed() < PATIENCE, "{kind:?}: it is not sent");
             sleep(Duration::from_millis(1)).await;
         }
         assert!(
-            begun.elapsed() < attempt,
+            begun.elapsed() < PATIENCE,
             "{kind:?}: none waits for its time"
         );
         for _ in 0..5 {
             check("1", client.get("1").await.expect("up"));
         }
         // Its time is over when it is polled again, but the reply was there in time.
-        let mut held = Box::pin(client.incr_or_create("n", 1, 1, None));
-        assert!(poll_once(&mut held).await.is_none());
-        sleep(attempt * 3 / 2).await;
-        assert_eq!(held.await, Ok(1));
+        let attempt = Duration::from_millis(300);
+        let options = options.attempt_timeout(attempt);
+        let client = AsyncClient::new([server.node()], options);
+        client.set("up", "", None).await.expect("up");
+        let mut was_there_in_time = false;
+        for i in 0..20 {
+            let counter = format!("n{i}");
+            let begun = Instant::now();
+            let mut held = Box::pin(client.incr_or_create(&counter, 1, 1, None));
+            assert!(poll_once(&mut held).await.is_none());
+            while server.holds(&counter).is_none() {
+                assert!(begun.elapsed() < PATIENCE, "{kind:?}: it is not sent");
+                sleep(Duration::from_millis(1)).await;
+            }
+            // A machine that is too busy gets another try.
+            was_there_in_time = begun.elapsed() < attempt / 2;
+            if was_there_in_time {
+                sleep_until((begun + attempt * 3 / 2).into()).await;
+                assert_eq!(held.await, Ok(1));
+                break;
+            }
+        }
+        assert!(was_there_in_time, "{kind:?}: not once in 20 tries");
     }
 }
 
@@ -250,18 +268,20 @@ async fn many_tasks_share_few_connections_in_turn() {
 async fn a_node_killed_again_and_again_costs_no_request() {
     for kind in KINDS {
         let mut servers: Vec<Server> = (0..3).map(|_| kind.start()).collect();
+        let attempt = PATIENCE / 2;
         let options = ClientOptions::default()
             .copies(2)
             .reads(Reads::Hedged(Duration::from_millis(20)))
-            .attempt_timeout(PATIENCE / 2)
-            .connect_timeout(PATIENCE / 2)
+            .attempt_timeout(attempt)
+            .connect_timeout(attempt)
             .request_timeout(PATIENCE);
         let client = AsyncClient::new(servers.iter().map(Server::node), options);
         let stop = Arc::new(AtomicBool::new(false));
-        let slowest = Arc::new(AtomicUsize::new(0));
+        let (slowest, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
         for task in 0..64 {
-            let (client, stop, slowest) = (client.clone(), stop.clone(), slowest.clone());
+            let (client, stop) = (client.clone(), stop.clone());
+            let (slowest, done) = (slowest.clone(), done.clone());
             tasks.spawn(async move {
                 for i in 0.. {
                     if stop.load(Ordering::Relaxed) {
@@ -275,19 +295,31 @@ async fn a_node_killed_again_and_again_costs_no_request() {
                     set.expect("it has another copy, or a stand-in");
                     let found = got.expect("it has another copy").expect("stored");
                     assert_eq!(found.value, key);
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
+        // Each time some hundred operations are done meanwhile.
+        let more = async || {
+            let goal = done.load(Ordering::Relaxed) + 300;
+            let reached = async {
+                while done.load(Ordering::Relaxed) < goal {
+                    yield_now().await;
+                }
+            };
+            timeout(PATIENCE, reached).await.expect("the load goes on");
+        };
         for _ in 0..10 {
-            sleep(Duration::from_millis(100)).await;
+            more().await;
             servers[0].kill();
-            sleep(Duration::from_millis(100)).await;
+            more().await;
             servers[0].restart();
         }
         stop.store(true, Ordering::Relaxed);
         tasks.join_all().await;
-        let slowest = slowest.load(Ordering::Relaxed);
-        assert!(slowest < 5000, "{kind:?}: {slowest} ms");
+        // A killed node's connections end at once: no attempt's timeout is waited for.
+        let slowest = slowest.load(Ordering::Relaxed) as u128;
+        assert!(slowest < attempt.as_millis(), "{kind:?}: {slowest} ms");
     }
 }
 

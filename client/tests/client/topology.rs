@@ -248,21 +248,48 @@ fn by_a_name_and_by_a_list() {
     }
 }
 
+/// A source that counts how often it is asked.
+struct Asked<S> {
+    source: S,
+    times: Arc<AtomicUsize>,
+}
+
+impl<S: Source> Source for Asked<S> {
+    fn nodes(&mut self) -> Result<Vec<Node>, SourceError> {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        self.source.nodes()
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.source.interval()
+    }
+}
+
 #[test]
 fn what_is_no_list_changes_nothing() {
     let servers = servers(Kind::Ketch, 2);
     let file = TempFile::new(&list(&servers));
-    let client = Client::follow(NodeFile::new(&file.0), patient(), quick(Duration::ZERO))
-        .expect("there is a list");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = Asked {
+        source: NodeFile::new(&file.0),
+        times: Arc::clone(&asked),
+    };
+    let client = Client::follow(source, patient(), quick(Duration::ZERO)).expect("there is a list");
     let nodes = client.nodes();
-    // The source is asked again and again; what it says last is what was asked for last.
+    // The source is asked again and again. Once it is asked for the second time, the first answer has been dealt with.
+    let dealt_with = || {
+        let goal = asked.load(Ordering::Relaxed) + 3;
+        wait_until("the source is asked", || {
+            asked.load(Ordering::Relaxed) >= goal
+        });
+    };
     for text in ["", "# none\n", "host:port\n", "a\nb\n:1\n"] {
         file.write(text);
-        thread::sleep(Duration::from_millis(60));
+        dealt_with();
         assert_eq!(client.nodes(), nodes, "{text:?}");
     }
     std::fs::remove_file(&file.0).expect("it is there");
-    thread::sleep(Duration::from_millis(60));
+    dealt_with();
     assert_eq!(client.nodes(), nodes);
     file.write(&list(&servers[..1]));
     wait_until("a good list is taken", || client.nodes() == nodes[..1]);

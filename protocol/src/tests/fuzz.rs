@@ -8,12 +8,17 @@ use crate::{GetVerb, LINE_LEN_MAX, Parsed, Request};
 pub(super) struct Random(u64);
 
 impl Random {
-    /// Seeded by the clock; the seed is printed, which a failing test shows.
+    /// Seeded by `KETCH_SEED`, or else by the clock; the seed is printed, which a failing test shows.
     pub(super) fn new() -> Self {
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let seed = clock.map_or(1, |since| since.as_nanos() as u64) | 1;
-        println!("seed {seed}");
-        Random(seed)
+        let seed = match std::env::var("KETCH_SEED") {
+            Ok(seed) => seed.parse().expect("KETCH_SEED is a decimal number"),
+            Err(_) => {
+                let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                clock.map_or(1, |since| since.as_nanos() as u64)
+            }
+        };
+        println!("repeat this run with KETCH_SEED={seed}");
+        Random(seed | 1)
     }
 
     pub(super) fn next(&mut self) -> u64 {

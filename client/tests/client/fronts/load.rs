@@ -67,14 +67,18 @@ fn process_of_callers() {
             && client.get("hot") != Ok(Some("old".into()))
     });
     let options = LoadOptions::new(MINUTE).lease(PATIENCE).wait(PATIENCE);
+    let begun = AtomicU32::new(0);
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
+                begun.fetch_add(1, Ordering::Relaxed);
                 let value = client.get_or_load("hot", options.clone(), || {
                     client
                         .incr_or_create("loads", 1, 1, None)
                         .map_err(|error| error.to_string())?;
-                    thread::sleep(S / 2);
+                    wait_until("all callers of this process have come", || {
+                        begun.load(Ordering::Relaxed) == THREADS as u32
+                    });
                     Ok::<_, String>(Some("new"))
                 });
                 assert_eq!(value, Ok(Some("new".into())));

@@ -12,7 +12,7 @@ use ketch_client::{ClientOptions, Error, Failure, Node, SignInError};
 
 use super::Client;
 use crate::as_node::AsNode;
-use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
+use ketch_testing::{KINDS, Kind, PATIENCE, Server, rounds, wait_until};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -139,7 +139,7 @@ fn where_all_are_down_callers_try_on_and_notice_at_once() {
         wait_until("all are up", || all() == 0);
         servers.iter_mut().for_each(Server::kill);
         let down = Instant::now();
-        while down.elapsed() < 4000 * MS {
+        while down.elapsed() < rounds(2000, 4000) * MS {
             for key in &keys {
                 let error = client.set(key, "v", None).expect_err("all are down");
                 assert_ne!(error, Error::NoNode, "{kind:?}: somebody is still asked");
@@ -149,7 +149,7 @@ fn where_all_are_down_callers_try_on_and_notice_at_once() {
         let back = Instant::now();
         while all() > 0 {}
         let took = back.elapsed();
-        assert!(took < 500 * MS, "{kind:?}: {took:?}");
+        assert!(took < 1000 * MS, "{kind:?}: {took:?}");
     }
 }
 
