@@ -49,6 +49,15 @@ need() {
     done
 }
 
+# install_missing PACKAGE...: of packages without a command of their own, those that are not there.
+install_missing() {
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
 # The binary under test: KETCH_SERVER, or a release build of this tree.
 server_binary() {
     if [ -z "${KETCH_SERVER:-}" ]; then
