@@ -10,6 +10,7 @@ use crate::cache::{
     AllocError, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
     Sought,
 };
+use crate::keyspace::slow::{self, Stage};
 use crate::state::{self, Ctx, Seen, Verb};
 
 /// How a store ended.
@@ -59,7 +60,7 @@ pub(super) fn execute<'c>(
             .cache
             .create(&spec(ctx, store, key), ctx.at())
             .map(|mut item| {
-                item.write(bytes);
+                copied(bytes.len(), || item.write(bytes));
                 item
             }),
     };
@@ -215,11 +216,11 @@ fn extend<'c>(
         }
     };
     if store.mode == StoreMode::Append {
-        write_pieces(&mut joined, &old);
+        copied(old.value_len(), || write_pieces(&mut joined, &old));
         write_new(&mut joined, added);
     } else {
         write_new(&mut joined, added);
-        write_pieces(&mut joined, &old);
+        copied(old.value_len(), || write_pieces(&mut joined, &old));
     }
     entry.put(joined, cas_for(ctx, store));
     Ok(Some(Outcome::Stored))
@@ -233,6 +234,19 @@ fn begin<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entr
     let hit = entry.put(new, cas_for(ctx, store));
     hit.touch(ctx.expires_at(exptime));
     Outcome::Stored
+}
+
+/// Values from here on, in bytes, take as long to copy as ten requests take in all.
+const LARGE_COPY: usize = 64 << 10;
+
+/// Copies so many bytes; if they are many, the time is noted.
+#[inline]
+fn copied<T>(bytes: usize, copy: impl FnOnce() -> T) -> T {
+    if bytes < LARGE_COPY {
+        copy()
+    } else {
+        slow::timed(Stage::Copy, copy)
+    }
 }
 
 fn write_pieces(to: &mut NewItem<'_>, from: &ItemView<'_>) {

@@ -103,20 +103,25 @@ pub struct Observer {
     ring: Ring,
     latency: [Histogram; GROUPS],
     wait: Histogram,
+    timed: Mutex<Timed>,
     close: Mutex<Close>,
+}
+
+/// The turn that is timed request by request. Its lock is never waited for: no other thread takes it.
+#[derive(Debug)]
+struct Timed {
+    requests: Vec<(Group, u64)>,
+    /// Requests until the next one is looked at.
+    gap_left: u32,
 }
 
 /// What a worker shares with the watcher.
 #[derive(Debug)]
 struct Close {
     gaps: Gaps,
-    /// While a turn is timed: requests until the next one is looked at.
-    gap_left: u32,
     hot: HotKeys,
     prefixes: ByPrefix,
     slow: SlowRing,
-    /// Requests of the turn that is timed, and their times.
-    timed: Vec<(Group, u64)>,
 }
 
 /// Adds to a count that one thread writes.
@@ -139,13 +144,15 @@ impl Observer {
             ring: Ring::default(),
             latency: Default::default(),
             wait: Histogram::default(),
+            timed: Mutex::new(Timed {
+                requests: Vec::with_capacity(TIMED_MAX),
+                gap_left: 0,
+            }),
             close: Mutex::new(Close {
                 gaps: Gaps::new(index as u32 + 1),
-                gap_left: 0,
                 hot: HotKeys::default(),
                 prefixes: ByPrefix::default(),
                 slow: SlowRing::default(),
-                timed: Vec::with_capacity(TIMED_MAX),
             }),
         }
     }
@@ -190,24 +197,22 @@ impl Observer {
     }
 
     fn look(&self, asked: Asked<'_>, ended: Ended, now_s: u32) {
-        let Some(mut close) = self.close.try_lock() else {
-            return self.countdown.set(sampler::ONE_IN);
-        };
-        if self.timing.load(Relaxed) {
+        let is_timing = self.timing.load(Relaxed);
+        if is_timing {
             // All requests of the turn come here, those between the gaps only to be timed.
             self.countdown.set(1);
-            self.time_one(asked.group, &mut close.timed);
-            close.gap_left -= 1;
-            if close.gap_left > 0 {
+            let mut timed = self.timed.lock();
+            self.time_one(asked.group, &mut timed.requests);
+            timed.gap_left = timed.gap_left.saturating_sub(1);
+            if timed.gap_left > 0 {
                 return;
             }
         }
+        let Some(mut close) = self.close.try_lock() else {
+            return self.next_after(sampler::ONE_IN, is_timing);
+        };
         let drawn = close.gaps.draw(now_s);
-        if self.timing.load(Relaxed) {
-            close.gap_left = drawn.gap;
-        } else {
-            self.countdown.set(drawn.gap);
-        }
+        self.next_after(drawn.gap, is_timing);
         let (is_read, did) = match ended.outcome {
             Outcome::Hit => (true, Some(Did::Hit)),
             Outcome::Miss(miss) => (true, Some(Did::Missed(miss))),
@@ -227,13 +232,24 @@ impl Observer {
         }
     }
 
+    /// After so many requests the next one is looked at.
+    fn next_after(&self, gap: u32, is_timing: bool) {
+        if is_timing {
+            self.timed.lock().gap_left = gap;
+        } else {
+            self.countdown.set(gap);
+        }
+    }
+
     fn time_one(&self, group: Group, timed: &mut Vec<(Group, u64)>) {
+        // Those that are too many share what is left of the turn.
+        if timed.len() == TIMED_MAX {
+            return;
+        }
         let now_ns = monotonic_ns();
         let took_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
         self.mark_ns.store(now_ns, Relaxed);
-        if timed.len() < TIMED_MAX {
-            timed.push((group, took_ns));
-        }
+        timed.push((group, took_ns));
     }
 
     /// The worker has found something to do, at `now_ns` of the monotonic clock.
@@ -291,35 +307,68 @@ impl Observer {
     #[cold]
     fn begin_timing(&self) {
         self.turns_left.store(TIMED_ONE_IN, Relaxed);
-        let mut close = self.close.lock();
-        close.timed.clear();
-        close.gap_left = self.countdown.left();
+        let mut timed = self.timed.lock();
+        timed.requests.clear();
+        timed.gap_left = self.countdown.left();
         self.countdown.set(1);
         self.timing.store(true, Relaxed);
     }
 
     #[cold]
     fn timed_turn_done(&self, now_ns: u64) {
-        let mut close = self.close.lock();
         let counts = self.take_counts();
-        if close.timed.is_empty() {
+        if counts.iter().all(|&count| count == 0) {
             // No whole request came: the next turn is timed instead.
-            if counts.iter().all(|&count| count == 0) {
-                return;
-            }
+            return;
         }
         self.timing.store(false, Relaxed);
-        self.countdown.set(close.gap_left.max(1));
-        let began_ns = now_ns.saturating_sub(self.woke_ns.load(Relaxed));
-        let total: u64 = close.timed.iter().map(|&(_, ns)| ns).sum();
-        self.wait.add(began_ns.saturating_sub(total), 1);
-        // What is left was spent for all of them: reading what they asked, and sending what they got.
-        let rest_ns = now_ns.saturating_sub(self.mark_ns.load(Relaxed));
-        let each_ns = rest_ns / (close.timed.len() as u64).max(1);
-        for &(group, ns) in &close.timed {
-            self.latency[group as usize].add(ns + each_ns, 1);
+        let mut timed = self.timed.lock();
+        self.countdown.set(timed.gap_left.max(1));
+        let mut untimed = counts;
+        let mut timed_ns = 0;
+        for &(group, ns) in &timed.requests {
+            untimed[group as usize] = untimed[group as usize].saturating_sub(1);
+            timed_ns += ns;
         }
-        close.timed.clear();
+        let woke_ns = self.woke_ns.load(Relaxed);
+        let mark_ns = self.mark_ns.load(Relaxed);
+        self.wait.add(mark_ns.saturating_sub(woke_ns + timed_ns), 1);
+        // What is left was spent for all of them, reading what they asked and sending what they got; or for those that
+        // were too many, or about no key.
+        let rest_ns = now_ns.saturating_sub(mark_ns);
+        let sharers = match untimed.iter().sum::<u32>() {
+            0 => timed.requests.len() as u64,
+            untimed => u64::from(untimed),
+        };
+        let each_ns = rest_ns / sharers.max(1);
+        let is_shared = untimed.iter().all(|&count| count == 0);
+        for &(group, ns) in &timed.requests {
+            let more_ns = if is_shared { each_ns } else { 0 };
+            self.latency[group as usize].add(ns + more_ns, 1);
+        }
+        for (histogram, count) in self.latency.iter().zip(untimed) {
+            if count > 0 {
+                histogram.add(each_ns, u64::from(count));
+            }
+        }
+        timed.requests.clear();
+    }
+
+    /// Remembers a reply that its peer took only after a while.
+    #[cold]
+    pub fn note_untaken(&self, since_ns: u64, now_ns: u64, now_s: u32) {
+        let total_ns = now_ns.saturating_sub(since_ns);
+        if total_ns > SLOW_NS {
+            let slow = Slow {
+                at_s: now_s,
+                group: Group::Other,
+                line: Vec::new(),
+                total_ns,
+                stage: Stage::Socket,
+                stage_ns: total_ns,
+            };
+            self.push_slow(slow);
+        }
     }
 
     /// Remembers the turn that has just been slow. `input` is what the turn read first, if it read anything: a line that
@@ -343,7 +392,13 @@ impl Observer {
             stage,
             stage_ns,
         };
-        self.close.lock().slow.push(slow);
+        self.push_slow(slow);
+    }
+
+    fn push_slow(&self, slow: Slow) {
+        if let Some(mut close) = self.close.try_lock() {
+            close.slow.push(slow);
+        }
     }
 }
 
@@ -547,17 +602,22 @@ mod tests {
     fn every_request_is_timed_once() {
         let keyspace = Keyspace::new(1, b':');
         let observer = keyspace.observer(0);
-        let mut requests = 0;
+        let (mut requests, mut others) = (0, 0);
         for turn in 0..1000u32 {
             observer.woke(monotonic_ns());
-            for _ in 0..turn % 7 {
+            // Now and then more than are timed one by one.
+            let count = if turn % 100 == 0 { 700 } else { turn % 7 };
+            for _ in 0..count {
                 note(observer, "key", Outcome::Hit);
                 requests += 1;
             }
+            observer.note_other();
+            others += 1;
             observer.turn_done(monotonic_ns());
         }
         let times = keyspace.latency(Group::Get);
         assert_eq!(times.count(), requests);
+        assert_eq!(keyspace.latency(Group::Other).count(), others);
         assert_eq!(keyspace.latency(Group::Set).count(), 0);
         let waits = keyspace.wait().count();
         assert!((10..=16).contains(&waits), "{waits}");
@@ -583,5 +643,9 @@ mod tests {
         );
         assert_eq!((slow[0].stage, slow[0].at_s), (Stage::Turn, 7));
         assert_eq!(slow[0].total_ns, 50_004_000);
+        observer.note_untaken(1000, 2000, 8);
+        observer.note_untaken(1000, 20_001_000, 8);
+        let slow = keyspace.slow();
+        assert_eq!((slow.len(), slow[2].stage), (3, Stage::Socket));
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Conn<'c> {
     /// The second in which it is closed, if it is not done by then with what it is at: a handshake, a data block that does
     /// not move, or going.
     pub(super) deadline: Option<u32>,
+    /// When the peer stopped taking replies, by the monotonic clock; 0 while it takes them.
+    blocked_ns: u64,
     /// The second in which the last bytes came, or in which it began to wait for those of a data block.
     moved_at: u32,
     /// It stands in the worker's queue.
@@ -125,6 +127,7 @@ impl<'c> Conn<'c> {
             session: Session::speaking(protocol),
             input: Box::default(),
             output: None,
+            blocked_ns: 0,
             // What came before the registration makes no edge.
             readable: true,
             half_closed: false,
@@ -409,6 +412,23 @@ impl<'c> Conn<'c> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
+        }
+    }
+
+    /// After a turn: since when a reply waited, if the peer has taken the last of it only now.
+    #[inline]
+    pub(super) fn waited_since(&mut self, now_ns: u64) -> Option<u64> {
+        match (self.output.is_some(), self.blocked_ns) {
+            (false, 0) => None,
+            (true, 0) => {
+                self.blocked_ns = now_ns;
+                None
+            }
+            (true, _) => None,
+            (false, since_ns) => {
+                self.blocked_ns = 0;
+                Some(since_ns)
+            }
         }
     }
 

@@ -304,6 +304,9 @@ impl<'c> Serving<'c> {
         let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
         self.timed = self.timed - was_timed + usize::from(conn.is_timed());
         let now_ns = monotonic_ns();
+        if let Some(since_ns) = conn.waited_since(now_ns) {
+            ctx.observer.note_untaken(since_ns, now_ns, ctx.now.0);
+        }
         if let Some(began_ns) = ctx.observer.turn_done(now_ns) {
             let now_s = ctx.now.0;
             ctx.observer

@@ -775,3 +775,29 @@ fn options_that_do_not_go_together() {
         );
     }
 }
+
+/// A reply that its reader leaves lying is told among the slow ones, and for what.
+#[test]
+fn a_slow_reader_is_seen_to_be_slow() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&["-I", "16m", "-m", "64"]);
+    let mut conn = server.connect();
+    conn.set("large", &vec![b'x'; 12_000_000]);
+    let mut reader = server.connect();
+    reader.send("get large\r\n");
+    wait_until("its reply waits", || {
+        let conns = conn.stats("conns");
+        conns.values().any(|state| state == "conn_mwrite")
+    });
+    let since = Instant::now();
+    wait_until("it has waited", || {
+        since.elapsed() > Duration::from_millis(30)
+    });
+    reader.take(12_000_000);
+    wait_until("it is told", || {
+        let slow = conn.stats("slow");
+        slow.values().any(|line| line.contains(" stage=socket "))
+    });
+}
