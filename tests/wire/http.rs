@@ -113,7 +113,7 @@ fn it_says_whether_it_is_there() {
     }
     let http = Http::start(&[]);
     assert_eq!(http.get("/health").text(), "{\"status\":\"ok\"}\n");
-    assert_eq!(http.get("/ready").status, 200);
+    wait_until("it lets clients in", || http.get("/ready").status == 200);
     let page = http.get("/");
     assert_eq!(page.status, 200);
     assert!(page.head.contains("Content-Type: text/html; charset=utf-8"));
@@ -270,6 +270,7 @@ fn a_token_keeps_others_out() {
     }
     let file = scratch_file("http-token", "  secret-word\n");
     let http = Http::start(&["--http-token-file", file.to_str().expect("a path")]);
+    wait_until("it lets clients in", || http.get("/ready").status == 200);
     for target in ["/health", "/ready", "/"] {
         assert_eq!(http.get(target).status, 200, "{target}");
     }
