@@ -18,7 +18,7 @@
 use std::mem;
 
 use crate::dataset::Dataset;
-use crate::workload::{Dialect, NOOP, SET};
+use crate::dialect::{Dialect, NOOP, SET};
 
 /// No head is longer: a key of 250 bytes and the words and numbers around it.
 const HEAD_LEN_MAX: usize = 2048;

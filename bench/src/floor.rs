@@ -13,9 +13,10 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::conn::Target;
 use crate::dataset::Dataset;
+use crate::dialect::{Dialect, GETKQ, NOOP, SET, retrieve, store};
 use crate::run::Plan;
 use crate::sizes::Sizes;
-use crate::workload::{Dialect, GETKQ, NOOP, SET, Workload, retrieve, store};
+use crate::workload::Workload;
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -44,7 +45,7 @@ impl Canned {
             return Err("floor answers reads or stores, not a mixture".to_owned());
         } else {
             let ids = vec![0; workload.multi];
-            retrieve(workload, data, &ids, &mut request);
+            retrieve(workload.dialect, data, &ids, &mut request);
             let (mut key, mut value) = (Vec::new(), Vec::new());
             data.key_into(0, &mut key);
             data.value_into(0, &mut value);

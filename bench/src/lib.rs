@@ -3,7 +3,7 @@
 //! ```text
 //! options -> Plan -> run: threads of Conn (socket, Checker) -> Outcome -> report, html
 //!                     |
-//!                     workload (bytes of a batch) <- dataset (keys, values), zipf, sizes
+//!                     workload (bytes of a batch) <- dialect (one command) <- dataset (keys, values), zipf, sizes
 //! ```
 //!
 //! `run` is the load itself; `fill`, `replay` and `idle` measure memory and hits; `floor` is the
@@ -15,6 +15,7 @@
 pub mod check;
 pub mod conn;
 pub mod dataset;
+pub mod dialect;
 pub mod fill;
 pub mod floor;
 pub mod html;

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crate::check::{Checker, Tally};
 use crate::conn::Blocking;
 use crate::dataset::Dataset;
+use crate::dialect::{Dialect, retrieve, store};
 use crate::json::Object;
 use crate::options::Options;
 use crate::run::Plan;
-use crate::workload::{Dialect, Workload, retrieve, store};
+use crate::workload::Workload;
 
 /// What came out of a replay.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ pub fn replay(
             asked_bytes += plan.data.value_len(id) as u64;
             peer.checker.expect_key(id);
             peer.checker.expect_end(workload.dialect == Dialect::Binary);
-            retrieve(&workload, &plan.data, &[id], &mut peer.out);
+            retrieve(workload.dialect, &plan.data, &[id], &mut peer.out);
         }
         peer.exchange(&plan.data)
             .map_err(|error| format!("{target}: {error}"))?;

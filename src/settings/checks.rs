@@ -41,3 +41,39 @@ pub(super) fn tls(settings: &mut Settings, given: &[Given]) -> Result<(), Settin
     }
     Ok(())
 }
+
+/// Those about HTTP.
+pub(super) fn http(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    let http = &settings.http;
+    if http.listen.is_empty() {
+        for (is_given, name) in [
+            (http.token_file.is_some(), "--http-token-file"),
+            (http.tls, "--http-tls"),
+        ] {
+            if is_given {
+                let notice = format!("{name} has no effect without --http");
+                settings.notices.push(notice);
+            }
+        }
+        return Ok(());
+    }
+    if http.tls && !settings.tls.enabled {
+        let reason = "needs -Z and its certificates";
+        return Err(blame(given, &["http-tls"], reason));
+    }
+    if http.token_file.is_some() {
+        return Ok(());
+    }
+    if settings.login().is_some() {
+        let reason =
+            "clients have to log in, and over HTTP nobody would: it needs --http-token-file FILE";
+        return Err(blame(given, &["http"], reason));
+    }
+    if http.listen.iter().any(|addr| !addr.ip().is_loopback()) {
+        settings.notices.push(
+            "--http without --http-token-file: whoever reaches the port reads and writes all keys"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}

@@ -1,7 +1,6 @@
-//! The options behind `-o`: their table, and a list `name=value,name` taken apart.
+//! The options behind `-o`: their table.
 
-use super::nearest::nearest;
-use super::options::{Opt, flag, inert, not_built, value};
+use super::opt::{Opt, flag, inert, not_built, value};
 use super::values::{Unit, decimal, percent, size, slab_sizes, text, whole};
 use super::{PAGE_BYTES, Settings, tls};
 
@@ -472,35 +471,7 @@ fn no_modern(s: &mut Settings) {
     s.lru_segmented = false;
 }
 
-/// Hands each option of `list` to `found` as entry, label, value, and whether a flag came with a value. An unknown name
-/// is an error, as label and reason.
-pub(super) fn split(
-    list: &str,
-    mut found: impl FnMut(&'static Opt, String, String, bool),
-) -> Result<(), (String, String)> {
-    // memcached reads over an empty place and a comma at the end.
-    let mut items = list.split(',').map(str::trim).peekable();
-    while let Some(item) = items.next() {
-        if item.is_empty() {
-            continue;
-        }
-        // The comma stays in sight where a blank behind it may have cut the list.
-        let cut = items.peek().is_some_and(|next| next.is_empty());
-        let label = format!("-o {item}{}", if cut { "," } else { "" });
-        let (name, value) = item.split_once('=').unwrap_or((item, ""));
-        match EXTENDED.iter().find(|opt| opt.long == name.trim_end()) {
-            Some(opt) => found(opt, label, value.trim().to_owned(), item.contains('=')),
-            None => {
-                let reason = match nearest(name) {
-                    _ if name.contains(char::is_whitespace) => {
-                        "unknown option; options have commas between them".to_owned()
-                    }
-                    Some(name) => format!("unknown option; did you mean {name}?"),
-                    None => "unknown option".to_owned(),
-                };
-                return Err((format!("-o {item}"), reason));
-            }
-        }
-    }
-    Ok(())
+/// Whether this option stands behind `-o`.
+pub(super) fn is_extended(opt: &Opt) -> bool {
+    EXTENDED.iter().any(|extended| extended.long == opt.long)
 }

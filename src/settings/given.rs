@@ -10,9 +10,11 @@
 
 use std::path::PathBuf;
 
+use super::extended::{EXTENDED, is_extended};
 use super::nearest::nearest;
-use super::options::{Kind, OPTIONS, Opt, not_built_reason};
-use super::{Settings, SettingsError, extended};
+use super::opt::{Kind, Opt, not_built_reason};
+use super::options::OPTIONS;
+use super::{Settings, SettingsError};
 
 /// Where words stand in a config file: its path and the line.
 pub(super) type At = Option<(PathBuf, usize)>;
@@ -243,7 +245,7 @@ impl Splitter<'_> {
             return Ok(());
         }
         let given = &mut self.given;
-        let taken = extended::split(value, |opt, label, value, surplus| {
+        let taken = split_list(value, |opt, label, value, surplus| {
             given.push(Given {
                 opt,
                 value,
@@ -265,7 +267,7 @@ impl Splitter<'_> {
             {
                 "; it begins with another sign than -".to_owned()
             }
-            Some(before) if !before.opt.takes_value() && !before.opt.is_extended() => {
+            Some(before) if !before.opt.takes_value() && !is_extended(before.opt) => {
                 format!("; {} takes no value", before.label)
             }
             Some(before) if before.is_short_of_value() => {
@@ -339,4 +341,37 @@ fn by_name(name: &str) -> Result<&'static Opt, String> {
         Some(name) => format!("unknown option; did you mean {name}?"),
         None => "unknown option".to_owned(),
     })
+}
+
+/// Hands each option of `list` to `found` as entry, label, value, and whether a flag came with a value. An unknown name
+/// is an error, as label and reason.
+fn split_list(
+    list: &str,
+    mut found: impl FnMut(&'static Opt, String, String, bool),
+) -> Result<(), (String, String)> {
+    // memcached reads over an empty place and a comma at the end.
+    let mut items = list.split(',').map(str::trim).peekable();
+    while let Some(item) = items.next() {
+        if item.is_empty() {
+            continue;
+        }
+        // The comma stays in sight where a blank behind it may have cut the list.
+        let cut = items.peek().is_some_and(|next| next.is_empty());
+        let label = format!("-o {item}{}", if cut { "," } else { "" });
+        let (name, value) = item.split_once('=').unwrap_or((item, ""));
+        match EXTENDED.iter().find(|opt| opt.long == name.trim_end()) {
+            Some(opt) => found(opt, label, value.trim().to_owned(), item.contains('=')),
+            None => {
+                let reason = match nearest(name) {
+                    _ if name.contains(char::is_whitespace) => {
+                        "unknown option; options have commas between them".to_owned()
+                    }
+                    Some(name) => format!("unknown option; did you mean {name}?"),
+                    None => "unknown option".to_owned(),
+                };
+                return Err((format!("-o {item}"), reason));
+            }
+        }
+    }
+    Ok(())
 }

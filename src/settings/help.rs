@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::MEMCACHED_VERSION;
 use super::extended::EXTENDED;
-use super::options::{OPTIONS, Opt};
+use super::opt::Opt;
+use super::options::OPTIONS;
 
 /// Column at which the explanations start.
 const COLUMN: usize = 34;

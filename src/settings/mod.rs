@@ -21,6 +21,7 @@ mod help;
 mod http;
 mod listen;
 mod nearest;
+mod opt;
 mod options;
 mod pages;
 #[cfg(test)]
@@ -433,7 +434,7 @@ impl Settings {
         self.udp_listen = listen::resolve(self, self.udp_port, given)?;
         self.check_auth_of_listeners(given)?;
         checks::tls(self, given)?;
-        http::check(self, given)?;
+        checks::http(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }

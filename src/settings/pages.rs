@@ -6,9 +6,10 @@
 
 use std::fmt::Write;
 
-use super::extended::EXTENDED;
+use super::extended::{EXTENDED, is_extended};
 use super::help::{ENVIRONMENT, SIGNALS};
-use super::options::{OPTIONS, Opt};
+use super::opt::Opt;
+use super::options::OPTIONS;
 
 /// The names of the pages.
 pub(super) const PAGES: [&str; 5] = ["man", "conf", "bash", "zsh", "fish"];
@@ -191,7 +192,7 @@ fn written(opt: &Opt) -> String {
     } else {
         opt.example
     };
-    let (dashes, joint) = match (opt.is_extended(), opt.short) {
+    let (dashes, joint) = match (is_extended(opt), opt.short) {
         (true, _) => (format!("-o {}", opt.long), "="),
         (false, "") => (format!("--{}", opt.long), " "),
         (false, short) => (format!("-{short}"), " "),
@@ -252,7 +253,7 @@ fn man() -> String {
                 "" => String::new(),
                 hint => format!("{joint}\\fI{}\\fR", roff(hint)),
             };
-            let names = match (opt.is_extended(), opt.short) {
+            let names = match (is_extended(opt), opt.short) {
                 (true, _) => format!("\\fB\\-o {}\\fR{}", roff(opt.long), value("=")),
                 (false, "") => format!("\\fB\\-\\-{}\\fR{}", roff(opt.long), value("=")),
                 (false, short) => format!(

@@ -5,8 +5,9 @@ use std::fs;
 use std::net::SocketAddr;
 
 use super::conf_file;
-use super::extended::EXTENDED;
-use super::options::{Kind, OPTIONS, Opt};
+use super::extended::{EXTENDED, is_extended};
+use super::opt::{Kind, Opt};
+use super::options::OPTIONS;
 use super::*;
 
 /// Parses `line`, cut at spaces.
@@ -66,8 +67,7 @@ impl Drop for Scratch {
 
 /// How an option stands on a command line.
 fn written(opt: &Opt, value: &str) -> String {
-    let is_extended = EXTENDED.iter().any(|extended| extended.long == opt.long);
-    match (is_extended, value) {
+    match (is_extended(opt), value) {
         (true, "") => format!("-o {}", opt.long),
         (true, _) => format!("-o {}={value}", opt.long),
         (false, "") => format!("--{}", opt.long),
