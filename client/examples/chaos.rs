@@ -33,6 +33,8 @@ const KEYS: usize = 60;
 const NAMED: Duration = Duration::from_secs(2);
 /// The first of a failure, in which reads may be slow.
 const SHOCK: Duration = Duration::from_millis(500);
+/// How long after the return of all nodes operations that begin may still fail (docs/client.md).
+const BACK: Duration = Duration::from_millis(500);
 
 fn now_us() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -59,6 +61,8 @@ enum Word {
     Anew,
     /// A copy may be missing from now on.
     Loss,
+    /// When all nodes had returned that were down together.
+    Returned,
     /// What the nodes' proxies do, from here on by node: see [`proxy`].
     Proxies,
 }
@@ -142,6 +146,8 @@ struct Tally {
     back: u64,
     wrong: u64,
     reads_us: Vec<u32>,
+    /// The longest time after the return of all nodes at which an operation began that failed.
+    late_us: u64,
     story: String,
 }
 
@@ -204,6 +210,7 @@ fn worker(name: &str, host: &str, path: &str, window_ms: u64) {
             all.back += tally.back;
             all.wrong += tally.wrong;
             all.reads_us.extend(tally.reads_us);
+            all.late_us = all.late_us.max(tally.late_us);
             if all.story.is_empty() {
                 all.story = tally.story;
             }
@@ -221,6 +228,7 @@ fn worker(name: &str, host: &str, path: &str, window_ms: u64) {
             back,
             wrong,
             mut reads_us,
+            late_us,
             story,
         } = tally;
         reads_us.sort_unstable();
@@ -233,7 +241,7 @@ fn worker(name: &str, host: &str, path: &str, window_ms: u64) {
             .map(u32::to_string)
             .collect();
         println!(
-            "{phase} {operations} {errors} {full} {lost} {own_old} {others_old} {named} {back} {wrong} {} {step}|{story}",
+            "{phase} {operations} {errors} {full} {lost} {own_old} {others_old} {named} {back} {wrong} {} {step} {late_us}|{story}",
             some.join(",")
         );
     }
@@ -292,6 +300,7 @@ fn write(client: &Client, board: &Board, key: usize, delete: bool, tally: &mut T
     (begun + 1..=number).for_each(|one| board.set(key, TIMES + one % TIMES_COUNT, 0));
     board.set(key, BEGUN, number);
     let name = format!("key:{key}");
+    let begun_us = now_us();
     let result = if delete {
         client.delete(&name).map(|_| ())
     } else {
@@ -312,10 +321,19 @@ fn write(client: &Client, board: &Board, key: usize, delete: bool, tally: &mut T
             if matches!(error, Error::Full { .. }) {
                 tally.full += 1;
             } else {
-                tally.errors += 1;
+                count_error(board, begun_us, tally);
                 tell(tally, || format!("write of {name}: {error}"));
             }
         }
+    }
+}
+
+/// An operation that began then has failed.
+fn count_error(board: &Board, begun_us: u64, tally: &mut Tally) {
+    tally.errors += 1;
+    let returned = board.get(Word::Returned);
+    if returned > 0 {
+        tally.late_us = tally.late_us.max(begun_us.saturating_sub(returned));
     }
 }
 
@@ -339,7 +357,7 @@ fn read(client: &Client, board: &Board, key: usize, own: bool, tally: &mut Tally
     let found = match result {
         Ok(found) => found,
         Err(error) => {
-            tally.errors += 1;
+            count_error(board, begun_us, tally);
             return tell(tally, || format!("read of {name}: {error}"));
         }
     };
@@ -851,6 +869,7 @@ fn phase(trouble: Trouble, at: usize, cluster: &mut Cluster, board: &Board, span
             (0..NODES).for_each(|node| cluster.kill(node));
             rest(span / 2);
             (0..NODES).for_each(|node| cluster.start(node, &[]));
+            board.put(Word::Returned, now_us());
             rest(span / 2);
         }
     }
@@ -1025,6 +1044,7 @@ fn table(done: &[(u64, &str)], lines: &BTreeMap<u64, Vec<String>>) -> bool {
     for &(number, name) in done {
         let mut sums = [0u64; 9];
         let mut reads: Vec<(u32, u32)> = Vec::new();
+        let mut late_us = 0u64;
         for line in lines.get(&number).into_iter().flatten() {
             let (figures, story) = line.split_once('|').expect("figures and a story");
             let words: Vec<&str> = figures.split(' ').collect();
@@ -1032,6 +1052,7 @@ fn table(done: &[(u64, &str)], lines: &BTreeMap<u64, Vec<String>>) -> bool {
                 *sum += word.parse::<u64>().expect("a number");
             }
             let weight = words[10].parse().expect("a number");
+            late_us = late_us.max(words[11].parse().expect("a number"));
             let times = words[9].split(',').filter_map(|time| time.parse().ok());
             reads.extend(times.map(|time: u32| (time, weight)));
             if !story.is_empty() {
@@ -1063,6 +1084,14 @@ fn table(done: &[(u64, &str)], lines: &BTreeMap<u64, Vec<String>>) -> bool {
             p99_us / 100 % 10
         );
         let down = name == "all down";
+        if down {
+            println!(
+                "{:17} the last operation that failed began {} ms after all nodes were back",
+                "",
+                late_us / 1000
+            );
+            good &= late_us <= BACK.as_micros() as u64;
+        }
         good &= wrong + own + others + back == 0 && (down || errors + lost == 0);
         // A measure, not a promise: the machine may be busy with something else.
         if !down && p99_us >= 25_000 {
