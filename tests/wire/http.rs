@@ -690,6 +690,47 @@ fn idle_clients_keep_nobody_out() {
     http.server.connect().round("mn\r\n", "MN\r\n");
 }
 
+/// Bodies that never end hold no more than 64 MB, all of them together: those that hold most are closed, the others are
+/// answered.
+#[test]
+fn unfinished_bodies_hold_no_more_than_they_may() {
+    if !is_ketch() {
+        return;
+    }
+    const CLIENTS: usize = 100;
+    let http = Http::start(&[]);
+    let before = http.server.rss_kb();
+    let part = vec![b'b'; 1_900_000];
+    let head = b"PUT /large HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n";
+    let mut most = 0;
+    let mut open = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut stream = http.connect();
+        // One that is closed in the middle of it cannot go on.
+        let _ = stream
+            .write_all(head)
+            .and_then(|()| stream.write_all(&part));
+        most = most.max(http.server.rss_kb().saturating_sub(before));
+        open.push(stream);
+    }
+    assert_eq!(http.get("/health").status, 200);
+    for stream in &open {
+        stream.set_nonblocking(true).expect("a socket");
+    }
+    let goes_on = |mut stream: &TcpStream| match stream.read(&mut [0; 1]) {
+        Ok(_) => false,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    };
+    wait_until("those beyond 64 MB are closed", || {
+        most = most.max(http.server.rss_kb().saturating_sub(before));
+        open.retain(goes_on);
+        open.len() <= (64 << 20) / part.len()
+    });
+    println!("{} of {CLIENTS} are left, {most} KB", open.len());
+    assert!(!open.is_empty());
+    assert!(most < 100 << 10, "{most} KB");
+}
+
 /// A reader of replies who does not read them gets no more, and costs no more than a little.
 #[test]
 fn who_does_not_read_gets_no_more() {

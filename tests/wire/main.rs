@@ -15,6 +15,7 @@ mod differential;
 mod differential_binary;
 mod discovery;
 mod errors;
+mod faults;
 mod histories;
 mod http;
 mod limits;
