@@ -718,6 +718,19 @@ fn any_handle_can_be_prefetched() {
     for raw in [1, 1 << 20, u32::MAX] {
         slabs.prefetch(ChunkHandle::from_raw(raw).unwrap(), usize::MAX);
     }
+    // Nor does it matter what a link says.
+    let chunk = slabs.alloc(class(1)).unwrap();
+    for link in [0, 1, 1 << 20, u32::MAX] {
+        slabs.header::<AtomicU32>(chunk, 4).store(link, Relaxed);
+        slabs.prefetch_linked(chunk, 4);
+    }
+}
+
+#[test]
+#[should_panic(expected = "handle outside of the arena")]
+fn a_link_outside_of_the_arena_is_not_followed() {
+    let slabs = allocator(1, &[96]);
+    slabs.prefetch_linked(ChunkHandle::from_raw(u32::MAX).unwrap(), 4);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A value being sent stays as it is, whatever happens to its item meanwhile.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
+
 use super::*;
-use crate::cache::testing::small_cache;
+use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{Maintainer, PinnedValue};
 
 const NOW: RelTime = RelTime(10);
@@ -146,5 +149,58 @@ fn a_cache_full_of_pinned_values_refuses_and_recovers() {
     set(&cache, b"key", &value(2, 100_000), NOW).unwrap();
     set(&cache, b"small", b"value", NOW).unwrap();
     assert_eq!(get(&cache, b"small", NOW).unwrap(), b"value");
+    empty(&cache);
+}
+
+/// Whatever a header says of lengths, key and value end within the chunk, or nothing is read.
+#[test]
+fn any_header_reads_nothing_behind_its_chunk() {
+    let cache = small_cache(4);
+    let items = &cache.items;
+    let slabs = items.slabs();
+    let new = cache.create(&spec(b"key", 100), At::new(NOW)).unwrap();
+    let handle = new.handle();
+    let header = items.header(handle);
+    let chunk = slabs.ptr(handle).as_ptr();
+    let chunk_bytes = slabs.chunk_bytes(slabs.class_of(handle));
+    let chunk = chunk.addr()..chunk.addr() + chunk_bytes;
+    let value_len = slabs.header::<AtomicU32>(handle, 16);
+    let key_len = slabs.header::<AtomicU8>(handle, 20);
+    let state = slabs.header::<AtomicU16>(handle, 22);
+    let honest = (
+        value_len.load(Relaxed),
+        key_len.load(Relaxed),
+        state.load(Relaxed),
+    );
+    let (mut rng, mut refused, mut read) = (Rng::new(3), 0, 0);
+    for _ in 0..500 {
+        value_len.store((rng.next() >> (32 + rng.below(32))) as u32, Relaxed);
+        key_len.store(rng.next() as u8, Relaxed);
+        state.store(rng.next() as u16, Relaxed);
+        for of_key in [true, false] {
+            let part = || match of_key {
+                true => Some(items.key(handle)),
+                false => items.small_value(handle, header),
+            };
+            match catch_unwind(AssertUnwindSafe(part)) {
+                Ok(None) => {}
+                Ok(Some(part)) => {
+                    let part = part.as_ptr().addr()..part.as_ptr().addr() + part.len();
+                    assert!(chunk.start <= part.start && part.end <= chunk.end);
+                    read += 1;
+                }
+                Err(panic) => {
+                    let reason = panic.downcast_ref::<&str>();
+                    assert_eq!(reason, Some(&"a part behind its chunk's end"));
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 100 && read > 100, "{refused}, {read}");
+    value_len.store(honest.0, Relaxed);
+    key_len.store(honest.1, Relaxed);
+    state.store(honest.2, Relaxed);
+    drop(new);
     empty(&cache);
 }
