@@ -16,6 +16,12 @@
 //! let nodes: Vec<Node> = serde_json::from_str(r#"["cache1:11211", "cache2:11211:2@rack-b"]"#)?;
 //! assert_eq!(serde_json::to_string(&nodes)?, r#"["cache1:11211","cache2:11211:2@rack-b"]"#);
 //! assert!(serde_json::from_str::<ClientOptions>(r#"{"copys": 2}"#).is_err());
+//!
+//! // What is written is read again; a login is not written.
+//! let written = serde_json::to_value(&options)?;
+//! assert_eq!((&written["ack"], &written["copies"]), (&"quorum".into(), &2.into()));
+//! let again: ClientOptions = serde_json::from_value(written.clone())?;
+//! assert_eq!(serde_json::to_value(&again)?, written);
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
@@ -28,7 +34,7 @@
 //! | `reads` | `first`, `spread`; with `hedge_after_ms`, [`Reads::Hedged`] |
 //! | `read_repair`, `long_binary_keys`, `hash_long_keys`, `errors_as_misses` | true or false |
 //! | `default_ttl_s` | seconds |
-//! | `ttl_jitter` | 0 to 1 |
+//! | `ttl_jitter`, `eject_share` | 0 to 1 |
 //! | `prefix` | text |
 //! | `user`, `password` | [`ClientOptions::login`] |
 
@@ -68,7 +74,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AckWord {
     None,
@@ -77,14 +83,14 @@ enum AckWord {
     All,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ReadsWord {
     First,
     Spread,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum EjectionWord {
     Rehash,
@@ -92,35 +98,120 @@ enum EjectionWord {
 }
 
 /// See the module.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
+    #[serde(skip_serializing_if = "Option::is_none")]
     copies: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ack: Option<AckWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reads: Option<ReadsWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hedge_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     read_repair: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     on_ejection: Option<EjectionWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempt_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     connect_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_pause_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     eject_after: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     eject_window_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eject_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     probe_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     probe_after_max_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     settle_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     missed_keys_max: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pool_connections_max: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     long_binary_keys: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     hash_long_keys: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     errors_as_misses: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     default_ttl_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ttl_jitter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
+}
+
+/// All words but the login, whose password belongs in no file that is written by chance, and none for what has no word: the placement,
+/// TLS, compression, the near cache, metrics.
+impl Serialize for ClientOptions {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let ms = |time: Duration| Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        #[cfg(feature = "long-keys")]
+        let hash_long_keys = Some(self.hash_long_keys);
+        #[cfg(not(feature = "long-keys"))]
+        let hash_long_keys = None;
+        let (reads, hedge_after_ms) = match self.reads {
+            Reads::First => (Some(ReadsWord::First), None),
+            Reads::Spread => (Some(ReadsWord::Spread), None),
+            Reads::Hedged(after) => (None, ms(after)),
+        };
+        let prefix = std::str::from_utf8(&self.prefix)
+            .map_err(|_| serde::ser::Error::custom("the prefix is no text"))?;
+        let table = Table {
+            copies: Some(self.copies),
+            ack: Some(match self.ack {
+                Ack::None => AckWord::None,
+                Ack::One => AckWord::One,
+                Ack::Quorum => AckWord::Quorum,
+                Ack::All => AckWord::All,
+            }),
+            reads,
+            hedge_after_ms,
+            read_repair: Some(self.read_repair),
+            on_ejection: Some(match self.on_ejection {
+                OnEjection::Rehash => EjectionWord::Rehash,
+                OnEjection::FailFast => EjectionWord::FailFast,
+            }),
+            request_timeout_ms: ms(self.request_timeout),
+            attempt_timeout_ms: ms(self.attempt_timeout),
+            connect_timeout_ms: ms(self.connect_timeout),
+            retries: Some(self.retries),
+            retry_pause_ms: ms(self.retry_pause),
+            eject_after: Some(self.eject_after),
+            eject_window_ms: ms(self.eject_window),
+            eject_share: Some(self.eject_share),
+            probe_after_ms: ms(self.probe_after),
+            probe_after_max_ms: ms(self.probe_after_max),
+            settle_ms: ms(self.settle),
+            missed_keys_max: Some(self.missed_keys_max),
+            pool_connections_max: Some(self.pool_connections_max),
+            long_binary_keys: Some(self.long_binary_keys),
+            hash_long_keys,
+            errors_as_misses: Some(self.errors_as_misses),
+            default_ttl_s: self.default_ttl.map(|ttl| ttl.as_secs()),
+            ttl_jitter: Some(self.ttl_jitter),
+            prefix: Some(prefix.to_owned()),
+            user: None,
+            password: None,
+        };
+        table.serialize(to)
+    }
 }
 
 impl<'de> Deserialize<'de> for ClientOptions {
@@ -141,7 +232,7 @@ impl<'de> Deserialize<'de> for ClientOptions {
                 })*
             };
         }
-        as_they_are!(copies read_repair retries eject_after missed_keys_max pool_connections_max);
+        as_they_are!(copies read_repair retries eject_after eject_share missed_keys_max pool_connections_max);
         as_they_are!(long_binary_keys errors_as_misses ttl_jitter prefix);
         milliseconds! {
             request_timeout_ms request_timeout,
