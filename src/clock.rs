@@ -7,7 +7,6 @@
 //! C2. `now` follows the monotonic clock: a change of the wall clock does not expire items. What unix time it is, is read
 //!     from the wall clock at each tick, so that a date that comes later means what it says.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -136,14 +135,6 @@ impl Clock {
             time => RelTime(u32::try_from(time).unwrap_or(u32::MAX)),
         }
     }
-}
-
-/// Nanoseconds since the first call: what spans of time within the process are measured with.
-#[inline]
-pub fn monotonic_ns() -> u64 {
-    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Not by rustix, which reads the vDSO itself and does not survive valgrind.
-    FIRST.elapsed().as_nanos() as u64
 }
 
 /// The wall clock's time since 1970.

@@ -580,6 +580,21 @@ fn write_then_rename(path: &Path, suffix: &str, text: &str) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
+/// Nanoseconds of the monotonic clock: what spans of time within the process are measured with. Straight from libc, as
+/// each turn of a connection reads it: `Instant` takes twice the instructions.
+#[inline]
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the struct is ours and of the type asked for; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    (now.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec as u64)
+}
+
 /// What this process has used.
 #[derive(Clone, Copy, Debug)]
 pub struct Rusage {

@@ -39,7 +39,7 @@ use sampler::{Countdown, Gaps};
 use slow::{Slow, SlowRing, Stage};
 use whatif::{Deed, Expected, Kind, Measured, Ring, TIMES, WhatIf};
 
-use crate::clock::monotonic_ns;
+use crate::sys::monotonic_ns;
 
 pub use prefixes::Prefixes;
 

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use super::latency::Group;
-use crate::clock::monotonic_ns;
+use crate::sys::monotonic_ns;
 
 /// Slow requests remembered a worker.
 const RING: usize = 128;

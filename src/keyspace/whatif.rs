@@ -35,7 +35,7 @@ pub const TIMES: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
 /// The place of 1 in [`TIMES`].
 const ONCE: usize = 2;
 /// One key in so many is followed at first, and as long as there are few.
-pub const ONE_IN_FIRST: u32 = 4;
+pub const ONE_IN_FIRST: u32 = 8;
 /// Keys of the largest cache, below one in [`ONE_IN_LARGE`].
 const KEYS_SMALL: usize = 8 * 1024;
 /// So few keys are followed of a large cache.

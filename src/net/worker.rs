@@ -22,10 +22,10 @@ use super::handles::{Handle, ListenerHandle, Message};
 use super::slots::Slots;
 use super::stream::Stream;
 use super::udp::WorkerUdp;
-use crate::clock::monotonic_ns;
 use crate::command::Output;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
+use crate::sys::monotonic_ns;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
