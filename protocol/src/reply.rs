@@ -30,6 +30,8 @@ pub const RESET: &[u8] = b"RESET\r\n";
 pub const MN: &[u8] = b"MN\r\n";
 /// Ends a line, and a value.
 pub const CRLF: &[u8] = b"\r\n";
+/// What follows a value that is the last of its reply: [`CRLF`] and [`END`].
+pub const CRLF_END: &[u8] = b"\r\nEND\r\n";
 
 /// `VALUE key client_flags value_len [cas_unique]`, before the value and its `\r\n`.
 #[inline]
@@ -147,7 +149,7 @@ pub struct MetaLine<'o> {
 
 impl<'o> MetaLine<'o> {
     /// Begins a line.
-    #[inline]
+    #[inline(always)]
     pub fn new(out: &'o mut Vec<u8>, code: MetaCode) -> Self {
         match code {
             MetaCode::HD => out.extend_from_slice(b"HD"),

@@ -167,9 +167,10 @@ impl Arena {
             .wrapping_add(self.offset(chunk));
         prefetch(start);
         // Chunks need not begin where a line does.
-        let into_line = start.addr() % LINE_BYTES;
-        for line in (LINE_BYTES..into_line + bytes).step_by(LINE_BYTES) {
-            prefetch(start.wrapping_add(line - into_line));
+        let mut next_line = LINE_BYTES - start.addr() % LINE_BYTES;
+        while next_line < bytes {
+            prefetch(start.wrapping_add(next_line));
+            next_line += LINE_BYTES;
         }
     }
 

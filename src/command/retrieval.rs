@@ -1,6 +1,6 @@
 //! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
-use protocol::reply::{self, CRLF};
+use protocol::reply::{self, CRLF, CRLF_END, END};
 use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
@@ -59,7 +59,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
             ahead.step(ctx.cache);
         }
         for (key, ahead, end) in &batch.keys[..batch.count] {
-            get_one(ctx, verb, ahead.probe().of(key), out);
+            get_one(ctx, verb, ahead.probe().of(key), false, out);
             if out.is_full() {
                 return *end;
             }
@@ -69,9 +69,15 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, verb: GetVerb, keys: Keys<'_>, out: &mut Out
     keys.0.len()
 }
 
-/// Answers one key.
+/// Answers one key; with the end of the reply, if it is the `last`.
 #[inline]
-pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: &mut Output<'c>) {
+pub(super) fn get_one<'c>(
+    ctx: Ctx<'c>,
+    verb: GetVerb,
+    sought: Sought<'_>,
+    last: bool,
+    out: &mut Output<'c>,
+) {
     let key = sought.key;
     let mut entry = ctx.cache.entry(sought, ctx.at());
     let seen = seen_read(&entry, sought, verb.touch.is_some());
@@ -81,6 +87,9 @@ pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: 
         // Behind the miss, so that no other key pays for it.
         if key == config::OLD_KEY {
             config::show_as_item(ctx, verb.with_cas, out);
+        }
+        if last {
+            out.bytes(END);
         }
         return;
     };
@@ -95,7 +104,7 @@ pub(super) fn get_one<'c>(ctx: Ctx<'c>, verb: GetVerb, sought: Sought<'_>, out: 
         verb.with_cas.then(|| hit.cas()),
     );
     write_value(&hit, out);
-    out.bytes(CRLF);
+    out.bytes(if last { CRLF_END } else { CRLF });
     hit.bump();
     drop(entry);
     ctx.note(&seen);

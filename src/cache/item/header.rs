@@ -159,6 +159,10 @@ impl Header {
     /// Puts `bits` into a field of the state word, whose bits are `field`.
     #[inline]
     fn set_field(&self, field: State, bits: State) {
+        // What is right already costs no locked instruction.
+        if self.state().to_raw() & field.to_raw() == bits.to_raw() {
+            return;
+        }
         // Two locks guard different bits of this word, so a change is one read-modify-write.
         let set = |old: u16| Some((old & !field.to_raw()) | bits.to_raw());
         let _ = self.state.fetch_update(Relaxed, Relaxed, set);

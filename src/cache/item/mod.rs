@@ -365,7 +365,11 @@ impl Items {
 
     /// The class the (head) chunk of such an item comes from; errors if it is above the item limit.
     pub fn class_for(&self, spec: &ItemSpec<'_>) -> Result<ClassId, AllocError> {
-        let bytes = self.item_bytes(spec);
+        self.class_for_bytes(self.item_bytes(spec))
+    }
+
+    #[inline]
+    fn class_for_bytes(&self, bytes: usize) -> Result<ClassId, AllocError> {
         if bytes > self.item_bytes_max {
             return Err(AllocError::TooLarge);
         }
@@ -392,18 +396,15 @@ impl Items {
         spec: &ItemSpec<'_>,
         alloc: impl FnOnce(ClassId) -> Option<ChunkHandle>,
     ) -> Result<NewItem<'_>, AllocError> {
-        let class = self.class_for(spec)?;
+        let bits = self.state_for(spec);
+        let key_at = key_offset(bits);
+        let value_at = key_at + spec.key.len();
+        let class = self.class_for_bytes(value_at + spec.value_len as usize)?;
         let handle = alloc(class).ok_or(AllocError::OutOfMemory)?;
         // It may be a larger one, if there was no other.
         let class = self.slabs.class_of(handle);
-        let bits = self.state_for(spec);
-        self.header(handle).begin_item(
-            class,
-            spec.key.len(),
-            spec.value_len,
-            spec.expires_at,
-            bits,
-        );
+        let header = self.header(handle);
+        header.begin_item(class, spec.key.len(), spec.value_len, spec.expires_at, bits);
         if bits.has(State::HAS_CAS) {
             self.cas_word(handle).store(0, Relaxed);
         }
@@ -411,15 +412,17 @@ impl Items {
             self.optional_word(handle, flags_offset(bits))
                 .store(spec.client_flags, Relaxed);
         }
-        let key_at = key_offset(bits);
-        self.assert_inside(self.header(handle), key_at + spec.key.len());
+        self.assert_inside(header, value_at);
         // SAFETY: the chunk was just allocated, nobody else knows it (I1), and the key lies inside it (I7).
         unsafe { self.slabs.bytes_mut(handle, key_at, spec.key.len()) }.copy_from_slice(spec.key);
+        let value_len = spec.value_len as usize;
+        let mut place = value_at..value_at + value_len;
         if bits.has(State::LARGE) {
             self.refs(handle).store(1, Relaxed);
             self.chain(handle).store(0, Relaxed);
+            place = self.value_range(handle);
         }
-        Ok(NewItem::of(self, handle))
+        Ok(NewItem::of(self, handle, value_len, place))
     }
 
     /// Drops one hold on an item that is not linked (any more): the last one frees its chunks.

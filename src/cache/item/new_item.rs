@@ -1,6 +1,7 @@
 //! An item on its way into the cache.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId};
@@ -14,9 +15,9 @@ const END_WASTE_PART: usize = 32;
 pub struct NewItem<'c> {
     items: &'c Items,
     handle: ChunkHandle,
-    /// The chunk being filled, and how far.
+    /// The chunk being filled, and where in it the unwritten bytes of its part of the value lie.
     chunk: ChunkHandle,
-    filled: usize,
+    unwritten_here: Range<usize>,
     /// Bytes of the value that are not written yet.
     unwritten: usize,
     /// The last chunk of the chain, and the bytes of the value that have no chunk yet.
@@ -25,17 +26,22 @@ pub struct NewItem<'c> {
 }
 
 impl<'c> NewItem<'c> {
-    /// Takes over an item whose first chunk is made.
-    pub(super) fn of(items: &'c Items, handle: ChunkHandle) -> Self {
-        let value_len = items.header(handle).value_len();
+    /// Takes over an item whose first chunk is made, which has `place` for its value or the beginning of it.
+    #[inline]
+    pub(super) fn of(
+        items: &'c Items,
+        handle: ChunkHandle,
+        value_len: usize,
+        place: Range<usize>,
+    ) -> Self {
         NewItem {
             items,
             handle,
             chunk: handle,
-            filled: 0,
             unwritten: value_len,
             last: handle,
-            missing: value_len - items.value_range(handle).len(),
+            missing: value_len - place.len(),
+            unwritten_here: place,
         }
     }
 }
@@ -105,30 +111,29 @@ impl NewItem<'_> {
 
     /// The next unwritten bytes of the value, as many as lie in one piece; empty when the value is complete, or its
     /// next chunk is yet to be added.
+    #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
-        loop {
-            let value = self.items.value_range(self.chunk);
-            if self.filled == value.len()
-                && let Some(next) = self.items.chunk_after(self.chunk)
-            {
-                (self.chunk, self.filled) = (next, 0);
-                continue;
-            }
-            let unwritten = value.start + self.filled..value.end;
-            let header = self.items.header(self.chunk);
-            self.items.assert_inside(header, unwritten.end);
-            // SAFETY: nobody but the owner knows the item (I1), and the range lies inside the chunk (I7).
-            return unsafe {
-                let (slabs, len) = (&self.items.slabs, unwritten.len());
-                slabs.bytes_mut(self.chunk, unwritten.start, len)
-            };
+        while self.unwritten_here.is_empty()
+            && let Some(next) = self.items.chunk_after(self.chunk)
+        {
+            self.chunk = next;
+            self.unwritten_here = self.items.value_range(next);
+        }
+        let place = self.unwritten_here.clone();
+        let header = self.items.header(self.chunk);
+        self.items.assert_inside(header, place.end);
+        // SAFETY: nobody but the owner knows the item (I1), and the range lies inside the chunk (I7).
+        unsafe {
+            let slabs = &self.items.slabs;
+            slabs.bytes_mut(self.chunk, place.start, place.len())
         }
     }
 
     /// Notes that the first `n` bytes of [`NewItem::spare`] are written.
+    #[inline]
     pub fn advance(&mut self, n: usize) {
-        self.filled += n;
-        assert!(self.filled <= self.items.value_range(self.chunk).len());
+        assert!(n <= self.unwritten_here.len());
+        self.unwritten_here.start += n;
         self.unwritten -= n;
     }
 

@@ -41,8 +41,7 @@ impl<'c> Session<'c> {
                 let Some(probe) = plan.probe() else {
                     return self.get(ctx, get, input, plan.end, out);
                 };
-                retrieval::get_one(ctx, get.verb, probe.of(get.keys.0), out);
-                out.bytes(protocol::reply::END);
+                retrieval::get_one(ctx, get.verb, probe.of(get.keys.0), true, out);
             }
             Request::Store(store) => self.store(ctx, store, probe_of(store.key), plan, input, out),
             Request::MetaGet(get) => meta::get(ctx, get, probe_of(get.key), out),
