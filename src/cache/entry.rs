@@ -10,7 +10,7 @@
 
 use std::ops::Deref;
 
-use slab_alloc::ChunkHandle;
+use slab_alloc::{ChunkHandle, ClassId};
 
 use super::at::At;
 use super::eviction::Policy;
@@ -44,8 +44,10 @@ impl Cache {
         debug_assert_eq!(hash, self.table.hash(key), "another key's probe");
         let guard = self.table.lock(hash);
         let is_it = |handle| self.items.key(handle) == key;
-        let found_at = guard.find_seen(&probe, is_it);
-        let found_at = found_at.or_else(|| guard.find(hash, is_it));
+        let found_at = match guard.find_seen(&probe, is_it) {
+            Some(found_at) => Some(found_at),
+            None => guard.find(hash, is_it),
+        };
         let found = found_at.map(|(slot, handle)| Found::new(&self.items, Some(slot), handle));
         let lookup = found.map_or(Lookup::Missing, |found| self.life(found.header, at.now));
         let is_dead = matches!(lookup, Lookup::Expired | Lookup::Flushed);
@@ -128,9 +130,10 @@ impl<'c> Entry<'c> {
         let cache = self.cache;
         let items = &cache.items;
         let handle = new.into_handle();
-        items.header(handle).set_accessed_at(self.at.now);
+        let header = items.header(handle);
+        header.set_accessed_at(self.at.now);
         items.set_cas(handle, cas);
-        items.header(handle).set_bits(cache.flush.generation_bits());
+        header.set_bits(cache.flush.generation_bits());
         let old = self.found;
         let slot = match old {
             Some(found) => {
@@ -143,26 +146,29 @@ impl<'c> Entry<'c> {
                 None
             }
         };
-        let found = Found::new(items, slot, handle);
+        let found = Found {
+            slot,
+            handle,
+            header,
+        };
         self.found = Some(found);
-        let class = cache.class_of(handle);
-        let old = old.map(|found| found.handle);
+        let class = found.class();
+        // With the class that its LRU is.
+        let old = old.map(|old| (old, old.class()));
         let newcomer = Newcomer {
             handle,
             hash: self.hash,
-            replaced: old.map(|old| items.header(old).state().segment()),
-            arrives: old.is_none_or(|old| cache.class_of(old) != class),
-            is_temporary: cache
-                .tuning
-                .is_temporary(items.header(handle).expires_at(), self.at.now),
+            replaced: old.map(|(old, _)| old.header.state().segment()),
+            arrives: old.is_none_or(|(_, old_class)| old_class != class),
+            is_temporary: cache.tuning.is_temporary(header.expires_at(), self.at.now),
         };
         {
             let mut lru = cache.lru(class);
             lru.follow(items, cache.tuning.policy());
-            if let Some(old) = old
-                && cache.class_of(old) == class
+            if let Some((old, old_class)) = old
+                && old_class == class
             {
-                lru.unlink(items, old);
+                lru.unlink(items, old.handle);
             }
             lru.link(items, newcomer, cache.cas.last());
             // Once: it takes the place of the dead only if nobody has put an item there since.
@@ -171,12 +177,11 @@ impl<'c> Entry<'c> {
             }
             lru.tidy(items, cache.tuning.balance());
         }
-        if let Some(old) = old {
-            let old_class = cache.class_of(old);
+        if let Some((old, old_class)) = old {
             if old_class != class {
-                cache.lru(old_class).unlink(items, old);
+                cache.lru(old_class).unlink(items, old.handle);
             }
-            items.release(old);
+            items.release(old.handle);
         }
         Hit::new(self, found)
     }
@@ -314,5 +319,10 @@ impl<'c> Found<'c> {
             handle,
             header,
         }
+    }
+
+    #[inline]
+    fn class(&self) -> ClassId {
+        self.header.class().expect("an item has a class")
     }
 }

@@ -322,8 +322,9 @@ impl Items {
 
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
-        let bytes = self.bytes_in_one_chunk(handle);
-        if !self.header(handle).state().has(State::LARGE) {
+        let header = self.header(handle);
+        let bytes = bytes_unchained(header);
+        if !header.state().has(State::LARGE) {
             return bytes;
         }
         let chained = self.value_pieces_chunks(handle).count() - 1;
@@ -332,9 +333,7 @@ impl Items {
 
     /// The bytes it would take to keep all of the item in one chunk.
     pub fn bytes_in_one_chunk(&self, handle: ChunkHandle) -> usize {
-        key_offset(self.header(handle).state())
-            + self.header(handle).key_len()
-            + self.header(handle).value_len()
+        bytes_unchained(self.header(handle))
     }
 
     fn value_pieces_chunks(&self, handle: ChunkHandle) -> impl Iterator<Item = ChunkHandle> {
@@ -513,6 +512,12 @@ impl Items {
     pub fn give_back(&self, chunk: ChunkHandle) {
         self.free_chunk(chunk);
     }
+}
+
+/// Bytes of the item with this header, were it in one chunk.
+#[inline]
+fn bytes_unchained(header: &Header) -> usize {
+    key_offset(header.state()) + header.key_len() + header.value_len()
 }
 
 #[inline]

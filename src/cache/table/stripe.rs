@@ -119,7 +119,7 @@ impl<'t> StripeGuard<'t> {
     }
 
     /// Finds the item where it was seen, if `is_it` holds for what is there now.
-    #[inline]
+    #[inline(always)]
     pub fn find_seen(
         &self,
         probe: &Probe,
