@@ -14,6 +14,7 @@ use super::super::eviction::Sight;
 use super::super::lru::ClassLru;
 use super::super::segments::Segment;
 use super::super::store::{Cache, Lookup};
+use super::super::table::KeyHash;
 use crate::clock::RelTime;
 use crate::keyspace::misses::Gone;
 
@@ -51,7 +52,7 @@ impl Cache {
             let (state, hash) = (items.header(victim).state(), hash(victim));
             let expires_at = items.header(victim).expires_at();
             let idle_s = at.now.since(items.header(victim).accessed_at());
-            if !self.unlink_from_tail(lru, victim, life.gone()) {
+            if !self.unlink_hashed(lru, victim, hash, life.gone()) {
                 lru.pass_over(items, victim);
                 continue;
             }
@@ -86,18 +87,29 @@ impl Cache {
         }
     }
 
-    /// Unlinks an item from the LRU's side, and notes what became of it; the caller holds its LRU lock. False if its stripe is busy, or a reader
-    /// holds its value, so that no memory would come free.
+    /// Unlinks an item from the LRU's side, and notes what became of it; the caller holds its LRU lock. False if its stripe
+    /// is busy, or a reader holds its value, so that no memory would come free.
     pub(in crate::cache) fn unlink_from_tail(
         &self,
         lru: &mut ClassLru,
         handle: ChunkHandle,
         gone: Gone,
     ) -> bool {
+        let hash = self.table.hash(self.items.key(handle));
+        self.unlink_hashed(lru, handle, hash, gone)
+    }
+
+    /// The same for who has the hash of its key.
+    fn unlink_hashed(
+        &self,
+        lru: &mut ClassLru,
+        handle: ChunkHandle,
+        hash: KeyHash,
+        gone: Gone,
+    ) -> bool {
         if self.items.is_pinned(handle) {
             return false;
         }
-        let hash = self.table.hash(self.items.key(handle));
         let Some(mut stripe) = self.table.try_lock(hash) else {
             return false;
         };

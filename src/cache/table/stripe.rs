@@ -3,7 +3,7 @@
 use slab_alloc::ChunkHandle;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::block::{Block, Bucket};
 use super::probe::{IN_OVERFLOW, KeyHash, Probe, Slot};
@@ -38,16 +38,13 @@ impl Table {
     }
 
     /// Locks a stripe by number.
+    #[inline]
     pub fn lock_stripe(&self, stripe: usize) -> StripeGuard<'_> {
         let lock = &self.stripes[stripe].lock;
-        let state = match lock.try_lock() {
-            Some(state) => state,
-            None => slow::timed(Stage::Lock, || lock.lock()),
-        };
         StripeGuard {
             table: self,
             stripe,
-            state,
+            state: lock.try_lock().unwrap_or_else(|| wait_for(lock)),
         }
     }
 
@@ -62,6 +59,12 @@ impl Table {
         (shape.overflow, shape.overflow_touched) = self.overflow.counts();
         shape
     }
+}
+
+/// Locks a stripe that somebody else holds.
+#[cold]
+fn wait_for(lock: &Mutex<StripeState>) -> MutexGuard<'_, StripeState> {
+    slow::timed(Stage::Lock, || lock.lock())
 }
 
 /// A position in a chain: a slot of one of its blocks.
