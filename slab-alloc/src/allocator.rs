@@ -80,6 +80,17 @@ impl Class {
     }
 }
 
+/// Where a class that has no chunk left may get a page from.
+#[derive(Clone, Copy)]
+enum NextPage {
+    None,
+    WithinLimit,
+    /// Beyond the limit, if the class has fewer pages than that.
+    Beyond {
+        pages_min: usize,
+    },
+}
+
 impl SlabAllocator {
     /// Reserves the arena. Fails on sizes that make no sense (`InvalidInput`), and when the system
     /// has no room for the limit.
@@ -142,22 +153,35 @@ impl SlabAllocator {
     /// for the first 4 bytes. `None`: the class has none left and the limit allows no further page.
     #[inline]
     pub fn alloc(&self, class: ClassId) -> Option<ChunkHandle> {
-        self.alloc_from(class, true)
+        self.alloc_from(class, NextPage::WithinLimit)
     }
 
     /// As [`Self::alloc`], but only from the pages that the class has.
     pub fn alloc_without_page(&self, class: ClassId) -> Option<ChunkHandle> {
-        self.alloc_from(class, false)
+        self.alloc_from(class, NextPage::None)
+    }
+
+    /// As [`Self::alloc`], but a class of fewer than `pages_min` pages gets one even beyond the limit.
+    /// Such a page does not count in [`Self::over_limit`].
+    pub fn alloc_beyond_limit(&self, class: ClassId, pages_min: usize) -> Option<ChunkHandle> {
+        self.alloc_from(class, NextPage::Beyond { pages_min })
     }
 
     #[inline]
-    fn alloc_from(&self, class: ClassId, may_add_page: bool) -> Option<ChunkHandle> {
+    fn alloc_from(&self, class: ClassId, next: NextPage) -> Option<ChunkHandle> {
         let slab = self.class(class);
         let mut state = slab.lock();
         let page = match state.partial.head() {
             Some(page) => page,
-            None if may_add_page => self.add_page(class, &mut state)?,
-            None => return None,
+            None => match next {
+                NextPage::None => return None,
+                NextPage::Beyond { pages_min } if state.pages < pages_min => {
+                    self.add_page_beyond(class, &mut state)?
+                }
+                NextPage::WithinLimit | NextPage::Beyond { .. } => {
+                    self.add_page(class, &mut state)?
+                }
+            },
         };
         let meta = &self.pages[page.index()];
         let chunk = match meta.free_head() {
@@ -353,6 +377,12 @@ impl SlabAllocator {
         Some(page)
     }
 
+    fn add_page_beyond(&self, class: ClassId, state: &mut ClassState) -> Option<PageId> {
+        let page = self.pool.take_beyond(&self.pages)?;
+        self.attach(page, class, state);
+        Some(page)
+    }
+
     /// Takes a page without used chunks off its class and gives it to the pool. `false`: it is to
     /// be released, once the lock of the class is dropped.
     #[must_use]
@@ -405,9 +435,16 @@ impl SlabAllocator {
         pages * self.page_bytes()
     }
 
-    /// How many pages of classes are too many under the present limit.
+    /// How many pages of classes are too many under the present limit, but for those that were
+    /// taken beyond it.
     pub fn over_limit(&self) -> usize {
-        self.pool.assigned().saturating_sub(self.pool.limit())
+        let allowed = self.pool.limit() + self.pool.beyond();
+        self.pool.assigned().saturating_sub(allowed)
+    }
+
+    /// How many pages of classes were taken beyond the limit, and still lie there.
+    pub fn beyond_limit(&self) -> usize {
+        self.pool.beyond()
     }
 
     // --- what there is ---

@@ -1,7 +1,7 @@
 //! The page pool: every page that belongs to no class, and the limit on those that may.
 //!
 //! ```text
-//!                 take                     give, over the limit
+//!           take, take_beyond               give, over the limit
 //!   never used ---------> assigned to a class --------> released (no memory behind it)
 //!                          ^        | give                |
 //!                          |        v                     |
@@ -10,7 +10,10 @@
 //! ```
 //!
 //! L1. A page is in one of these places, or for a moment in the hands of the one who releases it.
-//! L2. assigned + idle <= limit; where the limit was lowered under `assigned`, idle = 0.
+//! L2. assigned + idle <= limit; where the limit was lowered under `assigned`, or pages were taken
+//!     beyond it, idle = 0.
+//! L3. beyond <= assigned - limit: so many of the pages that are too many were taken beyond the
+//!     limit knowingly. They stay with their classes until those give them back.
 //!
 //! Idle pages stay resident: a class that gives its only page back and takes it again, once for
 //! every item set and deleted, pays two short locks and no system call.
@@ -26,6 +29,7 @@ pub(crate) struct Pool {
     lists: Mutex<Lists>,
     limit: AtomicUsize,
     assigned: AtomicUsize,
+    beyond: AtomicUsize,
     idle: AtomicUsize,
     /// The highest page number ever used.
     high: AtomicUsize,
@@ -43,6 +47,7 @@ impl Pool {
             lists: Mutex::default(),
             limit: AtomicUsize::new(limit),
             assigned: AtomicUsize::new(0),
+            beyond: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
         }
@@ -58,6 +63,10 @@ impl Pool {
 
     pub(crate) fn assigned(&self) -> usize {
         self.assigned.load(Relaxed)
+    }
+
+    pub(crate) fn beyond(&self) -> usize {
+        self.beyond.load(Relaxed)
     }
 
     pub(crate) fn idle(&self) -> usize {
@@ -81,6 +90,20 @@ impl Pool {
         if self.available() == 0 {
             return None;
         }
+        self.take_from(&mut lists, pages)
+    }
+
+    /// The same though the limit does not allow it.
+    pub(crate) fn take_beyond(&self, pages: &Pages) -> Option<PageId> {
+        let mut lists = self.lock();
+        let is_beyond = self.available() == 0;
+        let page = self.take_from(&mut lists, pages)?;
+        self.beyond
+            .store(self.beyond() + usize::from(is_beyond), Relaxed);
+        Some(page)
+    }
+
+    fn take_from(&self, lists: &mut Lists, pages: &Pages) -> Option<PageId> {
         let page = if let Some(page) = lists.idle.pop(pages) {
             self.idle.store(self.idle() - 1, Relaxed);
             page
@@ -106,11 +129,18 @@ impl Pool {
         let mut lists = self.lock();
         let keep = self.assigned() + self.idle() <= self.limit();
         self.assigned.store(self.assigned() - 1, Relaxed);
+        self.recount_beyond();
         if keep {
             lists.idle.push(pages, page);
             self.idle.store(self.idle() + 1, Relaxed);
         }
         keep
+    }
+
+    /// Keeps L3 where there are fewer pages, or more are allowed; the caller holds the lock.
+    fn recount_beyond(&self) {
+        let too_many = self.assigned().saturating_sub(self.limit());
+        self.beyond.store(self.beyond().min(too_many), Relaxed);
     }
 
     /// Takes a page that has no memory behind it any more.
@@ -123,6 +153,7 @@ impl Pool {
     pub(crate) fn set_limit(&self, limit: usize) {
         let _lists = self.lock();
         self.limit.store(limit, Relaxed);
+        self.recount_beyond();
     }
 
     /// An idle page above the limit, for the caller to release.
@@ -148,6 +179,8 @@ impl Pool {
             "L1"
         );
         assert!(idle == 0 || self.assigned() + idle <= self.limit(), "L2");
+        let too_many = self.assigned().saturating_sub(self.limit());
+        assert!(self.beyond() <= too_many, "L3");
         for page in lists.idle.iter(pages).chain(lists.released.iter(pages)) {
             assert_eq!(
                 pages[page.index()].class(),

@@ -544,6 +544,12 @@ const OWN: &[Single] = &[
         "ketch_arena_bytes",
     ),
     (
+        "ketch_beyond_limit_bytes",
+        Gauge,
+        "Bytes of pages that classes without one took beyond the memory limit.",
+        "ketch_beyond_limit_bytes",
+    ),
+    (
         "ketch_table_bytes",
         Gauge,
         "Of it the hash table.",

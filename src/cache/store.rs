@@ -361,6 +361,12 @@ impl Cache {
         self.items.slabs().arena_bytes_touched()
     }
 
+    /// Bytes of pages beyond the limit that classes took because they had none.
+    pub fn bytes_beyond_limit(&self) -> usize {
+        let slabs = self.items.slabs();
+        slabs.beyond_limit() * slabs.page_bytes()
+    }
+
     /// Bytes that the eviction policy keeps beside the items.
     pub fn policy_bytes(&self) -> usize {
         let classes = self.items.slabs().classes();

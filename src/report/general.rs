@@ -171,6 +171,8 @@ fn server(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     figures.text("slab_reassign_last_busy_status", "none");
     figures.count("slab_reassign_running", u8::from(moves.running));
     figures.count("slabs_moved", moves.moved);
+    let beyond = ctx.cache.bytes_beyond_limit();
+    figures.bytes("ketch_beyond_limit_bytes", beyond);
 
     let counters = &ctx.cache.counters;
     let crawls = counters.lru_crawler_running.load(Relaxed);

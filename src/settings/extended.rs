@@ -96,7 +96,7 @@ pub(super) static EXTENDED: &[Opt] = &[
         },
         "move pages by themselves: 0 never, 1 on need, 2 at each eviction",
     )
-    .more("With 0 stores move none either: a class that has no page when memory is full gets none."),
+    .more("With 0 stores move none either: a class that has no page when memory is full takes one beyond -m."),
     flag(
         "",
         "no_slab_automove",

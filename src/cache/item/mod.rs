@@ -378,6 +378,16 @@ impl Items {
             .unwrap_or_else(|| self.slabs.largest()))
     }
 
+    /// Pages of a class without which some item could not be made: one, but of the largest class, which long values are
+    /// chained from, as many as the largest item takes.
+    pub fn pages_for_one(&self, class: ClassId) -> usize {
+        if class != self.slabs.largest() {
+            return 1;
+        }
+        let chunks = self.item_bytes_max / (self.chunk_bytes_max - HEADER_BYTES) + 1;
+        chunks.div_ceil(self.slabs.page_bytes() / self.chunk_bytes_max)
+    }
+
     /// Makes an unlinked item with an unwritten value, all of its chunks at hand; `alloc` finds them.
     pub fn create(
         &self,

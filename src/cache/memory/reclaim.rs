@@ -5,6 +5,7 @@
 //!    else: another class's items cost clearly more --> empty one of its pages, take it
 //!    else: evict the own victim
 //!    else: take a page from the class whose items cost most
+//!    else: beyond the memory limit, if the class has none: its first page
 //!    else: a free chunk of a class that is a little larger
 //! ```
 //!
@@ -19,6 +20,10 @@
 //! others' items. What is read often in the page, or young, is moved to other chunks of its class (rescued) in exchange
 //! for that class's own victims; the rest is evicted.
 //!
+//! Where pages do not move (`slab_automove=0`, `-M`) a class that has no page would never get one, and each store of its
+//! sizes would be refused. So its first page may lie beyond the limit, as in memcached: a page a class at most, and of the
+//! largest class, whose chunks make up chained items, as many as the largest item takes.
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use slab_alloc::{ChunkHandle, ClassId};
@@ -104,11 +109,14 @@ impl Cache {
                 std::thread::yield_now();
             }
         }
-        let larger = self.alloc_larger(class);
-        if larger.is_none() {
+        // Nobody gives way.
+        let last = slabs
+            .alloc_beyond_limit(class, self.items.pages_for_one(class))
+            .or_else(|| self.alloc_larger(class));
+        if last.is_none() {
             self.counters.malloc_fails.fetch_add(1, Relaxed);
         }
-        larger
+        last
     }
 
     /// Takes a page for a class that has evicted enough to ask for one, if others can better do without.

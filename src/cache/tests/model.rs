@@ -56,7 +56,7 @@ impl<'c> Life<'c> {
             stamps: 0,
             lost: 0,
             refused: 0,
-            // A class without a page gets none.
+            // A class keeps to the pages it has, which long values may find too few.
             short: !cache.tuning.slab_reassign.load(Relaxed),
         }
     }

@@ -333,7 +333,7 @@ fn automove_says_when_pages_move() {
         moved_under_changing_sizes(|cache| cache.tuning.slab_automove.store(level, Relaxed))
     });
     println!("{never:?} {on_need:?} {eager:?}");
-    assert_eq!(never.0, 0, "not even for a store");
+    assert_eq!(never, (0, 0), "not even for a store, and none is refused");
     assert!(on_need.0 > 0 && on_need.1 == 0);
     assert!(eager.0 > 2 * on_need.0 && eager.1 == 0);
 }
@@ -378,5 +378,45 @@ fn no_class_opens_where_pages_do_not_move() {
             }
         }
         assert_eq!(open(&cache) > before, opens);
+    }
+}
+
+/// Where pages do not move, or nothing is evicted, what the first item of a size takes lies beyond the limit.
+#[test]
+fn a_size_that_is_new_to_a_full_cache_is_stored() {
+    let now = RelTime(10);
+    for may_evict in [true, false] {
+        let cache = small_cache(4);
+        cache.tuning.slab_automove.store(0, Relaxed);
+        cache.tuning.may_evict.store(may_evict, Relaxed);
+        let full = (0..100_000u32).any(|n| {
+            let refused = set(&cache, &n.to_le_bytes(), &[1; 100], now).is_err();
+            refused || evicted(&cache) > 0
+        });
+        let slabs = cache.items.slabs();
+        assert!(full && slabs.beyond_limit() == 0);
+        let lens = [10, 1000, 5000, 50_000, 200_000];
+        for len in lens {
+            let key = (len as u64).to_le_bytes();
+            set(&cache, &key, &value(len as u64, len), now).unwrap();
+            assert_eq!(get(&cache, &key, now).unwrap(), value(len as u64, len));
+        }
+        let beyond = slabs.beyond_limit();
+        let one_item = cache.item_bytes_max() / slabs.page_bytes() + 2;
+        assert!(beyond >= lens.len() && beyond <= slabs.classes().count() + one_item);
+        // The page stays: the maintainer takes none of these away.
+        let mut maintainer = Maintainer::default();
+        maintainer.step(&cache, At::new(now));
+        assert_eq!((slabs.beyond_limit(), slabs.over_limit()), (beyond, 0));
+        // A class whose page is full evicts there, or is refused: it gets no second one.
+        for n in 0..20_000u64 {
+            let stored = set(&cache, &n.to_be_bytes(), &[1; 1000], now);
+            assert!(stored.is_ok() || !may_evict);
+        }
+        assert_eq!(slabs.beyond_limit(), beyond);
+        cache.check_invariants();
+        // What comes free goes back, and then there is nothing beyond the limit.
+        empty(&cache);
+        assert_eq!(slabs.beyond_limit(), 0);
     }
 }
