@@ -562,6 +562,12 @@ const OWN: &[Single] = &[
         "ketch_policy_bytes",
     ),
     (
+        "ketch_insight_bytes",
+        Gauge,
+        "Of it what is kept of keys, latencies and misses.",
+        "ketch_insight_bytes",
+    ),
+    (
         "ketch_connection_bytes",
         Gauge,
         "Of it what connections take.",

@@ -367,6 +367,11 @@ impl Cache {
         slabs.beyond_limit() * slabs.page_bytes()
     }
 
+    /// Bytes that the notes of why items went take.
+    pub fn departed_bytes(&self) -> usize {
+        self.departed.bytes()
+    }
+
     /// Bytes that the eviction policy keeps beside the items.
     pub fn policy_bytes(&self) -> usize {
         let classes = self.items.slabs().classes();

@@ -68,6 +68,9 @@ impl Default for ByPrefix {
 }
 
 impl ByPrefix {
+    /// Bytes of memory that the table takes, without the names.
+    pub const BYTES: usize = SpaceSaving::<Counts>::bytes(SETS);
+
     /// Counts a request that stands for `weight`.
     pub fn add(&mut self, prefix: &[u8], did: Did, weight: u32) {
         let weight = u64::from(weight);

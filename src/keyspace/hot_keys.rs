@@ -48,6 +48,9 @@ impl Default for HotKeys {
 }
 
 impl HotKeys {
+    /// Bytes of memory that the tables take, without the names.
+    pub const BYTES: usize = 3 * SpaceSaving::<()>::bytes(SETS);
+
     /// Counts a request that stands for `weight`, which carried a value of `bytes`.
     pub fn add(&mut self, hash: u32, key: &[u8], is_read: bool, bytes: u32, weight: u32) {
         let table = if is_read {

@@ -120,6 +120,9 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Bytes of memory that its buckets take.
+    pub const BYTES: usize = BUCKETS * size_of::<AtomicU64>();
+
     /// Counts `requests` that took `ns` nanoseconds each; only the owning thread may call it.
     #[inline]
     pub fn add(&self, ns: u64, requests: u64) {

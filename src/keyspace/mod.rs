@@ -411,6 +411,8 @@ pub struct Keyspace {
     hot: Mutex<Arc<HotList>>,
     walked: Mutex<Arc<Walked>>,
     what_if: Mutex<WhatIf>,
+    /// Bytes that it took at the last tick.
+    what_if_bytes: AtomicU64,
     /// What was counted before the last reset, by group and then of waiting.
     before: Mutex<Vec<Times>>,
 }
@@ -438,6 +440,7 @@ impl Keyspace {
             hot: Mutex::default(),
             walked: Mutex::default(),
             what_if: Mutex::default(),
+            what_if_bytes: AtomicU64::new(0),
             before: Mutex::new(vec![Times::default(); GROUPS + 1]),
         }
     }
@@ -477,6 +480,17 @@ impl Keyspace {
         what_if.fade(whatif::FADE_A_SECOND);
         what_if.measure(tick.measured);
         what_if.shape(tick.full_bytes, tick.kind);
+        self.what_if_bytes.store(what_if.bytes() as u64, Relaxed);
+    }
+
+    /// Bytes of memory that all of it takes.
+    pub fn bytes(&self) -> u64 {
+        let worker = size_of::<Observer>()
+            + Ring::BYTES
+            + (GROUPS + 1) * Histogram::BYTES
+            + HotKeys::BYTES
+            + ByPrefix::BYTES;
+        (self.workers.len() * worker) as u64 + self.what_if_bytes.load(Relaxed)
     }
 
     /// The hottest keys of the last second.

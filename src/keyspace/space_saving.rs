@@ -54,6 +54,11 @@ pub struct Counted<'s, V> {
 }
 
 impl<V: Default + Clone> SpaceSaving<V> {
+    /// Bytes of memory that so many sets take, without the names.
+    pub const fn bytes(sets: usize) -> usize {
+        sets * size_of::<Set<V>>()
+    }
+
     /// Room for 16 names a set.
     pub fn new(sets: usize) -> Self {
         let set = || Set {

@@ -97,6 +97,9 @@ impl Default for Ring {
 }
 
 impl Ring {
+    /// Bytes of memory that a ring takes.
+    pub const BYTES: usize = RING * size_of::<AtomicU64>();
+
     /// Writes an event; only the owning worker may. One that finds no room is lost.
     pub fn push(&self, hash: u32, deed: Deed, bytes: u32) {
         let written = self.written.load(Relaxed);
@@ -359,6 +362,23 @@ impl WhatIf {
     /// One key in so many is followed.
     pub fn one_in(&self) -> u32 {
         self.one_in
+    }
+
+    /// Bytes of memory that the small caches take, as near as their collections tell.
+    pub fn bytes(&self) -> usize {
+        /// What a map takes for an entry: a byte beside it, and an eighth of its places free.
+        fn map<K, V>(map: &HashMap<K, V>) -> usize {
+            map.capacity() * (size_of::<(K, V)>() + 1) * 8 / 7
+        }
+        let queue = |queue: &VecDeque<(u32, u32)>| queue.capacity() * size_of::<(u32, u32)>();
+        let of = |cache: &Small| {
+            map(&cache.entries)
+                + map(&cache.ghosts)
+                + queue(&cache.small)
+                + queue(&cache.main)
+                + queue(&cache.ghost)
+        };
+        self.caches.iter().map(of).sum()
     }
 
     /// How large the cache is and who gives way in it.

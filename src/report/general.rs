@@ -232,6 +232,8 @@ fn memory(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     figures.bytes("ketch_arena_bytes", cache.arena_bytes());
     figures.bytes("ketch_table_bytes", snapshot.table.bytes());
     figures.bytes("ketch_policy_bytes", cache.policy_bytes());
+    let insight = shared.keyspace.bytes() + cache.departed_bytes() as u64;
+    figures.bytes("ketch_insight_bytes", insight);
     figures.bytes(
         "ketch_connection_bytes",
         connections.curr_connections * CONNECTION_BYTES,
