@@ -7,17 +7,10 @@ mod example;
 use std::time::Duration;
 
 use crate::as_node::AsNode;
+use crate::patience::patient;
 use example::{SLICES_AFTER, SLICES_BEFORE, hit_ratios};
-use ketch_client::{Client, ClientOptions, Node};
-use ketch_testing::{KINDS, PATIENCE, Server, wait_until};
-
-/// A busy machine is no failure.
-fn patient() -> ClientOptions {
-    ClientOptions::default()
-        .request_timeout(PATIENCE)
-        .attempt_timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-}
+use ketch_client::{Client, Node};
+use ketch_testing::{KINDS, Server, wait_until};
 
 #[test]
 fn with_the_dual_read_a_new_node_costs_no_misses() {

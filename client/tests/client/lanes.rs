@@ -5,19 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::as_node::AsNode;
+use crate::patience::patient;
 use ketch_client::codec::Raw;
 use ketch_client::topology::{FollowOptions, NodeFile};
 use ketch_client::{AsyncClient, ClientOptions, Error, Reads};
 use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, sleep_until, timeout};
-
-fn patient() -> ClientOptions {
-    ClientOptions::default()
-        .request_timeout(PATIENCE)
-        .attempt_timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-}
 
 fn connections(server: &Server) -> u32 {
     let stats = server.ask("stats\r\n", "END\r\n");

@@ -12,6 +12,7 @@ mod fill;
 mod growing;
 mod ketama;
 mod lanes;
+mod patience;
 mod tasks;
 mod topology;
 mod waiting;

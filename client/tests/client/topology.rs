@@ -8,19 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::as_node::AsNode;
+use crate::patience::patient;
 use ketch_client::topology::{
     ClusterEndpoint, DnsAddresses, DnsServices, FollowOptions, NodeFile, Source, SourceError,
 };
-use ketch_client::{Client, ClientOptions, Node};
-use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
-
-/// A busy machine is no failure.
-fn patient() -> ClientOptions {
-    ClientOptions::default()
-        .request_timeout(PATIENCE)
-        .attempt_timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-}
+use ketch_client::{Client, Node};
+use ketch_testing::{KINDS, Kind, Server, wait_until};
 
 fn quick(dual_read: Duration) -> FollowOptions {
     FollowOptions::default()

@@ -12,15 +12,8 @@ use ketch_client::{Ack, ClientOptions, Node, OnEjection, Reads};
 
 use super::Client;
 use crate::as_node::AsNode;
-use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
-
-/// Bounds for a busy machine: its pauses are no failures.
-fn patient() -> ClientOptions {
-    ClientOptions::default()
-        .attempt_timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-        .request_timeout(PATIENCE)
-}
+use crate::patience::patient;
+use ketch_testing::{KINDS, Kind, Server, wait_until};
 
 fn servers(kind: Kind, count: usize) -> Vec<Server> {
     (0..count).map(|_| kind.start()).collect()

@@ -18,19 +18,11 @@ use ketch_client::{ClientOptions, Error, Item};
 
 use super::{Client, test_name};
 use crate::as_node::AsNode;
+use crate::patience::patient;
 use ketch_testing::{KINDS, PATIENCE, Server, wait_until};
 
 const S: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// Options for tests in which no node fails: a busy machine is no failure.
-fn patient() -> ClientOptions {
-    let patience = PATIENCE;
-    ClientOptions::default()
-        .request_timeout(patience)
-        .attempt_timeout(patience)
-        .connect_timeout(patience)
-}
 
 fn client(servers: &[&Server], options: ClientOptions) -> Client {
     Client::new(servers.iter().map(|server| server.node()), options)

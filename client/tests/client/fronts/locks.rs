@@ -8,31 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ketch_client::testing::TestNode;
-use ketch_client::{ClientOptions, Node, NodeEvent, NodeState, RateLimit, Reads};
+use ketch_client::{ClientOptions, NodeEvent, NodeState, RateLimit, Reads};
 
 use super::Client;
 use crate::as_node::AsNode;
+use crate::patience::{against_all, patient};
 use ketch_testing::{KINDS, PATIENCE, Server, wait_until};
 
 const S: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn patient() -> ClientOptions {
-    let patience = PATIENCE;
-    ClientOptions::default()
-        .request_timeout(patience)
-        .attempt_timeout(patience)
-        .connect_timeout(patience)
-}
-
-fn against_all(test: impl Fn(Node)) {
-    let node = TestNode::start();
-    test(node.node());
-    for kind in KINDS {
-        let server = kind.start();
-        test(server.node());
-    }
-}
 
 #[test]
 fn a_lock_has_one_holder_until_it_is_released() {

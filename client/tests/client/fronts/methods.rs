@@ -12,28 +12,10 @@ use ketch_client::{
 };
 
 use super::Client;
-use crate::as_node::AsNode;
-use ketch_testing::{KINDS, PATIENCE, wait_until};
+use crate::patience::{against_all, patient};
+use ketch_testing::wait_until;
 
 const S: Duration = Duration::from_secs(1);
-
-fn patient() -> ClientOptions {
-    let patience = PATIENCE;
-    ClientOptions::default()
-        .request_timeout(patience)
-        .attempt_timeout(patience)
-        .connect_timeout(patience)
-}
-
-/// Runs `test` against each kind of node.
-fn against_all(test: impl Fn(Node)) {
-    let node = TestNode::start();
-    test(node.node());
-    for kind in KINDS {
-        let server = kind.start();
-        test(server.node());
-    }
-}
 
 #[test]
 fn whatever_is_a_value_is_stored() {

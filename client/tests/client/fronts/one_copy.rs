@@ -4,11 +4,12 @@ use std::thread;
 use std::time::Duration;
 
 use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
-use ketch_client::{Cas, ClientOptions, Error, Item, KeyFault, Node};
+use ketch_client::{Cas, Error, Item, KeyFault, Node};
 
 use super::Client;
 use crate::as_node::AsNode;
-use ketch_testing::{KINDS, Kind, PATIENCE, Server, wait_until};
+use crate::patience::patient;
+use ketch_testing::{KINDS, Kind, Server, wait_until};
 
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -19,15 +20,6 @@ fn setups(count: usize, options: &[&str]) -> impl Iterator<Item = (Kind, Vec<Ser
         let client = Client::new(servers.iter().map(Server::node), patient());
         (kind, servers, client)
     })
-}
-
-/// Options for tests in which no node fails: a busy machine is no failure.
-fn patient() -> ClientOptions {
-    let patience = PATIENCE;
-    ClientOptions::default()
-        .request_timeout(patience)
-        .attempt_timeout(patience)
-        .connect_timeout(patience)
 }
 
 fn text(item: Option<Item>) -> Option<String> {
