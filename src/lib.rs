@@ -12,6 +12,7 @@ pub mod cache;
 pub mod clock;
 pub mod command;
 pub mod keyspace;
+pub mod knobs;
 pub mod net;
 mod report;
 pub mod server;

@@ -18,7 +18,7 @@ use slab_alloc::{Config, Sizes};
 
 use crate::admin::Admin;
 use crate::auth::{Auth, Format};
-use crate::cache::{At, Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, Policy, STEPS_PER_S};
+use crate::cache::{At, Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, STEPS_PER_S};
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode, Watcher};
@@ -267,7 +267,7 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
     {
         log::warn!("-k: the memory of the items is not locked: {error}");
     }
-    tune(&cache, settings);
+    cache.tuning.set_all(&settings.knobs);
     Ok(cache)
 }
 
@@ -278,55 +278,6 @@ fn page_bytes(memory_limit_bytes: usize, chunk_max: usize) -> usize {
     let by_limit = (memory_limit_bytes / PAGES_MIN).next_power_of_two();
     let by_limit = by_limit.clamp(PAGE_BYTES_MIN, slab_alloc::PAGE_BYTES_MAX);
     by_limit.max(chunk_max.next_power_of_two())
-}
-
-fn tune(cache: &Cache, settings: &Settings) {
-    let milli = |factor: f64| (factor * 1000.0) as u32;
-    let tuning = &cache.tuning;
-    tuning.may_evict.store(settings.evictions, Relaxed);
-    tuning.segmented.store(settings.lru_segmented, Relaxed);
-    let policy =
-        Policy::from_name(settings.eviction).expect("the settings know the policies' names");
-    tuning.eviction.store(policy as u8, Relaxed);
-    tuning
-        .hot_lru_pct
-        .store(u32::from(settings.hot_lru_pct), Relaxed);
-    tuning
-        .warm_lru_pct
-        .store(u32::from(settings.warm_lru_pct), Relaxed);
-    tuning
-        .hot_max_factor_milli
-        .store(milli(settings.hot_max_factor), Relaxed);
-    tuning
-        .warm_max_factor_milli
-        .store(milli(settings.warm_max_factor), Relaxed);
-    let temporary_ttl_s = settings
-        .temporary_ttl_s
-        .map_or(-1, |ttl| ttl.min(i32::MAX as u32) as i32);
-    tuning.temporary_ttl_s.store(temporary_ttl_s, Relaxed);
-    tuning.slab_reassign.store(settings.slab_reassign, Relaxed);
-    tuning
-        .slab_automove
-        .store(u32::from(settings.slab_automove), Relaxed);
-    tuning
-        .slab_automove_ratio_milli
-        .store(milli(settings.slab_automove_ratio), Relaxed);
-    tuning
-        .slab_automove_freeratio_milli
-        .store(milli(settings.slab_automove_freeratio), Relaxed);
-    tuning
-        .slab_automove_window
-        .store(settings.slab_automove_window, Relaxed);
-    tuning
-        .lru_maintainer
-        .store(settings.lru_maintainer, Relaxed);
-    tuning.lru_crawler.store(settings.lru_crawler, Relaxed);
-    tuning
-        .lru_crawler_sleep_us
-        .store(settings.lru_crawler_sleep_us, Relaxed);
-    tuning
-        .lru_crawler_tocrawl
-        .store(settings.lru_crawler_tocrawl, Relaxed);
 }
 
 /// A server at work.
@@ -472,7 +423,6 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::extended::POLICIES;
 
     #[test]
     fn a_node_list_is_what_clients_read() {
@@ -503,11 +453,5 @@ mod tests {
             assert!(err.contains(told), "{list:?}: {err}");
         }
         assert!(check_cluster(b"1\na\xff|10.0.0.1|1\n").is_err());
-    }
-
-    #[test]
-    fn the_settings_know_the_policies_of_the_cache() {
-        assert_eq!(POLICIES, Policy::ALL.map(Policy::name));
-        assert_eq!(Settings::default().eviction, Policy::default().name());
     }
 }

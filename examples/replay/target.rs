@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ketch::cache::{At, Cache, Hit, ItemSpec, Maintainer, Policy, STEPS_PER_S};
 use ketch::clock::RelTime;
 use ketch::keyspace::whatif::{Deed, Kind, Measured, WhatIf};
+use ketch::knobs::Knob;
 use ketch::server;
 use ketch::settings::Settings;
 
@@ -44,11 +45,11 @@ impl Store {
     pub fn new(megabytes: usize, policy: &str) -> Store {
         let policy =
             Policy::from_name(policy).unwrap_or_else(|| panic!("there is no policy {policy}"));
-        let settings = Settings {
+        let mut settings = Settings {
             memory_limit_bytes: megabytes << 20,
-            eviction: policy.name(),
             ..Settings::default()
         };
+        settings.knobs.set(Knob::Eviction, policy as u32);
         Store {
             cache: server::cache(&settings).expect("the system gives the memory"),
             maintainer: Maintainer::default(),

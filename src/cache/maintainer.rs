@@ -13,6 +13,7 @@ use super::segments::{Balance, Segment};
 use super::store::Cache;
 use super::tuning::Automove;
 use crate::clock::RelTime;
+use crate::knobs::Knob;
 
 /// Steps a second.
 pub const STEPS_PER_S: u32 = 10;
@@ -43,7 +44,7 @@ impl Maintainer {
     pub fn step(&mut self, cache: &Cache, at: At) {
         cache.serve_page_move(at);
         cache.shrink_to_limit(at);
-        if cache.tuning.lru_maintainer.load(Relaxed) {
+        if cache.tuning.is_on(Knob::LruMaintainer) {
             cache.tend_lrus(at);
             cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
         }
@@ -75,7 +76,7 @@ impl Maintainer {
                 cache.counters.lru_crawler_running.store(false, Relaxed);
             }
         }
-        if cache.tuning.lru_crawler.load(Relaxed) {
+        if cache.tuning.is_on(Knob::LruCrawler) {
             let items = cache
                 .items
                 .slabs()
@@ -136,8 +137,8 @@ fn crawl_slices(
 impl Cache {
     /// Moves tails that are above their segment's share or too old for it, and reclaims dead tails.
     fn tend_lrus(&self, at: At) {
-        let hot_milli = u64::from(self.tuning.hot_max_factor_milli.load(Relaxed));
-        let warm_milli = u64::from(self.tuning.warm_max_factor_milli.load(Relaxed));
+        let hot_milli = u64::from(self.tuning.get(Knob::HotMaxFactor));
+        let warm_milli = u64::from(self.tuning.get(Knob::WarmMaxFactor));
         let age = |tail| u64::from(at.now.since(self.items.header(tail).accessed_at()));
         // HOT is held to a part of COLD's age, so that it cannot become the older of the two.
         let too_old = |segment, tail, cold_tail: Option<_>| {

@@ -14,6 +14,7 @@ use super::output::Output;
 use super::owed::AdminOutcome;
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
+use crate::knobs::{Knob, OFF};
 use crate::settings::MEMCACHED_VERSION;
 use crate::state::{Ctx, StopMode};
 
@@ -23,10 +24,6 @@ const VERBOSITY_MAX: u32 = 2;
 const MEMLIMIT_MB_MIN: u32 = 8;
 /// Above this `cache_memlimit` was meant in bytes.
 const MEMLIMIT_MB_MAX: u32 = 1_000_000_000;
-/// The longest `lru_crawler sleep`, in microseconds.
-const CRAWLER_SLEEP_US_MAX: u32 = 1_000_000;
-/// Sensible windows of `slabs automove window`.
-const AUTOMOVE_WINDOWS: std::ops::RangeInclusive<u32> = 3..=1800;
 /// Together HOT and WARM leave at least a fifth to COLD.
 const HOT_WARM_PCT_MAX: u32 = 80;
 
@@ -252,12 +249,22 @@ fn cache_memlimit(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
     Ok(())
 }
 
+/// Turns a knob to a whole number; one that its row does not take is `refused`.
+fn turn(ctx: Ctx<'_>, knob: Knob, word: &[u8], refused: ErrorLine) -> Answer {
+    let number = number(word).ok_or(ErrorLine::BadFormat)?;
+    if !knob.row().takes(number) {
+        return Err(refused);
+    }
+    ctx.cache.tuning.set(knob, number);
+    Ok(())
+}
+
 /// `slabs reassign SOURCE DESTINATION`, `slabs automove ..`.
 fn slabs(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
     let tuning = &ctx.cache.tuning;
     match words {
         [b"reassign", source, destination] => {
-            if !tuning.slab_reassign.load(Relaxed) {
+            if !tuning.is_on(Knob::SlabReassign) {
                 return Err(ErrorLine::ReassignDisabled);
             }
             let class = |word| number(word).ok_or(ErrorLine::BadFormat);
@@ -270,40 +277,27 @@ fn slabs(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
                     MoveError::Same => ErrorLine::ReassignSame,
                 })
         }
+        // Any ratio will do here, as in memcached.
         [b"automove", b"ratio", rest @ ..] => {
-            let ratio = rest
-                .first()
-                .and_then(|word| milli(word))
-                .ok_or(ErrorLine::Error)?;
-            tuning.slab_automove_ratio_milli.store(ratio, Relaxed);
+            let milli = rest.first().and_then(|word| milli(word));
+            tuning.set(Knob::SlabAutomoveRatio, milli.ok_or(ErrorLine::Error)?);
             Ok(())
         }
         [b"automove", b"freeratio", rest @ ..] => {
-            let ratio = rest
-                .first()
-                .and_then(|word| milli(word))
-                .ok_or(ErrorLine::Error)?;
-            tuning.slab_automove_freeratio_milli.store(ratio, Relaxed);
+            let milli = rest.first().and_then(|word| milli(word));
+            tuning.set(Knob::SlabAutomoveFreeratio, milli.ok_or(ErrorLine::Error)?);
             Ok(())
         }
         [b"automove", b"window", rest @ ..] => {
-            let window = rest
-                .first()
-                .and_then(|word| number(word))
-                .ok_or(ErrorLine::BadFormat)?;
-            if !AUTOMOVE_WINDOWS.contains(&window) {
-                return Err(ErrorLine::AutomoveWindow);
-            }
-            tuning.slab_automove_window.store(window, Relaxed);
-            Ok(())
+            let window = rest.first().copied().unwrap_or_default();
+            turn(
+                ctx,
+                Knob::SlabAutomoveWindow,
+                window,
+                ErrorLine::AutomoveWindow,
+            )
         }
-        [b"automove", level, ..] => {
-            match number::<u32>(level).ok_or(ErrorLine::BadFormat)? {
-                level @ 0..=2 => tuning.slab_automove.store(level, Relaxed),
-                _ => return Err(ErrorLine::Error),
-            }
-            Ok(())
-        }
+        [b"automove", level, ..] => turn(ctx, Knob::SlabAutomove, level, ErrorLine::Error),
         _ => Err(ErrorLine::Error),
     }
 }
@@ -311,7 +305,7 @@ fn slabs(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
 /// `lru tune HOT WARM HOT_FACTOR WARM_FACTOR`, `lru mode flat|segmented`, `lru temp_ttl SECONDS`.
 fn lru(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
     let tuning = &ctx.cache.tuning;
-    let maintained = tuning.lru_maintainer.load(Relaxed);
+    let maintained = tuning.is_on(Knob::LruMaintainer);
     match words {
         [b"tune", hot, warm, hot_factor, warm_factor, ..] => {
             let hot: u32 = number(hot).ok_or(ErrorLine::Error)?;
@@ -324,23 +318,19 @@ fn lru(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
             if hot_factor <= 0.0 || warm_factor <= 0.0 {
                 return Err(ErrorLine::LruFactors);
             }
-            tuning.hot_lru_pct.store(hot, Relaxed);
-            tuning.warm_lru_pct.store(warm, Relaxed);
-            tuning
-                .hot_max_factor_milli
-                .store(in_milli(hot_factor).max(1), Relaxed);
-            tuning
-                .warm_max_factor_milli
-                .store(in_milli(warm_factor).max(1), Relaxed);
+            tuning.set(Knob::HotLruPct, hot);
+            tuning.set(Knob::WarmLruPct, warm);
+            tuning.set(Knob::HotMaxFactor, in_milli(hot_factor).max(1));
+            tuning.set(Knob::WarmMaxFactor, in_milli(warm_factor).max(1));
             Ok(())
         }
         [b"mode", mode @ (b"flat" | b"segmented"), ..] if maintained => {
-            tuning.segmented.store(*mode == b"segmented", Relaxed);
+            tuning.set(Knob::LruSegmented, u32::from(*mode == b"segmented"));
             Ok(())
         }
         [b"temp_ttl", seconds, ..] if maintained => {
             let seconds: i32 = number(seconds).ok_or(ErrorLine::Error)?;
-            tuning.temporary_ttl_s.store(seconds.max(-1), Relaxed);
+            tuning.set(Knob::TemporaryTtl, u32::try_from(seconds).unwrap_or(OFF));
             Ok(())
         }
         _ => Err(ErrorLine::Error),
@@ -350,22 +340,20 @@ fn lru(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
 /// `lru_crawler ..`; a dump if that is what it asks for.
 fn lru_crawler(ctx: Ctx<'_>, words: &[&[u8]]) -> Result<Option<Dump>, ErrorLine> {
     let tuning = &ctx.cache.tuning;
-    let runs = tuning.lru_crawler.load(Relaxed);
+    let runs = tuning.is_on(Knob::LruCrawler);
     let dump_enabled = ctx.shared.settings.dump_enabled;
     match words {
         [b"enable"] if runs => return Err(ErrorLine::CrawlerStart),
-        [b"enable"] => tuning.lru_crawler.store(true, Relaxed),
-        [b"disable"] => tuning.lru_crawler.store(false, Relaxed),
-        [b"sleep", micros] => {
-            let micros = number(micros).ok_or(ErrorLine::BadFormat)?;
-            if micros > CRAWLER_SLEEP_US_MAX {
-                return Err(ErrorLine::CrawlerSleepTooLong);
-            }
-            tuning.lru_crawler_sleep_us.store(micros, Relaxed);
-        }
+        [b"enable"] => tuning.set(Knob::LruCrawler, 1),
+        [b"disable"] => tuning.set(Knob::LruCrawler, 0),
+        [b"sleep", micros] => turn(
+            ctx,
+            Knob::LruCrawlerSleep,
+            micros,
+            ErrorLine::CrawlerSleepTooLong,
+        )?,
         [b"tocrawl", items] => {
-            let items = number(items).ok_or(ErrorLine::BadFormat)?;
-            tuning.lru_crawler_tocrawl.store(items, Relaxed);
+            turn(ctx, Knob::LruCrawlerTocrawl, items, ErrorLine::BadFormat)?;
         }
         [b"crawl" | b"metadump" | b"mgdump", _] if !runs => return Err(ErrorLine::CrawlerDisabled),
         [b"crawl", which] => ctx.cache.request_crawl(classes(which)?),
@@ -479,8 +467,8 @@ mod tests {
             ("quit|version", ""),
         ]);
         let tuning = &server.shared.cache.tuning;
-        assert_eq!(tuning.hot_max_factor_milli.load(Relaxed), 300);
-        assert_eq!(tuning.warm_lru_pct.load(Relaxed), 20);
+        assert_eq!(tuning.get(Knob::HotMaxFactor), 300);
+        assert_eq!(tuning.get(Knob::WarmLruPct), 20);
         assert_eq!(server.shared.cache.limit_bytes(), 16 << 20);
     }
 

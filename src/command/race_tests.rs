@@ -8,14 +8,13 @@
 //!
 //! `KETCH_RACE_TRIALS=100000 cargo test --release -p ketch --lib races -- --nocapture` is the long form of the first.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex};
 
 use super::testing::Server;
 use crate::cache::Policy;
 use crate::cache::testing::{self, Rng, small_cache, small_cache_with};
+use crate::knobs::Knob;
 use crate::settings::Settings;
 
 /// One command on the key of a race.
@@ -150,8 +149,8 @@ impl Race {
     }
 
     fn with_policy(self, policy: Policy) -> Self {
-        let eviction = &self.server.shared.cache.tuning.eviction;
-        eviction.store(policy as u8, Relaxed);
+        let tuning = &self.server.shared.cache.tuning;
+        tuning.set(Knob::Eviction, policy as u32);
         self
     }
 

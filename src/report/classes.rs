@@ -1,10 +1,9 @@
 //! `stats items` and `stats slabs`, a class at a time.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::figures::{Figures, counts};
 use super::sink::{Of, Sink};
 use crate::cache::{ClassReport, LruCounters, Segment};
+use crate::knobs::{Knob, OFF};
 use crate::state::Ctx;
 use crate::stats::Sums;
 
@@ -13,7 +12,7 @@ pub(super) fn items(ctx: Ctx<'_>, sums: &Sums, report: &ClassReport, sink: &mut 
     if items_of(report) == 0 {
         return;
     }
-    let temp = ctx.cache.tuning.temporary_ttl_s.load(Relaxed) >= 0;
+    let temp = ctx.cache.tuning.get(Knob::TemporaryTtl) != OFF;
     let count = |segment: Segment| report.counts[segment as usize];
     let age_s = |segment: Segment| report.ages_s[segment as usize];
     let of = Of::Items(report.class.get());

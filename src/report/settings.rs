@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::figures::Figures;
 use super::sink::{Of, Sink};
+use crate::knobs::{Form, Knob, OFF};
 use crate::settings::Tls;
 use crate::state::Ctx;
 
@@ -19,8 +20,7 @@ pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
     memory(ctx, &mut figures);
     buffers(ctx, &mut figures);
     external_storage(&mut figures);
-    let freeratio = &ctx.cache.tuning.slab_automove_freeratio_milli;
-    figures.ratio("slab_automove_freeratio", milli(freeratio.load(Relaxed)), 3);
+    knobs(ctx, &mut figures);
     figures.switch("ext_drop_unread", false);
     tls(&ctx.shared.settings.tls, &mut figures);
     figures.zeros(&["num_napi_ids"]);
@@ -28,13 +28,34 @@ pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
     figures.bytes("client_flags_size", size_of::<u32>());
 }
 
-/// A ratio that is kept in thousandths.
-fn milli(milli: u32) -> f64 {
-    f64::from(milli) / 1000.0
+/// The knobs, as their table says.
+fn knobs(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let tuning = &ctx.cache.tuning;
+    for knob in Knob::ALL {
+        let (row, number) = (knob.row(), tuning.get(knob));
+        match row.form {
+            _ if row.stat.is_empty() => {}
+            Form::Switch => figures.switch(row.stat, number != 0),
+            Form::OnOff => figures.text(row.stat, if number != 0 { "on" } else { "off" }),
+            Form::Ratio { digits, .. } => {
+                figures.ratio(row.stat, f64::from(number) / 1000.0, digits);
+            }
+            Form::Name(names) => figures.text(row.stat, names[number as usize % names.len()]),
+            Form::Whole(..) | Form::Count | Form::Percent(_) | Form::Ttl => {
+                figures.count(row.stat, number);
+            }
+        }
+    }
+    // The policy in force: without segments it is another than asked for.
+    figures.text("ketch_eviction", tuning.policy().name());
+    let ttl_s = tuning.get(Knob::TemporaryTtl);
+    figures.switch("temp_lru", ttl_s != OFF);
+    let shown_s = if ttl_s == OFF { TEMPORARY_TTL_S } else { ttl_s };
+    figures.seconds("temporary_ttl", shown_s);
 }
 
 fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
-    let (settings, tuning) = (&ctx.shared.settings, &ctx.cache.tuning);
+    let settings = &ctx.shared.settings;
     figures.bytes("maxbytes", ctx.cache.limit_bytes());
     figures.count("maxconns", settings.conns_max);
     figures.number("tcpport", settings.tcp_port);
@@ -42,8 +63,6 @@ fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     figures.text("inter", settings.listen_given.as_deref().unwrap_or("NULL"));
     figures.count("verbosity", ctx.shared.verbosity.load(Relaxed));
     figures.zeros(&["oldest"]);
-    let evicts = tuning.may_evict.load(Relaxed);
-    figures.text("evictions", if evicts { "on" } else { "off" });
     let socket = settings.unix_socket.as_deref().unwrap_or(Path::new("NULL"));
     figures.text("domain_socket", &socket.display().to_string());
     figures.text("umask", &format!("{:o}", settings.unix_mask));
@@ -68,37 +87,13 @@ fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
 }
 
 fn memory(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
-    let (settings, tuning) = (&ctx.shared.settings, &ctx.cache.tuning);
-    figures.switch("slab_reassign", tuning.slab_reassign.load(Relaxed));
-    figures.count("slab_automove", tuning.slab_automove.load(Relaxed));
-    let ratio = milli(tuning.slab_automove_ratio_milli.load(Relaxed));
-    figures.ratio("slab_automove_ratio", ratio, 2);
-    let window = tuning.slab_automove_window.load(Relaxed);
-    figures.count("slab_automove_window", window);
+    let settings = &ctx.shared.settings;
     figures.bytes("slab_chunk_max", settings.slab_chunk_bytes_max);
-    figures.switch("lru_crawler", tuning.lru_crawler.load(Relaxed));
-    let sleep_us = tuning.lru_crawler_sleep_us.load(Relaxed);
-    figures.count("lru_crawler_sleep", sleep_us);
-    let tocrawl = tuning.lru_crawler_tocrawl.load(Relaxed);
-    figures.count("lru_crawler_tocrawl", tocrawl);
     figures.seconds("tail_repair_time", settings.tail_repair_time_s);
     figures.switch("flush_enabled", settings.flush_enabled);
     figures.switch("dump_enabled", settings.dump_enabled);
     figures.text("hash_algorithm", settings.hash_algorithm);
-    let maintained = tuning.lru_maintainer.load(Relaxed);
-    figures.switch("lru_maintainer_thread", maintained);
-    figures.switch("lru_segmented", tuning.segmented.load(Relaxed));
-    figures.text("ketch_eviction", tuning.policy().name());
     figures.seconds("ketch_body_timeout", settings.body_timeout_s);
-    figures.count("hot_lru_pct", tuning.hot_lru_pct.load(Relaxed));
-    figures.count("warm_lru_pct", tuning.warm_lru_pct.load(Relaxed));
-    let hot_factor = milli(tuning.hot_max_factor_milli.load(Relaxed));
-    figures.ratio("hot_max_factor", hot_factor, 2);
-    let warm_factor = milli(tuning.warm_max_factor_milli.load(Relaxed));
-    figures.ratio("warm_max_factor", warm_factor, 2);
-    let temporary_ttl_s = u32::try_from(tuning.temporary_ttl_s.load(Relaxed));
-    figures.switch("temp_lru", temporary_ttl_s.is_ok());
-    figures.seconds("temporary_ttl", temporary_ttl_s.unwrap_or(TEMPORARY_TTL_S));
 }
 
 fn buffers(ctx: Ctx<'_>, figures: &mut Figures<'_>) {

@@ -1,14 +1,24 @@
-//! The options behind `-o`: their table.
+//! The options behind `-o`: their table, and those that the table of knobs (`src/knobs.rs`) makes.
 
-use super::opt::{Opt, flag, inert, not_built, value};
-use super::values::{Unit, decimal, percent, size, slab_sizes, text, whole};
+use std::sync::LazyLock;
+
+use super::opt::{self, Opt, flag, inert, not_built, value};
+use super::values::{Unit, size, slab_sizes, text, whole};
 use super::{PAGE_BYTES, Settings, tls};
-
-/// The policies of `-o eviction=`; the server's tests hold them to those the cache has.
-pub(crate) const POLICIES: [&str; 7] = ["s3fifo", "slru", "lru", "lfu", "fifo", "random", "ttl"];
+use crate::knobs::Knob;
 
 /// All extended options, in the order of the help text.
-pub(super) static EXTENDED: &[Opt] = &[
+pub(super) static EXTENDED: LazyLock<Vec<Opt>> = LazyLock::new(|| {
+    let knobs = Knob::ALL.into_iter().flat_map(opt::of_knob);
+    FIRST
+        .iter()
+        .copied()
+        .chain(knobs)
+        .chain(REST.iter().copied())
+        .collect()
+});
+
+static FIRST: &[Opt] = &[
     flag(
         "",
         "maxconns_fast",
@@ -73,78 +83,6 @@ pub(super) static EXTENDED: &[Opt] = &[
         "no item is stuck at an LRU's tail; at least 10, 0 is never",
     )
     .shown_only(),
-    flag(
-        "",
-        "slab_reassign",
-        |s| s.slab_reassign = true,
-        "let pages move between slab classes (default)",
-    ),
-    flag(
-        "",
-        "no_slab_reassign",
-        |s| s.slab_reassign = false,
-        "keep pages in their slab class",
-    ),
-    value(
-        "",
-        "slab_automove",
-        ("NUM", "1"),
-        |s, v| {
-            // Without a value it asks for the careful mover.
-            let v = if v.is_empty() { "1" } else { v };
-            whole("slab_automove", v, 0..=2, "").map(|level| s.slab_automove = level)
-        },
-        "move pages by themselves: 0 never, 1 on need, 2 at each eviction",
-    )
-    .more("With 0 stores move none either: a class that has no page when memory is full takes one beyond -m."),
-    flag(
-        "",
-        "no_slab_automove",
-        |s| s.slab_automove = 0,
-        "same as slab_automove=0",
-    ),
-    value(
-        "",
-        "slab_automove_ratio",
-        ("NUM", "0.8"),
-        |s, v| {
-            decimal(
-                "slab_automove_ratio",
-                v,
-                |r| r > 0.0 && r < 1.0,
-                "above 0 and below 1",
-            )
-            .map(|r| s.slab_automove_ratio = r)
-        },
-        "how near the costs of two classes' items must be for pages to stay; nearer 1 moves more",
-    ),
-    value(
-        "",
-        "slab_automove_window",
-        ("NUM", "10"),
-        |s, v| {
-            whole("slab_automove_window", v, 3..=1800, "")
-                .map(|rounds| s.slab_automove_window = rounds)
-        },
-        "pages move by costs that are means already; 3 to 1800",
-    )
-    .shown_only(),
-    value(
-        "",
-        "slab_automove_freeratio",
-        ("NUM", "0.01"),
-        |s, v| {
-            decimal(
-                "slab_automove_freeratio",
-                v,
-                |r| r > 0.0 && r < 1.0,
-                "above 0 and below 1",
-            )
-            .map(|r| s.slab_automove_freeratio = r)
-        },
-        "pages are freed when they are needed",
-    )
-    .shown_only(),
     value(
         "",
         "slab_sizes",
@@ -170,110 +108,10 @@ pub(super) static EXTENDED: &[Opt] = &[
         |s| s.slab_chunk_bytes_max = PAGE_BYTES,
         "chain no items: the largest chunk is a page; what is larger than 1m still is",
     ),
-    value(
-        "",
-        "eviction",
-        ("NAME", "s3fifo"),
-        |s, v| {
-            let known = POLICIES.into_iter().find(|name| *name == v);
-            known
-                .map(|name| s.eviction = name)
-                .ok_or_else(|| format!("eviction must be one of {}", POLICIES.join(", ")))
-        },
-        "who gives way when memory is full: s3fifo, slru (memcached's), lru, lfu, fifo, random, ttl",
-    )
-    .more("docs/eviction.md tells when to choose which."),
-    flag(
-        "",
-        "lru_crawler",
-        |s| s.lru_crawler = true,
-        "look for expired items in the background (default)",
-    ),
-    flag(
-        "",
-        "no_lru_crawler",
-        |s| s.lru_crawler = false,
-        "leave expired items until they are met",
-    ),
-    value(
-        "",
-        "lru_crawler_sleep",
-        ("US", "100"),
-        |s, v| {
-            whole("lru_crawler_sleep", v, 0..=1_000_000, "microseconds")
-                .map(|us| s.lru_crawler_sleep_us = us)
-        },
-        "microseconds for each 1000 items the crawler looks at; 0 is as fast as it can",
-    ),
-    value(
-        "",
-        "lru_crawler_tocrawl",
-        ("NUM", "0"),
-        |s, v| {
-            size("lru_crawler_tocrawl", v, 0..=u32::MAX as usize, Unit::Count)
-                .map(|items| s.lru_crawler_tocrawl = items as u32)
-        },
-        "the crawler looks at all items",
-    )
-    .shown_only(),
-    flag(
-        "",
-        "lru_maintainer",
-        |s| {
-            s.lru_maintainer = true;
-            s.lru_segmented = true
-        },
-        "balance a segmented LRU in the background (default)",
-    ),
-    flag(
-        "",
-        "no_lru_maintainer",
-        |s| {
-            s.lru_maintainer = false;
-            s.lru_segmented = false
-        },
-        "one flat LRU per slab class",
-    ),
-    value(
-        "",
-        "hot_lru_pct",
-        ("PCT", "20"),
-        |s, v| percent("hot_lru_pct", v, 1..=79).map(|pct| s.hot_lru_pct = pct),
-        "share of a class for the HOT segment, in percent",
-    )
-    .more("Of -o eviction=slru alone, as the next three."),
-    value(
-        "",
-        "warm_lru_pct",
-        ("PCT", "40"),
-        |s, v| percent("warm_lru_pct", v, 1..=79).map(|pct| s.warm_lru_pct = pct),
-        "share of a class for the WARM segment, in percent; with HOT at most 80",
-    ),
-    value(
-        "",
-        "hot_max_factor",
-        ("NUM", "0.2"),
-        |s, v| decimal("hot_max_factor", v, |f| f > 0.0, "above 0").map(|f| s.hot_max_factor = f),
-        "age an item may reach in HOT, as a share of COLD's age",
-    ),
-    value(
-        "",
-        "warm_max_factor",
-        ("NUM", "2.0"),
-        |s, v| decimal("warm_max_factor", v, |f| f > 0.0, "above 0").map(|f| s.warm_max_factor = f),
-        "age an item may reach in WARM, as a share of COLD's age",
-    ),
-    value(
-        "",
-        "temporary_ttl",
-        ("SECONDS", ""),
-        |s, v| {
-            whole("temporary_ttl", v, 0..=i32::MAX as u32, "seconds")
-                .map(|ttl| s.temporary_ttl_s = Some(ttl))
-        },
-        "keep items with less time to live in a TEMP segment; off if not given",
-    )
-    .example("61"),
+];
+
+/// What stands behind the knobs in the help text.
+static REST: &[Opt] = &[
     value(
         "",
         "idle_timeout",
@@ -464,11 +302,15 @@ pub(super) static EXTENDED: &[Opt] = &[
 fn no_modern(s: &mut Settings) {
     s.hash_algorithm = "jenkins";
     s.maxconns_fast = false;
-    s.slab_reassign = false;
-    s.slab_automove = 0;
-    s.lru_crawler = false;
-    s.lru_maintainer = false;
-    s.lru_segmented = false;
+    for knob in [
+        Knob::SlabReassign,
+        Knob::SlabAutomove,
+        Knob::LruCrawler,
+        Knob::LruMaintainer,
+        Knob::LruSegmented,
+    ] {
+        s.knobs.set(knob, 0);
+    }
 }
 
 /// Whether this option stands behind `-o`.

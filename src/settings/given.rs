@@ -14,6 +14,7 @@ use super::extended::{EXTENDED, is_extended};
 use super::nearest::nearest;
 use super::opt::{Kind, Opt, not_built_reason};
 use super::options::OPTIONS;
+use super::values;
 use super::{Settings, SettingsError};
 
 /// Where words stand in a config file: its path and the line.
@@ -58,21 +59,38 @@ impl Given {
         self.is("listen") || self.is("verbose")
     }
 
+    /// Says that a value has no effect, where one stands behind an option that takes none.
+    fn note_surplus(&self, settings: &mut Settings) {
+        if self.surplus {
+            let label = self.label.trim_end_matches(',');
+            let notice = format!("{label}: takes no value, and is on whatever it says");
+            settings.notices.push(notice);
+        }
+    }
+
     pub fn apply(&self, settings: &mut Settings) -> Result<(), SettingsError> {
         match &self.opt.kind {
             Kind::Flag(apply) => {
-                if self.surplus {
-                    let label = self.label.trim_end_matches(',');
-                    let notice = format!("{label}: takes no value, and is on whatever it says");
-                    settings.notices.push(notice);
-                }
+                self.note_surplus(settings);
                 apply(settings);
                 Ok(())
             }
-            Kind::Value { set, default, .. } => {
-                set(settings, &self.value)
-                    .map_err(|reason| self.error(reason + self.likely_slip()))?;
-                if self.opt.shown_only && self.value != *default {
+            Kind::Turn(turns) => {
+                self.note_surplus(settings);
+                for (knob, number) in *turns {
+                    settings.knobs.set(*knob, *number);
+                }
+                Ok(())
+            }
+            Kind::Value { .. } | Kind::Knob(_) => {
+                let read = match &self.opt.kind {
+                    Kind::Knob(knob) => values::knob(knob.row(), &self.value)
+                        .map(|number| settings.knobs.set(*knob, number)),
+                    Kind::Value { set, .. } => set(settings, &self.value),
+                    _ => Ok(()),
+                };
+                read.map_err(|reason| self.error(reason + self.likely_slip()))?;
+                if self.opt.shown_only && self.value != self.opt.hint_and_default().1 {
                     let label = self.label.trim_end_matches(',');
                     settings
                         .notices

@@ -40,7 +40,7 @@ pub(super) fn text() -> String {
         line(&mut text, opt, &format!("{short}--{}", opt.long));
     }
     text.push_str("\nextended options, -o NAME[=VALUE][,..]:\n");
-    for opt in EXTENDED {
+    for opt in EXTENDED.iter() {
         line(&mut text, opt, opt.long);
     }
     for (title, rows) in [("environment", ENVIRONMENT), ("signals", SIGNALS)] {

@@ -33,6 +33,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::knobs::{Knob, Knobs};
 use given::Given;
 pub use http::{HTTP_CONNS_MAX, Http};
 pub use listen::{Listen, WireProtocol};
@@ -121,21 +122,11 @@ pub struct Settings {
     pub huge_pages: bool,
     /// `-k`: keep all memory out of swap.
     pub lock_memory: bool,
-    /// Off with `-M`: a full cache answers an error instead of evicting.
-    pub evictions: bool,
     /// Off with `-C`: items carry no CAS unique.
     pub cas: bool,
 
-    /// Pages may move between slab classes.
-    pub slab_reassign: bool,
-    /// How eagerly pages move by themselves: 0 never, 1 on need, 2 at each eviction.
-    pub slab_automove: u8,
-    /// Age difference between classes, as a fraction, that moves a page.
-    pub slab_automove_ratio: f64,
-    /// Rounds of the mover that its decision looks back on.
-    pub slab_automove_window: u32,
-    /// Share of memory the mover keeps free in the global pool.
-    pub slab_automove_freeratio: f64,
+    /// What commands turn later: page moves, eviction, crawler.
+    pub knobs: Knobs,
 
     /// The table starts with 2^n buckets; 0 leaves the size to the server.
     pub hashpower_init: u8,
@@ -146,28 +137,6 @@ pub struct Settings {
     /// Age after which an item still referenced at an LRU's tail is taken back; 0 never.
     pub tail_repair_time_s: u32,
 
-    /// The crawler runs, looking for expired items.
-    pub lru_crawler: bool,
-    /// The crawler's pause between items.
-    pub lru_crawler_sleep_us: u32,
-    /// Items the crawler looks at per class and run; 0 is all.
-    pub lru_crawler_tocrawl: u32,
-    /// The maintainer thread balances the segments.
-    pub lru_maintainer: bool,
-    /// The eviction policy's name.
-    pub eviction: &'static str,
-    /// HOT, WARM and COLD segments instead of one flat list per class.
-    pub lru_segmented: bool,
-    /// Percent of a class that HOT may hold.
-    pub hot_lru_pct: u8,
-    /// Percent of a class that WARM may hold.
-    pub warm_lru_pct: u8,
-    /// HOT keeps items younger than this share of COLD's age.
-    pub hot_max_factor: f64,
-    /// WARM keeps items younger than this share of COLD's age.
-    pub warm_max_factor: f64,
-    /// Items with less time to live go to TEMP; `None` keeps TEMP unused.
-    pub temporary_ttl_s: Option<u32>,
     /// Keep the item size histogram of `stats sizes`.
     pub track_sizes: bool,
 
@@ -253,28 +222,12 @@ impl Default for Settings {
             slab_sizes: Vec::new(),
             huge_pages: false,
             lock_memory: false,
-            evictions: true,
             cas: true,
-            slab_reassign: true,
-            slab_automove: 1,
-            slab_automove_ratio: 0.8,
-            slab_automove_window: 10,
-            slab_automove_freeratio: 0.01,
+            knobs: Knobs::default(),
             hashpower_init: 0,
             hash_expand: true,
             hash_algorithm: "murmur3",
             tail_repair_time_s: 0,
-            lru_crawler: true,
-            lru_crawler_sleep_us: 100,
-            lru_crawler_tocrawl: 0,
-            lru_maintainer: true,
-            eviction: "s3fifo",
-            lru_segmented: true,
-            hot_lru_pct: 20,
-            warm_lru_pct: 40,
-            hot_max_factor: 0.2,
-            warm_max_factor: 2.0,
-            temporary_ttl_s: None,
             track_sizes: false,
             flush_enabled: true,
             dump_enabled: true,
@@ -425,7 +378,8 @@ impl Settings {
     fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
         self.check_sizes(given)?;
         self.check_auth(given)?;
-        if self.hot_lru_pct + self.warm_lru_pct > 80 {
+        let pct = |knob| self.knobs.get(knob);
+        if pct(Knob::HotLruPct) + pct(Knob::WarmLruPct) > 80 {
             let reason = "hot_lru_pct and warm_lru_pct must not exceed 80 together";
             return Err(blame(given, &["hot_lru_pct", "warm_lru_pct"], reason));
         }

@@ -1,8 +1,10 @@
 //! What an option is: its names, what it does, and what is told of it. The tables of them are in `options.rs` and `extended.rs`.
 
 use super::Settings;
+use crate::knobs::Knob;
 
 /// One option, with a dash or behind `-o`.
+#[derive(Clone, Copy)]
 pub(super) struct Opt {
     /// The letter; empty for those without one.
     pub short: &'static str,
@@ -20,6 +22,7 @@ pub(super) struct Opt {
 }
 
 /// What an option does when given.
+#[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// Stands alone.
     Flag(fn(&mut Settings)),
@@ -29,6 +32,10 @@ pub(super) enum Kind {
         default: &'static str,
         set: fn(&mut Settings, &str) -> Result<(), String>,
     },
+    /// Takes the value of a knob.
+    Knob(Knob),
+    /// Stands alone and turns knobs.
+    Turn(&'static [(Knob, u32)]),
     /// Taken for memcached's sake and of no effect here, for the reason `why`; `value` is empty for a flag. The start
     /// says so and goes on.
     Inert {
@@ -78,7 +85,8 @@ impl Opt {
         match self.kind {
             Kind::Value { hint, default, .. } => (hint, default),
             Kind::Inert { value, .. } | Kind::NotBuilt { value, .. } => (value, ""),
-            Kind::Flag(_) => ("", ""),
+            Kind::Knob(knob) => (knob.row().hint, knob.row().told),
+            Kind::Flag(_) | Kind::Turn(_) => ("", ""),
         }
     }
 
@@ -96,7 +104,10 @@ impl Opt {
     pub fn takes_value(&self) -> bool {
         !matches!(
             self.kind,
-            Kind::Flag(_) | Kind::NotBuilt { value: "", .. } | Kind::Inert { value: "", .. }
+            Kind::Flag(_)
+                | Kind::Turn(_)
+                | Kind::NotBuilt { value: "", .. }
+                | Kind::Inert { value: "", .. }
         )
     }
 
@@ -119,6 +130,20 @@ pub(super) const fn flag(
     help: &'static str,
 ) -> Opt {
     Opt::new(short, long, Kind::Flag(apply), help)
+}
+
+/// The options of a knob: the one that takes its value, and those that turn it without one.
+pub(super) fn of_knob(knob: Knob) -> impl Iterator<Item = Opt> {
+    let row = knob.row();
+    let valued = (!row.option.is_empty()).then(|| Opt {
+        more: row.more,
+        example: row.example,
+        shown_only: row.shown_only,
+        ..Opt::new("", row.option, Kind::Knob(knob), row.help)
+    });
+    let flags = row.flags.iter();
+    let flags = flags.map(|(name, turns, help)| Opt::new("", name, Kind::Turn(turns), help));
+    valued.into_iter().chain(flags)
 }
 
 /// An option with a value.

@@ -5,6 +5,7 @@ use super::values::{
     Unit, decimal, delimiter, item_size, octal_mask, size, text, unix_path, whole,
 };
 use super::{WireProtocol, http};
+use crate::knobs::Knob;
 use crate::sys;
 
 /// Of the machine's memory, or its control group's, so much is for items with `-m auto`: the rest is for the table, for
@@ -119,7 +120,7 @@ pub(super) static OPTIONS: &[Opt] = &[
     flag(
         "M",
         "disable-evictions",
-        |s| s.evictions = false,
+        |s| s.knobs.set(Knob::Evictions, 0),
         "answer an error when memory is full, evict nothing",
     ),
     value(

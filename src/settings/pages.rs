@@ -8,8 +8,9 @@ use std::fmt::Write;
 
 use super::extended::{EXTENDED, is_extended};
 use super::help::{ENVIRONMENT, SIGNALS};
-use super::opt::Opt;
+use super::opt::{self, Opt};
 use super::options::OPTIONS;
+use crate::knobs::Knob;
 
 /// The names of the pages.
 pub(super) const PAGES: [&str; 5] = ["man", "conf", "bash", "zsh", "fish"];
@@ -29,7 +30,7 @@ pub(super) fn page(name: &str) -> Option<String> {
 /// Options that end the start, or name the file, and so do not stand in it.
 pub(super) const LINE_ALONE: [&str; 5] = ["config", "extended", "help", "license", "version"];
 
-/// The sections, by the names of their options.
+/// The sections, by the names of their options. Those of a knob stand before them in the section that its row names.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "Where to listen",
@@ -86,40 +87,12 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "disable-cas",
         ],
     ),
-    (
-        "Pages between slab classes",
-        &[
-            "slab_reassign",
-            "no_slab_reassign",
-            "slab_automove",
-            "no_slab_automove",
-            "slab_automove_ratio",
-            "slab_automove_window",
-            "slab_automove_freeratio",
-        ],
-    ),
+    ("Pages between slab classes", &[]),
     (
         "The table",
         &["hashpower", "no_hashexpand", "hash_algorithm"],
     ),
-    (
-        "LRU",
-        &[
-            "eviction",
-            "lru_maintainer",
-            "no_lru_maintainer",
-            "hot_lru_pct",
-            "warm_lru_pct",
-            "hot_max_factor",
-            "warm_max_factor",
-            "temporary_ttl",
-            "lru_crawler",
-            "no_lru_crawler",
-            "lru_crawler_sleep",
-            "lru_crawler_tocrawl",
-            "tail_repair_time",
-        ],
-    ),
+    ("LRU", &["tail_repair_time"]),
     ("Login", &["auth-file", "enable-sasl"]),
     ("HTTP", &["http", "http-token-file", "http-tls"]),
     (
@@ -165,8 +138,17 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The options of a section.
+fn options_of(title: &str, names: &[&str]) -> Vec<&'static Opt> {
+    let knobs = Knob::ALL
+        .into_iter()
+        .filter(|knob| knob.row().section == title);
+    let knobs = knobs.flat_map(opt::of_knob).map(|opt| find(opt.long));
+    knobs.chain(names.iter().map(|long| find(long))).collect()
+}
+
 fn find(long: &str) -> &'static Opt {
-    let mut all = OPTIONS.iter().chain(EXTENDED);
+    let mut all = OPTIONS.iter().chain(EXTENDED.iter());
     all.find(|opt| opt.long == long)
         .expect("the layout names options of the table")
 }
@@ -215,7 +197,7 @@ pub(super) fn conf() -> String {
     for (title, options) in SECTIONS {
         let head = format!("# --- {title} ");
         write!(text, "\n{head:-<WIDTH$}\n\n").expect("a String takes everything");
-        for opt in options.iter().map(|long| find(long)) {
+        for opt in options_of(title, options) {
             let mut line = "#".to_owned();
             for word in sentences(opt).split(' ') {
                 if line.len() + 1 + word.len() > WIDTH {
@@ -247,7 +229,7 @@ fn man() -> String {
         .chain([("Others", &LINE_ALONE[..])]);
     for (title, options) in sections {
         writeln!(text, ".SS {}", roff(title)).expect("a String takes everything");
-        for opt in options.iter().map(|long| find(long)) {
+        for opt in options_of(title, options) {
             let (hint, default) = opt.hint_and_default();
             let value = |joint: &str| match hint {
                 "" => String::new(),
@@ -325,7 +307,7 @@ fn bash() -> String {
         joined(names).replace(' ', "|")
     };
     let options = joined(shown(OPTIONS).map(dashed));
-    let extended = joined(shown(EXTENDED).map(|opt| {
+    let extended = joined(shown(&EXTENDED).map(|opt| {
         let equals = if opt.takes_value() { "=" } else { "" };
         format!("{}{equals}", opt.long)
     }));
@@ -376,7 +358,7 @@ fn zsh() -> String {
     }
     text.push_str("  && return\n");
     let mut values = String::new();
-    for opt in shown(EXTENDED) {
+    for opt in shown(&EXTENDED) {
         let action = match opt.hint_and_default().0 {
             "" => String::new(),
             "FILE" => ":file:_files".to_owned(),
@@ -412,7 +394,7 @@ fn fish() -> String {
             "" => {}
             "FILE" => text.push_str(" -r -F"),
             _ if opt.long == "extended" => {
-                let names = joined(shown(EXTENDED).map(|opt| opt.long.to_owned()));
+                let names = joined(shown(&EXTENDED).map(|opt| opt.long.to_owned()));
                 write!(text, " -x -a '(__fish_append , {names})'")
                     .expect("a String takes everything");
             }
@@ -434,12 +416,14 @@ mod tests {
     #[test]
     fn every_option_stands_in_one_section() {
         let mut named = HashSet::new();
-        let sections = SECTIONS.iter().flat_map(|(_, options)| *options);
-        for long in sections.chain(&LINE_ALONE) {
+        let sections = SECTIONS
+            .iter()
+            .flat_map(|(title, names)| options_of(title, names));
+        for long in sections.map(|opt| opt.long).chain(LINE_ALONE) {
             assert!(!find(long).is_hidden(), "{long} is hidden from the help");
-            assert!(named.insert(*long), "{long} stands in two sections");
+            assert!(named.insert(long), "{long} stands in two sections");
         }
-        for opt in shown(OPTIONS).chain(shown(EXTENDED)) {
+        for opt in shown(OPTIONS).chain(shown(&EXTENDED)) {
             assert!(named.contains(opt.long), "{} is in no section", opt.long);
         }
     }
@@ -458,7 +442,7 @@ mod tests {
     fn every_page_names_every_option_with_its_help() {
         for name in PAGES {
             let page = page(name).unwrap();
-            for opt in shown(OPTIONS).chain(shown(EXTENDED)) {
+            for opt in shown(OPTIONS).chain(shown(&EXTENDED)) {
                 if name == "conf" && LINE_ALONE.contains(&opt.long) {
                     continue;
                 }
@@ -477,7 +461,7 @@ mod tests {
             .replace("\\(aq", "'")
             .to_lowercase();
         let help = super::super::help::text();
-        for opt in shown(OPTIONS).chain(shown(EXTENDED)) {
+        for opt in shown(OPTIONS).chain(shown(&EXTENDED)) {
             let told = opt.told();
             assert!(help.contains(&told), "{told}");
             assert!(man.contains(&told.to_lowercase()), "{told}");

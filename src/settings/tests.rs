@@ -9,6 +9,7 @@ use super::extended::{EXTENDED, is_extended};
 use super::opt::{Kind, Opt};
 use super::options::OPTIONS;
 use super::*;
+use crate::knobs::{Knob, Knobs};
 
 /// Parses `line`, cut at spaces.
 fn start(line: &str) -> Result<Start, String> {
@@ -98,7 +99,7 @@ fn each_option_changes_its_setting() {
             s.memory_limit_bytes = 256 << 30
         }),
         ("--memory-limit 1024", |s| s.memory_limit_bytes = 1 << 30),
-        ("-M", |s| s.evictions = false),
+        ("-M", |s| s.knobs.set(Knob::Evictions, 0)),
         ("-c 1", |s| s.conns_max = 1),
         ("-c1000000", |s| s.conns_max = 1_000_000),
         ("-k", |s| s.lock_memory = true),
@@ -106,7 +107,10 @@ fn each_option_changes_its_setting() {
         ("-vv", |s| s.verbosity = 2),
         ("-vvv", |s| s.verbosity = 3),
         ("-v -v --verbose", |s| s.verbosity = 3),
-        ("-vM", |s| (s.verbosity, s.evictions) = (1, false)),
+        ("-vM", |s| {
+            s.verbosity = 1;
+            s.knobs.set(Knob::Evictions, 0)
+        }),
         ("-P /run/x.pid", |s| s.pid_file = Some("/run/x.pid".into())),
         ("-P x.pid", |s| s.pid_file = Some("x.pid".into())),
         ("--logfile /var/log/x", |s| {
@@ -157,19 +161,23 @@ fn each_option_changes_its_setting() {
         ("-o hash_algorithm=xxh3", |s| s.hash_algorithm = "xxh3"),
         ("-o tail_repair_time=10", |s| s.tail_repair_time_s = 10),
         ("-o slab_reassign", |_| ()),
-        ("-o no_slab_reassign", |s| s.slab_reassign = false),
+        ("-o no_slab_reassign", |s| {
+            s.knobs.set(Knob::SlabReassign, 0)
+        }),
         ("-o slab_automove", |_| ()),
-        ("-o slab_automove=0", |s| s.slab_automove = 0),
-        ("-o slab_automove=2", |s| s.slab_automove = 2),
-        ("-o no_slab_automove", |s| s.slab_automove = 0),
+        ("-o slab_automove=0", |s| s.knobs.set(Knob::SlabAutomove, 0)),
+        ("-o slab_automove=2", |s| s.knobs.set(Knob::SlabAutomove, 2)),
+        ("-o no_slab_automove", |s| {
+            s.knobs.set(Knob::SlabAutomove, 0)
+        }),
         ("-o slab_automove_ratio=0.5", |s| {
-            s.slab_automove_ratio = 0.5
+            s.knobs.set(Knob::SlabAutomoveRatio, 500)
         }),
         ("-o slab_automove_window=1800", |s| {
-            s.slab_automove_window = 1800
+            s.knobs.set(Knob::SlabAutomoveWindow, 1800)
         }),
         ("-o slab_automove_freeratio=.02", |s| {
-            s.slab_automove_freeratio = 0.02
+            s.knobs.set(Knob::SlabAutomoveFreeratio, 20)
         }),
         ("-o slab_sizes=100-200-300", |s| {
             s.slab_sizes = vec![100, 200, 300]
@@ -185,22 +193,34 @@ fn each_option_changes_its_setting() {
             (s.item_bytes_max, s.slab_chunk_bytes_max) = (512 << 10, 512 << 10);
         }),
         ("-o lru_crawler", |_| ()),
-        ("-o no_lru_crawler", |s| s.lru_crawler = false),
-        ("-o lru_crawler_sleep=0", |s| s.lru_crawler_sleep_us = 0),
-        ("-o lru_crawler_sleep=1000000", |s| {
-            s.lru_crawler_sleep_us = 1_000_000
+        ("-o no_lru_crawler", |s| s.knobs.set(Knob::LruCrawler, 0)),
+        ("-o lru_crawler_sleep=0", |s| {
+            s.knobs.set(Knob::LruCrawlerSleep, 0)
         }),
-        ("-o lru_crawler_tocrawl=5", |s| s.lru_crawler_tocrawl = 5),
+        ("-o lru_crawler_sleep=1000000", |s| {
+            s.knobs.set(Knob::LruCrawlerSleep, 1_000_000)
+        }),
+        ("-o lru_crawler_tocrawl=5", |s| {
+            s.knobs.set(Knob::LruCrawlerTocrawl, 5)
+        }),
         ("-o lru_maintainer", |_| ()),
         ("-o no_lru_maintainer", |s| {
-            (s.lru_maintainer, s.lru_segmented) = (false, false)
+            s.knobs.set(Knob::LruMaintainer, 0);
+            s.knobs.set(Knob::LruSegmented, 0)
         }),
         ("-o hot_lru_pct=1,warm_lru_pct=79", |s| {
-            (s.hot_lru_pct, s.warm_lru_pct) = (1, 79)
+            s.knobs.set(Knob::HotLruPct, 1);
+            s.knobs.set(Knob::WarmLruPct, 79)
         }),
-        ("-o hot_max_factor=0.1", |s| s.hot_max_factor = 0.1),
-        ("-o warm_max_factor=3", |s| s.warm_max_factor = 3.0),
-        ("-o temporary_ttl=61", |s| s.temporary_ttl_s = Some(61)),
+        ("-o hot_max_factor=0.1", |s| {
+            s.knobs.set(Knob::HotMaxFactor, 100)
+        }),
+        ("-o warm_max_factor=3", |s| {
+            s.knobs.set(Knob::WarmMaxFactor, 3000)
+        }),
+        ("-o temporary_ttl=61", |s| {
+            s.knobs.set(Knob::TemporaryTtl, 61)
+        }),
         ("-o idle_timeout=3", |s| s.idle_timeout_s = 3),
         ("-o body_timeout=5", |s| s.body_timeout_s = 5),
         ("-o body_timeout=0", |s| s.body_timeout_s = 0),
@@ -247,12 +267,21 @@ fn each_option_changes_its_setting() {
 #[test]
 fn no_modern_is_a_flat_cache_that_later_options_can_refine() {
     let s = settings("-o no_modern").unwrap();
-    assert!(!s.lru_segmented && !s.lru_maintainer && !s.lru_crawler && !s.slab_reassign);
+    for knob in [
+        Knob::LruSegmented,
+        Knob::LruMaintainer,
+        Knob::LruCrawler,
+        Knob::SlabReassign,
+        Knob::SlabAutomove,
+    ] {
+        assert_eq!(s.knobs.get(knob), 0, "{knob:?}");
+    }
     assert!(!s.maxconns_fast);
-    assert_eq!((s.slab_automove, s.hash_algorithm), (0, "jenkins"));
+    assert_eq!(s.hash_algorithm, "jenkins");
     let s = settings("-o no_modern,lru_crawler,slab_automove=2").unwrap();
-    assert!(s.lru_crawler && !s.lru_segmented);
-    assert_eq!(s.slab_automove, 2);
+    let knob = |knob| s.knobs.get(knob);
+    assert_eq!((knob(Knob::LruCrawler), knob(Knob::LruSegmented)), (1, 0));
+    assert_eq!(knob(Knob::SlabAutomove), 2);
 }
 
 /// Parses words that no splitting at blanks would make.
@@ -348,7 +377,8 @@ fn every_option_takes_its_value_in_every_form() {
             let form: Vec<_> = form.iter().map(String::as_str).collect();
             let mut parsed = words(&form).unwrap_or_else(|err| panic!("{form:?}: {err}"));
             if form[0].starts_with("-Mv") {
-                (parsed.evictions, parsed.verbosity) = (true, 0);
+                parsed.knobs = Knobs::default();
+                parsed.verbosity = 0;
             }
             // These name the words that were written.
             parsed.notices.clone_from(&reference.notices);
@@ -412,7 +442,7 @@ fn sizes_have_units() {
         ),
         (
             "-o lru_crawler_tocrawl=",
-            |s| s.lru_crawler_tocrawl as usize,
+            |s| s.knobs.get(Knob::LruCrawlerTocrawl) as usize,
             &[("8", 8), ("10k", 10_000)],
         ),
         (
@@ -583,12 +613,12 @@ fn what_says_more_than_it_means_starts_with_a_notice() {
     let table: &[(&str, Holds, &str)] = &[
         (
             "-o modern=1",
-            |s| s.slab_reassign,
+            |s| s.knobs.get(Knob::SlabReassign) == 1,
             "-o modern=1: takes no value",
         ),
         (
             "-o slab_reassign=0",
-            |s| s.slab_reassign,
+            |s| s.knobs.get(Knob::SlabReassign) == 1,
             "-o slab_reassign=0: takes no value",
         ),
         (
@@ -636,7 +666,7 @@ fn numbers_may_have_blanks_fractions_and_signs() {
         ("-I|0.5m", |s| s.item_bytes_max == 512 << 10),
         ("-c|2.5k", |s| s.conns_max == 2500),
         ("-b|-1", |s| s.backlog == i32::MAX),
-        ("-o|hot_lru_pct=25%", |s| s.hot_lru_pct == 25),
+        ("-o|hot_lru_pct=25%", |s| s.knobs.get(Knob::HotLruPct) == 25),
         ("-o|watcher_logbuf_size=0", |s| s.watcher_logbuf_bytes == 0),
         ("-I|2m|-o|no_chunked_items", |s| {
             s.slab_chunk_bytes_max == 1 << 20 && s.item_bytes_max == 2 << 20
@@ -1225,7 +1255,11 @@ fn values_that_no_shell_word_can_be_split_into() {
 
 #[test]
 fn every_option_of_memcached_is_known() {
-    let known: HashSet<_> = OPTIONS.iter().chain(EXTENDED).map(|opt| opt.long).collect();
+    let known: HashSet<_> = OPTIONS
+        .iter()
+        .chain(EXTENDED.iter())
+        .map(|opt| opt.long)
+        .collect();
     assert_eq!(
         known.len(),
         OPTIONS.len() + EXTENDED.len(),
@@ -1258,7 +1292,7 @@ fn every_option_of_memcached_is_known() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let mut count = 0;
-    for opt in OPTIONS.iter().chain(EXTENDED) {
+    for opt in OPTIONS.iter().chain(EXTENDED.iter()) {
         if let Kind::NotBuilt { value, what } = opt.kind {
             let line = written(opt, if value.is_empty() { "" } else { "7" });
             let err = start(&line)
@@ -1274,7 +1308,7 @@ fn what_is_not_built_is_refused_by_name() {
 
 #[test]
 fn defaults_told_are_the_defaults_taken() {
-    for opt in OPTIONS.iter().chain(EXTENDED) {
+    for opt in OPTIONS.iter().chain(EXTENDED.iter()) {
         if let Kind::Value { default, .. } = opt.kind
             && !default.is_empty()
         {
@@ -1292,7 +1326,7 @@ fn help_names_what_works_and_nothing_else() {
         };
         for opt in OPTIONS
             .iter()
-            .chain(EXTENDED)
+            .chain(EXTENDED.iter())
             .filter(|opt| !opt.help.is_empty())
         {
             let lines = text.lines().filter(|line| line.contains(opt.help)).count();
@@ -1500,7 +1534,7 @@ fn the_example_file_shows_every_option_with_its_default() {
     let on_the_command_line_alone = ["help", "license", "version", "config", "extended"];
     for opt in OPTIONS
         .iter()
-        .chain(EXTENDED)
+        .chain(EXTENDED.iter())
         .filter(|opt| !opt.help.is_empty())
     {
         assert!(

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use crate::knobs::{Form, Row};
+
 /// A whole number within `range`. `what` names the thing and `unit`, where there is one, what it counts.
 pub(super) fn whole<T>(
     what: &str,
@@ -38,6 +40,36 @@ pub(super) fn decimal(
         Ok(number) if number.is_finite() && accepts(number) => Ok(number),
         _ => Err(format!("{what} must be {range}")),
     }
+}
+
+/// The value of a knob, as its row of the table writes it.
+pub(super) fn knob(row: &Row, value: &str) -> Result<u32, String> {
+    let name = row.option;
+    if let (true, Some(number)) = (value.is_empty(), row.bare) {
+        return Ok(number);
+    }
+    match row.form {
+        Form::Switch | Form::OnOff => whole(name, value, 0..=1, ""),
+        Form::Whole(least, most, unit) => whole(name, value, least..=most, unit),
+        Form::Ttl => whole(name, value, 0..=i32::MAX as u32, "seconds"),
+        Form::Count => size(name, value, 0..=u32::MAX as usize, Unit::Count).map(|n| n as u32),
+        Form::Percent(most) => percent(name, value, 1..=most).map(u32::from),
+        Form::Ratio { below_1: true, .. } => {
+            decimal(name, value, |r| r > 0.0 && r < 1.0, "above 0 and below 1").map(in_milli)
+        }
+        Form::Ratio { .. } => decimal(name, value, |r| r > 0.0, "above 0").map(in_milli),
+        Form::Name(names) => names
+            .iter()
+            .position(|known| *known == value)
+            .map(|place| place as u32)
+            .ok_or_else(|| format!("{name} must be one of {}", names.join(", "))),
+    }
+}
+
+/// A ratio in thousandths; one that is not 0 is not rounded to 0.
+fn in_milli(ratio: f64) -> u32 {
+    // Beyond its range the cast stops at the nearest end.
+    ((ratio * 1000.0) as u32).max(1)
 }
 
 /// A share of a hundred, with or without its sign.

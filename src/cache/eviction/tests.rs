@@ -1,18 +1,17 @@
 //! Each policy by what it promises, on a whole cache; that none loses or leaks anything is shown by `cache::tests::model`.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::*;
 use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{At, Cache, Hit, ItemSpec, Lookup, Maintainer};
 use crate::clock::RelTime;
+use crate::knobs::Knob;
 
 const VALUE_LEN: u32 = 600;
 const NOW: RelTime = RelTime(10);
 
 fn cache(policy: Policy) -> Cache {
     let cache = small_cache(4);
-    cache.tuning.eviction.store(policy as u8, Relaxed);
+    cache.tuning.set(Knob::Eviction, policy as u32);
     cache
 }
 
@@ -200,8 +199,10 @@ fn policies_change_hands_while_items_stay() {
         if step % 1000 == 0 {
             let before = items(&cache);
             let policy = Policy::ALL[rng.below(Policy::ALL.len())];
-            cache.tuning.eviction.store(policy as u8, Relaxed);
-            cache.tuning.segmented.store(rng.below(3) > 0, Relaxed);
+            cache.tuning.set(Knob::Eviction, policy as u32);
+            cache
+                .tuning
+                .set(Knob::LruSegmented, u32::from(rng.below(3) > 0));
             maintainer.step(&cache, At::new(NOW));
             assert_eq!(items(&cache), before);
             cache.check_invariants();

@@ -4,8 +4,6 @@
 //! R1. Everybody here and in `page_moves` comes from the LRU's side, against the lock order: stripes are only tried, and
 //!     an item whose stripe is busy is passed over.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use slab_alloc::{ChunkHandle, ClassId};
 
 use super::super::ahead::PREFETCH_BYTES_MAX;
@@ -17,6 +15,7 @@ use super::super::store::{Cache, Lookup};
 use super::super::table::KeyHash;
 use crate::clock::RelTime;
 use crate::keyspace::misses::Gone;
+use crate::knobs::Knob;
 
 /// Victims tried for one eviction: stripes may be busy, values on their way.
 const VICTIMS: usize = 24;
@@ -46,7 +45,7 @@ impl Cache {
             };
             let life = self.life(items.header(victim), at.now);
             let dead = life != Lookup::Found;
-            if !dead && !self.tuning.may_evict.load(Relaxed) {
+            if !dead && !self.tuning.is_on(Knob::Evictions) {
                 return false;
             }
             let (state, hash) = (items.header(victim).state(), hash(victim));

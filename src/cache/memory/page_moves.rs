@@ -23,6 +23,7 @@ use super::super::store::{Cache, Lookup};
 use super::super::tuning::Automove;
 use super::move_state::{MoveError, MoveStats, WANTED};
 use crate::keyspace::misses::Gone;
+use crate::knobs::Knob;
 
 /// Tails evicted to make room for a better item elsewhere.
 const TAILS: usize = 24;
@@ -170,7 +171,7 @@ impl Cache {
                 });
             }
         }
-        dearest.filter(|_| self.tuning.may_evict.load(Relaxed))
+        dearest.filter(|_| self.tuning.is_on(Knob::Evictions))
     }
 
     /// Moves a page of the class that `donor` names, or names next when there was none to be had; false if all was in
@@ -383,7 +384,7 @@ impl Cache {
 
     /// Evicts an item that found no room elsewhere; nothing happens if it has been evicted already.
     fn evict_for_page(&self, lru: &mut ClassLru, head: ChunkHandle, class: ClassId) {
-        if !self.tuning.may_evict.load(Relaxed) {
+        if !self.tuning.is_on(Knob::Evictions) {
             self.moves.busy_nomem.fetch_add(1, Relaxed);
             return;
         }

@@ -32,6 +32,7 @@ use super::super::at::At;
 use super::super::store::Cache;
 use super::super::tuning::Automove;
 use crate::keyspace::slow::{self, Stage};
+use crate::knobs::Knob;
 
 /// How often an allocation tries to make room before it gives up: a chained item may free chunks of other classes only.
 const ROUNDS: usize = 256;
@@ -102,7 +103,7 @@ impl Cache {
             }
             if !progress {
                 in_vain += 1;
-                if in_vain == ROUNDS_IN_VAIN || !self.tuning.may_evict.load(Relaxed) {
+                if in_vain == ROUNDS_IN_VAIN || !self.tuning.is_on(Knob::Evictions) {
                     break;
                 }
                 // What others have in hands, or under a stripe's lock, they may have let go of.

@@ -6,7 +6,7 @@ use super::*;
 use crate::cache::Policy;
 use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{ClassMask, Lookup, Maintainer, PinnedValue};
-use std::sync::atomic::Ordering::Relaxed;
+use crate::knobs::Knob;
 
 /// What the model knows of an item.
 #[derive(Debug, Clone)]
@@ -57,12 +57,12 @@ impl<'c> Life<'c> {
             lost: 0,
             refused: 0,
             // A class keeps to the pages it has, which long values may find too few.
-            short: !cache.tuning.slab_reassign.load(Relaxed),
+            short: !cache.tuning.is_on(Knob::SlabReassign),
         }
     }
 
     fn may_evict(&self) -> bool {
-        self.cache.tuning.may_evict.load(Relaxed)
+        self.cache.tuning.is_on(Knob::Evictions)
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -354,7 +354,7 @@ fn behaves_like_a_map_with_few_keys() {
 #[test]
 fn behaves_like_a_map_with_a_flat_lru() {
     live(21, 12, 1500, 6000, |cache| {
-        cache.tuning.segmented.store(false, Relaxed)
+        cache.tuning.set(Knob::LruSegmented, 0)
     });
 }
 
@@ -362,7 +362,7 @@ fn behaves_like_a_map_with_a_flat_lru() {
 fn behaves_like_a_map_with_each_policy() {
     for (seed, policy) in (22..).zip(Policy::ALL) {
         live(seed, 12, 1500, 3000, |cache| {
-            cache.tuning.eviction.store(policy as u8, Relaxed)
+            cache.tuning.set(Knob::Eviction, policy as u32)
         });
     }
 }
@@ -370,21 +370,21 @@ fn behaves_like_a_map_with_each_policy() {
 #[test]
 fn behaves_like_a_map_when_all_is_temporary() {
     live(31, 12, 1500, 6000, |cache| {
-        cache.tuning.temporary_ttl_s.store(40, Relaxed)
+        cache.tuning.set(Knob::TemporaryTtl, 40)
     });
 }
 
 #[test]
 fn behaves_like_a_map_when_pages_stay_where_they_are() {
     live(41, 24, 1500, 6000, |cache| {
-        cache.tuning.slab_reassign.store(false, Relaxed)
+        cache.tuning.set(Knob::SlabReassign, 0)
     });
 }
 
 #[test]
 fn without_evictions_nothing_is_lost() {
     let cache = small_cache(8);
-    cache.tuning.may_evict.store(false, Relaxed);
+    cache.tuning.set(Knob::Evictions, 0);
     let mut life = Life::new(&cache, 51, 1500);
     for step in 0..6000 {
         life.step();

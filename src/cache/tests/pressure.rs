@@ -3,7 +3,7 @@
 use super::*;
 use crate::cache::Maintainer;
 use crate::cache::testing::{Rng, small_cache};
-use std::sync::atomic::Ordering::Relaxed;
+use crate::knobs::Knob;
 use std::time::{Duration, Instant};
 
 const MEGABYTES: usize = 64;
@@ -150,10 +150,7 @@ fn an_item_that_finds_no_room_leaves_nothing() {
         assert!(result.is_ok() || n > 0, "{result:?}");
         cache.items.slabs().check_invariants();
     }
-    cache
-        .tuning
-        .may_evict
-        .store(false, std::sync::atomic::Ordering::Relaxed);
+    cache.tuning.set(Knob::Evictions, 0);
     for n in 50..100u32 {
         let result = set(&cache, &n.to_le_bytes(), &value(1, 900_000), RelTime(10));
         assert_eq!(result, Err(AllocError::OutOfMemory));
@@ -330,7 +327,7 @@ fn moved_under_changing_sizes(turn: impl Fn(&Cache)) -> (u64, usize) {
 #[test]
 fn automove_says_when_pages_move() {
     let [never, on_need, eager] = [0, 1, 2].map(|level| {
-        moved_under_changing_sizes(|cache| cache.tuning.slab_automove.store(level, Relaxed))
+        moved_under_changing_sizes(|cache| cache.tuning.set(Knob::SlabAutomove, level))
     });
     println!("{never:?} {on_need:?} {eager:?}");
     assert_eq!(never, (0, 0), "not even for a store, and none is refused");
@@ -342,7 +339,7 @@ fn automove_says_when_pages_move() {
 fn automove_ratio_says_how_near_costs_may_be() {
     let ratio = |milli| {
         moved_under_changing_sizes(move |cache| {
-            cache.tuning.slab_automove_ratio_milli.store(milli, Relaxed);
+            cache.tuning.set(Knob::SlabAutomoveRatio, milli);
         })
     };
     let (far, near) = (ratio(100), ratio(990));
@@ -355,7 +352,7 @@ fn automove_ratio_says_how_near_costs_may_be() {
 fn no_class_opens_where_pages_do_not_move() {
     for (level, opens) in [(0, false), (1, true)] {
         let cache = small_cache(16);
-        cache.tuning.slab_automove.store(level, Relaxed);
+        cache.tuning.set(Knob::SlabAutomove, level);
         let open = |cache: &Cache| {
             let slabs = cache.items.slabs();
             slabs
@@ -387,8 +384,8 @@ fn a_size_that_is_new_to_a_full_cache_is_stored() {
     let now = RelTime(10);
     for may_evict in [true, false] {
         let cache = small_cache(4);
-        cache.tuning.slab_automove.store(0, Relaxed);
-        cache.tuning.may_evict.store(may_evict, Relaxed);
+        cache.tuning.set(Knob::SlabAutomove, 0);
+        cache.tuning.set(Knob::Evictions, u32::from(may_evict));
         let full = (0..100_000u32).any(|n| {
             let refused = set(&cache, &n.to_le_bytes(), &[1; 100], now).is_err();
             refused || evicted(&cache) > 0

@@ -4,6 +4,7 @@ use super::*;
 use crate::cache::Policy;
 use crate::cache::testing::{Rng, small_cache};
 use crate::cache::{ClassMask, Maintainer, PinnedValue, WalkCursor};
+use crate::knobs::Knob;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -118,7 +119,7 @@ fn maintain(shared: &Shared, seed: u64) {
         if tuning.policy() != Policy::Ttl && rng.below(5) == 0 {
             // All but ttl, which has to know of every touch from the start.
             let policy = Policy::ALL[rng.below(Policy::ALL.len() - 1)];
-            tuning.eviction.store(policy as u8, Relaxed);
+            tuning.set(Knob::Eviction, policy as u32);
         }
         if rng.below(50) == 0 {
             shared.cache.flush_now(At::new(shared.now()));
@@ -149,7 +150,7 @@ fn all_at_once(megabytes: usize, keys: usize, steps: usize, len: fn(&mut Rng) ->
 
 fn under(policy: Policy, megabytes: usize, keys: usize, steps: usize, len: fn(&mut Rng) -> usize) {
     let shared = Shared::new(megabytes);
-    shared.cache.tuning.eviction.store(policy as u8, Relaxed);
+    shared.cache.tuning.set(Knob::Eviction, policy as u32);
     let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| maintain(&shared, 99));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cache::Maintainer;
 use crate::cache::testing::{Rng, small_cache};
+use crate::knobs::Knob;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A second of the maintainer's work.
@@ -84,8 +85,8 @@ fn the_expired_are_reclaimed_within_a_minute_in_a_cache_once_full() {
 #[test]
 fn a_crawl_asked_for_takes_one_step() {
     let cache = small_cache(64);
-    cache.tuning.lru_crawler.store(false, Relaxed);
-    cache.tuning.lru_maintainer.store(false, Relaxed);
+    cache.tuning.set(Knob::LruCrawler, 0);
+    cache.tuning.set(Knob::LruMaintainer, 0);
     for n in 0..50_000u32 {
         set_until(&cache, &n.to_le_bytes(), RelTime(20), RelTime(10));
     }
@@ -109,14 +110,14 @@ fn the_crawler_sleeps_as_long_as_it_is_told() {
     };
     for asked in [true, false] {
         let cache = small_cache(64);
-        cache.tuning.lru_crawler.store(!asked, Relaxed);
-        cache.tuning.lru_maintainer.store(false, Relaxed);
+        cache.tuning.set(Knob::LruCrawler, u32::from(!asked));
+        cache.tuning.set(Knob::LruMaintainer, 0);
         for n in 0..50_000u32 {
             set_until(&cache, &n.to_le_bytes(), RelTime(20), RelTime(10));
         }
         let mut maintainer = Maintainer::default();
         // A second for a thousand items: a hundred in each of ten steps.
-        cache.tuning.lru_crawler_sleep_us.store(1_000_000, Relaxed);
+        cache.tuning.set(Knob::LruCrawlerSleep, 1_000_000);
         if asked {
             cache.request_crawl(crate::cache::ClassMask::ALL);
         }
@@ -124,7 +125,7 @@ fn the_crawler_sleeps_as_long_as_it_is_told() {
         let slow = looked_at(&cache);
         assert!((900..=1000).contains(&slow), "{slow}, {asked}");
         assert_eq!(cache.counters.lru_crawler_running.load(Relaxed), asked);
-        cache.tuning.lru_crawler_sleep_us.store(0, Relaxed);
+        cache.tuning.set(Knob::LruCrawlerSleep, 0);
         second(&mut maintainer, &cache, RelTime(20));
         assert!(looked_at(&cache) >= 20_000);
         assert!(!cache.counters.lru_crawler_running.load(Relaxed));
@@ -139,7 +140,7 @@ const READS: usize = 3;
 /// never read.
 fn hot_set_under_a_scan(segmented: bool) -> usize {
     let cache = small_cache(16);
-    cache.tuning.segmented.store(segmented, Relaxed);
+    cache.tuning.set(Knob::LruSegmented, u32::from(segmented));
     let mut maintainer = Maintainer::default();
     let mut rng = Rng::new(5);
     let bytes = value(1, 200);
