@@ -76,7 +76,7 @@ counters! {
         cmd_get, cmd_flush, cmd_touch, cmd_meta, get_hits, get_misses, get_expired, get_flushed, touch_hits,
         missed_never_seen, missed_evicted, missed_expired, missed_deleted, missed_flushed,
         touch_misses, delete_misses, incr_misses, decr_misses, cas_misses, store_too_large, store_no_memory,
-        auth_cmds, auth_errors, bytes_read, bytes_written, conn_yields, idle_kicks, blocks_timed_out, blocks_given_way, read_buf_oom, response_obj_oom,
+        auth_cmds, auth_errors, bytes_read, bytes_written, conn_yields, idle_kicks, blocks_timed_out, blocks_given_way, readers_given_way, read_buf_oom, response_obj_oom,
     }
 }
 

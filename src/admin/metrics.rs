@@ -520,6 +520,18 @@ const OWN: &[Single] = &[
         "ketch_blocks_given_way",
     ),
     (
+        "ketch_unread_bytes",
+        Gauge,
+        "Bytes of values in items that wait for readers to take them.",
+        "ketch_unread_bytes",
+    ),
+    (
+        "ketch_readers_given_way_total",
+        Counter,
+        "Connections closed because the values they did not take left no memory for a store.",
+        "ketch_readers_given_way",
+    ),
+    (
         "ketch_resident_bytes",
         Gauge,
         "Resident memory.",

@@ -97,6 +97,11 @@ impl<'c> Output<'c> {
         }
     }
 
+    /// Bytes of values in items that it refers to and that are not sent.
+    pub fn pinned_bytes(&self) -> usize {
+        self.pinned_bytes
+    }
+
     /// Bytes of memory it takes. Values it refers to are the cache's.
     pub fn kept_bytes(&self) -> usize {
         self.buf.capacity()

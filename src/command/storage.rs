@@ -340,7 +340,12 @@ fn answer_binary(
 fn count_refusal(ctx: Ctx<'_>, error: ErrorLine) {
     match error {
         ErrorLine::TooLarge => ctx.stats.general.store_too_large.inc(),
-        _ => ctx.stats.general.store_no_memory.inc(),
+        _ => {
+            ctx.stats.general.store_no_memory.inc();
+            // Who does not take what it asked for keeps it from others no longer.
+            let now_ms = ctx.shared.clock.now_ms();
+            ctx.shared.unread.trim(now_ms, ctx.cache.limit_bytes());
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use super::stream::Stream;
 use crate::clock::RelTime;
 use crate::command::{Next, Output, Session};
 use crate::settings::WireProtocol;
-use crate::state::{ConnInfo, ConnState, Ctx, Kept, Registry};
+use crate::state::{ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -58,6 +58,8 @@ pub(super) struct Conn<'c> {
     input: Box<[u8]>,
     /// Replies the peer has not taken.
     output: Option<Box<Output<'c>>>,
+    /// What these keep in item memory; there from the first time on that they did.
+    unread: Option<Box<Hold<'c>>>,
     pub(super) readable: bool,
     /// The event that told of the last bytes told of the end too: no other will come.
     pub(super) half_closed: bool,
@@ -127,6 +129,7 @@ impl<'c> Conn<'c> {
             session: Session::speaking(protocol),
             input: Box::default(),
             output: None,
+            unread: None,
             blocked_ns: 0,
             // What came before the registration makes no edge.
             readable: true,
@@ -195,6 +198,9 @@ impl<'c> Conn<'c> {
             self.hang_up(ctx, buffer)
         });
         ctx.shared.connections.count_kept(kept, self.kept());
+        if self.output.is_some() || self.unread.is_some() {
+            self.note_unread(ctx);
+        }
         let state = match self.phase {
             Phase::Lingering(_) => ConnState::Closing,
             _ if self.output.is_some() || self.stream.has_unsent() => ConnState::Write,
@@ -227,6 +233,7 @@ impl<'c> Conn<'c> {
                 return Ok(Turn::Wait);
             }
             self.output = None;
+            self.note_unread(ctx);
         }
         if !self.stream.flush()? {
             return Ok(Turn::Wait);
@@ -329,6 +336,17 @@ impl<'c> Conn<'c> {
             return self.hang_up(ctx, buffer);
         }
         Ok(turn)
+    }
+
+    /// Tells the budget what the replies that wait keep in item memory.
+    fn note_unread(&mut self, ctx: Ctx<'c>) {
+        let pinned = self.output.as_ref().map_or(0, |out| out.pinned_bytes());
+        if pinned > 0 || self.unread.is_some() {
+            let unread = self
+                .unread
+                .get_or_insert_with(|| Box::new(Hold::of_reader(ctx)));
+            unread.waits_for(ctx, pinned);
+        }
     }
 
     /// Ends the conversation from our side (N6).
@@ -443,9 +461,11 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Ends a data block that holds what others need and does not move.
-    pub(super) fn give_way(&mut self, ctx: Ctx<'c>) {
+    /// Ends a data block that holds what others need and does not move. True if it is to be closed, as it does not take its
+    /// replies, and others need the memory that these keep.
+    pub(super) fn give_way(&mut self, ctx: Ctx<'c>) -> bool {
         self.session.give_way(ctx);
+        self.unread.as_ref().is_some_and(|unread| unread.must_go())
     }
 
     /// True if a worker is to look at it once a second.

@@ -112,7 +112,7 @@ impl Worker {
             out: Output::new(),
         };
         let to_self = serving.handle.clone();
-        shared.when_blocks_give_way(index, move || to_self.send(Message::GiveWay));
+        shared.when_to_give_way(index, move || to_self.send(Message::GiveWay));
         let mut events = Events::with_capacity(EVENTS_MAX);
         let idle_timeout_s = shared.settings.idle_timeout_s;
         let mut late_checked = shared.clock.now();
@@ -269,8 +269,11 @@ impl<'c> Serving<'c> {
     }
 
     fn give_way(&mut self, ctx: Ctx<'c>) {
-        for (_, conn) in self.conns.iter_mut() {
-            conn.give_way(ctx);
+        let to_close = |(id, conn): (usize, &mut Conn<'c>)| conn.give_way(ctx).then_some(id);
+        let ids: Vec<usize> = self.conns.iter_mut().filter_map(to_close).collect();
+        for id in ids {
+            ctx.stats.general.readers_given_way.inc();
+            self.close(id);
         }
     }
 

@@ -146,6 +146,8 @@ fn commands(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     figures.bytes("ketch_block_bytes", ctx.shared.bodies.held());
     figures.count("ketch_blocks_timed_out", general.blocks_timed_out);
     figures.count("ketch_blocks_given_way", general.blocks_given_way);
+    figures.count("ketch_readers_given_way", general.readers_given_way);
+    figures.bytes("ketch_unread_bytes", ctx.shared.unread.held());
     figures.bytes("bytes_read", general.bytes_read);
     figures.bytes("bytes_written", general.bytes_written);
 }

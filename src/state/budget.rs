@@ -1,4 +1,5 @@
-//! What data blocks that have not come whole may hold, all of them together: a budget, and who gives way when it is spent.
+//! What clients may hold who are not done, all of them together: a budget, and who gives way when it is spent. There are two:
+//! of data blocks that have not come whole, and of values in items that readers have not taken.
 //!
 //! ```text
 //!  0                     a quarter of the memory limit               three quarters
@@ -61,7 +62,7 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// What one block holds.
+/// What one block or reader holds.
 #[derive(Debug)]
 pub(super) struct Account {
     /// The worker it is on.
@@ -107,6 +108,16 @@ impl Budget {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks those who lag most to go, until no more than a quarter of the memory limit is held. For holders who are let be
+    /// until a store finds no memory, as they take what is there already.
+    pub fn trim(&self, now_ms: u64, limit_bytes: usize) {
+        let quarter = (limit_bytes / 4).max(QUARTER_MIN);
+        let staying = self.held().saturating_sub(self.leaving.load(Relaxed));
+        if staying > quarter {
+            self.make_room(now_ms, staying - quarter, u64::MAX);
+        }
+    }
+
     /// Asks those who lag most to go, until `bytes` are on their way back.
     pub(super) fn make_room(&self, now_ms: u64, bytes: usize, asking: u64) {
         let mut accounts = self.accounts();
@@ -118,6 +129,7 @@ impl Budget {
             .open
             .iter()
             .filter(|(id, account)| **id != asking && !account.must_go.load(Relaxed))
+            .filter(|(_, account)| account.bytes.load(Relaxed) > 0)
             .map(|(_, account)| (account.paid_ms.load(Relaxed), account))
             .filter(|(paid_ms, _)| now_ms.saturating_sub(*paid_ms) >= LAG_MS)
             .collect();

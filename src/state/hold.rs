@@ -1,4 +1,4 @@
-//! A block's share of the budget.
+//! A block's or reader's share of its budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use super::budget::{Account, Budget, PACE, QUARTER_MIN};
 use super::shared::Ctx;
 
-/// A block's share of the budget, given back when it is dropped.
+/// A share of a budget, given back when it is dropped.
 #[derive(Debug)]
 pub struct Hold<'c> {
     budget: &'c Budget,
@@ -20,7 +20,15 @@ pub struct Hold<'c> {
 impl<'c> Hold<'c> {
     /// Nothing yet, of a block that begins to come.
     pub fn new(ctx: Ctx<'c>) -> Self {
-        let budget = &ctx.shared.bodies;
+        Hold::on(&ctx.shared.bodies, ctx)
+    }
+
+    /// Nothing yet, of one who does not read as fast as is answered.
+    pub fn of_reader(ctx: Ctx<'c>) -> Self {
+        Hold::on(&ctx.shared.unread, ctx)
+    }
+
+    fn on(budget: &'c Budget, ctx: Ctx<'c>) -> Self {
         let account = Arc::new(Account {
             thread: ctx.shared.stats.thread_of(ctx.stats),
             bytes: AtomicUsize::new(0),
@@ -45,6 +53,23 @@ impl<'c> Hold<'c> {
     /// True if it was asked to go.
     pub fn must_go(&self) -> bool {
         self.account.must_go.load(Relaxed)
+    }
+
+    /// Notes that so many bytes of items wait for the reader to take them; those that are fewer than before it has taken.
+    pub fn waits_for(&mut self, ctx: Ctx<'_>, bytes: usize) {
+        let before = self.account.bytes.load(Relaxed);
+        if before == 0 {
+            self.account
+                .paid_ms
+                .store(ctx.shared.clock.now_ms(), Relaxed);
+        }
+        if let Some(taken) = before.checked_sub(bytes) {
+            self.came(ctx, taken);
+            self.account.bytes.fetch_sub(taken, Relaxed);
+            self.budget.held.fetch_sub(taken, Relaxed);
+        } else {
+            self.add(bytes - before);
+        }
     }
 
     /// Notes that `bytes` of the block have come.
@@ -249,7 +274,7 @@ mod tests {
         let server = server();
         let woken = Arc::new(AtomicUsize::new(0));
         let count = woken.clone();
-        server.when_blocks_give_way(0, move || {
+        server.when_to_give_way(0, move || {
             count.fetch_add(1, Relaxed);
         });
         let mut holds = fill(server.ctx(0), 8);

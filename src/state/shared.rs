@@ -101,6 +101,8 @@ pub struct Shared {
     pub verbosity: AtomicU64,
     /// What data blocks that have not come whole may hold.
     pub bodies: Budget,
+    /// What values in items may hold that readers have not taken: they cannot be evicted meanwhile.
+    pub unread: Budget,
     /// Bytes that were resident before there was anything to cache: the program itself.
     pub base_bytes: u64,
     /// Stops the server (`shutdown`).
@@ -125,6 +127,7 @@ impl Shared {
             auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
             bodies: Budget::new(settings.threads),
+            unread: Budget::new(settings.threads),
             base_bytes: sys::resident_bytes().unwrap_or_default(),
             stop,
             certs: None,
@@ -167,9 +170,10 @@ impl Shared {
         self.bodies.staged()
     }
 
-    /// Has `wake` called when sessions of worker `thread` hold blocks that are to give way.
-    pub fn when_blocks_give_way(&self, thread: usize, wake: impl Fn() + Send + Sync + 'static) {
-        self.bodies.wake_by(thread, wake);
+    /// Has `wake` called when connections of worker `thread` hold what is to give way.
+    pub fn when_to_give_way(&self, thread: usize, wake: impl Fn() + Clone + Send + Sync + 'static) {
+        self.bodies.wake_by(thread, wake.clone());
+        self.unread.wake_by(thread, wake);
     }
 }
 

@@ -146,6 +146,52 @@ fn a_hundred_readers_of_ninety_megabytes() {
     });
 }
 
+/// Readers that take nothing keep the values they asked for in memory. When a store finds none for that, they give way; one
+/// that reads goes on, and so do those that hold little.
+#[test]
+fn readers_that_take_nothing_give_way_to_stores() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&["-m", "64", "-t", "2"]);
+    let mut conn = server.connect();
+    let value = vec![b'v'; 900_000];
+    for n in 0..80 {
+        assert_eq!(conn.set(&format!("big{n}"), &value), "STORED");
+    }
+    let mut deaf: Vec<Conn> = (0..80).map(|_| server.connect()).collect();
+    for (n, client) in deaf.iter_mut().enumerate() {
+        let list = format!(" big{n}").repeat(12);
+        client.send(format!("get{list}\r\n"));
+    }
+    wait_within("they hold most of the memory", PATIENCE, || {
+        conn.stat("ketch_unread_bytes") > 60 << 20
+    });
+    let mut stored_in_row = 0;
+    let mut keys = 0..;
+    wait_within("stores find memory again", PATIENCE, || {
+        let line = conn.set(&format!("new{}", keys.next().unwrap_or(0)), &value);
+        let is_stored = line == "STORED";
+        assert!(is_stored || line.starts_with("SERVER_ERROR "), "{line}");
+        stored_in_row = if is_stored { stored_in_row + 1 } else { 0 };
+        stored_in_row == 200
+    });
+    let (held, gone) = (
+        conn.stat("ketch_unread_bytes"),
+        conn.stat("ketch_readers_given_way"),
+    );
+    assert!(held <= 16 << 20, "{held} bytes wait for readers");
+    assert!((1..80).contains(&gone), "{gone} have given way");
+    println!(
+        "{gone} readers have given way, {} stores were refused",
+        conn.stat("store_no_memory")
+    );
+    drop(deaf);
+    wait_within("nothing is held", PATIENCE, || {
+        conn.stat("ketch_unread_bytes") == 0
+    });
+}
+
 /// Clients that are cut in whatever state a connection can be leave nothing behind: no chunk, no buffer, no place.
 #[test]
 fn clients_cut_in_every_state() {

@@ -12,7 +12,7 @@
 //!
 //! D1. Replies leave in the order of the requests, one for each that wants one, however the input was cut.
 //! D2. A drive ends when the input is used up, the output is full, or the budget of commands is spent, which a batch may
-//!     overrun: no connection keeps a worker.
+//!     overrun: no connection keeps a worker. The rest of a long list of keys counts for as many commands as it is long.
 //! D3. What is not consumed must be given again, with more behind it.
 
 use protocol::{ErrorLine, Fault, GetVerb, Parsed, Skip, Status, binary, text};
@@ -41,6 +41,9 @@ mod tests;
 mod wire;
 
 pub use self::wire::{Drive, Next};
+
+/// Bytes of a list of keys that count for one command.
+const KEYS_BYTES: usize = 200;
 
 #[derive(Debug)]
 enum State<'c> {
@@ -339,9 +342,10 @@ impl<'c> Session<'c> {
                     match text::parse_keys(*verb, any, rest) {
                         Parsed::Incomplete => break Next::Read,
                         parsed => {
-                            *budget -= 1;
                             self.state = State::Command;
-                            at += self.parsed(ctx, parsed, rest, out);
+                            let consumed = self.parsed(ctx, parsed, rest, out);
+                            at += consumed;
+                            *budget = budget.saturating_sub(1 + (consumed / KEYS_BYTES) as u32);
                             if let State::Keys(_, any_now) = &mut self.state {
                                 *any_now |= any;
                             }

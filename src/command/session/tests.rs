@@ -338,6 +338,25 @@ fn a_full_output_stops_the_session_and_loses_nothing() {
     assert!(replies == format!("STORED\r\n{}", one.repeat(10)).into_bytes());
 }
 
+#[test]
+fn a_long_list_of_keys_counts_for_many_commands() {
+    let server = Server::start();
+    let ctx = server.shared.ctx(0);
+    let (mut session, mut out) = (Session::new(), Output::new());
+    // As a worker reads it: so many bytes at a time.
+    let part = " key".repeat(4 << 10);
+    let mut budget = 20;
+    let first = session.drive(ctx, format!("get{part}").as_bytes(), &mut budget, &mut out);
+    assert_eq!((first.next, budget), (Next::Read, 19));
+    let second = session.drive(ctx, part.as_bytes(), &mut budget, &mut out);
+    assert_eq!(
+        (second.next, budget),
+        (Next::Yield, 0),
+        "others have their turn"
+    );
+    assert!(second.consumed > part.len() - 300, "{}", second.consumed);
+}
+
 /// "right", by the argon2 program: 64 KB, one pass.
 const ARGON2: &str =
     "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0$jTb/3tBMMtrtgBlCu/7k64VopiAVsVwsoS+rSLMK+o8";
