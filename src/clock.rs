@@ -3,6 +3,9 @@
 //! The server has one [`Clock`]; one thread ticks it. Everything else reads [`Clock::now`] once per wakeup and hands the
 //! answer down, so that tests (and the `debugtime` command) can move time without waiting.
 //!
+//! A server that goes on with the items of another, from a memory file, goes on with its clock as well: the times that the
+//! items have stay what they are.
+//!
 //! C1. `now` is at least 2 ([`START_S`]), so that in a stored expiry 0 can mean "never" and 1 "already over".
 //! C2. `now` follows the monotonic clock: a change of the wall clock does not expire items. What unix time it is, is read
 //!     from the wall clock at each tick, so that a date that comes later means what it says.
@@ -10,10 +13,12 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::sys;
+
 /// What `now` begins with, in seconds (C1).
 const START_S: i64 = 2;
 
-/// Seconds since two seconds before the server started.
+/// Seconds since two seconds before the server started, or the first of those whose items it goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct RelTime(pub u32);
 
@@ -34,6 +39,8 @@ impl RelTime {
 pub struct Clock {
     now: AtomicU32,
     started: Instant,
+    /// What `now` began with, in milliseconds.
+    base_ms: u64,
     /// The wall clock's time when it started, since 1970.
     started_unix: Duration,
     /// Unix time of `RelTime(0)`, by the wall clock of the last tick.
@@ -52,12 +59,20 @@ impl Default for Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn new() -> Self {
+        Self::resume(START_S as u64 * 1000)
+    }
+
+    /// A clock on which it is now `now_ms`.
+    pub fn resume(now_ms: u64) -> Self {
+        let base_ms = now_ms.max(START_S as u64 * 1000);
         let started_unix = wall_clock();
+        let epoch_ms = started_unix.as_millis() as i64 - base_ms as i64;
         Clock {
-            now: AtomicU32::new(START_S as u32),
+            now: AtomicU32::new(u32::try_from(base_ms / 1000).unwrap_or(u32::MAX)),
             started: Instant::now(),
+            base_ms,
             started_unix,
-            epoch_unix: AtomicI64::new(started_unix.as_secs() as i64 - START_S),
+            epoch_unix: AtomicI64::new(epoch_ms.div_euclid(1000)),
             shift_s: AtomicI64::new(0),
             paused: AtomicBool::new(false),
         }
@@ -74,8 +89,8 @@ impl Clock {
         if self.paused.load(Relaxed) {
             return u64::from(self.now().0) * 1000;
         }
-        let whole_s = START_S + self.shift_s.load(Relaxed);
-        let now = self.started.elapsed().as_millis() as i64 + whole_s * 1000;
+        let shift_ms = self.shift_s.load(Relaxed) * 1000;
+        let now = self.started.elapsed().as_millis() as i64 + self.base_ms as i64 + shift_ms;
         now.max(0) as u64
     }
 
@@ -84,7 +99,8 @@ impl Clock {
         let elapsed = self.started.elapsed();
         self.follow(elapsed, wall_clock());
         if !self.paused.load(Relaxed) {
-            self.set(elapsed.as_secs() as i64 + START_S + self.shift_s.load(Relaxed));
+            let now_s = (self.base_ms + elapsed.as_millis() as u64) / 1000;
+            self.set(now_s as i64 + self.shift_s.load(Relaxed));
         }
     }
 
@@ -99,7 +115,8 @@ impl Clock {
         const SECOND_MS: i64 = 1000;
         let set_ms = unix.as_millis() as i64 - (self.started_unix + elapsed).as_millis() as i64;
         let set_s = (set_ms + SECOND_MS / 2).div_euclid(SECOND_MS);
-        let epoch_unix = self.started_unix.as_secs() as i64 - START_S + set_s;
+        let epoch_ms = self.started_unix.as_millis() as i64 - self.base_ms as i64;
+        let epoch_unix = epoch_ms.div_euclid(SECOND_MS) + set_s;
         self.epoch_unix.store(epoch_unix, Relaxed);
     }
 
@@ -120,7 +137,7 @@ impl Clock {
 
     /// Seconds the server has been up.
     pub fn uptime_s(&self) -> u32 {
-        self.now().0 - START_S as u32
+        self.now().0.saturating_sub((self.base_ms / 1000) as u32)
     }
 
     /// `time` as seconds since 1970.
@@ -134,6 +151,41 @@ impl Clock {
             ..START_S => RelTime::AT_ONCE,
             time => RelTime(u32::try_from(time).unwrap_or(u32::MAX)),
         }
+    }
+}
+
+/// What the clocks say at one moment, the server's own and the machine's: enough to tell in another process how long ago
+/// that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds on the server's clock.
+    pub now_ms: u64,
+    /// Milliseconds since 1970, by a clock that may be set.
+    pub unix_ms: u64,
+    /// Milliseconds since the machine was started.
+    pub boot_ms: u64,
+    /// Which start of the machine that is; 0 if nobody knows.
+    pub boot_id: u64,
+}
+
+impl Moment {
+    /// Now, on a server's clock that says `now_ms`.
+    pub fn read(now_ms: u64, boot_id: u64) -> Self {
+        Moment {
+            now_ms,
+            unix_ms: wall_clock().as_millis() as u64,
+            boot_ms: sys::boot_ms(),
+            boot_id,
+        }
+    }
+
+    /// Milliseconds from `before` to here. A machine that was not started again knows it exactly, whoever has set the wall
+    /// clock; else that clock tells, and if it was set back, no time has passed.
+    pub fn since_ms(&self, before: &Moment) -> u64 {
+        if self.boot_id != 0 && self.boot_id == before.boot_id && self.boot_ms >= before.boot_ms {
+            return self.boot_ms - before.boot_ms;
+        }
+        self.unix_ms.saturating_sub(before.unix_ms)
     }
 }
 
@@ -178,6 +230,55 @@ mod tests {
         set_by(3600, 0);
         assert_eq!(clock.expiry_at((unix_s + 3600 + 50) as u32), RelTime(152));
         assert_eq!(clock.now(), RelTime(2), "what was stored stays");
+    }
+
+    #[test]
+    fn a_clock_goes_on_where_another_was() {
+        let clock = Clock::resume(5_000_900);
+        assert_eq!(clock.now(), RelTime(5000));
+        assert_eq!(clock.uptime_s(), 0);
+        let first = Clock::new();
+        let apart = first.unix(RelTime(2)) - clock.unix(RelTime(5000));
+        assert!((0..=1).contains(&apart), "{apart}");
+        clock.tick();
+        assert!(clock.now_ms() >= 5_000_900);
+        let unix_s = clock.unix(RelTime(6000)) as u32;
+        assert_eq!(clock.expiry_at(unix_s), RelTime(6000));
+        assert_eq!(Clock::resume(0).now(), RelTime(2), "C1");
+    }
+
+    #[test]
+    fn time_while_nobody_ran_is_told_by_the_clock_that_nobody_sets() {
+        let before = Moment {
+            now_ms: 7000,
+            unix_ms: 1_000_000,
+            boot_ms: 50_000,
+            boot_id: 9,
+        };
+        let at = |unix_ms, boot_ms, boot_id| Moment {
+            now_ms: 0,
+            unix_ms,
+            boot_ms,
+            boot_id,
+        };
+        assert_eq!(at(1_005_000, 55_000, 9).since_ms(&before), 5000);
+        assert_eq!(
+            at(99_005_000, 55_000, 9).since_ms(&before),
+            5000,
+            "set ahead"
+        );
+        assert_eq!(at(5000, 55_000, 9).since_ms(&before), 5000, "set back");
+        assert_eq!(
+            at(1_060_000, 1000, 10).since_ms(&before),
+            60_000,
+            "another start"
+        );
+        assert_eq!(
+            at(5000, 1000, 10).since_ms(&before),
+            0,
+            "another start, set back"
+        );
+        assert_eq!(at(1_005_000, 55_000, 0).since_ms(&before), 5000);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -18,7 +19,10 @@ use slab_alloc::{Config, Sizes};
 
 use crate::admin::Admin;
 use crate::auth::{Auth, Format};
-use crate::cache::{At, Cache, CacheConfig, ITEM_HEAD_BYTES, Maintainer, STEPS_PER_S};
+use crate::cache::{
+    At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Restart, STEPS_PER_S,
+};
+use crate::clock::Clock;
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode, Watcher};
@@ -111,8 +115,23 @@ impl Server {
             admin,
         } = self;
         bound.bind_unix(&settings)?;
-        let cache = cache(&settings).map_err(|error| format!("cannot reserve memory: {error}"))?;
+        let boot_id = sys::boot_id();
+        let (cache, restart, clock) = match &settings.memory_file {
+            None => {
+                let cache = cache(&settings);
+                let cache = cache.map_err(|error| format!("cannot reserve memory: {error}"))?;
+                (cache, None, Clock::new())
+            }
+            Some(path) => {
+                let opened = Cache::open(&cache_config(&settings), path, boot_id)?;
+                tell_restart(path, &opened.restart);
+                prepare(&opened.cache, &settings);
+                let clock = opened.now_ms.map_or_else(Clock::new, Clock::resume);
+                (opened.cache, Some(opened.restart), clock)
+            }
+        };
         let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
+        (shared.clock, shared.restart, shared.boot_id) = (clock, restart, boot_id);
         if let Some(list) = cluster {
             shared.cluster.set(0, &list, false);
         }
@@ -218,8 +237,34 @@ fn check_cluster(list: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Tells how the cache came up.
+fn tell_restart(path: &Path, restart: &Restart) {
+    let took_ms = restart
+        .steps
+        .iter()
+        .map(|(_, took)| took.as_millis())
+        .sum::<u128>();
+    let (kept, dropped) = (restart.kept, restart.dropped.iter().sum::<u64>());
+    let path = path.display();
+    match restart.how {
+        // At a level that is always shown: somebody may have counted on the items.
+        How::Cold => log::warn!("-e {path}: starting without items: {}", restart.reason),
+        How::Attached => log::info!("-e {path}: {kept} items are there, after {took_ms} ms"),
+        How::Walked | How::Imported => log::warn!(
+            "-e {path}: {kept} items are there and {dropped} were dropped, after {took_ms} ms: {}",
+            restart.reason
+        ),
+    }
+}
+
 /// An empty cache as the settings want it.
 pub fn cache(settings: &Settings) -> io::Result<Cache> {
+    let cache = Cache::new(&cache_config(settings))?;
+    prepare(&cache, settings);
+    Ok(cache)
+}
+
+fn cache_config(settings: &Settings) -> CacheConfig {
     let chunk_max = settings.slab_chunk_bytes_max;
     let chunk_min = settings.chunk_bytes_min + ITEM_HEAD_BYTES;
     let growth_factor = settings.growth_factor;
@@ -241,7 +286,7 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
             chunk_max,
         }
     };
-    let config = CacheConfig {
+    CacheConfig {
         slabs: Config {
             page_bytes: page_bytes(settings.memory_limit_bytes, chunk_max),
             limit_bytes: settings.memory_limit_bytes,
@@ -255,8 +300,12 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
         },
         hash_expand: settings.hash_expand,
         threads: settings.threads,
-    };
-    let cache = Cache::new(&config)?;
+        knobs: settings.knobs.clone(),
+    }
+}
+
+/// What of the settings is not fixed when a cache is made.
+fn prepare(cache: &Cache, settings: &Settings) {
     if settings.huge_pages
         && let Err(error) = cache.advise_huge()
     {
@@ -267,8 +316,6 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
     {
         log::warn!("-k: the memory of the items is not locked: {error}");
     }
-    cache.tuning.set_all(&settings.knobs);
-    Ok(cache)
 }
 
 /// The size of a slab page. Each class that holds anything has a page of its own that is half empty on the mean, so
@@ -310,7 +357,9 @@ impl Running {
         if let Some(auth) = &self.shared.auth {
             auth.close();
         }
-        self.threads.stop();
+        if self.threads.stop() {
+            self.shared.close();
+        }
     }
 }
 
@@ -339,6 +388,7 @@ impl Threads {
             let (shared, stop) = clock;
             while !stop.load(Relaxed) {
                 shared.clock.tick();
+                shared.note_time();
                 thread::sleep(CLOCK_TICK);
             }
         })?);
@@ -403,7 +453,8 @@ impl Threads {
         })
     }
 
-    fn stop(self) {
+    /// False if a thread has panicked: then nobody knows in what state it left the rest.
+    fn stop(self) -> bool {
         self.stop.store(true, Relaxed);
         self.listener_handle.wake();
         self.handles.iter().for_each(Handle::stop);
@@ -412,11 +463,14 @@ impl Threads {
             .into_iter()
             .chain([self.listener])
             .chain(self.helpers);
+        let mut all_well = true;
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a thread has panicked");
+                all_well = false;
             }
         }
+        all_well
     }
 }
 

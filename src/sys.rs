@@ -595,6 +595,28 @@ pub fn monotonic_ns() -> u64 {
         .wrapping_add(now.tv_nsec as u64)
 }
 
+/// Milliseconds since the machine was started, time asleep included: no clock that anybody sets.
+pub fn boot_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the struct is ours and of the type asked for; this clock is always there.
+    unsafe { libc::clock_gettime(CLOCK, &mut now) };
+    (now.tv_sec as u64).wrapping_mul(1000) + now.tv_nsec as u64 / 1_000_000
+}
+
+/// A number for this start of the machine, another after each; 0 where the system has no name for it.
+pub fn boot_id() -> u64 {
+    let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits = name.chars().filter_map(|digit| digit.to_digit(16));
+    digits.fold(0, |id: u64, digit| id.rotate_left(4) ^ u64::from(digit))
+}
+
 /// What this process has used.
 #[derive(Clone, Copy, Debug)]
 pub struct Rusage {

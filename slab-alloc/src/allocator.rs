@@ -11,7 +11,7 @@ use crate::class::{ClassId, ClassTable, Sizes};
 use crate::handle::ChunkHandle;
 use crate::layout::{HEADER_BYTES, HEADER_ZEROED, PAGE_BYTES_MAX};
 use crate::page::{PageId, PageList, Pages};
-use crate::pool::Pool;
+use crate::pool::{Pool, Taken};
 use crate::reserved::Atomics;
 
 /// What an allocator is built from.
@@ -107,7 +107,15 @@ impl SlabAllocator {
         }
         let limit = (config.limit_bytes / page_bytes).max(1);
         let arena = Arena::reserve(page_bytes, limit, reserve_pages_max)?;
-        let table = ClassTable::new(&config.sizes, arena.granule(), page_bytes)?;
+        let pages = Pages::new(arena.pages_max() + 1)?;
+        let pool = Pool::new(limit.min(arena.pages_max()));
+        Self::of(arena, pages, pool, &config.sizes)
+    }
+
+    /// No class has a page yet.
+    pub(crate) fn of(arena: Arena, pages: Pages, pool: Pool, sizes: &Sizes) -> io::Result<Self> {
+        let page_bytes = arena.page_bytes();
+        let table = ClassTable::new(sizes, arena.granule(), page_bytes)?;
         let unused = std::iter::once(0);
         let chunks_per_page = table
             .classes()
@@ -119,8 +127,6 @@ impl SlabAllocator {
                 state: Mutex::default(),
             })
             .collect();
-        let pages = Pages::new(arena.pages_max() + 1)?;
-        let pool = Pool::new(limit.min(arena.pages_max()));
         Ok(Self {
             arena,
             pages,
@@ -257,7 +263,7 @@ impl SlabAllocator {
     }
 
     #[inline]
-    fn link(&self, chunk: ChunkHandle) -> &AtomicU32 {
+    pub(crate) fn link(&self, chunk: ChunkHandle) -> &AtomicU32 {
         self.arena.header(chunk, 0)
     }
 
@@ -281,6 +287,11 @@ impl SlabAllocator {
     #[inline]
     pub fn page_of(&self, chunk: ChunkHandle) -> PageId {
         self.arena.page_of(chunk)
+    }
+
+    /// The page that any handle would lie in, if there is such a page.
+    pub fn page_around(&self, handle: ChunkHandle) -> Option<PageId> {
+        self.arena.page_around(handle)
     }
 
     /// How far into its page a chunk begins, in bytes.
@@ -372,15 +383,29 @@ impl SlabAllocator {
         if self.pool.available() == 0 {
             return None;
         }
-        let page = self.pool.take(&self.pages)?;
+        let taken = self.pool.take(&self.pages)?;
+        self.attach_taken(taken, class, state)
+    }
+
+    fn add_page_beyond(&self, class: ClassId, state: &mut ClassState) -> Option<PageId> {
+        let taken = self.pool.take_beyond(&self.pages)?;
+        self.attach_taken(taken, class, state)
+    }
+
+    /// `None`: there is no memory for the page.
+    fn attach_taken(&self, taken: Taken, class: ClassId, state: &mut ClassState) -> Option<PageId> {
+        let Taken { page, is_bare } = taken;
+        if is_bare && self.arena.wants_backing() && self.arena.back_page(page).is_err() {
+            self.pool.refuse(&self.pages, page);
+            return None;
+        }
         self.attach(page, class, state);
         Some(page)
     }
 
-    fn add_page_beyond(&self, class: ClassId, state: &mut ClassState) -> Option<PageId> {
-        let page = self.pool.take_beyond(&self.pages)?;
-        self.attach(page, class, state);
-        Some(page)
+    /// Lets memory be asked for again that a file system did not have.
+    pub fn ask_for_memory_again(&self) {
+        self.pool.ask_again();
     }
 
     /// Takes a page without used chunks off its class and gives it to the pool. `false`: it is to

@@ -20,22 +20,24 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::handle::ChunkHandle;
+use crate::image::Image;
 use crate::layout::{HEADER_BYTES, REACH_BYTES};
 use crate::mapping::{Mapping, prefetch};
 use crate::page::PageId;
+use crate::places::Places;
 use crate::reserved::Atomics;
 
 /// What the processor fetches at once, in bytes.
 const LINE_BYTES: usize = 64;
 
 /// The smallest granule, in bytes: what 32-bit handles count in up to 32 GB.
-const GRANULE_MIN: usize = 8;
+pub(crate) const GRANULE_MIN: usize = 8;
 
 /// The coarsest granule, in bytes: 4 TB of reach. Beyond it small items would waste too much.
-const GRANULE_MAX: usize = 1024;
+pub(crate) const GRANULE_MAX: usize = 1024;
 
 /// How many pages handles reach at a granule, page 0 included.
-fn reach_pages(granule: usize, page_bytes: usize) -> usize {
+pub(crate) fn reach_pages(granule: usize, page_bytes: usize) -> usize {
     (granule << 32) / page_bytes
 }
 
@@ -77,15 +79,27 @@ impl Arena {
                 Err(_) => pages = (pages / 2).max(least),
             }
         };
+        Ok(Self::of(mapping, pages, page_bytes, granule))
+    }
+
+    /// The arena that lies in a file.
+    pub(crate) fn in_image(image: &Image, places: &Places) -> Self {
+        let bytes = places.pages * places.page_bytes;
+        let mapping = image.part(places.arena..places.arena + bytes + REACH_BYTES);
+        Self::of(mapping, places.pages, places.page_bytes, places.granule)
+    }
+
+    /// The mapping holds so many pages and [`REACH_BYTES`] behind them.
+    fn of(mapping: Mapping, pages: usize, page_bytes: usize, granule: usize) -> Self {
         let granule_shift = granule.trailing_zeros();
         let handle_end = ((pages * page_bytes - HEADER_BYTES) >> granule_shift) as u64 + 1;
-        Ok(Self {
+        Self {
             mapping,
             granule_shift,
             page_shift: page_bytes.trailing_zeros(),
             handle_end,
             locked: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The granule, in bytes.
@@ -213,6 +227,17 @@ impl Arena {
             .or_else(|_| self.mapping.lock_on_fault(0..limit_end))?;
         self.locked.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Makes sure of memory for a page that has none, before it is touched.
+    pub(crate) fn back_page(&self, page: PageId) -> io::Result<()> {
+        let start = page.index() * self.page_bytes();
+        self.mapping.back(start..start + self.page_bytes())
+    }
+
+    /// Whether pages without memory have to be backed.
+    pub(crate) fn wants_backing(&self) -> bool {
+        self.mapping.wants_backing()
     }
 
     /// Gives the memory of a page back to the kernel. Where the kernel refuses, it stays resident,

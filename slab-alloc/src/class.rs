@@ -81,6 +81,8 @@ pub enum Sizes {
         /// The largest chunk; at most a page.
         chunk_max: usize,
     },
+    /// Exactly these, all open: those of a file that was found.
+    Exact(Vec<usize>),
     /// An explicit list, strictly growing; `chunk_max` is added when the list ends below it.
     List {
         /// The chunk sizes.
@@ -91,8 +93,9 @@ pub enum Sizes {
 }
 
 impl Sizes {
-    /// The size of each class, the first at index 0 (C1).
-    fn resolve(&self, granule: usize, page_bytes: usize) -> io::Result<Vec<usize>> {
+    /// The size of each class, the first at index 0 (C1), with this granule and pages of this size. Fails on sizes that
+    /// make no sense.
+    pub fn chunk_sizes(&self, granule: usize, page_bytes: usize) -> io::Result<Vec<usize>> {
         let (sizes, chunk_max) = match *self {
             Sizes::Growth {
                 chunk_min,
@@ -115,6 +118,14 @@ impl Sizes {
                 let chunk_max = chunk_max.next_multiple_of(granule);
                 (fine(chunk_min, chunk_max, granule, page_bytes), chunk_max)
             }
+            Sizes::Exact(ref sizes) => {
+                let is_whole = |size: &usize| size.is_multiple_of(granule);
+                let chunk_max = sizes.last().copied().unwrap_or_default();
+                if !sizes.iter().all(is_whole) {
+                    return Err(invalid("chunk sizes must be multiples of the granule"));
+                }
+                (sizes.clone(), chunk_max)
+            }
             Sizes::List {
                 ref sizes,
                 chunk_max,
@@ -133,7 +144,7 @@ impl Sizes {
         if chunk_max > page_bytes {
             return Err(invalid("the largest chunk must fit in a page"));
         }
-        if sizes[0] < HEADER_BYTES {
+        if sizes.first().is_none_or(|&size| size < HEADER_BYTES) {
             return Err(invalid("the smallest chunk must hold a header of 32 bytes"));
         }
         if !sizes.is_sorted_by(|a, b| a < b) {
@@ -147,7 +158,7 @@ impl Sizes {
 
     fn count_max(&self) -> usize {
         match self {
-            Sizes::Adaptive { .. } => CLASSES_MAX - 1,
+            Sizes::Adaptive { .. } | Sizes::Exact(_) => CLASSES_MAX - 1,
             Sizes::Growth { .. } | Sizes::List { .. } => GIVEN_MAX,
         }
     }
@@ -264,7 +275,7 @@ pub(crate) struct ClassTable {
 
 impl ClassTable {
     pub(crate) fn new(sizes: &Sizes, granule: usize, page_bytes: usize) -> io::Result<Self> {
-        let resolved = sizes.resolve(granule, page_bytes)?;
+        let resolved = sizes.chunk_sizes(granule, page_bytes)?;
         let first_of = |bytes: usize| {
             let below = resolved.partition_point(|&size| size < bytes);
             if below < resolved.len() {

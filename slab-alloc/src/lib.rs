@@ -28,8 +28,10 @@
 //!     Where a page may change its class meanwhile, and with it the places of the headers, who
 //!     looks at those of chunks of others does so in [`SlabAllocator::hold_page`].
 //!
+//! All of it may lie in a file ([`image`]), from which another process takes it up again ([`SlabAllocator::resume`]).
+//!
 //! Lock order: class -> pool. No two classes are locked at once, and no system call is made under
-//! either lock.
+//! either lock, but that a page which lies in a file and has no memory yet gets it under the lock of its new class.
 //!
 //! Costs: `alloc` and `free` take one lock, that of the class, and touch the page's 32 bytes of
 //! state and the chunk's first line. A page of chunks costs those 32 bytes, a chunk nothing.
@@ -40,17 +42,22 @@ mod check;
 mod class;
 mod drain;
 mod handle;
+pub mod image;
 mod layout;
 mod mapping;
 mod page;
+mod places;
 mod pool;
 mod reserved;
+mod resume;
 #[cfg(test)]
 mod tests;
 
 pub use allocator::{ClassStats, Config, SlabAllocator};
 pub use class::{CLASSES_MAX, ClassId, Sizes};
 pub use handle::ChunkHandle;
+pub use image::Image;
 pub use layout::{HEADER_BYTES, HEADER_ZEROED, PAGE_BYTES_MAX, REACH_BYTES};
-pub use page::PageId;
+pub use page::{PageId, STATE_LAYOUT};
+pub use places::Places;
 pub use reserved::{Atomics, Reserved};

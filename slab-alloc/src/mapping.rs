@@ -1,4 +1,5 @@
-//! Memory from the kernel: address space reserved at once, backed where it is written.
+//! Memory from the kernel: address space reserved at once, backed where it is written. All that lies in a mapping lies
+//! there by offsets, so that it does not matter where it comes from: from the kernel alone, or from a file ([`Image`]).
 //!
 //! A1. The mapping is readable and writable from `start` to `start + len` until it is dropped, and
 //!     is never moved.
@@ -7,16 +8,27 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use crate::image::Image;
+
 /// What the kernel keeps in one piece where it can (on x86-64, and on ARM with pages of 4 KB).
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A multiple of the system's page size, wherever this may run.
-const SYSTEM_PAGE_BYTES: usize = 64 << 10;
+pub(crate) const SYSTEM_PAGE_BYTES: usize = 64 << 10;
 
-/// Anonymous memory of a fixed length and address: zeros until written, given back on drop.
+/// Memory of a fixed length and address, given back on drop.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    source: Source,
+}
+
+/// Where the memory of a mapping comes from.
+enum Source {
+    /// The kernel alone: zeros until written.
+    Anonymous,
+    /// This file, from this offset on: what was written there before, else zeros.
+    File(Image, usize),
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread (A1); the type itself reads and writes
@@ -61,7 +73,47 @@ impl Mapping {
         }
         let start = NonNull::new(start.wrapping_add(lead))
             .expect("the kernel does not map address 0 unasked");
-        Ok(Self { start, len })
+        let source = Source::Anonymous;
+        Ok(Self { start, len, source })
+    }
+
+    /// The part of a file that lies at `start`, `offset` bytes into it.
+    pub(crate) fn of_file(image: Image, offset: usize, start: NonNull<u8>, len: usize) -> Self {
+        let source = Source::File(image, offset);
+        Self { start, len, source }
+    }
+
+    /// Whether there is anything to be done before a part is touched for the first time.
+    #[inline]
+    pub(crate) fn wants_backing(&self) -> bool {
+        matches!(self.source, Source::File(..))
+    }
+
+    /// Makes sure that the memory of `range` can be written to. Memory of the kernel is what it grants when it is touched.
+    pub(crate) fn back(&self, range: Range<usize>) -> io::Result<()> {
+        match &self.source {
+            Source::Anonymous => Ok(()),
+            Source::File(image, offset) => image.back(offset + range.start..offset + range.end),
+        }
+    }
+
+    /// The same for a part that there must be: if the file has no space for it, it is memory of the process.
+    pub(crate) fn back_or_patch(&self, range: Range<usize>) -> io::Result<()> {
+        let Source::File(image, offset) = &self.source else {
+            return Ok(());
+        };
+        let in_file = offset + range.start..offset + range.end;
+        image
+            .back(in_file.clone())
+            .or_else(|_| image.patch(in_file))
+    }
+
+    /// Makes all of it zeros; only for whoever has nothing in it.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        let Source::File(image, offset) = &self.source else {
+            return Ok(());
+        };
+        image.punch(*offset..offset + self.len)
     }
 
     #[inline]
@@ -107,6 +159,9 @@ impl Mapping {
     /// Nobody may hold a reference into `range`, or expect to find again what was written there.
     pub(crate) unsafe fn release(&self, range: Range<usize>, locked: bool) -> io::Result<()> {
         let (start, len) = (self.at(range.start), range.len());
+        if let Source::File(image, offset) = &self.source {
+            return image.punch(offset + range.start..offset + range.end);
+        }
         if !locked {
             // SAFETY: the range is ours (A1); the caller vouches that its content is nobody's.
             return check(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) });
@@ -133,6 +188,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if matches!(self.source, Source::File(..)) {
+            return; // Who is last to hold the image unmaps it.
+        }
         // SAFETY: the range is ours (A1), and references into it borrowed `self`.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }

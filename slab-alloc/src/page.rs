@@ -80,6 +80,17 @@ pub(crate) struct PageMeta {
 
 const _: () = assert!(size_of::<PageMeta>() == 32);
 
+/// What the state of a page is, in one number, for whoever finds it in a file.
+pub const STATE_LAYOUT: u64 = {
+    use std::mem::offset_of;
+    (offset_of!(PageMeta, class)
+        | offset_of!(PageMeta, used) << 8
+        | offset_of!(PageMeta, fresh) << 16
+        | offset_of!(PageMeta, free_head) << 24
+        | offset_of!(PageMeta, touched) << 32
+        | size_of::<PageMeta>() << 40) as u64
+};
+
 // SAFETY: made of `AtomicU32` alone.
 unsafe impl Atomics for PageMeta {}
 
@@ -92,6 +103,23 @@ impl PageMeta {
     pub(crate) fn set_class(&self, class: Option<ClassId>) {
         self.class
             .set(class.map_or(0, |class| u32::from(class.get())));
+    }
+
+    /// False also for a number that no class can have, as may be found in a file.
+    pub(crate) fn is_without_class(&self) -> bool {
+        self.class.get() == 0
+    }
+
+    /// Takes the page out of whatever list or drain it is found in.
+    pub(crate) fn reset_lists(&self) {
+        self.draining.set(0);
+        self.prev.set(0);
+        self.next.set(0);
+        if self.is_without_class() {
+            self.used.set(0);
+            self.set_free_head(None);
+            self.fresh.set(0);
+        }
     }
 
     #[inline]

@@ -15,6 +15,8 @@
 //! L3. beyond <= assigned - limit: so many of the pages that are too many were taken beyond the
 //!     limit knowingly. They stay with their classes until those give them back.
 //!
+//! In a file a page may find no memory (`refuse`): from then on classes have the pages they have, until `ask_again`.
+//!
 //! Idle pages stay resident: a class that gives its only page back and takes it again, once for
 //! every item set and deleted, pays two short locks and no system call.
 
@@ -33,6 +35,15 @@ pub(crate) struct Pool {
     idle: AtomicUsize,
     /// The highest page number ever used.
     high: AtomicUsize,
+    /// Pages that classes may have, at most, since there was no memory for more; the limit when all is well.
+    granted: AtomicUsize,
+}
+
+/// A page for a class.
+pub(crate) struct Taken {
+    pub(crate) page: PageId,
+    /// It has no memory: it is new, or was released.
+    pub(crate) is_bare: bool,
 }
 
 #[derive(Default)]
@@ -50,7 +61,53 @@ impl Pool {
             beyond: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
+            granted: AtomicUsize::new(usize::MAX),
         }
+    }
+
+    /// A pool that goes on with pages 1 to `high`, each of which is [`Self::put_back`] or [`Self::keep_assigned`] then.
+    pub(crate) fn resumed(limit: usize, high: usize) -> Self {
+        let pool = Self::new(limit);
+        pool.high.store(high, Relaxed);
+        pool
+    }
+
+    /// Counts a page that a class has.
+    pub(crate) fn keep_assigned(&self) {
+        let _lists = self.lock();
+        self.assigned.store(self.assigned() + 1, Relaxed);
+    }
+
+    /// Takes in a page of no class. `false`: it is to be released, as [`Self::give`] says.
+    #[must_use]
+    pub(crate) fn put_back(&self, pages: &Pages, page: PageId) -> bool {
+        let mut lists = self.lock();
+        let has_memory = pages[page.index()].touched.get() > 0;
+        if !has_memory {
+            lists.released.push(pages, page);
+            return true;
+        }
+        let keep = self.assigned() + self.idle() < self.limit();
+        if keep {
+            lists.idle.push(pages, page);
+            self.idle.store(self.idle() + 1, Relaxed);
+        }
+        keep
+    }
+
+    /// Notes that a page that was taken has no memory, and that there is none for a further one.
+    pub(crate) fn refuse(&self, pages: &Pages, page: PageId) {
+        let mut lists = self.lock();
+        self.assigned.store(self.assigned() - 1, Relaxed);
+        self.recount_beyond();
+        self.granted.store(self.assigned(), Relaxed);
+        pages[page.index()].touched.set(0);
+        lists.released.push(pages, page);
+    }
+
+    /// Lets memory be asked for again.
+    pub(crate) fn ask_again(&self) {
+        self.granted.store(usize::MAX, Relaxed);
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, Lists> {
@@ -76,7 +133,8 @@ impl Pool {
     /// How many pages `take` would still give.
     #[inline]
     pub(crate) fn available(&self) -> usize {
-        self.limit().saturating_sub(self.assigned())
+        let most = self.limit().min(self.granted.load(Relaxed));
+        most.saturating_sub(self.assigned())
     }
 
     /// All pages that were ever used, whatever became of them.
@@ -85,7 +143,7 @@ impl Pool {
     }
 
     /// A page for a class, while the limit allows: an idle one, else one without memory.
-    pub(crate) fn take(&self, pages: &Pages) -> Option<PageId> {
+    pub(crate) fn take(&self, pages: &Pages) -> Option<Taken> {
         let mut lists = self.lock();
         if self.available() == 0 {
             return None;
@@ -94,18 +152,20 @@ impl Pool {
     }
 
     /// The same though the limit does not allow it.
-    pub(crate) fn take_beyond(&self, pages: &Pages) -> Option<PageId> {
+    pub(crate) fn take_beyond(&self, pages: &Pages) -> Option<Taken> {
         let mut lists = self.lock();
         let is_beyond = self.available() == 0;
-        let page = self.take_from(&mut lists, pages)?;
+        let taken = self.take_from(&mut lists, pages)?;
         self.beyond
             .store(self.beyond() + usize::from(is_beyond), Relaxed);
-        Some(page)
+        Some(taken)
     }
 
-    fn take_from(&self, lists: &mut Lists, pages: &Pages) -> Option<PageId> {
+    fn take_from(&self, lists: &mut Lists, pages: &Pages) -> Option<Taken> {
+        let mut is_bare = true;
         let page = if let Some(page) = lists.idle.pop(pages) {
             self.idle.store(self.idle() - 1, Relaxed);
+            is_bare = false;
             page
         } else if let Some(page) = lists.released.pop(pages) {
             page
@@ -116,10 +176,12 @@ impl Pool {
                 return None;
             }
             self.high.store(number, Relaxed);
+            // Page 0 is never used: in a file its state tells this number to whoever goes on.
+            pages[0].fresh.set(number as u32);
             PageId::from_raw(number as u32).expect("pages are numbered from 1")
         };
         self.assigned.store(self.assigned() + 1, Relaxed);
-        Some(page)
+        Some(Taken { page, is_bare })
     }
 
     /// Takes a page back from its class. `false`: there are too many, so the caller must have its

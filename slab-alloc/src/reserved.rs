@@ -14,7 +14,8 @@ use std::marker::PhantomData;
 use std::ops::Index;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
-use crate::mapping::{Mapping, prefetch};
+use crate::image::Image;
+use crate::mapping::{Mapping, SYSTEM_PAGE_BYTES, prefetch};
 
 /// Types made of atomic numbers alone, for which any bytes are a value.
 ///
@@ -69,6 +70,45 @@ impl<T: Atomics> Reserved<T> {
             capacity,
             elements: PhantomData,
         })
+    }
+
+    /// Elements in a file, from `offset` on, a multiple of 64 KB: with what was written there before. Panics outside of it.
+    pub fn in_image(image: &Image, offset: usize, capacity: usize) -> Self {
+        const { assert!(size_of::<T>() > 0 && align_of::<T>() <= 4096) };
+        let bytes = Self::bytes_for(capacity);
+        Self {
+            mapping: image.part(offset..offset + bytes),
+            capacity,
+            elements: PhantomData,
+        }
+    }
+
+    /// Bytes of a file that so many elements take, in whole pieces of 64 KB.
+    pub fn bytes_for(capacity: usize) -> usize {
+        (capacity * size_of::<T>())
+            .max(1)
+            .next_multiple_of(SYSTEM_PAGE_BYTES)
+    }
+
+    /// True if [`Self::back`] has to be called before elements are touched for the first time.
+    pub fn wants_backing(&self) -> bool {
+        self.mapping.wants_backing()
+    }
+
+    /// Makes sure of memory for the elements of `range` before they are touched, which begins where the range before it
+    /// ended. Memory comes in pieces of 64 KB, of which the last one begun is there already.
+    pub fn back(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+        let piece = |index: usize| (index * size_of::<T>()).next_multiple_of(SYSTEM_PAGE_BYTES);
+        let (start, end) = (piece(range.start), piece(range.end.min(self.capacity)));
+        if start >= end {
+            return Ok(());
+        }
+        self.mapping.back_or_patch(start..end)
+    }
+
+    /// Makes all elements zeros again.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.mapping.clear()
     }
 
     /// How many elements there are.

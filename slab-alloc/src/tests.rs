@@ -757,3 +757,84 @@ fn locked_and_huge_memory_can_be_released_too() {
     assert_eq!(released, 3, "the kernel took the memory back");
     slabs.check_invariants();
 }
+
+// --- in a file ---
+
+fn image_of(len: usize) -> (crate::Image, std::path::PathBuf) {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let nth = MADE.fetch_add(1, Relaxed);
+    let name = format!("ketch-slab-alloc-{}-{nth}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let file = crate::image::open(&path).unwrap();
+    (crate::Image::map(file, len).unwrap(), path)
+}
+
+#[test]
+#[should_panic(expected = "range.end <= self.0.len")]
+fn a_part_outside_of_an_image_panics() {
+    let (image, path) = image_of(1 << 20);
+    std::fs::remove_file(path).unwrap();
+    let _ = crate::Reserved::<AtomicU64>::in_image(&image, 1 << 16, 1 << 17);
+}
+
+#[test]
+fn a_part_without_space_gets_memory_of_the_process() {
+    let (image, path) = image_of(1 << 20);
+    std::fs::remove_file(path).unwrap();
+    let words = crate::Reserved::<AtomicU64>::in_image(&image, 1 << 16, 3 << 13);
+    words.back(0..1 << 13).unwrap();
+    words[5].store(7, Relaxed);
+    assert!(!image.is_patched());
+    image.patch(3 << 16..4 << 16).unwrap();
+    assert!(image.is_patched());
+    let last = words.get((3 << 13) - 1);
+    last.store(9, Relaxed);
+    assert_eq!(words[5].load(Relaxed), 7);
+    assert_eq!(last.load(Relaxed), 9);
+}
+
+#[test]
+fn an_allocator_goes_on_in_another_mapping() {
+    let mut places = crate::Places::for_items(1 << 16, 4 << 20);
+    places.arena = (places.states_bytes() + (1 << 16)).next_multiple_of(1 << 16);
+    let (image, path) = image_of(places.arena + places.arena_bytes());
+    let sizes = Sizes::Exact(vec![64, 1024, 1 << 16]);
+    let slabs = SlabAllocator::create(&image, &places, &sizes, 4 << 20).unwrap();
+    let class = slabs.class_for(1000).unwrap();
+    let chunks: Vec<_> = std::iter::from_fn(|| slabs.alloc(class)).collect();
+    assert_eq!(chunks.len(), 64 * 64);
+    for &chunk in chunks.iter().step_by(3) {
+        // SAFETY: it is ours, and not freed yet.
+        unsafe { slabs.free(chunk) };
+    }
+    slabs.check_invariants();
+    let stats = slabs.class_stats(class);
+    drop(slabs);
+    drop(image);
+
+    let file = crate::image::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let image = crate::Image::map(file, places.arena + places.arena_bytes()).unwrap();
+    let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20).unwrap();
+    slabs.check_invariants();
+    assert_eq!(slabs.class_stats(class), stats);
+    let again = std::iter::from_fn(|| slabs.alloc(class)).count();
+    assert_eq!(again, chunks.len().div_ceil(3));
+    drop(slabs);
+    // With half of the limit, and with none of the chunks used.
+    let slabs = SlabAllocator::resume(&image, &places, &sizes, 2 << 20).unwrap();
+    slabs.check_invariants();
+    assert_eq!(slabs.over_limit(), 32);
+    drop(slabs);
+    let slabs = SlabAllocator::salvage(&image, &places, &sizes, 4 << 20).unwrap();
+    for page in slabs.page_ids() {
+        let keep = page.get().is_multiple_of(2);
+        // SAFETY: nobody has any chunk of this allocator.
+        unsafe { slabs.settle(page, |_| keep) };
+    }
+    slabs.check_invariants();
+    assert_eq!(slabs.class_stats(class).used_chunks, 32 * 64);
+    let other = slabs.class_for(64).unwrap();
+    assert!(slabs.alloc(other).is_some());
+    slabs.check_invariants();
+}

@@ -294,11 +294,18 @@ impl<'e, 'c> Hit<'e, 'c> {
         self.entry.cache.items.pin(self.head.handle())
     }
 
-    /// Overwrites the value, of an item that is not large, by one of the same length. Panics if it is large, or of
-    /// another length.
-    pub fn overwrite(&mut self, value: &[u8]) {
-        let items = &self.entry.cache.items;
-        items.overwrite_value(self.head.handle(), value);
+    /// Overwrites the value, of an item that is not large, by one of the same length, and gives it another CAS unique. Panics
+    /// if it is large, or of another length.
+    pub fn overwrite(&mut self, value: &[u8], cas: u64) {
+        let (cache, handle) = (self.entry.cache, self.head.handle());
+        let write = || {
+            cache.items.overwrite_value(handle, value);
+            cache.items.set_cas(handle, cas);
+        };
+        match &cache.memory_file {
+            None => write(),
+            Some(file) => file.write_in_place(self.entry.guard.number(), handle, write),
+        }
     }
 }
 

@@ -26,6 +26,22 @@ pub struct FlushMark {
 }
 
 impl FlushMark {
+    /// The mark as words, to go on with it elsewhere: mark, delayed flush, flushes in a row.
+    pub fn words(&self) -> [u64; 3] {
+        let in_a_row = self.in_a_row.lock();
+        let due = u64::from(self.due.load(Relaxed));
+        [self.mark.load(Relaxed), due, u64::from(*in_a_row)]
+    }
+
+    /// Goes on with a mark that was left like this.
+    pub fn resume([mark, due, in_a_row]: [u64; 3]) -> Self {
+        FlushMark {
+            mark: AtomicU64::new(mark),
+            due: AtomicU32::new(due as u32),
+            in_a_row: Mutex::new(in_a_row as u16),
+        }
+    }
+
     /// The generation new items are stored in, as state bits.
     #[inline]
     pub fn generation_bits(&self) -> State {

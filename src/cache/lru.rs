@@ -62,6 +62,34 @@ impl Default for ClassLru {
 }
 
 impl ClassLru {
+    /// Goes on with lists that were left like this, whose items asked for so many bytes.
+    pub fn resume(items: &Items, segments: Segments, requested_bytes: u64, policy: Policy) -> Self {
+        let mut lru = ClassLru {
+            segments,
+            requested_bytes,
+            ..ClassLru::default()
+        };
+        if policy.wants_items() {
+            lru.follow(items, policy);
+        } else {
+            (lru.policy, lru.eviction) = (policy, policy.start());
+        }
+        lru
+    }
+
+    /// What the policy has learned, and how often the class goes round, for another process.
+    pub fn learned(&self) -> (Policy, Vec<u8>, Vec<u64>) {
+        (self.policy, self.eviction.save(), self.turnover.words())
+    }
+
+    /// Takes up what [`ClassLru::learned`] gave, unless it has begun to learn anew.
+    pub fn take_up(&mut self, policy: Policy, learned: &[u8], turnover: &[u64]) {
+        if self.policy == policy && self.eviction.bytes() == 0 {
+            self.eviction.restore(learned);
+        }
+        self.turnover.take_up(turnover);
+    }
+
     /// Goes on with this policy, if it was another.
     #[inline]
     pub fn follow(&mut self, items: &Items, policy: Policy) {

@@ -28,6 +28,9 @@ const LRU_SLICE: usize = 200;
 /// the crawler passes in the same step.
 const DEAD_TAIL_ROUNDS: usize = 100;
 
+/// A file system that had no space is asked again after so many seconds.
+const ASK_FOR_MEMORY_S: u32 = 5;
+
 /// What the maintainer remembers between steps.
 #[derive(Debug, Default)]
 pub struct Maintainer {
@@ -37,6 +40,7 @@ pub struct Maintainer {
     sizing: Sizing,
     automove_at: RelTime,
     evicted_before: Vec<u64>,
+    asked_for_memory: RelTime,
 }
 
 impl Maintainer {
@@ -49,6 +53,13 @@ impl Maintainer {
             cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
         }
         self.sizing.step(cache);
+        if let Some(memory_file) = cache.memory_file() {
+            memory_file.take_up_learned(cache);
+            if at.now.since(self.asked_for_memory) >= ASK_FOR_MEMORY_S {
+                self.asked_for_memory = at.now;
+                cache.items.slabs().ask_for_memory_again();
+            }
+        }
         self.crawl(cache, at);
         let is_due = match cache.tuning.automove() {
             Automove::Never => false,

@@ -8,6 +8,7 @@
 //!                          lru.rs     the items' order, by class     segments.rs its lists   eviction/  the policies
 //!    +- Entry::update      update.rs  verbs that make an item from the one they find
 //!  ahead.rs    a key looked for before its request is answered    at.rs   when a verb is carried out
+//!  memory_file/  all of it in a file     revive.rs  from which the next process goes on
 //!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
@@ -25,6 +26,8 @@ mod item;
 mod lru;
 mod maintainer;
 mod memory;
+mod memory_file;
+mod revive;
 mod segments;
 mod store;
 mod table;
@@ -42,6 +45,8 @@ pub use eviction::Policy;
 pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
 pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use memory::{MoveError, MoveStats};
+pub use memory_file::{Dropped, How, MemoryFile, Restart};
+pub use revive::Opened;
 pub use segments::{LruCounters, Segment};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Lookup};

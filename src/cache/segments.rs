@@ -81,6 +81,12 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// Goes on with lists that were left like this.
+    pub(super) fn resume(lists: [List; 4]) -> Self {
+        let counters = LruCounters::default();
+        Segments { lists, counters }
+    }
+
     /// A segment's list.
     pub fn list(&self, segment: Segment) -> &List {
         &self.lists[segment as usize]

@@ -10,15 +10,18 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, ClassStats, Config, SlabAllo
 
 use super::at::At;
 use super::class_mask::ClassMask;
+use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, Spare};
 use super::lru::ClassLru;
 use super::memory::PageMoves;
+use super::memory_file::MemoryFile;
 use super::segments::{LruCounters, Segment};
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use super::tuning::Tuning;
-use crate::clock::RelTime;
+use crate::clock::{Moment, RelTime};
 use crate::keyspace::misses::{Departed, Gone};
+use crate::knobs::Knobs;
 
 /// For so many bytes of the memory limit there is one note of an item that is gone. A note has three bytes, so that all of
 /// them take a 256th of it.
@@ -42,6 +45,41 @@ pub struct CacheConfig {
     pub hash_expand: bool,
     /// Worker threads, which decide the number of stripes.
     pub threads: usize,
+    /// The knobs as they are at the start.
+    pub knobs: Knobs,
+}
+
+impl CacheConfig {
+    /// The eviction policy in force from the start.
+    pub(super) fn policy(&self) -> Policy {
+        let tuning = Tuning::default();
+        tuning.set_all(&self.knobs);
+        tuning.policy()
+    }
+
+    /// Stripes of the table, as a power of two. 256 a thread: two threads that meet in one are rare, and the locks stay in the
+    /// second-level cache.
+    pub(super) fn stripe_bits(&self) -> u32 {
+        (self.threads.next_power_of_two().ilog2() + 8).min(14)
+    }
+
+    /// Buckets to start with, as a power of two.
+    pub(super) fn buckets_log2(&self) -> u32 {
+        self.hash_power.saturating_sub(2)
+    }
+}
+
+/// What a cache is put together from.
+pub(super) struct Parts {
+    pub items: Items,
+    pub table: Table,
+    /// Of the table's hash, if it is for other processes as well.
+    pub seeds: [u64; 4],
+    /// By class; empty if nothing is in them.
+    pub lrus: Vec<ClassLru>,
+    pub flush: FlushMark,
+    pub cas: CasSource,
+    pub memory_file: Option<MemoryFile>,
 }
 
 /// Counts that are not of one class.
@@ -73,6 +111,9 @@ pub struct Cache {
     pub(super) departed: Departed,
     /// Classes a client asked to be crawled (`lru_crawler crawl`).
     pub(super) crawl_wanted: Mutex<ClassMask>,
+    /// The file that all of it lies in, if it does.
+    pub(super) memory_file: Option<MemoryFile>,
+    pub(super) seeds: [u64; 4],
 }
 
 /// What an entry found.
@@ -117,27 +158,78 @@ impl Cache {
     /// An empty cache; errors are the operating system's refusal of memory.
     pub fn new(config: &CacheConfig) -> io::Result<Self> {
         let slabs = SlabAllocator::new(&config.slabs)?;
-        // 256 stripes a thread: two threads that meet in one are rare, and the locks stay in the second-level cache.
-        let stripe_bits = (config.threads.next_power_of_two().ilog2() + 8).min(14);
-        let buckets_log2 = config.hash_power.saturating_sub(2);
-        Ok(Cache {
+        let table = Table::new(
+            config.stripe_bits(),
+            config.buckets_log2(),
+            config.hash_expand,
+            config.slabs.limit_bytes,
+        )?;
+        let parts = Parts {
             items: Items::new(slabs, config.use_cas, config.item_bytes_max),
-            table: Table::new(
-                stripe_bits,
-                buckets_log2,
-                config.hash_expand,
-                config.slabs.limit_bytes,
-            )?,
-            lrus: (0..CLASSES_MAX).map(|_| CachePadded::default()).collect(),
+            table,
+            seeds: [0; 4],
+            lrus: Vec::new(),
             flush: FlushMark::default(),
+            cas: CasSource::default(),
+            memory_file: None,
+        };
+        Ok(Cache::of(parts, config))
+    }
+
+    /// The cache of these parts.
+    pub(super) fn of(parts: Parts, config: &CacheConfig) -> Self {
+        let mut lrus = parts.lrus;
+        lrus.resize_with(CLASSES_MAX, ClassLru::default);
+        let tuning = Tuning::default();
+        tuning.set_all(&config.knobs);
+        let padded = |lru| CachePadded::new(Mutex::new(lru));
+        Cache {
+            items: parts.items,
+            table: parts.table,
+            lrus: lrus.into_iter().map(padded).collect(),
+            flush: parts.flush,
             moves: PageMoves::default(),
-            cas: CachePadded::default(),
+            cas: CachePadded::new(parts.cas),
             limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),
-            tuning: Tuning::default(),
+            tuning,
             counters: CacheCounters::default(),
             departed: Departed::new(config.slabs.limit_bytes / MEMORY_A_NOTE),
             crawl_wanted: Mutex::default(),
-        })
+            memory_file: parts.memory_file,
+            seeds: parts.seeds,
+        }
+    }
+
+    /// The same with another flush mark.
+    pub(super) fn with_flush(self, flush: FlushMark) -> Self {
+        Cache { flush, ..self }
+    }
+
+    /// Where the items lie, if that is a file.
+    pub fn memory_file(&self) -> Option<&MemoryFile> {
+        self.memory_file.as_ref()
+    }
+
+    /// Notes in the memory file, if there is one, what the clocks say.
+    pub fn note_time(&self, moment: &Moment) {
+        if let Some(memory_file) = &self.memory_file {
+            memory_file.note_time(moment, self.cas.last());
+        }
+    }
+
+    /// Leaves the memory file, if there is one, so that the next process can go on with it. To be called when no other thread
+    /// uses the cache any more.
+    pub fn close(&self, moment: &Moment) -> io::Result<()> {
+        match &self.memory_file {
+            Some(memory_file) => memory_file.close(self, moment),
+            None => Ok(()),
+        }
+    }
+
+    fn note_flush(&self) {
+        if let Some(memory_file) = &self.memory_file {
+            memory_file.note_flush(self.flush.words());
+        }
     }
 
     /// Whether an item is alive, and if not, why; the caller holds its stripe or LRU lock.
@@ -234,7 +326,9 @@ impl Cache {
 
     /// Ends every item stored before now.
     pub fn flush_now(&self, at: At) {
-        if self.flush.flush_now(at.now) {
+        let generations_used_up = self.flush.flush_now(at.now);
+        self.note_flush();
+        if generations_used_up {
             self.unlink_all();
         }
     }
@@ -242,6 +336,7 @@ impl Cache {
     /// Ends, when `when` comes, every item not accessed from then on.
     pub fn flush_at(&self, when: RelTime, now: RelTime) {
         self.flush.flush_at(when, now);
+        self.note_flush();
     }
 
     fn unlink_all(&self) {

@@ -63,6 +63,7 @@ pub(crate) fn small_cache_with(megabytes: usize, use_cas: bool) -> Cache {
         hash_power: 16,
         hash_expand: true,
         threads: 2,
+        knobs: crate::knobs::Knobs::default(),
     };
     Cache::new(&config).unwrap()
 }

@@ -15,6 +15,7 @@
 mod model;
 mod pinned;
 mod pressure;
+mod restart;
 mod sizing;
 mod threads;
 mod time;
@@ -62,6 +63,7 @@ fn config(megabytes: usize) -> CacheConfig {
         hash_power: 16,
         hash_expand: true,
         threads: 2,
+        knobs: crate::knobs::Knobs::default(),
     }
 }
 

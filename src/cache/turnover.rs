@@ -34,6 +34,45 @@ pub struct Turnover {
 }
 
 impl Turnover {
+    /// All of it as words, to go on with it elsewhere.
+    pub fn words(&self) -> Vec<u64> {
+        let marks = self.marks.iter().flat_map(|mark| [mark.steps, mark.stores]);
+        std::iter::once(self.steps).chain(marks).collect()
+    }
+
+    /// Goes on with what was left like this, and with what was counted since. Marks out of order are forgotten (Tu1).
+    pub fn take_up(&mut self, words: &[u64]) {
+        let Some((&steps, marks)) = words.split_first() else {
+            return;
+        };
+        let mut before: VecDeque<Mark> = VecDeque::new();
+        for pair in marks.chunks_exact(2).take(MARKS_MAX) {
+            let (mark, last) = (
+                Mark {
+                    steps: pair[0],
+                    stores: pair[1],
+                },
+                before.back(),
+            );
+            if mark.steps <= steps
+                && last.is_none_or(|last| last.steps <= mark.steps && last.stores <= mark.stores)
+            {
+                before.push_back(mark);
+            }
+        }
+        let last_stores = before.back().map_or(0, |last| last.stores);
+        let since = self.marks.iter().filter(|mark| mark.stores >= last_stores);
+        before.extend(since.map(|mark| Mark {
+            steps: steps.saturating_add(mark.steps),
+            stores: mark.stores,
+        }));
+        while before.len() > MARKS_MAX {
+            before.pop_front();
+        }
+        self.steps = self.steps.saturating_add(steps);
+        self.marks = before;
+    }
+
     /// Counts so many steps of a class of `items`, after so many `stores` to the whole cache.
     pub fn step(&mut self, steps: u64, items: usize, stores: u64) {
         self.steps += steps;

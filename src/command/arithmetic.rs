@@ -107,8 +107,7 @@ fn count<'c>(
             &mut long[..]
         };
         value[..digits.len()].copy_from_slice(digits);
-        hit.overwrite(value);
-        hit.set_cas(new_cas());
+        hit.overwrite(value, new_cas());
         // What is counted is in use, though nobody has fetched it.
         hit.bump_written();
     } else {

@@ -24,7 +24,9 @@ pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
     figures.switch("ext_drop_unread", false);
     tls(&ctx.shared.settings.tls, &mut figures);
     figures.zeros(&["num_napi_ids"]);
-    figures.text("memory_file", "(null)");
+    let memory_file = ctx.shared.settings.memory_file.as_deref();
+    let memory_file = memory_file.unwrap_or(Path::new("(null)"));
+    figures.text("memory_file", &memory_file.display().to_string());
     figures.bytes("client_flags_size", size_of::<u32>());
 }
 

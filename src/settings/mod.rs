@@ -175,6 +175,8 @@ pub struct Settings {
     pub daemon: bool,
     /// `-P`: where the process id goes.
     pub pid_file: Option<PathBuf>,
+    /// The file that the items lie in (`-e`).
+    pub memory_file: Option<PathBuf>,
     /// `--logfile`: where the log goes instead of standard error.
     pub log_file: Option<PathBuf>,
     /// `--log-format json`: a JSON object a line.
@@ -245,6 +247,7 @@ impl Default for Settings {
             verbosity: 0,
             daemon: false,
             pid_file: None,
+            memory_file: None,
             log_file: None,
             log_json: false,
             http: Http::default(),
@@ -515,6 +518,7 @@ impl Settings {
         for (path, long) in [
             (&mut self.unix_socket, "unix-socket"),
             (&mut self.pid_file, "pidfile"),
+            (&mut self.memory_file, "memory-file"),
             (&mut self.log_file, "logfile"),
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),

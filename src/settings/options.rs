@@ -1,6 +1,6 @@
 //! The options with a dash: one table for parsing, help and what is not built.
 
-use super::opt::{Opt, flag, inert, not_built, value};
+use super::opt::{Opt, flag, inert, value};
 use super::values::{
     Unit, decimal, delimiter, item_size, octal_mask, size, text, unix_path, whole,
 };
@@ -366,7 +366,15 @@ pub(super) static OPTIONS: &[Opt] = &[
     )
     .more("A password may be a hash, $argon2id$.. or $scrypt$... Clients log in with a \"set\" of any key whose value is \"USER PASSWORD\". SIGHUP reads the file again.")
     .example("/etc/ketch/users"),
-    not_built("e", "memory-file", "FILE", "restart from a memory file"),
+    value(
+        "e",
+        "memory-file",
+        ("FILE", ""),
+        |s, v| text("memory file", v).map(|path| s.memory_file = Some(path)),
+        "keep the items in this file, on a tmpfs, and go on with them after a restart, a crash included",
+    )
+    .more("The next server may have other options, -m, -t, -I, -f and the eviction policy among them, and be another version. The time in between counts for the items' lives. See docs/restart.md.")
+    .example("/dev/shm/ketch"),
     flag(
         "Z",
         "enable-ssl",

@@ -75,6 +75,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         "Memory",
         &[
             "memory-limit",
+            "memory-file",
             "max-item-size",
             "slab-growth-factor",
             "slab-min-size",

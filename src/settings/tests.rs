@@ -113,6 +113,9 @@ fn each_option_changes_its_setting() {
         }),
         ("-P /run/x.pid", |s| s.pid_file = Some("/run/x.pid".into())),
         ("-P x.pid", |s| s.pid_file = Some("x.pid".into())),
+        ("-e /dev/shm/x", |s| {
+            s.memory_file = Some("/dev/shm/x".into())
+        }),
         ("--logfile /var/log/x", |s| {
             s.log_file = Some("/var/log/x".into())
         }),
@@ -1036,10 +1039,6 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
         (
             "-Y /etc/auth -l 127.0.0.1 -l proto[auto]:127.0.0.2",
             "-l proto[auto]:127.0.0.2: with -S or -Y the protocol must be that of the login, ascii",
-        ),
-        (
-            "-e /mnt/x",
-            "-e /mnt/x: not built yet: restart from a memory file",
         ),
         (
             "-Z",

@@ -12,8 +12,8 @@ use super::connections::Registry;
 use super::dump_places::DumpPlaces;
 use super::record::Record;
 use crate::auth::Auth;
-use crate::cache::{At, Cache};
-use crate::clock::{Clock, RelTime};
+use crate::cache::{At, Cache, Restart};
+use crate::clock::{Clock, Moment, RelTime};
 use crate::keyspace::{Keyspace, Observer, Prefixes};
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
@@ -109,6 +109,10 @@ pub struct Shared {
     pub stop: fn(StopMode),
     /// `None` without TLS.
     pub certs: Option<Certs>,
+    /// How the cache came up, if it lies in a file.
+    pub restart: Option<Restart>,
+    /// Which start of the machine this is.
+    pub boot_id: u64,
 }
 
 impl Shared {
@@ -131,6 +135,8 @@ impl Shared {
             base_bytes: sys::resident_bytes().unwrap_or_default(),
             stop,
             certs: None,
+            restart: None,
+            boot_id: 0,
             cache,
             settings,
         }
@@ -140,6 +146,24 @@ impl Shared {
     pub fn with_auth(mut self, auth: Option<Auth>) -> Self {
         self.auth = auth;
         self
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::read(self.clock.now_ms(), self.boot_id)
+    }
+
+    /// Notes in the memory file, if there is one, what the clocks say.
+    pub fn note_time(&self) {
+        if self.cache.memory_file().is_some() {
+            self.cache.note_time(&self.moment());
+        }
+    }
+
+    /// Leaves the memory file, if there is one, to the next process; when no other thread is at work any more.
+    pub fn close(&self) {
+        if let Err(error) = self.cache.close(&self.moment()) {
+            log::error!("-e: the memory file is not left in order: {error}");
+        }
     }
 
     /// The view of worker `thread` for one wakeup.

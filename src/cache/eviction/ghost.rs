@@ -36,6 +36,28 @@ impl Ghost {
         self.buckets.get_mut(index as usize)
     }
 
+    /// All that is known, as bytes.
+    pub fn save(&self) -> Vec<u8> {
+        let tags = self.buckets.iter().flatten();
+        tags.flat_map(|tag| tag.to_le_bytes()).collect()
+    }
+
+    /// Knows what [`Ghost::save`] gave, and nothing else. What cannot be that is forgotten.
+    pub fn restore(&mut self, bytes: &[u8]) {
+        let count = bytes.len() / size_of::<Bucket>();
+        if bytes.len().is_multiple_of(size_of::<Bucket>())
+            && count.is_multiple_of(7)
+            && (count / 7).is_power_of_two()
+        {
+            let tag = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+            let bucket = |bytes: &[u8]| std::array::from_fn(|slot| tag(&bytes[slot * 2..]));
+            self.buckets = bytes
+                .chunks_exact(size_of::<Bucket>())
+                .map(bucket)
+                .collect();
+        }
+    }
+
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.buckets[..])

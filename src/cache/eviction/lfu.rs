@@ -119,6 +119,14 @@ impl Eviction for Lfu {
         self.sketch.bytes()
     }
 
+    fn save(&self) -> Vec<u8> {
+        self.sketch.save()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) {
+        self.sketch.restore(bytes);
+    }
+
     fn is_worth_moving(&self, state: State) -> bool {
         state.uses() > 0 || state.segment() == Segment::Warm
     }

@@ -95,6 +95,11 @@ impl Policy {
         matches!(self, Policy::S3Fifo | Policy::Slru | Policy::Lfu)
     }
 
+    /// True if a policy that starts has to be told of each item: others go on with the lists they find.
+    pub(super) fn wants_items(self) -> bool {
+        self == Policy::Ttl
+    }
+
     pub(super) fn start(self) -> Box<dyn Eviction> {
         match self {
             Policy::S3Fifo => Box::<s3fifo::S3Fifo>::default(),
@@ -155,6 +160,14 @@ pub(super) trait Eviction: Debug + Send {
     fn bytes(&self) -> usize {
         0
     }
+
+    /// What it has learned beside the order of the items, as bytes: for another process.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes up what [`Eviction::save`] gave; bytes may be anything.
+    fn restore(&mut self, _bytes: &[u8]) {}
 
     /// `new` took the place of `old`.
     fn moved(&mut self, _items: &Items, _old: ChunkHandle, _new: ChunkHandle) {}

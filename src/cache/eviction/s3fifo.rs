@@ -89,6 +89,14 @@ impl Eviction for S3Fifo {
         self.ghost.bytes()
     }
 
+    fn save(&self) -> Vec<u8> {
+        self.ghost.save()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) {
+        self.ghost.restore(bytes);
+    }
+
     fn tidy(&mut self, segments: &mut Segments, items: &Items, _: Balance) -> bool {
         bring_home(segments, items, &[SMALL, MAIN], MAIN)
     }

@@ -29,6 +29,28 @@ pub struct Sketch {
 }
 
 impl Sketch {
+    /// All that is known, as bytes.
+    pub fn save(&self) -> Vec<u8> {
+        let heads = [self.added as u64, self.age_at as u64];
+        let words = heads.iter().chain(&self.words);
+        words.flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// Knows what [`Sketch::save`] gave, and nothing else. What cannot be that is forgotten.
+    pub fn restore(&mut self, bytes: &[u8]) {
+        let word = |bytes: &[u8]| {
+            let bytes = bytes.first_chunk().expect("chunks of eight");
+            u64::from_le_bytes(*bytes)
+        };
+        let mut words = bytes.chunks_exact(8).map(word);
+        if let (Some(added), Some(age_at)) = (words.next(), words.next())
+            && words.len().is_power_of_two()
+        {
+            (self.added, self.age_at) = (added as usize, age_at as usize);
+            self.words = words.collect();
+        }
+    }
+
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.words[..])

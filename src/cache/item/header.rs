@@ -44,6 +44,20 @@ const _: () = assert!(offset_of!(Header, class) == 21 && offset_of!(Header, stat
 /// Where the LRU's links are.
 pub(super) const LINKS: [usize; 2] = [offset_of!(Header, next), offset_of!(Header, prev)];
 
+/// Where everything is, for whoever finds items in a file.
+pub const LAYOUT_WORDS: [u64; 10] = [
+    HEADER_BYTES as u64,
+    offset_of!(Header, next) as u64,
+    offset_of!(Header, prev) as u64,
+    offset_of!(Header, expires_at) as u64,
+    offset_of!(Header, accessed_at) as u64,
+    offset_of!(Header, value_len) as u64,
+    offset_of!(Header, key_len) as u64,
+    offset_of!(Header, class) as u64,
+    offset_of!(Header, state) as u64,
+    State::LAYOUT,
+];
+
 // SAFETY: atomics alone, without padding (the fields' sizes add up to that of the whole).
 unsafe impl Atomics for Header {}
 
@@ -144,10 +158,10 @@ impl Header {
         State::from_raw(self.state.load(Relaxed))
     }
 
-    /// Sets state bits.
+    /// Sets state bits: behind all that was written before (I8).
     #[inline]
     pub fn set_bits(&self, bits: State) {
-        self.state.fetch_or(bits.to_raw(), Relaxed);
+        self.state.fetch_or(bits.to_raw(), Release);
     }
 
     /// Clears state bits.
@@ -231,6 +245,17 @@ impl Header {
         self.set_continued_head(head);
         self.value_len.store(value_len as u32, Relaxed);
         self.state.store(State::CONTINUATION.to_raw(), Release);
+    }
+
+    /// Takes over what an item's state says of it beside its layout: how it was used, where it was in the LRU, its marks.
+    pub(super) fn take_over_bits(&self, from: State) {
+        let field = State::FETCHED
+            | State::USES
+            | State::STALE
+            | State::WIN_SENT
+            | State::SEGMENT
+            | State::GENERATION;
+        self.set_field(field, from.only(field));
     }
 
     /// Makes the chunk nothing (I5).

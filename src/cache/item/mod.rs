@@ -25,6 +25,9 @@
 //!     zeroes it in a chunk it hands out for the first time. So a walk over a page sees only real items.
 //! I6. The lifetime `'c` of an owner ([`NewItem`], [`PinnedValue`], [`Spare`]) keeps the arena mapped.
 //! I7. What is read or written as bytes lies inside its chunk, whose class the header tells: checked at each access.
+//! I8. In a memory file, LINKED says that key and value are whole whenever the process may end: it is set behind the last byte
+//!     that is written, and cleared before the first that is overwritten. A value that is changed where it lies is marked
+//!     elsewhere meanwhile (`MemoryFile::write_in_place`).
 //!
 //! This module is one of the three rooms where unsafe code is allowed. Its functions are for `cache` alone; each that reads or
 //! writes bytes names the invariant its caller keeps.
@@ -33,6 +36,7 @@
 mod header;
 mod new_item;
 mod pinned;
+mod salvage;
 mod spare;
 mod state;
 
@@ -45,7 +49,7 @@ use std::sync::atomic::{
 
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, REACH_BYTES, SlabAllocator};
 
-pub use self::header::{HEADER_BYTES, Header};
+pub use self::header::{HEADER_BYTES, Header, LAYOUT_WORDS};
 pub use self::new_item::NewItem;
 pub use self::pinned::PinnedValue;
 pub use self::spare::Spare;
@@ -470,7 +474,6 @@ impl Items {
     pub fn copy_head(&self, from: ChunkHandle, to: ChunkHandle) {
         let class = self.slabs.class_of(from);
         assert!(class == self.slabs.class_of(to) && !self.is_pinned(from));
-        self.header(to).copy(self.header(from));
         let len = self.slabs.chunk_bytes(class) - HEADER_BYTES;
         // SAFETY: stripe and LRU lock together exclude every reader and writer of a linked, unpinned item (I3); `to`
         // was just allocated and is not yet known to anybody else. Both chunks have the class's size.
@@ -480,6 +483,8 @@ impl Items {
                 .bytes_mut(to, HEADER_BYTES, len)
                 .copy_from_slice(source);
         }
+        // Last: a process that goes on with this memory takes the chunk for an item from now on (I8).
+        self.header(to).copy(self.header(from));
         let mut next = self.chain_start(to);
         while let Some(chunk) = next {
             self.header(chunk).set_continued_head(to);
@@ -494,9 +499,9 @@ impl Items {
             .value_pieces_chunks(head)
             .find(|&chunk| self.chunk_after(chunk) == Some(from));
         let Some(before) = before else { return false };
-        self.header(to).copy(self.header(from));
         let len = self.header(from).value_len();
-        self.assert_inside(self.header(to), HEADER_BYTES + len);
+        self.assert_inside(self.header(from), HEADER_BYTES + len);
+        assert!(self.slabs.class_of(from) == self.slabs.class_of(to));
         // SAFETY: as in `copy_head`.
         unsafe {
             let source = self.slabs.bytes(from, HEADER_BYTES, len);
@@ -504,6 +509,7 @@ impl Items {
                 .bytes_mut(to, HEADER_BYTES, len)
                 .copy_from_slice(source);
         }
+        self.header(to).copy(self.header(from));
         if before == head {
             self.chain(head).store(to.to_raw(), Relaxed);
         } else {
@@ -560,10 +566,20 @@ fn key_offset(bits: State) -> usize {
 pub struct CasSource(AtomicU64);
 
 impl CasSource {
+    /// Goes on after `last`.
+    pub fn after(last: u64) -> Self {
+        CasSource(AtomicU64::new(last))
+    }
+
     /// The next unique, never 0.
     #[inline]
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Goes on after `last` at least.
+    pub fn raise_to(&self, last: u64) {
+        self.0.fetch_max(last, Relaxed);
     }
 
     /// The last one given out.

@@ -65,6 +65,30 @@ impl State {
     /// Two bits: the flush generation it was stored in.
     pub const GENERATION: State = State(3 << GENERATION_SHIFT);
 
+    /// The bits by their meaning, in one number: 4 bits each for the place of a bit.
+    pub(super) const LAYOUT: u64 = {
+        let bits = [
+            State::LINKED,
+            State::FETCHED,
+            State::STALE,
+            State::WIN_SENT,
+            State::KEY_BINARY,
+            State::HAS_CLIENT_FLAGS,
+            State::LARGE,
+            State::HAS_CAS,
+            State::CONTINUATION,
+            State::ITEM,
+        ];
+        let (mut layout, mut at) = (0, 0);
+        while at < bits.len() {
+            layout = layout << 4 | bits[at].0.trailing_zeros() as u64;
+            at += 1;
+        }
+        let fields =
+            (USES_SHIFT as u64) << 8 | (SEGMENT_SHIFT as u64) << 4 | GENERATION_SHIFT as u64;
+        layout << 12 | fields
+    };
+
     /// The bits of so many uses, three at most.
     #[inline]
     pub fn of_uses(uses: u16) -> State {
@@ -93,6 +117,12 @@ impl State {
     #[inline]
     pub(super) fn to_raw(self) -> u16 {
         self.0
+    }
+
+    /// Of these, the bits that are among `bits`.
+    #[inline]
+    pub(super) fn only(self, bits: State) -> State {
+        State(self.0 & bits.0)
     }
 
     /// True if one of `bits` is set.

@@ -16,6 +16,9 @@ const _: () = assert!(
     "an overflow bucket is half a cache line"
 );
 
+/// What a bucket and an overflow bucket are, in one number, for whoever finds them in a file.
+pub const LAYOUT: u64 = (size_of::<Bucket>() << 16 | size_of::<Overflow>() << 8 | 10) as u64;
+
 /// 1 in each 16-bit lane.
 const LANES: u64 = 0x0001_0001_0001_0001;
 

@@ -28,19 +28,22 @@
 //! 9 bytes an item. The whole hash is compared, so an item is touched only when it is (all but surely) the one asked for.
 
 mod block;
+mod in_file;
 mod overflow;
 mod probe;
 mod stripe;
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use slab_alloc::{ChunkHandle, Reserved};
 
+pub use block::LAYOUT;
 use block::{Block, Bucket, Overflow};
+pub use in_file::{OverflowRecord, TablePlaces, TableRecord};
 use overflow::OverflowBuckets;
 use probe::UNKNOWN;
 pub use probe::{KeyHash, Probe, Slot, Sought};
@@ -70,6 +73,10 @@ pub struct Table {
     /// Buckets of a stripe from which on they are filled further.
     sparse_buckets_max: u32,
     buckets: Reserved<Bucket>,
+    /// Buckets below this index have memory.
+    backed: AtomicUsize,
+    /// Taken to get memory for more.
+    backing: Mutex<()>,
     overflow: OverflowBuckets,
 }
 
@@ -87,6 +94,24 @@ struct StripeState {
     /// The stripe has `2^level + split` buckets.
     level: u32,
     split: u32,
+}
+
+impl StripeState {
+    /// Without items, of `2^level` buckets.
+    fn empty(level: u32) -> Self {
+        StripeState {
+            level,
+            ..StripeState::default()
+        }
+    }
+
+    fn shape(&self) -> u32 {
+        self.level << 27 | self.split
+    }
+
+    fn buckets(&self) -> u32 {
+        (1 << self.level) + self.split
+    }
 }
 
 /// What the table looks like (`hash_power_level`, `hash_bytes`).
@@ -141,31 +166,42 @@ impl Table {
                 Err(_) => log2_max -= 1,
             }
         };
-        let level_max = log2_max - stripe_bits;
-        let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(level_max);
-        let stripe = || {
-            let state = StripeState {
-                level,
-                ..StripeState::default()
-            };
+        let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(log2_max - stripe_bits);
+        let stripes = (0..1 << stripe_bits).map(|_| StripeState::empty(level));
+        let parts = (buckets, overflow, RandomState::new());
+        Ok(Table::of(parts, stripes, may_grow, memory_bytes))
+    }
+
+    /// The table of these parts, for stripes in this state, as many as a power of two.
+    fn of(
+        (buckets, overflow, hasher): (Reserved<Bucket>, OverflowBuckets, RandomState),
+        stripes: impl Iterator<Item = StripeState>,
+        may_grow: bool,
+        memory_bytes: usize,
+    ) -> Self {
+        let stripe = |state: StripeState| {
             CachePadded::new(Stripe {
-                shape: AtomicU32::new(level << 27),
+                shape: AtomicU32::new(state.shape()),
                 lock: Mutex::new(state),
             })
         };
-        Ok(Table {
-            hasher: RandomState::new(),
-            stripes: (0..1 << stripe_bits).map(|_| stripe()).collect(),
+        let stripes: Box<[_]> = stripes.map(stripe).collect();
+        let stripe_bits = stripes.len().ilog2();
+        Table {
+            hasher,
+            stripes,
             stripe_bits,
-            level_max,
+            level_max: buckets.capacity().ilog2() - stripe_bits,
             may_grow,
             sparse_buckets_max: u32::try_from(
                 (memory_bytes / SPARSE_PART / size_of::<Bucket>()) >> stripe_bits,
             )
             .unwrap_or(u32::MAX),
             buckets,
+            backed: AtomicUsize::new(usize::MAX),
+            backing: Mutex::default(),
             overflow,
-        })
+        }
     }
 
     /// Hashes a key.

@@ -21,19 +21,56 @@ struct Free {
     head: u32,
     used_mark: u32,
     in_use: u32,
+    /// Those below have memory (only counted where that has to be asked for).
+    backed: u32,
+}
+
+/// Buckets that get memory at a time: 1 MB of them.
+const BACKED_AT_A_TIME: u32 = (1 << 20) / size_of::<Overflow>() as u32;
+
+/// What must be known of them beside their content, to go on with them in another process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OverflowRecord {
+    /// The first that is free, 0 for none.
+    pub head: u32,
+    /// The first that was never used.
+    pub used_mark: u32,
+    /// How many are in chains.
+    pub in_use: u32,
 }
 
 impl OverflowBuckets {
     /// Room for so many.
     pub fn new(capacity: usize) -> io::Result<Self> {
-        Ok(OverflowBuckets {
-            buckets: Reserved::new(capacity)?,
-            free: Mutex::new(Free {
-                head: 0,
-                used_mark: 1,
-                in_use: 0,
-            }),
-        })
+        let none = OverflowRecord {
+            used_mark: 1,
+            ..OverflowRecord::default()
+        };
+        Ok(Self::of(Reserved::new(capacity)?, none))
+    }
+
+    /// Those in `buckets`, which lie in a file and were left like this.
+    pub fn of(buckets: Reserved<Overflow>, record: OverflowRecord) -> Self {
+        let free = Free {
+            head: record.head,
+            used_mark: record.used_mark,
+            in_use: record.in_use,
+            backed: record.used_mark,
+        };
+        OverflowBuckets {
+            buckets,
+            free: Mutex::new(free),
+        }
+    }
+
+    /// What is to be known of them to go on with them.
+    pub fn record(&self) -> OverflowRecord {
+        let free = self.free();
+        OverflowRecord {
+            head: free.head,
+            used_mark: free.used_mark,
+            in_use: free.in_use,
+        }
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
@@ -62,7 +99,21 @@ impl OverflowBuckets {
         }
         let index = free.used_mark;
         free.used_mark += 1;
+        if self.buckets.wants_backing() && free.used_mark > free.backed {
+            self.back(&mut free);
+        }
         index
+    }
+
+    /// Gets memory for more of them.
+    #[cold]
+    fn back(&self, free: &mut Free) {
+        // At the beginning from 0 on.
+        let from = if free.backed <= 1 { 0 } else { free.backed };
+        let to = free.used_mark + BACKED_AT_A_TIME;
+        let backed = self.buckets.back(from as usize..to as usize);
+        backed.expect("where the file has no space, the process has memory");
+        free.backed = to;
     }
 
     /// Takes back one that is empty and in no chain.

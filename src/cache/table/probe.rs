@@ -52,6 +52,12 @@ impl Probe {
         }
     }
 
+    /// The hash.
+    #[inline]
+    pub(in crate::cache) fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
     /// The key together with what is known of it. `key` is the one whose hash the probe has.
     #[inline]
     pub fn of(self, key: &[u8]) -> Sought<'_> {

@@ -53,7 +53,7 @@ impl Table {
         let mut shape = TableShape::default();
         for stripe in 0..self.stripes.len() {
             let guard = self.lock_stripe(stripe);
-            shape.buckets += (1usize << guard.state.level) + guard.state.split as usize;
+            shape.buckets += guard.state.buckets() as usize;
             shape.items += guard.state.items as usize;
         }
         (shape.overflow, shape.overflow_touched) = self.overflow.counts();
@@ -78,6 +78,16 @@ impl<'t> StripeGuard<'t> {
     /// True if `hash` belongs to this stripe.
     pub fn covers(&self, hash: KeyHash) -> bool {
         self.table.stripe_index(hash) == self.stripe
+    }
+
+    /// How many items it has, and its shape.
+    pub(super) fn items_and_shape(&self) -> (u32, u32) {
+        (self.state.items, self.state.shape())
+    }
+
+    /// The number of the stripe.
+    pub fn number(&self) -> usize {
+        self.stripe
     }
 
     #[inline]
@@ -157,7 +167,7 @@ impl<'t> StripeGuard<'t> {
         debug_assert!(self.covers(hash));
         self.append(start(self.home(hash)), hash.tag(), handle);
         self.state.items += 1;
-        let buckets = (1u32 << self.state.level) + self.state.split;
+        let buckets = self.state.buckets();
         let [sparse, dense] = ITEMS_PER_BUCKET_X2;
         let most = if buckets < self.table.sparse_buckets_max {
             sparse
@@ -237,6 +247,7 @@ impl<'t> StripeGuard<'t> {
     fn split(&mut self) {
         let (level, split) = (self.state.level, self.state.split);
         let bits = self.table.stripe_bits;
+        self.table.back_bucket((1 << level) + split as usize);
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
         let mut moved = start(bucket((1 << level) + split as usize));
@@ -268,13 +279,13 @@ impl<'t> StripeGuard<'t> {
             self.state.level += 1;
             self.state.split = 0;
         }
-        let shape = self.state.level << 27 | self.state.split;
+        let shape = self.state.shape();
         self.table.stripes[self.stripe].shape.store(shape, Relaxed);
     }
 
     /// The chains of the stripe: the index of each one's bucket, and its blocks.
     fn chains(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = Block<'t>>)> {
-        let buckets = (1usize << self.state.level) + self.state.split as usize;
+        let buckets = self.state.buckets() as usize;
         (0..buckets).map(move |local| {
             let index = local << self.table.stripe_bits | self.stripe;
             let home = Block(self.table.buckets.get(index));

@@ -228,7 +228,8 @@ impl<'c> Life<'c> {
             _ if !hit.is_large() => {
                 self.stamps += 1;
                 known.stamp = self.stamps;
-                hit.overwrite(&value(known.stamp, known.len));
+                known.cas = self.cache.next_cas();
+                hit.overwrite(&value(known.stamp, known.len), known.cas);
             }
             _ => {}
         }
