@@ -220,10 +220,31 @@ pub fn is_binary(key: &[u8]) -> bool {
 pub fn store(
     requests: &mut Requests,
     key: &[u8],
-    (value, flags): (&[u8], u32),
+    value: (&[u8], u32),
     exptime: i32,
     mode: StoreMode,
     compare: Option<u64>,
+    want_cas: bool,
+) {
+    store_as(
+        requests,
+        key,
+        value,
+        exptime,
+        mode,
+        (compare, None),
+        want_cas,
+    );
+}
+
+/// The same; with `unique`, that becomes the item's CAS unique.
+pub fn store_as(
+    requests: &mut Requests,
+    key: &[u8],
+    (value, flags): (&[u8], u32),
+    exptime: i32,
+    mode: StoreMode,
+    (compare, unique): (Option<u64>, Option<u64>),
     want_cas: bool,
 ) {
     let out = &mut requests.bytes;
@@ -247,6 +268,9 @@ pub fn store(
     }
     if let Some(unique) = compare {
         put(out, b" C", unique);
+    }
+    if let Some(unique) = unique {
+        put(out, b" E", unique);
     }
     if want_cas {
         out.extend_from_slice(b" c");
@@ -324,6 +348,9 @@ pub fn count(requests: &mut Requests, key: &[u8], count: Count) {
 
 /// `mn`, whose answer `MN` has no tag: it ends a connection's only exchange ([`Expect::Noop`]), or lines that have none either.
 pub const NOOP: &[u8] = b"mn\r\n";
+
+/// `version`, as one exchange ([`Expect::Lines`]).
+pub const VERSION: &[u8] = b"version\r\nmn\r\n";
 
 /// The login of ASCII authentication, which is a store of the token under any key.
 pub fn login(user: &str, password: &str) -> Vec<u8> {

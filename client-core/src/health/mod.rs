@@ -54,6 +54,17 @@ pub enum Standing {
     Ejected,
 }
 
+/// Whether a node can be given a CAS unique, as memcached before 1.6.27 cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// It was not asked yet.
+    Unknown,
+    /// It can.
+    Taken,
+    /// It cannot.
+    Refused,
+}
+
 /// A node and what this client knows of its health, kept from snapshot to snapshot.
 #[derive(Debug)]
 pub struct Member {
@@ -74,6 +85,8 @@ pub struct Member {
     standing_in: AtomicBool,
     /// Another client has it ejected.
     doubted: AtomicBool,
+    /// See [`Marks`].
+    marks: AtomicU8,
     state: Mutex<State>,
 }
 
@@ -91,6 +104,7 @@ impl Member {
             owing: AtomicBool::new(false),
             standing_in: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
+            marks: AtomicU8::new(Marks::Unknown as u8),
             state: Mutex::default(),
         }
     }
@@ -376,6 +390,22 @@ impl Member {
             let doubted = self.state().doubted_until.is_some_and(|until| now < until);
             self.doubted.store(doubted, Ordering::Release);
             doubted
+        }
+    }
+
+    /// Whether it takes marks is known from now on.
+    pub(super) fn takes_marks(&self, takes: bool) {
+        let marks = if takes { Marks::Taken } else { Marks::Refused };
+        self.marks.store(marks as u8, Ordering::Relaxed);
+    }
+
+    /// Whether what a repair stores here can be marked (see [`repair_mark`](crate::value::repair_mark)).
+    #[inline]
+    pub(super) fn marks(&self) -> Marks {
+        match self.marks.load(Ordering::Relaxed) {
+            0 => Marks::Unknown,
+            1 => Marks::Taken,
+            _ => Marks::Refused,
         }
     }
 

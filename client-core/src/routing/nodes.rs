@@ -18,6 +18,13 @@ impl Nodes {
         one
     }
 
+    /// These, in their order.
+    pub fn of(nodes: impl IntoIterator<Item = usize>) -> Self {
+        let mut all = Nodes::default();
+        nodes.into_iter().for_each(|node| all.push(node));
+        all
+    }
+
     /// One more, behind the others.
     pub fn push(&mut self, node: usize) {
         if self.len() < NODES_MAX {

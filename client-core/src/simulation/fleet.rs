@@ -115,6 +115,8 @@ pub struct Fleet {
     told: bool,
     /// In a thousand exchanges, how many are spoilt.
     pub spoilt: u64,
+    /// In a thousand requests, how many reach their node up to a tenth of a second late.
+    pub late: u64,
     /// The longest pause between a client's operations, in microseconds.
     pub think_us: u64,
     /// In a hundred operations of a key's writer, how many set it and how many delete it.
@@ -151,6 +153,7 @@ impl Fleet {
             traced: false,
             told: std::env::var_os("KETCH_SIM_TRACE").is_some(),
             spoilt: 0,
+            late: 0,
             think_us: 20_000,
             sets: 15,
             deletes: 15,
@@ -180,6 +183,11 @@ impl Fleet {
     fn put(&mut self, at: u64, event: Event) {
         self.number += 1;
         self.queue.insert((at.max(self.now_us), self.number), event);
+    }
+
+    /// All nodes are old memcached.
+    pub fn make_old(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.is_old = true);
     }
 
     /// Has `step` happen at a time.
@@ -489,7 +497,10 @@ impl Fleet {
             let flight = task.flights.len();
             let at = self.us(exchange.deadline);
             self.put(at, Event::Fails(id, flight, Failure::Timeout));
-            let at = self.now_us + self.delay();
+            let mut at = self.now_us + self.delay();
+            if self.late > 0 && self.chance(1000) < self.late {
+                at += self.chance(100_000);
+            }
             self.put(at, Event::Arrives(id, flight));
             let node = node_number(&task.ring.members[exchange.node].name);
             task.flights.push(Flight {

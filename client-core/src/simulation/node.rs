@@ -44,6 +44,8 @@ pub struct SimulatedNode {
     pub waiting: Vec<Bytes>,
     /// The last CAS unique that it gave.
     pub cas: u64,
+    /// It does not know how to be given one (flag `E`), as old memcached.
+    pub is_old: bool,
 }
 
 impl SimulatedNode {
@@ -85,6 +87,14 @@ impl SimulatedNode {
             let line = String::from_utf8_lossy(&requests[..consumed]).into_owned();
             let one;
             (one, requests) = requests.split_at(consumed + block);
+            let marked = line.split_ascii_whitespace().skip(2).any(|word| {
+                let digits = word.strip_prefix('E').unwrap_or("");
+                !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            if marked && self.is_old {
+                out.extend(b"CLIENT_ERROR invalid flag\r\n");
+                continue;
+            }
             let mut answer = self.execute_one(one, now_s);
             let opaque = line.split_ascii_whitespace().find(|word| {
                 let digits = word.strip_prefix('O').unwrap_or("");
@@ -187,6 +197,7 @@ impl SimulatedNode {
                     let value = request[..store.value_len as usize].to_vec();
                     request = &request[store.block_len() as usize..];
                     let key = store.key.bytes(&mut room).to_vec();
+                    let cas = store.new_cas.unwrap_or(cas);
                     let new = Item {
                         value,
                         flags: store.client_flags,
@@ -283,6 +294,8 @@ impl SimulatedNode {
                     out.extend(format!("VA {} t-1\r\n{number}\r\n", number.len()).into_bytes());
                 }
                 Request::MetaNoop => out.extend(b"MN\r\n"),
+                Request::Admin(_) if self.is_old => out.extend(b"VERSION 1.6.18\r\n"),
+                Request::Admin(_) => out.extend(b"VERSION 1.6.45\r\n"),
                 other => panic!("not simulated: {other:?}"),
             }
         }

@@ -2,11 +2,15 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{Part, Read, Sent};
-use crate::Todo;
+use crate::health::Marks;
+use crate::link::Expect;
 use crate::notices;
 use crate::reply::Reply;
 use crate::request::{self, Requests, StoreMode, Wanted};
+use crate::{Exchange, Todo};
 
 impl Read<'_> {
     /// Asks the witnesses of all nodes whether other clients have them ejected, and tells them so of those that this client has.
@@ -44,6 +48,9 @@ impl Read<'_> {
                     request::get(&mut request, key.as_bytes(), Wanted::default(), !last);
                 }
             }
+            if ring.members[witness].marks() == Marks::Unknown {
+                self.ask_for_version(witness, now, todo);
+            }
             if request.is_empty() {
                 continue;
             }
@@ -61,6 +68,44 @@ impl Read<'_> {
             self.send(todo, now, request, sent);
         }
         self.asked_until = Some(now + notices::PATIENCE);
+    }
+
+    /// Asks a node's version, and so whether what repairs store there can be marked (D6).
+    fn ask_for_version(&mut self, node: usize, now: Instant, todo: &mut Todo) {
+        self.asking += 1;
+        todo.send.push(Exchange {
+            id: self.sent.len() as u32,
+            node,
+            request: Bytes::from_static(request::VERSION),
+            expect: Expect::Lines { ended: false },
+            deadline: self.context.attempt_deadline(now),
+            repeatable: true,
+            must_send: false,
+        });
+        self.sent.push(Sent {
+            node,
+            keys: Vec::new(),
+            answered: 0,
+            refused: None,
+            hedge_at: None,
+            part: Part::Version,
+        });
+    }
+
+    /// What a node answers to that.
+    pub(super) fn heard_version(&mut self, id: usize, reply: Reply, last: bool) {
+        let sent = &mut self.sent[id];
+        let member = &self.context.ring.members[sent.node];
+        match reply {
+            Reply::Line(line) => member.takes_marks(takes_marks(&line)),
+            // A proxy perhaps.
+            Reply::Refused(_) => member.takes_marks(false),
+            _ => {}
+        }
+        if last {
+            sent.part = Part::End;
+            self.asking -= 1;
+        }
     }
 
     /// A reply of a witness.
@@ -84,6 +129,35 @@ impl Read<'_> {
             sent.part = Part::End;
             self.asking -= 1;
             self.context.worked(node);
+        }
+    }
+}
+
+/// Whether a server of this version (`VERSION 1.6.45`) can be given CAS uniques: memcached since 1.6.27.
+fn takes_marks(line: &[u8]) -> bool {
+    let numbers = line.strip_prefix(b"VERSION ").unwrap_or_default();
+    let numbers = String::from_utf8_lossy(numbers);
+    let mut numbers = numbers.split('.').map(|number| number.trim().parse().ok());
+    let mut next = || numbers.next().flatten().unwrap_or(0);
+    (next(), next(), next()) >= (1, 6, 27)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn marks_are_given_to_servers_that_know_them() {
+        for (line, takes) in [
+            ("VERSION 1.6.45", true),
+            ("VERSION 1.6.27", true),
+            ("VERSION 1.10.0", true),
+            ("VERSION 2.0.0", true),
+            ("VERSION 1.6.18", false),
+            ("VERSION 1.5.99", false),
+            ("VERSION 1.6.x", false),
+            ("VERSION twemproxy", false),
+            ("OK", false),
+        ] {
+            assert_eq!(super::takes_marks(line.as_bytes()), takes, "{line}");
         }
     }
 }

@@ -21,6 +21,7 @@
 //!     while it was repaired does not come back, but for the moment between add and look.
 //! D5. The read is done when its repairs are, or after [`PATIENCE`]. What is still under way then is watched, so that a delete
 //!     by the same client is not overtaken by it.
+//! D6. What a repair stores has a CAS unique that tells so (flag `E`), where the node knows that flag.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
 //! nodes spend less than on as many `mg`.
@@ -139,6 +140,8 @@ enum Part {
     Ask,
     /// To ask a witness for notices about these nodes.
     Notices(Vec<u16>),
+    /// To ask its version.
+    Version,
     /// A repair's first step: copies are added.
     Add(Vec<Copied>),
     /// Its second: their sources are looked at.
@@ -454,6 +457,10 @@ impl Operation for Read<'_> {
                 self.heard(id, reply, last, now);
                 return Ok(());
             }
+            Part::Version => {
+                self.heard_version(id, reply, last);
+                return Ok(());
+            }
             _ => {
                 self.repaired(id, reply, last, now);
                 return Ok(());
@@ -512,7 +519,7 @@ impl Operation for Read<'_> {
         }
         match sent.part {
             Part::Ask => {}
-            Part::Notices(_) => {
+            Part::Notices(_) | Part::Version => {
                 sent.part = Part::End;
                 self.asking -= 1;
                 return;

@@ -4,11 +4,18 @@ use std::time::Instant;
 
 use super::{Copied, Hit, MOMENT_S, Part, Read, Sent, State};
 use crate::Todo;
+use crate::health::Marks;
 use crate::operation::Context;
-use crate::reply::Reply;
+use crate::reply::{Refusal, Reply};
 use crate::request::{self, Requests, StoreMode};
-use crate::routing::Nodes;
-use crate::value::exptime_s;
+use crate::routing::{Nodes, Ring};
+use crate::value::{exptime_s, repair_mark};
+
+/// What marks a value that is given to `node` (D6).
+fn mark(ring: &Ring, node: u16) -> Option<u64> {
+    let member = &ring.members[usize::from(node)];
+    (member.marks() == Marks::Taken).then(|| repair_mark(ring.random()))
+}
 
 impl Read<'_> {
     /// Sends what repairs have come to.
@@ -101,9 +108,10 @@ impl Read<'_> {
                 };
                 let value = (&hit.item.value[..], hit.item.flags);
                 let mode = StoreMode::Add;
-                request::store(&mut adds, bytes, value, exptime, mode, None, true);
-                copies.push(Copied { key, to, unique: 0 });
                 let Context { ring, options, .. } = &self.context;
+                let unique = (None, mark(ring, to));
+                request::store_as(&mut adds, bytes, value, exptime, mode, unique, true);
+                copies.push(Copied { key, to, unique: 0 });
                 ring.given(usize::from(to), bytes, options);
             }
             self.send_part(todo, now, (to, Part::Add(copies)), adds);
@@ -150,7 +158,8 @@ impl Read<'_> {
                     Some((hit, exptime)) => {
                         let value = (&hit.item.value[..], hit.item.flags);
                         let (mode, out) = (StoreMode::Set, &mut requests);
-                        request::store(out, bytes, value, exptime, mode, unique, false);
+                        let unique = (unique, mark(&self.context.ring, batch[0].0.to));
+                        request::store_as(out, bytes, value, exptime, mode, unique, false);
                     }
                     None => request::delete(&mut requests, bytes, unique),
                 }
@@ -171,6 +180,9 @@ impl Read<'_> {
                     unique,
                     ..copies[at]
                 });
+            }
+            (Part::Add(_), Reply::Refused(Refusal::Client(_))) => {
+                self.context.ring.members[node].takes_marks(false);
             }
             (Part::Look(copies), reply) => {
                 let copied = copies[at];

@@ -9,9 +9,11 @@
 //! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
 //!     that are still under way when enough have acknowledged are watched (see [`Unawaited`]), and not repeated.
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
-//! W3. A `delete` goes to the copies that lacked the key a second time when all have answered, where another had it until then: a
-//!     read may have found it there, and given it to those (see [`Read`](super::Read), D4). Not to those that had it: what is there
-//!     now, somebody has stored since. So a lock that is released and taken again keeps a copy that tells so.
+//! W3. A `delete` looks at all copies once more when all have answered, and others know of those it went around (W5): a read may have
+//!     found the key on one that was not deleted yet, or could not be, and given it to those that were (see [`Read`](super::Read), D4).
+//!     What a repair has stored is deleted, by CAS; what somebody has stored since stays. So a lock that is released and taken again
+//!     stays taken. Where nodes do not know how to mark repairs ([`Read`](super::Read), D6), what all copies have alike is taken for
+//!     stored since, and what one has at two looks for a repair.
 //! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
 //!     [`notices`](crate::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
@@ -23,16 +25,18 @@ mod send;
 
 pub use command::{Command, Entry};
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Context, Later, was_not_done};
 use crate::error::{Error, Failure, Result};
+use crate::health::Marks;
 use crate::metrics::Op;
 use crate::options::{Ack, OnEjection};
 use crate::reply::{Broken, Reply};
 use crate::request::StoreMode;
 use crate::routing::Nodes;
 use crate::unawaited::Unawaited;
+use crate::value::{Item, is_repair_mark};
 use crate::{FEW, Operation, Todo};
 use command::DELETE;
 
@@ -83,14 +87,21 @@ enum Part {
     Copy,
     /// To delete the key where it was before a change of the ring (W4).
     Before,
-    /// To delete it once more (W3).
-    Again,
+    /// To look whether it is there again (W3).
+    Look,
+    /// To delete what is there again.
+    Undo,
     /// To tell other clients of an ejected node (W5). It has no entries.
     Notice,
 }
 
 /// Those of entries.
-const PARTS: [Part; 3] = [Part::Copy, Part::Before, Part::Again];
+const PARTS: [Part; 4] = [Part::Copy, Part::Before, Part::Look, Part::Undo];
+
+/// How often a delete looks at copies that change under its eyes.
+const LOOKS_MAX: u8 = 8;
+/// What lies between two looks: by then, who stores something new has told all copies.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -105,16 +116,49 @@ struct State {
     places_before: u8,
     /// One of them could not be reached.
     left_behind: bool,
-    /// Copies that have answered, and those among them that had the key: for deletes.
+    /// Copies that have answered, and those among them, and among places before, that had the key: for deletes.
     answered: Nodes,
     had: Nodes,
     /// What a copy, or a place before, has is not known.
     unheard: bool,
-    /// Second deletes that are to be answered; `None` if there are none yet.
-    again: Option<u8>,
+    /// How often the copies were looked at again (W3), and how many looks or undoings are to be answered.
+    looks: u8,
+    looking: u8,
+    /// What the last look saw; what the one before saw, or what is to be undone.
+    seen: Vec<Seen>,
+    undoing: Vec<Seen>,
     written: Written,
     error: Option<Error>,
     result: Option<Result<Written>>,
+}
+
+/// What a copy had when all of them had been deleted.
+#[derive(Debug, Clone)]
+struct Seen {
+    node: u16,
+    unique: u64,
+    item: Item,
+}
+
+impl Seen {
+    /// True if nobody has stored anything between the two.
+    fn is(&self, other: &Seen) -> bool {
+        (self.node, self.unique) == (other.node, other.unique)
+    }
+}
+
+impl State {
+    /// True if what was seen was stored after the delete, as far as it does not tell itself: all copies have it, or the only one had
+    /// been deleted.
+    fn is_stored_since(&self) -> bool {
+        match self.answered.len() {
+            1 => !self.unheard && self.answered.iter().all(|node| self.had.contains(node)),
+            count => {
+                let alike = |one: &Seen| one.item == self.seen[0].item;
+                self.seen.len() == count && self.seen.iter().all(alike)
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -236,6 +280,8 @@ impl<'a> Write<'a> {
             for node in state.targets.iter() {
                 if self.decider == Some(node) {
                     state.acknowledged = 1;
+                    state.answered.push(node);
+                    state.had.push(node);
                 } else {
                     state.hoped += 1;
                     self.due.push(Target {
@@ -288,7 +334,7 @@ impl<'a> Write<'a> {
             {
                 return self.resolve(at, Err(error));
             }
-            if self.is_to_be_deleted_again(at) {
+            if self.is_looked_at(at) {
                 return;
             }
             let state = &self.states[at];
@@ -354,10 +400,10 @@ impl<'a> Write<'a> {
             Part::Copy => self.do_without(at, node, now),
             Part::Before => self.leave_before(at, node, now),
             Part::Notice => {}
-            Part::Again => {
+            Part::Look | Part::Undo => {
                 let Context { ring, options, .. } = &self.context;
                 ring.members[node].unsure(self.entries[at].key, now, options);
-                self.deleted_again(at);
+                self.looked(at, part, now);
             }
         }
     }
@@ -373,37 +419,77 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Has copies of a key deleted a second time (W3); false if that is done, or not needed.
-    fn is_to_be_deleted_again(&mut self, at: usize) -> bool {
-        let state = &mut self.states[at];
-        if let Some(left) = state.again {
-            return left > 0;
+    /// Has copies of a key looked at once more (W3); false if that is done, or not needed.
+    fn is_looked_at(&mut self, at: usize) -> bool {
+        let state = &self.states[at];
+        let is_delete = matches!(self.command, Command::Delete { compare: None });
+        let may_be_back = state.unheard || !state.had.is_empty();
+        if is_delete && state.hoped == 0 && may_be_back && self.only.is_none() && state.looks == 0 {
+            // When others know of the nodes that the write goes around.
+            let until = self.held_until;
+            let until = until.filter(|&until| until < self.context.deadline);
+            self.look(at, until);
         }
-        if !matches!(self.command, Command::Delete { compare: None }) || state.hoped > 0 {
-            return false;
-        }
-        let mut again = 0;
-        for node in state.answered.iter() {
-            // Where it was had, others may have stored something new by now: a lock that was released is taken again.
-            if state.had.contains(node) {
-                continue;
-            }
-            if state.unheard || !state.had.is_empty() {
-                again += 1;
-                self.due.push(Target {
-                    entry: at as u32,
-                    node: node as u16,
-                    part: Part::Again,
-                });
-            }
-        }
-        state.again = Some(again);
-        again > 0
+        self.states[at].looking > 0
     }
 
-    fn deleted_again(&mut self, at: usize) {
-        let again = self.states[at].again.as_mut();
-        *again.expect("it was sent again") -= 1;
+    fn look(&mut self, at: usize, not_before: Option<Instant>) {
+        let state = &mut self.states[at];
+        state.looks += 1;
+        state.undoing = std::mem::take(&mut state.seen);
+        let nodes = state.answered;
+        self.send_at(not_before, at, nodes, Part::Look);
+    }
+
+    fn send_at(&mut self, not_before: Option<Instant>, at: usize, nodes: Nodes, part: Part) {
+        self.states[at].looking = nodes.len() as u8;
+        for node in nodes.iter() {
+            let target = Target {
+                entry: at as u32,
+                node: node as u16,
+                part,
+            };
+            match not_before {
+                Some(time) => self.later.push(time, target),
+                None => self.due.push(target),
+            }
+        }
+    }
+
+    /// A look, or an undoing, is answered.
+    fn looked(&mut self, at: usize, part: Part, now: Instant) {
+        let members = &self.context.ring.members;
+        let state = &mut self.states[at];
+        state.looking -= 1;
+        if state.looking > 0 {
+            return;
+        }
+        let before = std::mem::take(&mut state.undoing);
+        let again = state.looks < LOOKS_MAX;
+        if part == Part::Undo {
+            if again {
+                return self.look(at, None);
+            }
+        } else if !state.seen.is_empty() {
+            let is_repair = |one: &&Seen| is_repair_mark(one.unique);
+            let unmarked = |one: &&Seen| members[usize::from(one.node)].marks() != Marks::Taken;
+            state.undoing = state.seen.iter().filter(is_repair).cloned().collect();
+            let is_open = state.undoing.is_empty() && state.seen.iter().any(|one| unmarked(&one));
+            if is_open && !state.is_stored_since() {
+                // What a copy has at two looks no other is about to be given.
+                let same = |one: &&Seen| before.iter().any(|other| other.is(one));
+                let gone = state.seen.iter().filter(unmarked).filter(same);
+                state.undoing = gone.cloned().collect();
+                if state.undoing.is_empty() && again {
+                    return self.look(at, Some(now + LOOK_PAUSE));
+                }
+            }
+            let nodes = state.undoing.iter().map(|one| usize::from(one.node));
+            let nodes = Nodes::of(nodes);
+            if !nodes.is_empty() {
+                return self.send_at(None, at, nodes, Part::Undo);
+            }
+        }
         self.settle(at);
     }
 
@@ -484,10 +570,10 @@ impl Operation for Write<'_> {
         id: u32,
         reply: Reply,
         last: bool,
-        _now: Instant,
+        now: Instant,
     ) -> std::result::Result<(), Broken> {
         let sent = &mut self.sent[id as usize];
-        let node = sent.node;
+        let (node, part) = (sent.node, sent.part);
         if sent.part == Part::Notice {
             return Ok(());
         }
@@ -496,6 +582,17 @@ impl Operation for Write<'_> {
         let state = &mut self.states[at];
         let mut acknowledged = true;
         match reply {
+            Reply::Ok(meta) if sent.part == Part::Look => {
+                // What stands for a value that somebody loads is no value.
+                if !meta.is_placeholder() {
+                    let (value, flags) = (meta.value, meta.flags);
+                    state.seen.push(Seen {
+                        node: node as u16,
+                        unique: meta.cas,
+                        item: Item { value, flags },
+                    });
+                }
+            }
             Reply::Ok(_) => {
                 state.written.done |= sent.part == Part::Copy || self.command.is_delete();
                 state.had.push(node);
@@ -523,7 +620,7 @@ impl Operation for Write<'_> {
                 self.settle(at);
             }
             Part::Before => {}
-            Part::Again => self.deleted_again(at),
+            Part::Look | Part::Undo => self.looked(at, part, now),
             Part::Notice => {}
         }
         if last {
@@ -542,7 +639,7 @@ impl Operation for Write<'_> {
             match part {
                 Part::Copy => self.failed(at, node, failure, now),
                 Part::Before => self.failed_before(at, node, failure, now),
-                Part::Again | Part::Notice => self.leave(part, at, node, now),
+                Part::Look | Part::Undo | Part::Notice => self.leave(part, at, node, now),
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{Command, PARTS, Part, Sent, Target, Write};
 use crate::link::Expect;
 use crate::notices;
 use crate::operation::Context;
-use crate::request::{self, LINE_LEN, Requests, StoreMode};
+use crate::request::{self, LINE_LEN, Requests, StoreMode, Wanted};
 use crate::{Exchange, Todo};
 
 impl Write<'_> {
@@ -43,18 +43,19 @@ impl Write<'_> {
         }
         // A single value that goes to several copies is encoded once.
         if let &[entry] = &self.entries[..] {
-            let own = self.command(0);
-            let encoded = |command: Command| {
+            let encoded = |write: &Self, target| {
                 let mut request = Requests::new(1, entry.byte_count() + LINE_LEN);
-                command.encode(&mut request, &entry);
+                write.encode(target, &mut request);
                 request.finish()
             };
             let mut request = None;
-            for Target { node, part, .. } in due {
+            for target in due {
+                let Target { node, part, .. } = target;
                 let request = if part == Part::Copy {
-                    request.get_or_insert_with(|| encoded(own)).clone()
+                    let copy = || encoded(self, target);
+                    request.get_or_insert_with(copy).clone()
                 } else {
-                    encoded(DELETE)
+                    encoded(self, target)
                 };
                 let entries = vec![0];
                 let sent = Sent {
@@ -70,16 +71,12 @@ impl Write<'_> {
         let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
         batches.resize_with(PARTS.len() * self.context.ring.members.len(), || None);
         let count = due.len();
-        for Target { entry, node, part } in due {
+        for target in due {
+            let Target { entry, node, part } = target;
             let batch = &mut batches[PARTS.len() * usize::from(node) + part as usize];
             let (request, entries) =
                 batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
-            let at = entry as usize;
-            let command = match part {
-                Part::Copy => self.command(at),
-                Part::Before | Part::Again | Part::Notice => DELETE,
-            };
-            command.encode(request, &self.entries[at]);
+            self.encode(target, request);
             entries.push(entry);
         }
         for (at, batch) in batches.into_iter().enumerate() {
@@ -96,6 +93,30 @@ impl Write<'_> {
         }
     }
 
+    /// Adds what a copy of an entry is asked.
+    fn encode(&self, Target { entry, node, part }: Target, out: &mut Requests) {
+        let at = entry as usize;
+        let entry = &self.entries[at];
+        match part {
+            Part::Copy => self.command(at).encode(out, entry),
+            Part::Look => {
+                let wanted = Wanted {
+                    cas: true,
+                    ..Wanted::default()
+                };
+                request::get(out, entry.key, wanted, false);
+            }
+            Part::Undo => {
+                let mut seen = self.states[at].undoing.iter();
+                let seen = seen.find(|seen| seen.node == node);
+                // Nodes without CAS uniques give 0.
+                let compare = seen.map(|seen| seen.unique).filter(|&unique| unique != 0);
+                Command::Delete { compare }.encode(out, entry);
+            }
+            Part::Before | Part::Notice => DELETE.encode(out, entry),
+        }
+    }
+
     pub(super) fn send(
         &mut self,
         todo: &mut Todo,
@@ -103,7 +124,7 @@ impl Write<'_> {
         (request, expect): (Bytes, Expect),
         sent: Sent,
     ) {
-        if self.command.is_delete() || sent.part != Part::Copy {
+        if sent.part != Part::Look && (self.command.is_delete() || sent.part != Part::Copy) {
             let member = &self.context.ring.members[sent.node];
             for &at in &sent.entries {
                 member.overtakes(self.entries[at as usize].key);
