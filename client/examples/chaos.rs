@@ -649,7 +649,7 @@ impl Cluster {
 
     /// Waits until it listens.
     fn wait(&self, host: &str, port: &str, at: usize) {
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(20);
         let program = std::env::current_exe().expect("it runs");
         let program = program.to_str().expect("text");
         while Instant::now() < until {
@@ -661,7 +661,7 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("node {at} does not listen");
+        panic!("node {at} does not listen on {host}:{port}");
     }
 
     fn fake(&mut self, at: usize, kind: &str) {

@@ -113,6 +113,8 @@ pub use client_core::ttl::Ttl;
 pub use client_core::value::{Cas, CasUnique, Item, Value};
 pub use limit::{Allowance, RateLimit};
 pub use lock::Lock;
+#[cfg(feature = "tokio")]
+pub use stream::AsyncGetStream;
 pub use stream::GetStream;
 pub use typed::Typed;
 pub use warm::{WarmOptions, Warmed};

@@ -125,6 +125,42 @@ async fn a_lone_caller_may_drop_its_futures_too() {
     }
 }
 
+/// A stream whose next value nobody waited for goes on where it was.
+#[tokio::test]
+async fn a_stream_loses_nothing_when_its_future_is_dropped() {
+    fn is_stream(_: &impl futures_core::Stream) {}
+
+    for kind in KINDS {
+        let server = kind.start();
+        let client = AsyncClient::new([server.node()], patient());
+        let keys: Vec<String> = (0..500).map(|i| i.to_string()).collect();
+        for stored in client
+            .set_multi(keys.iter().map(|key| (key, key)), None)
+            .await
+        {
+            stored.expect("up");
+        }
+        let mut stream = client.get_stream(&keys).batch(7);
+        is_stream(&stream);
+        let (mut found, mut dropped) = (Vec::new(), 0);
+        loop {
+            let polled = poll_once(&mut Box::pin(stream.next())).await;
+            let next = match polled {
+                Some(next) => next,
+                None => {
+                    dropped += 1;
+                    stream.next().await
+                }
+            };
+            let Some((key, item)) = next else { break };
+            assert_eq!(item.expect("up").expect("stored").text(), Some(&key[..]));
+            found.push(key.clone());
+        }
+        assert_eq!(found, keys);
+        assert!(dropped > 10, "{kind:?}: {dropped}");
+    }
+}
+
 /// Polls `future` once.
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     tokio::select! {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ketch_client::codec::Codec;
 use ketch_client::load::{LoadError, LoadOptions};
 use ketch_client::{
-    Ack, Allowance, AsyncClient, Cas, CasUnique, ClientOptions, GetStream, Item, MetaReply,
+    Ack, Allowance, AsyncClient, AsyncGetStream, Cas, CasUnique, ClientOptions, Item, MetaReply,
     MetaRequest, Node, NodeState, PerNode, RateLimit, Result, Stat, Ttl, Value,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -259,7 +259,10 @@ impl Client {
         self.0.node_states()
     }
 
-    pub fn get_stream<I: IntoIterator<Item: AsRef<[u8]>>>(&self, keys: I) -> Stream<I::IntoIter> {
+    pub fn get_stream<'a, I>(&self, keys: I) -> Stream<'a, I::IntoIter>
+    where
+        I: IntoIterator<Item: AsRef<[u8]> + Send + Sync + 'a>,
+    {
         Stream(self.0.get_stream(keys))
     }
 
@@ -322,15 +325,15 @@ impl Lock {
 }
 
 /// The client's values of many keys.
-pub struct Stream<I: Iterator>(GetStream<I, AsyncClient>);
+pub struct Stream<'a, I: Iterator>(AsyncGetStream<'a, I>);
 
-impl<I: Iterator<Item: AsRef<[u8]>>> Stream<I> {
+impl<'a, I: Iterator<Item: AsRef<[u8]> + Send + Sync + 'a>> Stream<'a, I> {
     pub fn batch(self, keys: usize) -> Self {
         Stream(self.0.batch(keys))
     }
 }
 
-impl<I: Iterator<Item: AsRef<[u8]>>> Iterator for Stream<I> {
+impl<'a, I: Iterator<Item: AsRef<[u8]> + Send + Sync + 'a>> Iterator for Stream<'a, I> {
     type Item = (I::Item, Result<Option<Item>>);
 
     fn next(&mut self) -> Option<Self::Item> {
