@@ -18,6 +18,11 @@
 
 #![allow(unsafe_code)]
 
+mod clock;
+mod machine;
+#[cfg(test)]
+mod tests;
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
@@ -29,11 +34,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::low_level;
+
+pub use clock::{TickMeter, boot_id, boot_ms, monotonic_ns, ns_of, ticks, ticks_of};
+pub use machine::{Rusage, container, memory, memory_limit, resident_bytes, rusage};
 
 /// The error of an address family that this machine does not have.
 pub const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
@@ -362,46 +369,6 @@ fn may_lock_memory() -> bool {
     rights.unwrap_or(0) & CAP_IPC_LOCK != 0
 }
 
-/// The memory that this process can have, in bytes, and who says so: the machine, or a control group it is in. `None` where
-/// the system does not tell.
-pub fn memory_limit() -> Option<(u64, &'static str)> {
-    memory_limit_by(Path::new("/"))
-}
-
-fn memory_limit_by(root: &Path) -> Option<(u64, &'static str)> {
-    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-    let machine = read("proc/meminfo").and_then(|text| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some((kb << 10, "the machine has"))
-    });
-    let groups = read("proc/self/cgroup").unwrap_or_default();
-    // Version 2 has one hierarchy, `0::/path`, version 1 one for memory, `4:memory:/path`.
-    let limits = groups.lines().flat_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, group) = (fields.next().unwrap_or("-"), fields.next().unwrap_or("/"));
-        let (base, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|one| one == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return Vec::new(),
-        };
-        // A group has no more than those above it. In a container its own is the root.
-        let group = Path::new(group.trim_start_matches('/'));
-        let limits = group.ancestors().filter_map(|group| {
-            let path = root.join(base).join(group).join(file);
-            fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
-        });
-        limits
-            .map(|limit| (limit, "its control group allows"))
-            .collect()
-    });
-    limits.chain(machine).min()
-}
-
 /// The sockets that the service manager listens on for this process: as many as `LISTEN_FDS` says, from descriptor 3 on, if
 /// `LISTEN_PID` is ours (sd_listen_fds(3)). To be called once, before threads and before a fork.
 pub fn handed_over() -> io::Result<Vec<OwnedFd>> {
@@ -580,118 +547,6 @@ fn write_then_rename(path: &Path, suffix: &str, text: &str) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Nanoseconds of the monotonic clock: what spans of time within the process are measured with. Straight from libc, as
-/// each turn of a connection reads it: `Instant` takes twice the instructions.
-#[inline]
-pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the struct is ours and of the type asked for; this clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    (now.tv_sec as u64)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(now.tv_nsec as u64)
-}
-
-/// Milliseconds since the machine was started, time asleep included: no clock that anybody sets.
-pub fn boot_ms() -> u64 {
-    #[cfg(target_os = "linux")]
-    const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
-    #[cfg(not(target_os = "linux"))]
-    const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the struct is ours and of the type asked for; this clock is always there.
-    unsafe { libc::clock_gettime(CLOCK, &mut now) };
-    (now.tv_sec as u64).wrapping_mul(1000) + now.tv_nsec as u64 / 1_000_000
-}
-
-/// A number for this start of the machine, another after each; 0 where the system has no name for it.
-pub fn boot_id() -> u64 {
-    let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits = name.chars().filter_map(|digit| digit.to_digit(16));
-    digits.fold(0, |id: u64, digit| id.rotate_left(4) ^ u64::from(digit))
-}
-
-/// What this process has used.
-#[derive(Clone, Copy, Debug)]
-pub struct Rusage {
-    /// Time in our own code.
-    pub user: Duration,
-    /// Time in the kernel.
-    pub system: Duration,
-    /// Largest resident size so far.
-    pub rss_bytes_max: u64,
-}
-
-/// The usage so far, of all threads.
-pub fn rusage() -> Rusage {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the struct is ours; the call fills it in, and all zeros are a value of it as well.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let duration = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
-    };
-    // Kilobytes, but for macOS.
-    let rss_unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    Rusage {
-        user: duration(usage.ru_utime),
-        system: duration(usage.ru_stime),
-        rss_bytes_max: usage.ru_maxrss as u64 * rss_unit,
-    }
-}
-
-/// What tells that this process runs in a container; `None` if nothing does. systemd, Podman and LXC set `container`,
-/// Kubernetes `KUBERNETES_SERVICE_HOST`; Docker and Podman leave a file, and cgroups of version 1 carry the engine's name.
-pub fn container() -> Option<&'static str> {
-    container_by(
-        &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()),
-        Path::new("/"),
-    )
-}
-
-fn container_by(is_set: &dyn Fn(&str) -> bool, root: &Path) -> Option<&'static str> {
-    for name in ["KUBERNETES_SERVICE_HOST", "container"] {
-        if is_set(name) {
-            return Some(name);
-        }
-    }
-    for file in ["/.dockerenv", "/run/.containerenv"] {
-        if root.join(&file[1..]).exists() {
-            return Some(file);
-        }
-    }
-    let cgroup = fs::read_to_string(root.join("proc/1/cgroup")).unwrap_or_default();
-    ["docker", "kubepods", "libpod", "containerd", "lxc"]
-        .into_iter()
-        .any(|engine| cgroup.contains(engine))
-        .then_some("/proc/1/cgroup")
-}
-
-/// Bytes of this process's memory that are resident; `None` where the system does not tell.
-pub fn resident_bytes() -> Option<u64> {
-    memory().map(|(resident, _)| resident)
-}
-
-/// Bytes of this process's memory that are resident, and those of its address space; `None` where the system does not
-/// tell.
-pub fn memory() -> Option<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let bytes = |name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kb << 10)
-    };
-    Some((bytes("VmRSS:")?, bytes("VmSize:")?))
-}
-
 /// Descriptors that are open and those there may be; 0 where the system does not tell.
 pub fn open_files() -> (u64, u64) {
     let open = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
@@ -707,218 +562,5 @@ fn check(answer: libc::c_int) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    /// A path of this test alone.
-    fn scratch(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("ketch-sys-{}-{name}", process::id()))
-    }
-
-    #[test]
-    fn signals_become_events_also_when_they_came_before_the_wait() {
-        let mut signals = Signals::new().unwrap();
-        for event in [Event::Reload, Event::StopGracefully, Event::Stop] {
-            raise(event);
-            assert_eq!(signals.wait(), event);
-        }
-        raise(Event::Stop);
-        raise(Event::Reload);
-        let both = [signals.wait(), signals.wait()];
-        assert!(
-            both.contains(&Event::Stop) && both.contains(&Event::Reload),
-            "{both:?}"
-        );
-    }
-
-    #[test]
-    fn pid_file_holds_our_pid_until_dropped() {
-        let path = scratch("pid");
-        fs::write(&path, "1\n").unwrap();
-        let file = PidFile::write(&path).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            format!("{}\n", process::id())
-        );
-        drop(file);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn pid_file_of_another_is_left_alone() {
-        let path = scratch("pid-taken");
-        let file = PidFile::write(&path).unwrap();
-        fs::write(&path, "1\n").unwrap();
-        drop(file);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
-        fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn a_process_is_alive_or_not() {
-        assert!(is_alive(process::id()));
-        assert!(is_alive(1));
-        assert!(!is_alive(0));
-        assert!(!is_alive(u32::MAX));
-        let mut child = process::Command::new("true").spawn().unwrap();
-        child.wait().unwrap();
-        assert!(!is_alive(child.id()));
-    }
-
-    #[test]
-    fn port_file_has_a_line_for_each_address() {
-        let path = scratch("ports");
-        let tcp = [
-            "127.0.0.1:11211".parse().unwrap(),
-            "[::1]:11212".parse().unwrap(),
-        ];
-        let udp = ["127.0.0.1:11213".parse().unwrap()];
-        write_port_file(&path, &[("TCP", &tcp), ("UDP", &udp)]).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            "TCP INET: 11211\nTCP INET6: 11212\nUDP INET: 11213\n"
-        );
-        fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn what_is_written_beside_goes_through_no_link() {
-        let (path, other) = (scratch("beside"), scratch("beside-other"));
-        fs::write(&other, "theirs").unwrap();
-        let beside = format!("{}.lck", path.display());
-        std::os::unix::fs::symlink(&other, &beside).unwrap();
-        write_port_file(&path, &[]).unwrap();
-        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
-        assert!(fs::symlink_metadata(&path).unwrap().is_file());
-        fs::remove_file(&path).unwrap();
-        fs::remove_file(&other).unwrap();
-    }
-
-    #[test]
-    fn a_place_is_roots_own_if_nobody_else_writes_there() {
-        for (path, own) in [
-            ("/log", true),
-            ("/proc/log", true),
-            ("/tmp/log", false),
-            ("/no/such/directory", false),
-        ] {
-            assert_eq!(is_roots_own(Path::new(path)), own, "{path}");
-        }
-    }
-
-    #[test]
-    fn umask_holds_while_the_guard_lives() {
-        let mode = |name| {
-            let path = scratch(name);
-            File::create(&path).unwrap();
-            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-            fs::remove_file(&path).unwrap();
-            mode
-        };
-        let before = mode("umask-before");
-        let guard = Umask::allow(0o640);
-        assert_eq!(mode("umask-held"), 0o640);
-        drop(guard);
-        assert_eq!(mode("umask-after"), before);
-    }
-
-    #[test]
-    fn open_files_are_raised_never_lowered() {
-        let now = raise_open_files(0).unwrap();
-        assert!(raise_open_files(now).unwrap() >= now);
-        assert!(raise_open_files(now + 1).unwrap() >= now);
-    }
-
-    #[test]
-    fn users_are_found_by_name() {
-        assert_eq!(User::find("root").unwrap().uid, 0);
-        assert_eq!(
-            User::find("no-such-user").err().unwrap(),
-            "-u no-such-user: no such user"
-        );
-        assert_eq!(User::find("a\0b").err().unwrap(), "-u a\0b: no such user");
-        let numbered = User::find("11211").unwrap();
-        assert_eq!((numbered.uid, numbered.gid), (11211, 11211));
-        assert!(numbered.name.is_none());
-    }
-
-    #[test]
-    fn memory_is_bounded_by_the_machine_and_the_control_groups() {
-        let root = scratch("memory");
-        let write = |path: &str, text: &str| {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        assert_eq!(memory_limit_by(&root), None);
-        write("proc/meminfo", "MemTotal:       4096 kB\nMemFree: 1 kB\n");
-        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
-        write("proc/self/cgroup", "0::/a/b\n");
-        write("sys/fs/cgroup/a/b/memory.max", "max\n");
-        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
-        write("sys/fs/cgroup/a/memory.max", "2097152\n");
-        let group = "its control group allows";
-        assert_eq!(memory_limit_by(&root), Some((2 << 20, group)));
-        write("proc/self/cgroup", "5:cpu:/\n4:memory,x:/c\n0::/\n");
-        write("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "1048576\n");
-        assert_eq!(memory_limit_by(&root), Some((1 << 20, group)));
-        write(
-            "sys/fs/cgroup/memory/c/memory.limit_in_bytes",
-            "9223372036854771712\n",
-        );
-        assert_eq!(memory_limit_by(&root), Some((4 << 20, "the machine has")));
-        fs::remove_dir_all(&root).unwrap();
-    }
-
-    #[test]
-    fn a_bound_socket_is_known() {
-        let path = scratch("bound");
-        assert_eq!(is_socket_bound(&path), Some(false));
-        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(is_socket_bound(&path), Some(true));
-        drop(socket);
-        assert_eq!(is_socket_bound(&path), Some(false));
-        fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn a_container_tells_of_itself() {
-        let root = scratch("root");
-        fs::create_dir_all(root.join("proc/1")).unwrap();
-        fs::create_dir_all(root.join("run")).unwrap();
-        let by = |set: &str| container_by(&|name| name == set, &root);
-        fs::write(root.join("proc/1/cgroup"), "0::/init.scope\n").unwrap();
-        assert_eq!(by(""), None);
-        assert_eq!(by("container"), Some("container"));
-        assert_eq!(
-            by("KUBERNETES_SERVICE_HOST"),
-            Some("KUBERNETES_SERVICE_HOST")
-        );
-        for group in ["1:cpu:/docker/ab", "0::/kubepods/besteffort/pod1"] {
-            fs::write(root.join("proc/1/cgroup"), group).unwrap();
-            assert_eq!(by(""), Some("/proc/1/cgroup"), "{group}");
-        }
-        for file in ["run/.containerenv", ".dockerenv"] {
-            fs::write(root.join(file), "").unwrap();
-            assert_eq!(by(""), Some(&*format!("/{file}")));
-        }
-        fs::remove_dir_all(&root).unwrap();
-    }
-
-    #[test]
-    fn rusage_counts_up() {
-        let before = rusage();
-        assert!(before.rss_bytes_max > 100 << 10, "{before:?}");
-        let mut sum = 0u64;
-        while rusage().user == before.user {
-            sum = std::hint::black_box(sum + 1);
-        }
-        assert!(rusage().user > before.user);
     }
 }

@@ -10,6 +10,8 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
+
 use super::misses::{MISSES, Miss};
 use super::space_saving::{SpaceSaving, hash_name};
 
@@ -161,7 +163,7 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 pub struct Walked {
     /// By prefix.
-    pub prefixes: HashMap<Vec<u8>, Held>,
+    pub prefixes: HashMap<Vec<u8>, Held, RandomState>,
     /// Items whose key has no delimiter.
     pub without: Held,
     /// Items of prefixes that are too many.
@@ -171,11 +173,12 @@ pub struct Walked {
 impl Walked {
     /// Adds an item of `bytes` that stands for `items` like it.
     pub fn add(&mut self, key: &[u8], delimiter: u8, bytes: usize, items: usize, is_unread: bool) {
-        let held = match prefix_of(key, delimiter) {
+        let prefix = prefix_of(key, delimiter);
+        if let Some(held) = prefix.and_then(|prefix| self.prefixes.get_mut(prefix)) {
+            return held.add(items as u64, (bytes * items) as u64, is_unread);
+        }
+        let held = match prefix {
             None => &mut self.without,
-            Some(prefix) if self.prefixes.contains_key(prefix) => {
-                self.prefixes.get_mut(prefix).expect("it was just there")
-            }
             Some(prefix) if self.prefixes.len() < WALKED_MAX => {
                 self.prefixes.entry(prefix.to_vec()).or_default()
             }

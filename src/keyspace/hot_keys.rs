@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use ahash::RandomState;
+
 use super::space_saving::SpaceSaving;
 
 /// Sets of 16 keys in a table: half a per cent of the requests is five times what a key needs to stay (1 in 1024).
@@ -117,7 +119,7 @@ pub struct Merge {
 
 #[derive(Debug, Default)]
 struct Sums {
-    keys: HashMap<Vec<u8>, (u32, u64)>,
+    keys: HashMap<Vec<u8>, (u32, u64), RandomState>,
     total: u64,
 }
 
@@ -209,11 +211,11 @@ impl HotNow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::sampler::{Countdown, Gaps};
+    use crate::keyspace::sampler::{Countdown, Gaps, STOCK_MAX};
     use crate::keyspace::space_saving::hash_name;
     use crate::keyspace::testing::Rng;
 
-    /// Two workers that look at one request in 64.
+    /// Two workers that look at one request in 128.
     struct Server {
         workers: [(HotKeys, Countdown, Gaps); 2],
         now_s: u32,
@@ -222,7 +224,7 @@ mod tests {
     impl Server {
         fn new(seed: u32) -> Self {
             let worker = |n| {
-                let mut gaps = Gaps::new(seed * 2 + n);
+                let mut gaps = Gaps::new(seed * 2 + n, STOCK_MAX);
                 // No stock: only what is seen of many requests counts here.
                 (0..5000).for_each(|_| _ = gaps.draw(2));
                 (HotKeys::default(), Countdown::default(), gaps)

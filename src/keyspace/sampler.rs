@@ -1,7 +1,7 @@
-//! Which requests are looked at closely: one in 64 on average, and all of them while there are few.
+//! Which requests are looked at closely: one in 128 on average, and all of them while there are few.
 //!
-//! The gaps are drawn at random, from 1 to 127: whoever asks for 64 keys in turn is not seen as asking for one. A stock of
-//! [`STOCK_MAX`] requests, filled up by [`STOCK_A_SECOND`], is looked at without gaps. So on a server with little to do the
+//! The gaps are drawn at random, from 1 to 255: whoever asks for 128 keys in turn is not seen as asking for one. A stock
+//! of requests ([`STOCK_MAX`]), filled up by [`STOCK_A_SECOND`], is looked at without gaps. So on a server with little to do the
 //! counts are exact, and on one with much to do the stock is soon gone.
 //!
 //! Sa1. A request that is looked at stands for `weight` requests; the weights add up to the number of requests, on average.
@@ -11,11 +11,11 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Requests that one stands for, on average.
-pub const ONE_IN: u32 = 64;
+pub const ONE_IN: u32 = 128;
 /// Requests in a row that are all looked at.
-const STOCK_MAX: u32 = 1024;
+pub const STOCK_MAX: u32 = 1024;
 /// How many the stock grows by in a second.
-const STOCK_A_SECOND: u32 = 32;
+const STOCK_A_SECOND: u32 = 8;
 
 /// What every request does: counts down.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ impl Countdown {
 #[derive(Debug)]
 pub struct Gaps {
     random: u32,
+    stock_max: u32,
     stock: u32,
     second: u32,
 }
@@ -65,23 +66,34 @@ pub struct Drawn {
 }
 
 impl Gaps {
-    /// Gaps that differ from those of another seed.
-    pub fn new(seed: u32) -> Self {
+    /// Gaps that differ from those of another seed, behind a stock of so many.
+    pub fn new(seed: u32, stock_max: u32) -> Self {
         Gaps {
             random: seed.wrapping_mul(0x9e37_79b9) | 1,
-            stock: STOCK_MAX,
+            stock_max,
+            stock: stock_max,
             second: 0,
         }
     }
 
-    /// Draws for a request in second `now_s`.
-    pub fn draw(&mut self, now_s: u32) -> Drawn {
+    fn fill(&mut self, now_s: u32) {
         let passed_s = now_s.saturating_sub(self.second);
         if passed_s > 0 {
             self.second = now_s;
             let more = passed_s.saturating_mul(STOCK_A_SECOND);
-            self.stock = self.stock.saturating_add(more).min(STOCK_MAX);
+            self.stock = self.stock.saturating_add(more).min(self.stock_max);
         }
+    }
+
+    /// Draws a gap where there was nothing to look at, which takes nothing from the stock.
+    pub fn redraw(&mut self, now_s: u32) -> u32 {
+        self.fill(now_s);
+        if self.stock > 0 { 1 } else { self.gap() }
+    }
+
+    /// Draws for a request in second `now_s`.
+    pub fn draw(&mut self, now_s: u32) -> Drawn {
+        self.fill(now_s);
         if self.stock > 0 {
             self.stock -= 1;
             let gap = if self.stock > 0 { 1 } else { self.gap() };
@@ -122,32 +134,32 @@ mod tests {
     }
 
     #[test]
-    fn few_are_all_looked_at_and_of_many_one_in_64() {
-        let (mut gaps, countdown) = (Gaps::new(3), Countdown::default());
+    fn few_are_all_looked_at_and_of_many_one_in_128() {
+        let (mut gaps, countdown) = (Gaps::new(3, STOCK_MAX), Countdown::default());
         assert_eq!(second(&mut gaps, &countdown, 2, 1000), (1000, 1000));
         let (looked_at, weights) = second(&mut gaps, &countdown, 3, 10_000_000);
-        assert!((155_000..158_000).contains(&looked_at), "{looked_at}");
-        assert!((9_900_000..10_100_000).contains(&weights), "{weights}");
+        assert!((77_000..79_500).contains(&looked_at), "{looked_at}");
+        assert!((9_850_000..10_150_000).contains(&weights), "{weights}");
         // A pause fills the stock, a busy second does not.
-        let (looked_at, _) = second(&mut gaps, &countdown, 4, 64_000);
+        let (looked_at, _) = second(&mut gaps, &countdown, 4, 128_000);
         assert!((900..1150).contains(&looked_at), "{looked_at}");
-        let (looked_at, _) = second(&mut gaps, &countdown, 100, 2000);
+        let (looked_at, _) = second(&mut gaps, &countdown, 200, 2000);
         assert!((1000..1060).contains(&looked_at), "{looked_at}");
     }
 
-    /// Whoever asks in a circle of 64 is seen to ask for all 64.
+    /// Whoever asks in a circle of 128 is seen to ask for all 128.
     #[test]
     fn a_circle_is_not_taken_for_a_point() {
-        let (mut gaps, countdown) = (Gaps::new(5), Countdown::default());
-        let mut seen = [0u32; 64];
-        for n in 0..6_400_000 {
+        let (mut gaps, countdown) = (Gaps::new(5, STOCK_MAX), Countdown::default());
+        let mut seen = [0u32; 128];
+        for n in 0..25_600_000 {
             if countdown.is_due() {
                 let drawn = gaps.draw(2);
                 countdown.set(drawn.gap);
-                seen[n % 64] += drawn.weight;
+                seen[n % 128] += drawn.weight;
             }
         }
         let (least, most) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
-        assert!(*least > 85_000 && *most < 115_000, "{least} {most}");
+        assert!(*least > 170_000 && *most < 230_000, "{least} {most}");
     }
 }

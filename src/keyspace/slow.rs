@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Sl1. A turn that is not slow costs nothing here: what a stage took is noted in the thread with the time it ended, and
-//!      only a slow turn looks for the notes that lie in it.
+//!      only a slow turn looks for the notes that lie in it. A stage that took long makes its turn suspect.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use super::latency::Group;
+use super::turns_left;
 use crate::sys::monotonic_ns;
 
 /// Slow requests remembered a worker.
@@ -87,6 +88,7 @@ pub fn timed<T>(stage: Stage, work: impl FnOnce() -> T) -> T {
 
 /// Notes time that a stage took, from and to a moment of [`monotonic_ns`].
 pub fn spent(stage: Stage, began_ns: u64, ended_ns: u64) {
+    turns_left::stage(began_ns, ended_ns);
     NOTED.with_borrow_mut(|noted| {
         if noted.len() == NOTES {
             noted.pop_front();

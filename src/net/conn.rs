@@ -31,6 +31,7 @@ use crate::clock::RelTime;
 use crate::command::{Next, Output, Session};
 use crate::settings::WireProtocol;
 use crate::state::{ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
+use crate::sys::monotonic_ns;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
 const TURN_BYTES_MAX: usize = 256 << 10;
@@ -209,6 +210,13 @@ impl<'c> Conn<'c> {
         };
         if state == ConnState::Nread && self.info.state() != state {
             self.moved_at = ctx.now.0;
+        }
+        if state == ConnState::Write {
+            if self.blocked_ns == 0 {
+                self.blocked_ns = monotonic_ns();
+            }
+        } else if self.blocked_ns > 0 {
+            self.tell_untaken(ctx);
         }
         self.info.set_state(state);
         if self.phase == Phase::Serving && !self.stream.is_handshaking() {
@@ -433,21 +441,12 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// After a turn: since when a reply waited, if the peer has taken the last of it only now.
-    #[inline]
-    pub(super) fn waited_since(&mut self, now_ns: u64) -> Option<u64> {
-        match (self.output.is_some(), self.blocked_ns) {
-            (false, 0) => None,
-            (true, 0) => {
-                self.blocked_ns = now_ns;
-                None
-            }
-            (true, _) => None,
-            (false, since_ns) => {
-                self.blocked_ns = 0;
-                Some(since_ns)
-            }
-        }
+    /// Tells of a reply that has waited for its peer, which has taken the last of it now.
+    #[cold]
+    fn tell_untaken(&mut self, ctx: Ctx<'_>) {
+        let since_ns = std::mem::take(&mut self.blocked_ns);
+        ctx.observer
+            .note_untaken(since_ns, monotonic_ns(), ctx.now.0);
     }
 
     /// Counts, before it is dropped, what was not ended in time.

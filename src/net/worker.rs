@@ -25,7 +25,6 @@ use super::udp::WorkerUdp;
 use crate::command::Output;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
-use crate::sys::monotonic_ns;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -131,7 +130,8 @@ impl Worker {
             // Those who yielded stand behind those whom this poll found ready.
             let yielded = serving.again.len();
             let ctx = shared.ctx(index);
-            ctx.observer.woke(monotonic_ns());
+            let is_for_several = yielded > 0 || events.iter().nth(1).is_some();
+            ctx.observer.woke(is_for_several);
             serving.serve_ready(ctx, &events);
             if events.iter().any(|event| event.token() == WAKER) {
                 while let Ok(message) = messages.try_recv() {
@@ -147,6 +147,7 @@ impl Worker {
             }
             for _ in 0..yielded {
                 if let Some(id) = serving.again.pop_front() {
+                    ctx.observer.turn_begins();
                     serving.take_turn_again(ctx, id);
                 }
             }
@@ -233,6 +234,9 @@ impl<'c> Serving<'c> {
                 _ => self.read_ahead(ctx, group),
             };
             for (place, (&id, read)) in group.iter().zip(read).enumerate() {
+                if count > 1 {
+                    ctx.observer.turn_begins();
+                }
                 if id >= UDP_ID_MIN {
                     self.udp_turn(ctx, id, false);
                 } else if self.conns.get(id).is_some_and(|conn| !conn.queued) {
@@ -299,21 +303,17 @@ impl<'c> Serving<'c> {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
+        let buffer = &mut self.buffers[place][..];
         if read == 0 {
             // What an earlier turn left there is not what this one was asked.
-            self.buffers[place][0] = 0;
+            buffer[0] = 0;
         }
         let was_timed = usize::from(conn.is_timed());
-        let turn = conn.turn(ctx, &mut self.buffers[place], read, &mut self.out);
+        let turn = conn.turn(ctx, buffer, read, &mut self.out);
         self.timed = self.timed - was_timed + usize::from(conn.is_timed());
-        let now_ns = monotonic_ns();
-        if let Some(since_ns) = conn.waited_since(now_ns) {
-            ctx.observer.note_untaken(since_ns, now_ns, ctx.now.0);
-        }
-        if let Some(began_ns) = ctx.observer.turn_done(now_ns) {
-            let now_s = ctx.now.0;
-            ctx.observer
-                .note_slow(began_ns, now_ns, &self.buffers[place], now_s);
+        let now_s = ctx.now.0;
+        if let Some(slow) = ctx.observer.turn_done(now_s) {
+            ctx.observer.note_slow(slow, &self.buffers[place], now_s);
         }
         match turn {
             Turn::Wait => {}
@@ -350,7 +350,9 @@ impl<'c> Serving<'c> {
             return;
         }
         udp.queued = udp.turn(ctx, peers, &mut self.out) == Turn::Again;
-        ctx.observer.turn_done(monotonic_ns());
+        if let Some(slow) = ctx.observer.turn_done(ctx.now.0) {
+            ctx.observer.note_slow(slow, &[], ctx.now.0);
+        }
         if udp.queued {
             self.again.push_back(id);
         }

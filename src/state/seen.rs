@@ -7,7 +7,7 @@ use super::shared::Ctx;
 use crate::cache::{ClassId, ITEM_HEAD_BYTES, KeyHash, Lookup, Segment};
 use crate::keyspace::latency::Group;
 use crate::keyspace::misses::Miss;
-use crate::keyspace::{self, Asked, Ended};
+use crate::keyspace::{self, Asked, Ended, Wanted};
 
 /// What was asked of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +81,14 @@ impl Ctx<'_> {
     #[inline(always)]
     pub fn note(&self, seen: &Seen<'_>) {
         self.count(seen);
-        let asked = Asked {
-            group: seen.verb.group(),
-            hash: seen.key_hash.0,
-            key: seen.key,
-        };
-        self.observer.note(asked, self.now.0, || self.ended(seen));
+        let hash = seen.key_hash.0;
+        match self.observer.wants(hash) {
+            Wanted::Nothing => {}
+            // By value: what is kept of a request for the few that are looked at is kept in registers.
+            Wanted::Look => self.look(*seen),
+            Wanted::Follow if is_hit(seen) => self.observer.follow_hit(hash, item_bytes(seen)),
+            Wanted::Follow => self.follow(*seen),
+        }
         let prefixes = &self.shared.prefixes;
         match seen.verb {
             Verb::Get | Verb::GetAndTouch => {
@@ -99,11 +101,27 @@ impl Ctx<'_> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn look(&self, seen: Seen<'_>) {
+        let asked = Asked {
+            group: seen.verb.group(),
+            hash: seen.key_hash.0,
+            key: seen.key,
+        };
+        self.observer.look(asked, self.ended(&seen), self.now.0);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn follow(&self, seen: Seen<'_>) {
+        self.observer.follow(seen.key_hash.0, self.ended(&seen));
+    }
+
     /// What the keyspace makes of it.
     fn ended(&self, seen: &Seen<'_>) -> Ended {
         let outcome = match (seen.verb, seen.outcome) {
-            (_, Outcome::Hit(_)) if seen.verb == Verb::Touch => keyspace::Outcome::Other,
-            (_, Outcome::Hit(_)) => keyspace::Outcome::Hit,
+            _ if is_hit(seen) => keyspace::Outcome::Hit,
             (Verb::Get | Verb::GetAndTouch, Outcome::Miss(lookup)) => {
                 keyspace::Outcome::Miss(self.cache.why_missing(seen.key_hash, lookup))
             }
@@ -115,9 +133,7 @@ impl Ctx<'_> {
             _ => keyspace::Outcome::Other,
         };
         let bytes = match outcome {
-            keyspace::Outcome::Hit | keyspace::Outcome::Stored => {
-                seen.bytes + (seen.key.len() + ITEM_HEAD_BYTES) as u32
-            }
+            keyspace::Outcome::Hit | keyspace::Outcome::Stored => item_bytes(seen),
             _ => 0,
         };
         Ended { outcome, bytes }
@@ -170,4 +186,16 @@ impl Ctx<'_> {
             _ => {}
         }
     }
+}
+
+/// Whether a value was read. A touch alone says nothing of the keys.
+#[inline(always)]
+fn is_hit(seen: &Seen<'_>) -> bool {
+    matches!(seen.outcome, Outcome::Hit(_)) && seen.verb != Verb::Touch
+}
+
+/// Bytes of the item with header and key.
+#[inline(always)]
+fn item_bytes(seen: &Seen<'_>) -> u32 {
+    seen.bytes + (seen.key.len() + ITEM_HEAD_BYTES) as u32
 }
