@@ -6,7 +6,7 @@
 //! A server that goes on with the items of another, from a memory file, goes on with its clock as well: the times that the
 //! items have stay what they are.
 //!
-//! C1. `now` is at least 2 ([`START_S`]), so that in a stored expiry 0 can mean "never" and 1 "already over".
+//! C1. `now` is at least 2 (`START_S`), so that in a stored expiry 0 can mean "never" and 1 "already over".
 //! C2. `now` follows the monotonic clock: a change of the wall clock does not expire items. What unix time it is, is read
 //!     from the wall clock at each tick, so that a date that comes later means what it says.
 
@@ -17,6 +17,8 @@ use crate::sys;
 
 /// What `now` begins with, in seconds (C1).
 const START_S: i64 = 2;
+/// Seconds before the start that a clock with a past can tell of: some eight years.
+const PAST_S: i64 = 1 << 28;
 
 /// Seconds since two seconds before the server started, or the first of those whose items it goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -60,6 +62,11 @@ impl Clock {
     /// A clock that starts now.
     pub fn new() -> Self {
         Self::resume(START_S as u64 * 1000)
+    }
+
+    /// A clock that starts now and has times for what happened before: for items that another server has written down.
+    pub fn with_past() -> Self {
+        Self::resume((START_S + PAST_S) as u64 * 1000)
     }
 
     /// A clock on which it is now `now_ms`.
@@ -279,6 +286,20 @@ mod tests {
             "another start, set back"
         );
         assert_eq!(at(1_005_000, 55_000, 0).since_ms(&before), 5000);
+    }
+
+    #[test]
+    fn a_clock_with_a_past_tells_what_was_before_its_start() {
+        let clock = Clock::with_past();
+        assert_eq!(clock.uptime_s(), 0);
+        let unix_s = clock.unix(clock.now());
+        assert!((wall_clock().as_secs() as i64 - unix_s).abs() <= 1);
+        let year_ago = RelTime(clock.now().0 - 365 * 24 * 3600);
+        assert_eq!(clock.unix(year_ago), unix_s - 365 * 24 * 3600);
+        clock.tick();
+        assert!(clock.uptime_s() <= 1);
+        assert!(clock.expiry_at(unix_s as u32 - 10) <= clock.now(), "over");
+        assert_eq!(clock.expiry_at(unix_s as u32 + 10).since(clock.now()), 10);
     }
 
     #[test]

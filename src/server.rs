@@ -25,11 +25,14 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
-use crate::state::{CONFIG_LEN_MAX, Certs, Shared, StopMode, Watcher};
+use crate::snapshot::{Keeper, Log};
+use crate::state::{CONFIG_LEN_MAX, Certs, Settle, Shared, StopMode, Watcher};
 use crate::sys;
 
 /// How often the clock is read: a second is never more than this late.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
+/// How often the log writes what nobody waits for.
+const LOG_TICK: Duration = Duration::from_millis(100);
 /// How often what the workers follow is taken from them.
 const WATCH_TICK: Duration = Duration::from_millis(100);
 /// Table buckets at the start, as a power of two of items (memcached's default).
@@ -115,23 +118,40 @@ impl Server {
             admin,
         } = self;
         bound.bind_unix(&settings)?;
+        let keeper = Keeper::open(&settings)?;
+        // What is loaded was asked for before this start.
+        let begin = if keeper.is_some() {
+            Clock::with_past
+        } else {
+            Clock::new
+        };
         let boot_id = sys::boot_id();
         let (cache, restart, clock) = match &settings.memory_file {
             None => {
                 let cache = cache(&settings);
                 let cache = cache.map_err(|error| format!("cannot reserve memory: {error}"))?;
-                (cache, None, Clock::new())
+                (cache, None, begin())
             }
             Some(path) => {
                 let opened = Cache::open(&cache_config(&settings), path, boot_id)?;
                 tell_restart(path, &opened.restart);
                 prepare(&opened.cache, &settings);
-                let clock = opened.now_ms.map_or_else(Clock::new, Clock::resume);
+                let clock = opened.now_ms.map_or_else(begin, Clock::resume);
                 (opened.cache, Some(opened.restart), clock)
             }
         };
+        // The memory file has what happened last.
+        let is_warm = restart
+            .as_ref()
+            .is_some_and(|restart| restart.how != How::Cold);
         let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
         (shared.clock, shared.restart, shared.boot_id) = (clock, restart, boot_id);
+        let mut log = None;
+        if let Some(keeper) = &keeper {
+            // Before the first worker runs: who connects meanwhile waits for the first answer.
+            log = keeper.load(&shared, is_warm)?;
+            shared.settler = log.clone().map(|log| log as Arc<dyn Settle>);
+        }
         if let Some(list) = cluster {
             shared.cluster.set(0, &list, false);
         }
@@ -140,9 +160,15 @@ impl Server {
             Certs::new(move || tls.reload(), counters, shared.clock.now())
         });
         let shared = Arc::new(shared);
-        let threads = Threads::start(shared.clone(), bound, tls, admin)
+        let keeper = keeper.map(Arc::new);
+        let kept = (keeper.clone(), log);
+        let threads = Threads::start(shared.clone(), bound, tls, admin, kept)
             .map_err(|error| format!("cannot start: {error}"))?;
-        Ok(Running { shared, threads })
+        Ok(Running {
+            shared,
+            threads,
+            keeper,
+        })
     }
 }
 
@@ -332,6 +358,7 @@ fn page_bytes(memory_limit_bytes: usize, chunk_max: usize) -> usize {
 pub struct Running {
     shared: Arc<Shared>,
     threads: Threads,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Running {
@@ -351,14 +378,25 @@ impl Running {
         self.shared.certs.is_some() || self.shared.auth.is_some()
     }
 
-    /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close.
+    /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close. Then
+    /// the cache is written to its file, if it has one.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
         if let Some(auth) = &self.shared.auth {
             auth.close();
         }
-        if self.threads.stop() {
-            self.shared.close();
+        let Running {
+            shared,
+            threads,
+            keeper,
+        } = self;
+        shared.saving.close();
+        let all_well = threads.stop();
+        if let Some(keeper) = keeper {
+            keeper.take_last(&shared);
+        }
+        if all_well {
+            shared.close();
         }
     }
 }
@@ -379,6 +417,7 @@ impl Threads {
         mut bound: Bound,
         tls: Option<Arc<Tls>>,
         admin: Option<Admin>,
+        (keeper, log): (Option<Arc<Keeper>>, Option<Arc<Log>>),
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
@@ -415,6 +454,21 @@ impl Threads {
             helpers.push(named("http".into()).spawn(move || {
                 if let Err(error) = admin.run(&shared, &stop) {
                     log::error!("http: {error}");
+                }
+            })?);
+        }
+        if let Some(keeper) = keeper {
+            let shared = shared.clone();
+            helpers.push(named("snapshot".into()).spawn(move || {
+                keeper.run(&shared);
+            })?);
+        }
+        if let Some(log) = log {
+            let (shared, stop) = (shared.clone(), stop.clone());
+            helpers.push(named("log".into()).spawn(move || {
+                while !stop.load(Relaxed) {
+                    log.tick(&shared);
+                    thread::sleep(LOG_TICK);
                 }
             })?);
         }

@@ -64,6 +64,9 @@ pub struct Signals {
 impl Signals {
     /// Takes over SIGINT, SIGTERM, SIGUSR1 and SIGHUP.
     pub fn new() -> io::Result<Self> {
+        // A file that may not grow is an error of the write, as a full disk is.
+        // SAFETY: plain numbers; nothing of ours runs when the signal comes.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(Signals {
             inner: SignalsInfo::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?,
         })
@@ -217,6 +220,65 @@ pub fn open_to_append(path: &Path) -> io::Result<File> {
         }
         _ => error,
     })
+}
+
+/// Makes a file for its owner's eyes alone, where there is none. A link in its place is no file to write to.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(PRIVATE);
+    options.open(path)
+}
+
+/// Opens a file to read, if it is one: no link, no pipe, no directory.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = options.read(true).custom_flags(flags).open(path);
+    plain(opened)
+}
+
+/// Opens a file to change it, if it is one.
+pub fn open_plain_to_write(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    plain(options.write(true).custom_flags(flags).open(path))
+}
+
+/// Locks a file for this process, which is made if there is none; nothing if another process has it locked.
+pub fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+        .mode(PRIVATE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = plain(options.open(path))?;
+    // SAFETY: an open descriptor of ours.
+    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(()) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sees to it that a file that was made or renamed is found under its name after a power cut.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
+}
+
+/// Rights of files that hold what clients have stored.
+const PRIVATE: u32 = 0o600;
+
+fn plain(opened: io::Result<File>) -> io::Result<File> {
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            io::Error::other("it is a link, which is not followed; name the file itself")
+        }
+        _ => error,
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    Ok(file)
 }
 
 fn is_root() -> bool {

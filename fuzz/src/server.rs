@@ -122,6 +122,6 @@ impl Background {
     /// One step.
     pub fn step(&mut self, shared: &Shared) {
         let now = shared.clock.now();
-        self.0.step(&shared.cache, At { now });
+        self.0.step(&shared.cache, At::new(now));
     }
 }

@@ -412,6 +412,8 @@ pub enum AdminVerb {
     Extstore,
     DebugTime,
     Config,
+    /// ketch's own.
+    Snapshot,
 }
 
 /// `config set` or `config add`: what hosted memcached keeps for clients that ask for their nodes. Its data block, and `\r\n`

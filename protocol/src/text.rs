@@ -249,6 +249,7 @@ fn command(line: &[u8]) -> Result<Request<'_>, Refusal> {
         b"extstore" => AdminVerb::Extstore,
         b"cache_memlimit" => AdminVerb::CacheMemlimit,
         b"refresh_certs" => AdminVerb::RefreshCerts,
+        b"snapshot" => AdminVerb::Snapshot,
         b"shutdown" => AdminVerb::Shutdown,
         b"debugtime" => AdminVerb::DebugTime,
         b"config" => return config(rest),

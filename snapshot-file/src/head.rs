@@ -32,6 +32,8 @@ pub struct FileHead {
     pub created_unix_s: u64,
     /// When a flush that was asked for comes due, in seconds since 1970; 0 if none is.
     pub flush_due_unix_s: u64,
+    /// Of a log: what happened before this segment is not all in those before it.
+    pub follows_gap: bool,
 }
 
 /// Why a file is none that can be read.
@@ -79,6 +81,7 @@ impl FileHead {
         bytes[16..24].copy_from_slice(&self.segment.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.created_unix_s.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.flush_due_unix_s.to_le_bytes());
+        bytes[40] = u8::from(self.follows_gap);
         put_sum(&mut bytes);
         bytes
     }
@@ -104,6 +107,7 @@ impl FileHead {
             segment: u64_at(bytes, 16),
             created_unix_s: u64_at(bytes, 24),
             flush_due_unix_s: u64_at(bytes, 32),
+            follows_gap: bytes[40] != 0,
         })
     }
 }

@@ -10,12 +10,12 @@
 //! mean the same on another host and after another start. A value that does not fit its block goes on in Continued
 //! blocks right behind it.
 //!
-//! F1. Heads and payloads have checksums (CRC-32C). A block is taken whole or not at all: before its records are shown, its
+//! Sf1. Heads and payloads have checksums (CRC-32C). A block is taken whole or not at all: before its records are shown, its
 //!     sums hold, its payload has the length the head tells, and each record lies inside it.
-//! F2. Blocks are numbered. Where one is damaged, the reader looks for the next head whose sum holds, and the numbers tell
+//! Sf2. Blocks are numbered. Where one is damaged, the reader looks for the next head whose sum holds, and the numbers tell
 //!     how many are lost.
-//! F3. No length in a file makes a reader allocate more than [`BLOCK_BYTES_MAX`] at a time.
-//! F4. A file that was not written to its end lacks the End block, and is read up to its last whole block.
+//! Sf3. No length in a file makes a reader allocate more than [`BLOCK_BYTES_MAX`] at a time.
+//! Sf4. A file that was not written to its end lacks the End block, and is read up to its last whole block.
 
 #![forbid(unsafe_code)]
 

@@ -82,6 +82,7 @@ impl<R: Read + Seek> Reader<R> {
                 segment: 0,
                 created_unix_s: 0,
                 flush_due_unix_s: 0,
+                follows_gap: false,
             },
             len,
             at: HEAD_BYTES as u64,
@@ -144,6 +145,22 @@ impl<R: Read + Seek> Reader<R> {
             return Ok(Some(found));
         }
         Ok(None)
+    }
+
+    /// The block that begins at `at`, if it is whole and has this number.
+    pub fn find_at(&mut self, at: u64, nth: u64) -> io::Result<Option<Found>> {
+        if self.len.saturating_sub(at) < HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        let parsed = BlockHead::parse(self.window(at, HEAD_BYTES)?);
+        Ok(parsed.and_then(|(head, payload_sum)| {
+            let found = Found {
+                head,
+                at,
+                payload_sum,
+            };
+            (head.nth == nth && found.end() <= self.len).then_some(found)
+        }))
     }
 
     /// Reads the records of a block; false, and counted as lost, if it is damaged.

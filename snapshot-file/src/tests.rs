@@ -8,6 +8,7 @@ const HEAD: FileHead = FileHead {
     segment: 7,
     created_unix_s: 1_700_000_000,
     flush_due_unix_s: 0,
+    follows_gap: false,
 };
 
 const STAMP: Stamp = Stamp {
@@ -61,8 +62,8 @@ fn read(bytes: &[u8]) -> Result<(Items, Tally), NotOurs> {
     let (mut items, mut block) = (Items::new(), Block::default());
     let mut open: Option<(Vec<u8>, Meta, Vec<u8>, usize)> = None;
     while let Some(found) = reader.next(&mut block).unwrap() {
-        assert!(reader.held_bytes(&block) <= 5 * BLOCK_BYTES_MAX, "F3");
-        assert_eq!(block.records().count(), found.head.count as usize, "F1");
+        assert!(reader.held_bytes(&block) <= 5 * BLOCK_BYTES_MAX, "Sf3");
+        assert_eq!(block.records().count(), found.head.count as usize, "Sf1");
         for record in block.records() {
             match record {
                 Record::Item {
@@ -107,7 +108,7 @@ fn what_was_written_is_read() {
     assert_eq!(read(&bytes).unwrap().1.blocks, 0);
 }
 
-/// F1, F2: whatever byte is changed, what is read was written, and what is missing is counted.
+/// Sf1, Sf2: whatever byte is changed, what is read was written, and what is missing is counted.
 #[test]
 fn no_flipped_byte_makes_another_item() {
     for compressed in [false, true] {
@@ -130,7 +131,7 @@ fn no_flipped_byte_makes_another_item() {
     }
 }
 
-/// F4.
+/// Sf4.
 #[test]
 fn a_cut_file_is_read_up_to_its_last_whole_block() {
     let (bytes, items) = file(23, 900, false);

@@ -43,6 +43,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
             Method::Post | Method::Other => Ok(not_allowed("GET, HEAD, PUT, DELETE")),
         }),
     };
+    ctx.settle();
     answered.unwrap_or_else(|refused| refused)
 }
 

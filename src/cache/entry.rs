@@ -7,7 +7,9 @@
 //! E3. Nothing lets an entry's stripe go and takes it again: what a verb has read holds until it drops the entry. A verb
 //!     that lacks memory for what it makes runs anew on another entry (`update`).
 //! E4. Only an item whose value is written to the last byte gets in.
+//! E5. What an entry has changed is told (`events`) before its stripe is let go, once, as the item is by then.
 
+use std::cell::Cell;
 use std::ops::Deref;
 
 use slab_alloc::{ChunkHandle, ClassId};
@@ -33,6 +35,17 @@ pub struct Entry<'c> {
     pub(super) lookup: Lookup,
     /// The dead item that was found had never been read.
     pub(super) died_unfetched: bool,
+    /// What was done to the item, to be told when the entry is dropped: once, and as the item is then.
+    change: Cell<Change>,
+}
+
+/// What an entry has done to its item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    Nothing,
+    /// All but its value may have changed.
+    Touched,
+    Stored,
 }
 
 impl Cache {
@@ -66,6 +79,7 @@ impl Cache {
             found: found.filter(|_| !is_dead),
             lookup,
             died_unfetched,
+            change: Cell::new(Change::Nothing),
         }
     }
 
@@ -183,17 +197,57 @@ impl<'c> Entry<'c> {
             }
             items.release(old.handle);
         }
+        self.changed(Change::Stored);
         Hit::new(self, found)
     }
 
     /// Takes the item out, if there is one.
     pub fn remove(&mut self) {
         if let Some(found) = self.found.take() {
+            if self.cache.events.is_heard() {
+                self.tell_deleted(found);
+            }
+            self.change.set(Change::Nothing);
             let slot = self.slot(found);
             self.cache.departed.note(self.hash.0, Gone::Deleted);
             self.cache
                 .unlink(&mut self.guard, self.hash, slot, found.handle);
         }
+    }
+
+    #[inline]
+    fn changed(&self, change: Change) {
+        if self.change.get() < change {
+            self.change.set(change);
+        }
+    }
+
+    #[cold]
+    fn tell_deleted(&self, found: Found<'_>) {
+        let items = &self.cache.items;
+        self.cache.events.tell(self.at.ring, |teller| {
+            teller.deleted(items.key(found.handle), items.cas(found.handle));
+        });
+    }
+
+    /// Tells what the item has become.
+    #[cold]
+    fn tell_changed(&self) {
+        let (Some(found), cache) = (self.found, self.cache) else {
+            return;
+        };
+        let item = ItemHead::of(&cache.items, found.handle, found.header);
+        cache.events.tell(self.at.ring, |teller| {
+            if cache.life(found.header, self.at.now) == Lookup::Flushed {
+                // Between the change and here (Ev4).
+                teller.deleted(item.key(), item.cas());
+            } else if self.change.get() == Change::Stored {
+                let (meta, len) = (item.meta(), item.value_len() as u32);
+                teller.stored(item.key(), &meta, len, ItemView(item).value_pieces());
+            } else {
+                teller.touched(item.key(), &item.meta());
+            }
+        });
     }
 
     fn slot(&self, found: Found<'c>) -> Slot {
@@ -202,6 +256,15 @@ impl<'c> Entry<'c> {
             .slot
             .or_else(|| find().map(|(slot, _)| slot))
             .expect("an entry's item is in the table")
+    }
+}
+
+impl Drop for Entry<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.change.get() != Change::Nothing && self.cache.events.is_heard() {
+            self.tell_changed();
+        }
     }
 }
 
@@ -269,11 +332,13 @@ impl<'e, 'c> Hit<'e, 'c> {
         } else {
             set_end();
         }
+        self.entry.changed(Change::Touched);
     }
 
     /// Gives the item another CAS unique; nothing happens with `-C`.
     pub fn set_cas(&self, cas: u64) {
         self.entry.cache.items.set_cas(self.head.handle(), cas);
+        self.entry.changed(Change::Touched);
     }
 
     /// Marks the item stale, and its lease as free (`I`).
@@ -281,6 +346,7 @@ impl<'e, 'c> Hit<'e, 'c> {
         let header = self.head.header();
         header.clear_bits(State::WIN_SENT);
         header.set_bits(State::STALE);
+        self.entry.changed(Change::Touched);
     }
 
     /// Notes that a client holds the lease.
@@ -306,6 +372,7 @@ impl<'e, 'c> Hit<'e, 'c> {
             None => write(),
             Some(file) => file.write_in_place(self.entry.guard.number(), handle, write),
         }
+        self.entry.changed(Change::Stored);
     }
 }
 

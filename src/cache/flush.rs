@@ -76,6 +76,12 @@ impl FlushMark {
         *in_a_row >= GENERATIONS
     }
 
+    /// When a delayed flush comes due that is still ahead.
+    pub fn due(&self, now: RelTime) -> Option<RelTime> {
+        let due = RelTime(self.due.load(Relaxed));
+        (due > now).then_some(due)
+    }
+
     /// Flushes at `when` what is older by then; a later call replaces one that has not come due.
     pub fn flush_at(&self, when: RelTime, now: RelTime) {
         let _alone = self.in_a_row.lock();

@@ -10,6 +10,7 @@
 //!  ahead.rs    a key looked for before its request is answered    at.rs   when a verb is carried out
 //!  memory_file/  all of it in a file     revive.rs  from which the next process goes on
 //!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
+//!  copying.rs  all items, step by step, in the table's order       loading.rs   items put back as they were
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
 //!
@@ -18,11 +19,13 @@
 mod ahead;
 mod at;
 mod class_mask;
+mod copying;
 mod crawler;
 mod entry;
 mod eviction;
 mod flush;
 mod item;
+mod loading;
 mod lru;
 mod maintainer;
 mod memory;
@@ -39,10 +42,12 @@ mod view;
 pub use ahead::Ahead;
 pub use at::At;
 pub use class_mask::ClassMask;
+pub use copying::{CopiedValue, CopyCursor, ITEMS_A_STEP};
 pub use crawler::WalkCursor;
 pub use entry::{Entry, Hit};
 pub use eviction::Policy;
 pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, PinnedValue};
+pub use loading::Saved;
 pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use memory::{MoveError, MoveStats};
 pub use memory_file::{Dropped, How, MemoryFile, Restart};

@@ -20,6 +20,7 @@ use super::segments::{LruCounters, Segment};
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use super::tuning::Tuning;
 use crate::clock::{Moment, RelTime};
+use crate::events::Events;
 use crate::keyspace::misses::{Departed, Gone};
 use crate::knobs::Knobs;
 
@@ -107,6 +108,8 @@ pub struct Cache {
     pub tuning: Tuning,
     /// Counts of the whole store.
     pub counters: CacheCounters,
+    /// What happens to items, for whoever listens.
+    pub(super) events: Events,
     /// What became of items that are gone.
     pub(super) departed: Departed,
     /// Classes a client asked to be crawled (`lru_crawler crawl`).
@@ -193,6 +196,8 @@ impl Cache {
             limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),
             tuning,
             counters: CacheCounters::default(),
+            // One more than workers, for keys over HTTP.
+            events: Events::new(config.threads + 1),
             departed: Departed::new(config.slabs.limit_bytes / MEMORY_A_NOTE),
             crawl_wanted: Mutex::default(),
             memory_file: parts.memory_file,
@@ -326,29 +331,33 @@ impl Cache {
 
     /// Ends every item stored before now.
     pub fn flush_now(&self, at: At) {
-        let generations_used_up = self.flush.flush_now(at.now);
-        self.note_flush();
-        if generations_used_up {
+        let flush = || {
+            let generations_used_up = self.flush.flush_now(at.now);
+            self.note_flush();
+            generations_used_up
+        };
+        if self.events.flush(at.ring, 0, flush) {
             self.unlink_all();
         }
     }
 
     /// Ends, when `when` comes, every item not accessed from then on.
-    pub fn flush_at(&self, when: RelTime, now: RelTime) {
-        self.flush.flush_at(when, now);
-        self.note_flush();
+    pub fn flush_at(&self, when: RelTime, at: At) {
+        let flush = || {
+            self.flush.flush_at(when, at.now);
+            self.note_flush();
+        };
+        self.events.flush(at.ring, when.0, flush);
     }
 
-    fn unlink_all(&self) {
-        for stripe in 0..self.table.stripes() {
-            let mut guard = self.table.lock_stripe(stripe);
-            for (hash, handle) in guard.entries() {
-                if let Some((slot, _)) = guard.find(hash, |at| at == handle) {
-                    self.departed.note(hash.0, Gone::Flushed);
-                    self.unlink(&mut guard, hash, slot, handle);
-                }
-            }
-        }
+    /// What happens to items.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// When a delayed flush comes due that is still ahead.
+    pub fn flush_due(&self, now: RelTime) -> Option<RelTime> {
+        self.flush.due(now)
     }
 
     /// The LRU of a class, locked.

@@ -6,6 +6,7 @@ use slab_alloc::{ChunkHandle, ClassId};
 
 use super::item::{Header, Items, Segment, State};
 use crate::clock::RelTime;
+use crate::events::{Marks, Meta};
 
 /// A live item, all of it: only an `Entry` shows it, which has its stripe locked.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +131,26 @@ impl<'e> ItemHead<'e> {
     #[inline]
     pub fn is_win_sent(&self) -> bool {
         self.header.state().has(State::WIN_SENT)
+    }
+
+    /// What is written down of it, besides key and value.
+    pub fn meta(&self) -> Meta {
+        let mut marks = 0;
+        for (is_set, mark) in [
+            (self.key_binary(), Marks::KEY_BINARY),
+            (self.is_fetched(), Marks::FETCHED),
+            (self.is_stale(), Marks::STALE),
+            (self.is_win_sent(), Marks::WIN_SENT),
+        ] {
+            marks |= if is_set { mark } else { 0 };
+        }
+        Meta {
+            marks: Marks(marks).with_place(self.segment() as u8, self.header.uses() as u8),
+            client_flags: self.client_flags(),
+            cas: self.cas(),
+            expires_at: self.expires_at().0,
+            accessed_at: self.accessed_at().0,
+        }
     }
 
     /// The slab class.

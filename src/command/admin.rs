@@ -16,7 +16,7 @@ use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
 use crate::knobs::{Knob, OFF};
 use crate::settings::MEMCACHED_VERSION;
-use crate::state::{Ctx, StopMode};
+use crate::state::{Ctx, NotBegun, StopMode};
 
 /// The highest level `verbosity` sets.
 const VERBOSITY_MAX: u32 = 2;
@@ -77,6 +77,19 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
                 return AdminOutcome::Done;
             }
         },
+        AdminVerb::Snapshot => {
+            let answer: &[u8] = match ctx.shared.saving.ask() {
+                Ok(()) => reply::OK,
+                Err(NotBegun::Running) => b"BUSY a snapshot is being written\r\n",
+                Err(NotBegun::NotEnabled) => {
+                    b"CLIENT_ERROR snapshots are off, start the server with -o snapshot=FILE\r\n"
+                }
+            };
+            if !request.noreply {
+                out.bytes(answer);
+            }
+            return AdminOutcome::Done;
+        }
         // A memcached that is built without storage on disk does not know it.
         AdminVerb::Extstore => Err(ErrorLine::Error),
     };
@@ -103,6 +116,7 @@ pub(super) fn needs_stream(request: &Admin<'_>) -> bool {
         | AdminVerb::Watch
         | AdminVerb::CacheMemlimit
         | AdminVerb::RefreshCerts
+        | AdminVerb::Snapshot
         | AdminVerb::Slabs
         | AdminVerb::Lru
         | AdminVerb::LruCrawler
@@ -192,7 +206,7 @@ fn flush(ctx: Ctx<'_>, when: Result<Exptime, ErrorLine>) -> Answer {
     let when = ctx.expires_at(when?);
     // A moment that is over is now; 0, which as an expiry is never, as well.
     if when > ctx.now {
-        ctx.cache.flush_at(when, ctx.now);
+        ctx.cache.flush_at(when, ctx.at());
     } else {
         ctx.cache.flush_now(ctx.at());
     }

@@ -32,6 +32,7 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Adm
     }
     match group {
         b"record" => later(Report::record(), None),
+        b"restart" => show(ctx, Report::restart(), None, out),
         b"items" => later(Report::items(), None),
         b"slabs" => later(Report::slabs(), None),
         b"sizes" => sizes(ctx, None, out),
@@ -124,6 +125,7 @@ pub(super) fn execute_binary(
         b"detail dump" => return AdminOutcome::Dump(Dump::prefixes(binary)),
         b"sizes" => return sizes(ctx, binary, out),
         b"record" => return later(Report::record(), binary),
+        b"restart" => return show(ctx, Report::restart(), binary, out),
         b"items" => return later(Report::items(), binary),
         b"slabs" => return later(Report::slabs(), binary),
         b"conns" => return later(Report::conns(), binary),

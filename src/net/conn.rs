@@ -501,6 +501,9 @@ impl<'c> Conn<'c> {
 
 /// Writes until all is written (true) or the socket takes no more (false).
 fn flush<'c>(stream: &mut Stream, out: &mut Output<'c>, ctx: Ctx<'c>) -> io::Result<bool> {
+    if !out.is_empty() {
+        ctx.settle();
+    }
     while !out.is_empty() {
         let written = match out.plain() {
             Some(bytes) => stream.write(bytes),

@@ -196,6 +196,7 @@ impl Udp {
 
     /// Sends the reply, as far as the socket takes it.
     fn send(&self, ctx: Ctx<'_>, request_id: u16, peer: SocketAddr) {
+        ctx.settle();
         let total = self.reply.len().div_ceil(DATA_BYTES_MAX) as u16;
         let mut datagram = [0; DATAGRAM_BYTES_MAX];
         for (sequence, data) in self.reply.chunks(DATA_BYTES_MAX).enumerate() {

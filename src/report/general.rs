@@ -190,8 +190,40 @@ fn server(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
         "log_watcher_skipped",
     ]);
     figures.zeros(&["log_watcher_sent", "log_watchers"]);
+    saving(ctx, figures);
     tls(ctx, figures);
     figures.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+}
+
+fn saving(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    if !ctx.shared.saving.is_enabled() {
+        return;
+    }
+    let report = ctx.shared.saving.report();
+    figures.count("ketch_snapshot_running", u8::from(report.is_running));
+    figures.count("ketch_snapshot_written", report.written);
+    figures.count("ketch_snapshot_failed", report.failed);
+    figures.seconds("ketch_snapshot_last_time", report.last_unix_s);
+    figures.count("ketch_snapshot_last_items", report.last_items);
+    figures.bytes("ketch_snapshot_last_bytes", report.last_bytes);
+    figures.time("ketch_snapshot_last_seconds", report.last_time);
+    if !report.last_error.is_empty() {
+        figures.text("ketch_snapshot_last_error", &report.last_error);
+    }
+    let Some(log) = &ctx.shared.settler else {
+        return;
+    };
+    let report = log.report();
+    figures.count("ketch_log_on", u8::from(report.is_on));
+    figures.count("ketch_log_segment", report.segment);
+    figures.bytes("ketch_log_segment_bytes", report.segment_bytes);
+    figures.bytes("ketch_log_bytes", report.bytes);
+    figures.count("ketch_log_commits", report.commits);
+    figures.count("ketch_log_syncs", report.syncs);
+    figures.count("ketch_log_stops", report.stops);
+    if !report.last_error.is_empty() {
+        figures.text("ketch_log_last_error", &report.last_error);
+    }
 }
 
 fn tls(ctx: Ctx<'_>, figures: &mut Figures<'_>) {

@@ -22,6 +22,7 @@ mod conns;
 mod figures;
 mod general;
 mod insight;
+mod restart;
 mod settings;
 mod sink;
 
@@ -57,6 +58,7 @@ enum Kind {
         pages: usize,
     },
     Conns,
+    Restart,
     Insight(Insight),
     /// The second to go on after, none before the first step.
     Record(Option<i64>),
@@ -89,6 +91,11 @@ impl Report {
         Report::of(Kind::Insight(insight))
     }
 
+    /// What was kept over the start.
+    pub(crate) fn restart() -> Self {
+        Report::of(Kind::Restart)
+    }
+
     /// The last minutes, second by second.
     pub(crate) fn record() -> Self {
         Report::of(Kind::Record(None))
@@ -112,6 +119,10 @@ impl Report {
             }
             Kind::Settings => {
                 settings::settings(ctx, sink);
+                true
+            }
+            Kind::Restart => {
+                restart::restart(ctx, sink);
                 true
             }
             Kind::Insight(insight) => {

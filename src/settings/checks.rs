@@ -2,7 +2,7 @@
 
 use super::given::Given;
 use super::tls::ClientCert;
-use super::{Settings, SettingsError, blame};
+use super::{LogSync, Settings, SettingsError, blame};
 
 /// Those about TLS, once the listeners are known.
 pub(super) fn tls(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
@@ -74,6 +74,37 @@ pub(super) fn http(settings: &mut Settings, given: &[Given]) -> Result<(), Setti
             "--http without --http-token-file: whoever reaches the port reads and writes all keys"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// Those about snapshots and the log.
+pub(super) fn snapshot(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    let (snapshot, log) = (&settings.snapshot, &settings.log);
+    if log.file.is_none() && log.sync != LogSync::default() {
+        let notice = "-o log_sync has no effect without -o log=FILE";
+        settings.notices.push(notice.to_owned());
+    }
+    if snapshot.file.is_some() {
+        if log.file == snapshot.file {
+            let reason = "log and snapshot must be different files";
+            return Err(blame(given, &["log"], reason));
+        }
+        return Ok(());
+    }
+    if log.file.is_some() {
+        let reason = "needs -o snapshot=FILE, where what it has is put together";
+        return Err(blame(given, &["log"], reason));
+    }
+    for (is_given, name) in [
+        (snapshot.interval_s > 0, "snapshot_interval"),
+        (snapshot.rate_bytes > 0, "snapshot_rate"),
+        (snapshot.compressed, "snapshot_compress"),
+    ] {
+        if is_given {
+            let notice = format!("-o {name} has no effect without -o snapshot=FILE");
+            settings.notices.push(notice);
+        }
     }
     Ok(())
 }

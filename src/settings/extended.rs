@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::opt::{self, Opt, flag, inert, not_built, value};
 use super::values::{Unit, size, slab_sizes, text, whole};
-use super::{PAGE_BYTES, Settings, tls};
+use super::{LogSync, PAGE_BYTES, Settings, tls};
 use crate::knobs::Knob;
 
 /// All extended options, in the order of the help text.
@@ -175,6 +175,78 @@ static REST: &[Opt] = &[
     )
     .more("\"config set cluster\" changes it while the server runs.")
     .example("/etc/ketch/cluster"),
+    value(
+        "",
+        "snapshot",
+        ("FILE", ""),
+        |s, v| text("snapshot file", v).map(|path| s.snapshot.file = Some(path)),
+        "load the cache from FILE at the start, write it there at the end and at the command \"snapshot\"",
+    )
+    .more("It is written beside FILE first (FILE.new) and then renamed; FILE.lock keeps other servers away.")
+    .example("/var/lib/ketch/snapshot"),
+    value(
+        "",
+        "snapshot_interval",
+        ("SECONDS", "0"),
+        |s, v| {
+            whole("snapshot_interval", v, 0..=i32::MAX as u32, "seconds")
+                .map(|interval| s.snapshot.interval_s = interval)
+        },
+        "write a snapshot this often, too; 0 is never",
+    ),
+    value(
+        "",
+        "snapshot_rate",
+        ("MB", "0"),
+        |s, v| {
+            size("snapshot_rate", v, 0..=1 << 20, Unit::Mb)
+                .map(|bytes| s.snapshot.rate_bytes = bytes)
+        },
+        "megabytes a second that a snapshot writes at most while the server runs; 0 is as fast as it goes",
+    )
+    .more("The snapshot at the end knows no bound."),
+    value(
+        "",
+        "snapshot_compress",
+        ("NAME", "none"),
+        |s, v| match v {
+            "none" => {
+                s.snapshot.compressed = false;
+                Ok(())
+            }
+            "lz4" => {
+                s.snapshot.compressed = true;
+                Ok(())
+            }
+            _ => Err("snapshot_compress must be none or lz4".to_owned()),
+        },
+        "none or lz4: how the blocks of a snapshot are compressed",
+    ),
+    value(
+        "",
+        "log",
+        ("FILE", ""),
+        |s, v| text("log file", v).map(|path| s.log.file = Some(path)),
+        "write down what changes after a snapshot, in FILE.1, FILE.2 and so on, before it is acknowledged; needs snapshot",
+    )
+    .more("It is read after the snapshot at the start. A snapshot begins a new file and removes the older ones.")
+    .example("/var/lib/ketch/log"),
+    value(
+        "",
+        "log_sync",
+        ("WHEN", "second"),
+        |s, v| {
+            s.log.sync = match v {
+                "always" => LogSync::Always,
+                "second" => LogSync::Second,
+                "none" => LogSync::None,
+                _ => return Err("log_sync must be always, second or none".to_owned()),
+            };
+            Ok(())
+        },
+        "when the log is on the disk: always (before each answer), second, none (when the system likes)",
+    )
+    .more("With all three a process that is killed loses nothing it has acknowledged; a power cut takes what was not on the disk."),
     flag(
         "",
         "track_sizes",

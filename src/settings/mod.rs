@@ -24,6 +24,7 @@ mod nearest;
 mod opt;
 mod options;
 mod pages;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -37,6 +38,7 @@ use crate::knobs::{Knob, Knobs};
 use given::Given;
 pub use http::{HTTP_CONNS_MAX, Http};
 pub use listen::{Listen, WireProtocol};
+pub use snapshot::{Log, LogSync, Snapshot};
 pub use tls::{ClientCert, Tls, TlsVersion};
 
 /// The memcached whose options and commands these are: what `version` and `stats` answer. Stock clients and tools read it to
@@ -153,6 +155,11 @@ pub struct Settings {
     /// SASL's users without `-Y`, from the environment's `MEMCACHED_SASL_PWDB`.
     pub sasl_pwdb: Option<PathBuf>,
 
+    /// The cache in a file.
+    pub snapshot: Snapshot,
+    /// What happened since, in another.
+    pub log: Log,
+
     /// `-o cluster_config`: the first value of `config get cluster`.
     pub cluster_config: Option<PathBuf>,
 
@@ -237,6 +244,8 @@ impl Default for Settings {
             auth_file: None,
             sasl: false,
             sasl_pwdb: None,
+            snapshot: Snapshot::default(),
+            log: Log::default(),
             cluster_config: None,
             shutdown_command: false,
             debugtime: false,
@@ -392,6 +401,7 @@ impl Settings {
         self.check_auth_of_listeners(given)?;
         checks::tls(self, given)?;
         checks::http(self, given)?;
+        checks::snapshot(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }
@@ -523,6 +533,8 @@ impl Settings {
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
             (&mut self.cluster_config, "cluster_config"),
+            (&mut self.snapshot.file, "snapshot"),
+            (&mut self.log.file, "log"),
             (&mut self.http.token_file, "http-token-file"),
             (&mut self.tls.chain_cert, "ssl_chain_cert"),
             (&mut self.tls.key, "ssl_key"),

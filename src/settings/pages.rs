@@ -94,6 +94,17 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         &["hashpower", "no_hashexpand", "hash_algorithm"],
     ),
     ("LRU", &["tail_repair_time"]),
+    (
+        "Restart and crash",
+        &[
+            "snapshot",
+            "snapshot_interval",
+            "snapshot_rate",
+            "snapshot_compress",
+            "log",
+            "log_sync",
+        ],
+    ),
     ("Login", &["auth-file", "enable-sasl"]),
     ("HTTP", &["http", "http-token-file", "http-tls"]),
     (

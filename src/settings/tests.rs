@@ -1511,9 +1511,10 @@ fn the_example_file_shows_every_option_with_its_default() {
     let mut shown = HashSet::new();
     for line in example.lines().filter(|line| line.starts_with("#-")) {
         let line = &line[1..];
-        // TLS is the one that does not go alone.
+        // TLS and the log do not go alone.
         let besides = match line {
             "-Z" => "\n-o ssl_chain_cert=x",
+            _ if line.starts_with("-o log=") => "\n-o snapshot=x",
             _ => "",
         };
         let file = Scratch::file("example", &format!("{line}{besides}"));

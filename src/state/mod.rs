@@ -4,21 +4,27 @@
 //! Nothing here knows what a command means or how it is answered.
 
 mod budget;
+mod carried;
 mod cluster;
 mod connections;
 mod dump_places;
 mod hold;
 mod record;
+mod saving;
 mod seen;
+mod settle;
 mod shared;
 mod watcher;
 
 pub use budget::Budget;
+pub use carried::{Carried, Figure};
 pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList};
 pub use connections::{ConnCounts, ConnId, ConnInfo, ConnNumbers, ConnState, Kept, Registry};
 pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;
 pub use record::{COLUMNS, Record, Row};
+pub use saving::{NotBegun, Saving, SavingReport};
 pub use seen::{Outcome, Seen, Verb};
+pub use settle::{LogReport, Settle};
 pub use shared::{Certs, Ctx, Shared, StopMode};
 pub use watcher::Watcher;

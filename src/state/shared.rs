@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use protocol::{Expiry, Exptime};
 
 use super::budget::Budget;
+use super::carried::Carried;
 use super::cluster::ClusterConfig;
 use super::connections::Registry;
 use super::dump_places::DumpPlaces;
 use super::record::Record;
+use super::saving::Saving;
+use super::settle::Settle;
 use crate::auth::Auth;
 use crate::cache::{At, Cache, Restart};
 use crate::clock::{Clock, Moment, RelTime};
+use crate::events::RingId;
 use crate::keyspace::{Keyspace, Observer, Prefixes};
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
@@ -105,6 +109,12 @@ pub struct Shared {
     pub unread: Budget,
     /// Bytes that were resident before there was anything to cache: the program itself.
     pub base_bytes: u64,
+    /// Snapshots: asked for, and what came of them.
+    pub saving: Saving,
+    /// Who writes down what clients are told, before they are.
+    pub settler: Option<Arc<dyn Settle>>,
+    /// What was kept over the start.
+    pub carried: Carried,
     /// Stops the server (`shutdown`).
     pub stop: fn(StopMode),
     /// `None` without TLS.
@@ -133,6 +143,9 @@ impl Shared {
             bodies: Budget::new(settings.threads),
             unread: Budget::new(settings.threads),
             base_bytes: sys::resident_bytes().unwrap_or_default(),
+            saving: Saving::new(settings.snapshot.file.is_some()),
+            settler: None,
+            carried: Carried::default(),
             stop,
             certs: None,
             restart: None,
@@ -174,6 +187,7 @@ impl Shared {
             stats: self.stats.thread(thread),
             observer: self.keyspace.observer(thread),
             now: self.clock.now(),
+            ring: RingId(thread as u16),
         }
     }
 
@@ -214,13 +228,30 @@ pub struct Ctx<'c> {
     pub observer: &'c Observer,
     /// The second.
     pub now: RelTime,
+    /// Where this thread tells what it does to items.
+    pub ring: RingId,
 }
 
 impl Ctx<'_> {
     /// The moment of what is asked of the store now.
     #[inline]
     pub fn at(&self) -> At {
-        At::new(self.now)
+        At::of(self.now, self.ring)
+    }
+
+    /// To be called before replies leave: what they acknowledge is written down by then, if it is to be.
+    #[inline]
+    pub fn settle(&self) {
+        if self.cache.events().is_unsettled(self.ring) {
+            self.settle_now();
+        }
+    }
+
+    #[cold]
+    fn settle_now(&self) {
+        if let Some(settler) = &self.shared.settler {
+            settler.settle(self.shared);
+        }
     }
 
     /// The key's part of all reads now in thousandths, 0 if it is not hot.

@@ -234,6 +234,17 @@ impl Conn {
         String::from_utf8_lossy(&line[..line.len() - 2]).into_owned()
     }
 
+    /// The next line, without its line end; none if the server is gone.
+    pub fn try_line(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = find(&self.received, b"\r\n") {
+                let line: Vec<u8> = self.received.drain(..at + 2).collect();
+                return Some(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            self.fill().ok()?;
+        }
+    }
+
     /// Sends one command that is answered by one line.
     #[track_caller]
     pub fn ask(&mut self, request: impl AsRef<[u8]>) -> String {

@@ -368,6 +368,19 @@ impl Server {
         assert_eq!(result, 0, "a limit of open files");
     }
 
+    /// Lets the server write no file beyond so many bytes, as if the disk were full.
+    pub fn allow_file_bytes(&self, bytes: u64) {
+        let pid = self.pid() as libc::pid_t;
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: reads the one struct it is given, which lives on this stack.
+        let result =
+            unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "a limit of file sizes");
+    }
+
     /// How many files and sockets the server has open.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))

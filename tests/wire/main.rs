@@ -25,6 +25,7 @@ mod options;
 mod retrieval;
 mod robustness;
 mod signals;
+mod snapshot;
 mod start_lines;
 mod stats;
 mod storage;

@@ -264,6 +264,7 @@ fn commands_about_the_server() {
         ("cache_memlimit 64", "CacheMemlimit arg=64"),
         ("cache_memlimit 64 noreply", "CacheMemlimit arg=64 noreply"),
         ("refresh_certs", "RefreshCerts"),
+        ("snapshot", "Snapshot"),
         ("slabs reassign -1 5", "Slabs arg=reassign arg=-1 arg=5"),
         (
             "slabs automove 0 noreply",

@@ -587,4 +587,9 @@ impl CasSource {
     pub fn last(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Gives out none up to `last` from now on.
+    pub fn pass(&self, last: u64) {
+        self.0.fetch_max(last, Relaxed);
+    }
 }

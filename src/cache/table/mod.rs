@@ -32,6 +32,7 @@ mod in_file;
 mod overflow;
 mod probe;
 mod stripe;
+mod walk;
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -48,6 +49,7 @@ use overflow::OverflowBuckets;
 use probe::UNKNOWN;
 pub use probe::{KeyHash, Probe, Slot, Sought};
 pub use stripe::StripeGuard;
+pub use walk::TableCursor;
 
 /// Twice the items a bucket holds on average when the next one is split: while the table is small beside the memory, and
 /// when it is not. Bytes an item, on the mean and at worst between two doublings: 10.3 and 10.6; 8.7 and 9.1.

@@ -13,9 +13,9 @@ use crate::keyspace::slow::{self, Stage};
 /// A locked stripe: the right to read and change its chains.
 #[derive(Debug)]
 pub struct StripeGuard<'t> {
-    table: &'t Table,
-    stripe: usize,
-    state: MutexGuard<'t, StripeState>,
+    pub(super) table: &'t Table,
+    pub(super) stripe: usize,
+    pub(super) state: MutexGuard<'t, StripeState>,
 }
 
 impl Table {
@@ -102,7 +102,7 @@ impl<'t> StripeGuard<'t> {
     }
 
     #[inline]
-    fn after(&self, block: Block<'_>) -> Option<Block<'t>> {
+    pub(super) fn after(&self, block: Block<'_>) -> Option<Block<'t>> {
         let index = block.next();
         (index != 0).then(|| self.table.overflow.get(index))
     }

@@ -294,7 +294,7 @@ impl<'c> Life<'c> {
             }
             1 => {
                 let due = RelTime(self.now.0 + 1 + self.rng.below(10) as u32);
-                self.cache.flush_at(due, self.now);
+                self.cache.flush_at(due, At::new(self.now));
                 self.flush_due = Some(due);
             }
             _ => {}
