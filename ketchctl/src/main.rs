@@ -19,10 +19,12 @@ mod figures;
 mod get;
 mod hot;
 mod json;
+mod load;
 mod ping;
 mod record;
 mod ring;
 mod set;
+mod snapshot;
 mod stats;
 mod table;
 mod top;
@@ -79,6 +81,12 @@ const COMMANDS: &[Command] = &[
         record::run,
     ),
     command("copy", "fill nodes with what other nodes have", copy::run),
+    command(
+        "snapshot",
+        "write what a node has into a file",
+        snapshot::run,
+    ),
+    command("load", "fill nodes with what a file has", load::run),
     command("ping", "which nodes answer, and how fast", ping::run),
 ];
 

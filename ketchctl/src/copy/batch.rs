@@ -19,11 +19,13 @@ pub const MAX: Limit = Limit {
 /// Bytes of the requests: less than the smallest buffer of a socket, so that the source takes all of them before we read.
 const REQUEST_LEN_MAX: usize = 12 * 1024;
 
-/// A key that a source has, and the bytes of its item.
+/// A key that a source has, the bytes of its item, when it was last asked for, and whether it was read since it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub key: Vec<u8>,
     pub size: u64,
+    pub accessed_unix_s: u32,
+    pub fetched: bool,
 }
 
 impl Listed {
@@ -31,12 +33,25 @@ impl Listed {
     pub fn parse(line: &[u8]) -> Option<Listed> {
         let mut words = line.split(|&b| b == b' ');
         let key = decode(words.next()?.strip_prefix(b"key=")?)?;
-        let size = words.find_map(|word| word.strip_prefix(b"size="));
-        let size = size.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        (1..=KEY_LEN_MAX).contains(&key.len()).then_some(Listed {
+        if !(1..=KEY_LEN_MAX).contains(&key.len()) {
+            return None;
+        }
+        let mut listed = Listed {
             key,
-            size: size.unwrap_or(0),
-        })
+            size: 0,
+            accessed_unix_s: 0,
+            fetched: false,
+        };
+        for word in words {
+            let (name, value) = std::str::from_utf8(word).ok()?.split_once('=')?;
+            match name {
+                "size" => listed.size = value.parse().unwrap_or(0),
+                "la" => listed.accessed_unix_s = value.parse().unwrap_or(0),
+                "fetch" => listed.fetched = value == "yes",
+                _ => {}
+            }
+        }
+        Some(listed)
     }
 }
 
@@ -112,6 +127,8 @@ mod tests {
             Some(Listed {
                 key: key.to_vec(),
                 size,
+                accessed_unix_s: if size == 65 { 7 } else { 0 },
+                fetched: size == 1,
             })
         };
         for (line, expected) in [
@@ -120,7 +137,7 @@ mod tests {
                 some(b"a", 65),
             ),
             (
-                "key=%01%C3%a9%25 exp=5 size=1 flags=3",
+                "key=%01%C3%a9%25 exp=5 fetch=yes size=1 flags=3",
                 some(b"\x01\xc3\xa9%", 1),
             ),
             ("key=a+b", some(b"a+b", 0)),
@@ -140,6 +157,8 @@ mod tests {
         let listed = |key: &[u8], size| Listed {
             key: key.to_vec(),
             size,
+            accessed_unix_s: 0,
+            fetched: false,
         };
         let mut batch = Batch::default();
         let limit = Limit {

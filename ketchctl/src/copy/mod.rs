@@ -9,10 +9,10 @@
 //!     unless it is a single item.
 //! Y2. Every key that was listed is counted once in [`tally::Tally`].
 
-mod batch;
+pub mod batch;
 mod pace;
 mod progress;
-mod source;
+pub mod source;
 mod tally;
 mod transfer;
 
@@ -161,7 +161,7 @@ fn expected(sources: &Cluster, access: &Access) -> u64 {
 }
 
 /// The targets' client.
-fn client(target: &Cluster, access: &Access) -> Client {
+pub fn client(target: &Cluster, access: &Access) -> Client {
     let answers = access.client(target).stats("");
     let mut ketch = true;
     for (node, answer) in answers {

@@ -43,6 +43,8 @@ pub enum Found {
         value: Vec<u8>,
         flags: u32,
         ttl: Option<Duration>,
+        /// Its CAS unique.
+        cas: u64,
     },
     /// Not any more, or not for another second.
     Gone,
@@ -226,6 +228,7 @@ impl Source {
                 value,
                 flags: head.flags,
                 ttl: u64::try_from(ttl).ok().map(Duration::from_secs),
+                cas: head.cas,
             },
         };
         Ok((found, won))

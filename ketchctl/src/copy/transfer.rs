@@ -198,7 +198,9 @@ impl Transfer {
         let mut failed = 0;
         for (key, found) in batch.keys.iter().zip(&found) {
             match found {
-                Found::Item { value, flags, ttl } => entries.push((key, (value, *flags), *ttl)),
+                Found::Item {
+                    value, flags, ttl, ..
+                } => entries.push((key, (value, *flags), *ttl)),
                 Found::Gone => Tally::add(&tally.gone, 1),
                 Found::Unfinished => Tally::add(&tally.unfinished, 1),
                 Found::Refused(line) => {

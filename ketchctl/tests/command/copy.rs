@@ -9,22 +9,22 @@ use ketch_client::continuum::{Continuum, Distribution};
 use ketch_client::{Client, ClientOptions, Node};
 use ketch_testing::{KINDS, Kind, PATIENCE, Server};
 
-fn servers(kind: Kind, count: usize) -> Vec<Server> {
+pub fn servers(kind: Kind, count: usize) -> Vec<Server> {
     (0..count)
         .map(|_| kind.start_with(&["-m", "128"]))
         .collect()
 }
 
-fn nodes(servers: &[Server]) -> Vec<Node> {
+pub fn nodes(servers: &[Server]) -> Vec<Node> {
     servers.iter().map(Server::node).collect()
 }
 
-fn list(servers: &[Server]) -> String {
+pub fn list(servers: &[Server]) -> String {
     let addresses = servers.iter().map(|server| server.node().address());
     addresses.collect::<Vec<_>>().join(",")
 }
 
-fn client(servers: &[Server]) -> Client {
+pub fn client(servers: &[Server]) -> Client {
     let options = ClientOptions::default()
         .request_timeout(PATIENCE)
         .attempt_timeout(PATIENCE)
@@ -33,14 +33,14 @@ fn client(servers: &[Server]) -> Client {
 }
 
 /// Every tenth key is binary.
-fn key(index: u32) -> Vec<u8> {
+pub fn key(index: u32) -> Vec<u8> {
     match index % 10 {
         0 => [&index.to_be_bytes()[..], b" \0\n%"].concat(),
         _ => format!("user:{index}").into_bytes(),
     }
 }
 
-fn value(index: u32) -> Vec<u8> {
+pub fn value(index: u32) -> Vec<u8> {
     let len = if index % 5000 == 1 {
         300_000
     } else {
@@ -55,14 +55,14 @@ fn value(index: u32) -> Vec<u8> {
 }
 
 /// A third for ever, the others for hours or months.
-fn ttl(index: u32) -> Option<Duration> {
+pub fn ttl(index: u32) -> Option<Duration> {
     let hours = [0, 2, 24 * 90][index as usize % 3];
     (hours > 0).then(|| Duration::from_secs(hours * 3600))
 }
 
 const ITEMS: u32 = 50_000;
 
-fn fill(client: &Client, items: u32) {
+pub fn fill(client: &Client, items: u32) {
     let indices: Vec<u32> = (0..items).collect();
     for some in indices.chunks(500) {
         let values: Vec<Vec<u8>> = some.iter().map(|&index| value(index)).collect();
@@ -74,7 +74,7 @@ fn fill(client: &Client, items: u32) {
     }
 }
 
-fn count_of(summary: &str, before: &str) -> u64 {
+pub fn count_of(summary: &str, before: &str) -> u64 {
     let at = summary.find(before).expect("a count");
     let word = summary[..at].split_whitespace().last().expect("a count");
     word.replace(',', "").parse().expect("a count")

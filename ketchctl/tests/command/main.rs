@@ -6,3 +6,4 @@ mod commands;
 mod copy;
 mod ring;
 mod run;
+mod snapshot;
