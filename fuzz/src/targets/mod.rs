@@ -6,13 +6,14 @@ pub mod cut;
 pub mod http;
 pub mod options;
 pub mod session;
+pub mod snapshot;
 pub mod text;
 
 /// A name, and the function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 8] = [
     ("text", text::run),
     ("binary", binary::run),
     ("options", options::run),
@@ -20,4 +21,5 @@ pub const ALL: [Target; 7] = [
     ("http", http::run),
     ("cut", cut::run),
     ("session", session::run),
+    ("snapshot", snapshot::run),
 ];
