@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Operation;
 use super::operation::{
-    Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Raw, Read, Verdict, ViaDecider,
+    Ask, Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Read, Verdict, ViaDecider,
     Write,
 };
 use super::reply::{Meta, Reply};
@@ -218,18 +218,22 @@ pub fn lease<'a>(
     key: &'a [u8],
     lease_s: i32,
     recache_s: i32,
-) -> Call<Lease<'a>, impl FnOnce(Lease<'a>) -> Leased> {
+) -> Call<Ask<Lease<'a>>, impl FnOnce(Ask<Lease<'a>>) -> Leased> {
     let ring = context.ring.clone();
     let fault = check_key(key, context.options.long_binary_keys);
-    let mut lease = Lease::new(context, key, lease_s, recache_s);
-    if let Err(fault) = fault {
-        lease.refuse(Error::Key(fault));
-    }
-    call(lease, move |lease| {
-        Ok(lease.finish()?.map(|(meta, node)| {
-            let (number, node) = (meta.cas, ring.members[node].identity);
-            (meta, CasUnique { number, node })
-        }))
+    let (lease, fault) = (
+        Lease::new(key, lease_s, recache_s),
+        fault.err().map(Error::Key),
+    );
+    call(Ask::new(context, lease, fault), move |ask| {
+        Ok(match ask.finish()? {
+            (Reply::Ok(meta), node) => {
+                let (number, node) = (meta.cas, ring.members[node].identity);
+                Some((meta, CasUnique { number, node }))
+            }
+            // No node says so that knows `N`.
+            _ => None,
+        })
     })
 }
 
@@ -424,11 +428,11 @@ pub fn touch_multi<'a>(
 pub fn meta<'a>(
     context: Context,
     request: &'a MetaRequest,
-) -> Call<Raw<'a>, impl FnOnce(Raw<'a>) -> Result<MetaReply>> {
+) -> Call<Ask<&'a MetaRequest>, impl FnOnce(Ask<&'a MetaRequest>) -> Result<MetaReply>> {
     let fault = check_key(&request.key, context.options.long_binary_keys);
     let fault = fault.err().map(Error::Key);
-    call(Raw::new(context, request, fault), |raw| {
-        Ok(match raw.finish()? {
+    call(Ask::new(context, request, fault), |ask| {
+        Ok(match ask.finish()?.0 {
             Reply::Ok(meta) => request.reply(meta),
             Reply::NotStored => MetaReply::without_item(MetaOutcome::NotStored),
             Reply::Exists => MetaReply::without_item(MetaOutcome::Exists),

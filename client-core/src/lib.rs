@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  front                                   core
-//!  an operation begins  ----------------->  operation::{Read, Write, ViaDecider, Lease, ForEachNode}: one state machine a kind
+//!  an operation begins  ----------------->  operation::{Read, Write, ViaDecider, Ask, ForEachNode}: one state machine a kind
 //!  sends, waits until `wake_at`  <-------   step(now) -> Todo { send: [Exchange], wake_at, done }
 //!  bytes of a connection <--> Link  ----->  on_reply(id, reply) | on_failure(id, failure)
 //!  the result  <--------------------------  finish()

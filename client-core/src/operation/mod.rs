@@ -5,24 +5,21 @@
 //! | [`Read`] | get, gets, get_multi | one copy after the other, or two at once when hedged; a hit repairs the copies that missed |
 //! | [`Write`] | set, delete, and their batches | all copies at once; done when enough have answered |
 //! | [`ViaDecider`] | what depends on the present value | the first live copy decides, the others follow by a `Write` |
-//! | [`Lease`] | reads that may win the right to load | the node that decides for the key, until it answers |
-//! | [`Raw`] | a meta command of the caller's | the node that decides for the key |
+//! | [`Ask`] | reads that may win the right to load ([`Lease`]), a meta command of the caller's | the node that decides for the key, until it answers |
 //! | [`ForEachNode`] | stats, version, flush_all | every node once |
 //!
 //! An attempt that failed is repeated on the same node, after a pause, until the node is ejected or the attempts are used
 //! up; on an ejected node's behalf the next node clockwise is asked (rehash) or none (fail-fast). Reads that have another
 //! copy to ask do not pause.
 
+mod ask;
 mod for_each_node;
-mod lease;
-mod raw;
 mod read;
 mod via_decider;
 mod write;
 
+pub use ask::{Ask, Lease};
 pub use for_each_node::ForEachNode;
-pub use lease::Lease;
-pub use raw::Raw;
 pub use read::{Hit, Read};
 pub use via_decider::{Decision, Verdict, ViaDecider};
 pub use write::{Command, Entry, Write};

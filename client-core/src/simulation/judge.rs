@@ -478,7 +478,7 @@ impl Judge {
             (None, _) if self.may_lose || unsure || self.thin[key] => return,
             (None, _) => "lost",
             // What was there within the moment before, by a repair that is not confirmed yet.
-            (Some(_), _) if self.was_deleted_lately(key, number, act.begun) => {
+            (Some(_), _) if self.has_ended_lately(key, number, act.begun) => {
                 self.verdict.moments += 1;
                 return;
             }
@@ -503,14 +503,14 @@ impl Judge {
         self.verdict.breaks(kind, || story);
     }
 
-    /// True if `number` was deleted, and that acknowledged, within the moment before `begun`.
-    fn was_deleted_lately(&self, key: usize, number: Option<usize>, begun: u64) -> bool {
+    /// True if `number` was deleted, and that acknowledged, within the moment before `begun`; or overwritten, where copies lose values.
+    fn has_ended_lately(&self, key: usize, number: Option<usize>, begun: u64) -> bool {
         let history = &self.registers[key];
         let later = history.iter().skip(number.map_or(0, |number| number + 1));
         let ended = later.clone().find(|one| one.acknowledged.is_some());
         ended.is_some_and(|one| {
             let at = one.acknowledged.expect("just seen");
-            one.value.is_none() && at + self.moment_us > begun
+            (one.value.is_none() || self.evicts) && at + self.moment_us > begun
         })
     }
 }
