@@ -50,6 +50,7 @@ mod places;
 mod pool;
 mod reserved;
 mod resume;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -61,3 +62,4 @@ pub use layout::{HEADER_BYTES, HEADER_ZEROED, PAGE_BYTES_MAX, REACH_BYTES};
 pub use page::{PageId, STATE_LAYOUT};
 pub use places::Places;
 pub use reserved::{Atomics, Reserved};
+pub use sum::sum_of_words;

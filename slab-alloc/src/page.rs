@@ -105,6 +105,17 @@ impl PageMeta {
             .set(class.map_or(0, |class| u32::from(class.get())));
     }
 
+    /// All of it as words, to be summed.
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let pair = |low: &Word, high: &Word| u64::from(high.get()) << 32 | u64::from(low.get());
+        [
+            pair(&self.class, &self.draining),
+            pair(&self.used, &self.fresh),
+            pair(&self.free_head, &self.prev),
+            pair(&self.next, &self.touched),
+        ]
+    }
+
     /// False also for a number that no class can have, as may be found in a file.
     pub(crate) fn is_without_class(&self) -> bool {
         self.class.get() == 0

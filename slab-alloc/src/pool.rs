@@ -178,6 +178,10 @@ impl Pool {
             self.high.store(number, Relaxed);
             // Page 0 is never used: in a file its state tells this number to whoever goes on.
             pages[0].fresh.set(number as u32);
+            // Zeros, unless somebody has written into a file while nobody had it.
+            pages[number].set_class(None);
+            pages[number].reset_lists();
+            pages[number].touched.set(0);
             PageId::from_raw(number as u32).expect("pages are numbered from 1")
         };
         self.assigned.store(self.assigned() + 1, Relaxed);

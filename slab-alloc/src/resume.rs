@@ -22,6 +22,7 @@ use crate::image::Image;
 use crate::page::{PageId, Pages};
 use crate::places::Places;
 use crate::pool::Pool;
+use crate::sum::sum_of_words;
 
 impl SlabAllocator {
     /// A new allocator in a file of zeros. Fails on sizes that make no sense, and where there is no space for the states of
@@ -40,14 +41,19 @@ impl SlabAllocator {
         Self::found(image, places, sizes, limit_bytes, 0)
     }
 
-    /// Goes on where another process has left off. The error says what of the states of the pages cannot be.
+    /// Goes on where another process has left off, which gave `states_sum` as [`Self::states_sum`]. The error says what of the
+    /// states of the pages cannot be.
     pub fn resume(
         image: &Image,
         places: &Places,
         sizes: &Sizes,
         limit_bytes: usize,
+        states_sum: u64,
     ) -> io::Result<Self> {
         let slabs = Self::with_found_pages(image, places, sizes, limit_bytes)?;
+        if slabs.states_sum() != states_sum {
+            return Err(damaged("states of pages that were changed"));
+        }
         for page in slabs.pool.ever_used() {
             slabs.take_up(page)?;
         }
@@ -80,6 +86,33 @@ impl SlabAllocator {
             }
         }
         Ok(slabs)
+    }
+
+    /// A sum over the states of all pages that were ever used.
+    pub fn states_sum(&self) -> u64 {
+        let high = self.pool.ever_used().count();
+        sum_of_words((0..=high).flat_map(|page| self.pages[page].words()))
+    }
+
+    /// A sum over the bytes of a page that were ever written since it got its memory, as its state tells; 0 of a page without
+    /// a class, whose bytes nobody reads again.
+    ///
+    /// # Safety
+    /// Nobody writes to the page meanwhile.
+    pub unsafe fn page_sum(&self, page: PageId) -> u64 {
+        let meta = &self.pages[page.index()];
+        let class = meta
+            .class()
+            .filter(|&class| self.table.classes().any(|known| known == class));
+        let Some(class) = class else { return 0 };
+        let written = meta.fresh.get() as usize * self.chunk_bytes(class);
+        let bytes = written
+            .max(meta.touched.get() as usize)
+            .min(self.page_bytes());
+        let start = self.ptr(self.arena.chunk_at(page, 0)).cast::<u64>();
+        // SAFETY: the page lies in the mapping (A1), is aligned to its size (A2), and nobody writes to it, as the caller vouches.
+        let words = unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes / 8) };
+        sum_of_words(words.iter().copied()).max(1)
     }
 
     fn with_found_pages(

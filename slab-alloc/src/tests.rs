@@ -809,20 +809,34 @@ fn an_allocator_goes_on_in_another_mapping() {
     }
     slabs.check_invariants();
     let stats = slabs.class_stats(class);
+    let sum = slabs.states_sum();
+    let page = slabs.page_of(chunks[0]);
+    // SAFETY: nobody writes to any page.
+    let page_sum = unsafe { slabs.page_sum(page) };
     drop(slabs);
     drop(image);
 
     let file = crate::image::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let image = crate::Image::map(file, places.arena + places.arena_bytes()).unwrap();
-    let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20).unwrap();
+    let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20, sum ^ 1).err();
+    assert!(slabs.unwrap().to_string().contains("were changed"));
+    let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20, sum).unwrap();
     slabs.check_invariants();
+    // SAFETY: as above.
+    assert_eq!(unsafe { slabs.page_sum(page) }, page_sum);
+    slabs
+        .header::<AtomicU64>(chunks[1], 8)
+        .fetch_xor(1, Relaxed);
+    // SAFETY: as above.
+    assert_ne!(unsafe { slabs.page_sum(page) }, page_sum);
     assert_eq!(slabs.class_stats(class), stats);
     let again = std::iter::from_fn(|| slabs.alloc(class)).count();
     assert_eq!(again, chunks.len().div_ceil(3));
+    let sum = slabs.states_sum();
     drop(slabs);
     // With half of the limit, and with none of the chunks used.
-    let slabs = SlabAllocator::resume(&image, &places, &sizes, 2 << 20).unwrap();
+    let slabs = SlabAllocator::resume(&image, &places, &sizes, 2 << 20, sum).unwrap();
     slabs.check_invariants();
     assert_eq!(slabs.over_limit(), 32);
     drop(slabs);

@@ -71,6 +71,8 @@ pub(super) struct Figures {
     pub items: Told,
     /// `stats slabs`.
     pub slabs: Told,
+    /// `stats restart`.
+    pub restart: Group,
 }
 
 impl Figures {
@@ -87,6 +89,7 @@ impl Figures {
             settings: told(Report::settings()).server,
             items: told(Report::items()),
             slabs: told(Report::slabs()),
+            restart: told(Report::restart()).server,
         }
     }
 }

@@ -7,11 +7,12 @@ mod families;
 
 use std::collections::BTreeMap;
 
-use self::families::{CLASS_ITEMS, CLASS_SLABS, GENERAL, OWN, SETTINGS, Single};
+use self::families::{CLASS_ITEMS, CLASS_SLABS, GENERAL, OWN, RESTART, SETTINGS, Single};
 use super::figures::{Figures, Group};
 use super::insight::Insight;
 use super::prometheus::Kind::{Counter, Gauge, Histogram};
 use super::prometheus::Text;
+use crate::cache::Dropped;
 use crate::keyspace::latency::Times;
 use crate::state::Shared;
 use crate::sys;
@@ -53,6 +54,7 @@ pub(super) fn write(figures: &Figures, insight: &Insight, process: &Process) -> 
     text.sample(&[("version", version)], 1);
     singles(&mut text, &figures.general, GENERAL);
     singles(&mut text, &figures.settings, SETTINGS);
+    restart(&mut text, &figures.restart);
     text.single(
         "memcached_malloced_bytes",
         Gauge,
@@ -64,6 +66,32 @@ pub(super) fn write(figures: &Figures, insight: &Insight, process: &Process) -> 
     own(&mut text, figures, insight);
     process.write(&mut text);
     text.finish()
+}
+
+/// How the items of the server before came up; nothing without a memory file.
+fn restart(text: &mut Text, group: &Group) {
+    let Some(how) = group.get("memory_file") else {
+        return;
+    };
+    let help = "How the items of the server before came up.";
+    text.family("ketch_restart_info", Gauge, help);
+    text.sample(&[("how", how)], 1);
+    singles(text, group, RESTART);
+    let help = "Items that did not come up, by why.";
+    text.family("ketch_restart_items_dropped", Gauge, help);
+    for why in Dropped::ALL.map(Dropped::name) {
+        let count = group.number(&format!("memory_file_{why}"));
+        text.sample(&[("why", why)], count);
+    }
+    let help = "How long the steps of coming up took.";
+    text.family("ketch_restart_step_seconds", Gauge, help);
+    for (name, took_s) in group.iter() {
+        let step = name.strip_prefix("memory_file_");
+        let step = step.and_then(|step| step.strip_suffix("_time"));
+        if let Some(step) = step.filter(|&step| step != "down") {
+            text.sample(&[("step", step)], took_s);
+        }
+    }
 }
 
 /// A value as `stats` shows it; `yes` and `on` are 1. `None` if it is no number.

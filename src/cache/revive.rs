@@ -30,7 +30,7 @@ use super::flush::FlushMark;
 use super::item::{CasSource, ItemSpec, Items, Segment};
 use super::lru::ClassLru;
 use super::memory_file::layout::{Geometry, State};
-use super::memory_file::{Dropped, Found, Head, How, MemoryFile, Restart};
+use super::memory_file::{self, Dropped, Found, Head, How, MemoryFile, Restart};
 use super::segments::{List, Segments};
 use super::store::{Cache, CacheConfig, Parts};
 use super::table::{KeyHash, Probe, Table};
@@ -46,6 +46,8 @@ const TABLE_PART: usize = 8;
 const CAS_SINCE_TICK: u64 = 1 << 24;
 /// Times beyond this, in milliseconds, no server has come to: they are damage.
 const NOW_MS_MAX: u64 = (u32::MAX / 2) as u64 * 1000;
+/// The same for CAS uniques.
+const CAS_MAX: u64 = 1 << 62;
 /// Pages that a thread takes at a time.
 const PAGES_A_TURN: usize = 8;
 /// Items whose buckets are on their way while the first of them is put in.
@@ -209,8 +211,12 @@ impl<'a> Reviver<'a> {
         if state == State::Empty {
             return Ok(Err("nothing was in it yet".to_owned()));
         }
-        if self.now_ms >= NOW_MS_MAX {
-            return Ok(Err("its clock is damaged".to_owned()));
+        if state == State::Clean && !self.head.has_records() {
+            // Nobody knows what was flushed, nor which uniques are new.
+            return Ok(Err("its records are damaged".to_owned()));
+        }
+        if self.now_ms >= NOW_MS_MAX || self.head.cas() >= CAS_MAX {
+            return Ok(Err("its clock or its count of stores is damaged".to_owned()));
         }
         let is_same_boot = self.boot_id != 0 && self.head.last_moment().boot_id == self.boot_id;
         if state == State::Open && !is_same_boot {
@@ -266,9 +272,6 @@ impl<'a> Reviver<'a> {
     fn attach(&self, memory_file: &MemoryFile) -> Result<Parts, String> {
         let (head, config) = (&self.head, self.config);
         let (image, geometry) = (memory_file.image(), &head.geometry);
-        if !head.has_records() {
-            return Err("its records are damaged".to_owned());
-        }
         let told = |error: io::Error| format!("its records say {error}");
         let record = head
             .table()
@@ -286,12 +289,25 @@ impl<'a> Reviver<'a> {
         if table.hash_probe() != head.hash_probe() {
             return Err("keys have other hashes on this machine or in this version".to_owned());
         }
-        let slabs = SlabAllocator::resume(image, &geometry.slabs, &slabs.sizes, slabs.limit_bytes)
+        let (summed, states_sum, table_sum) = head.sums();
+        if summed && memory_file::table_sum(&table) != table_sum {
+            return Err("its table was changed while no server had it".to_owned());
+        }
+        let (places, sizes) = (&geometry.slabs, &slabs.sizes);
+        let slabs = SlabAllocator::resume(image, places, sizes, slabs.limit_bytes, states_sum)
             .map_err(told)?;
         for class in slabs.classes() {
             slabs.set_open(class, head.class(class).is_open);
         }
         let items = Items::new(slabs, config.use_cas, config.item_bytes_max);
+        if summed {
+            let changed = memory_file.changed_pages(&items).len();
+            if changed > 0 {
+                return Err(format!(
+                    "{changed} of its pages were changed while no server had it"
+                ));
+            }
+        }
         let lru = |index: usize| {
             let record = ClassId::new(index as u8)
                 .filter(|class| class.index() <= head.sizes.len())
@@ -360,6 +376,7 @@ impl<'a> Reviver<'a> {
             limit_bytes,
         )?;
         let items = Items::new(slabs, config.use_cas, config.item_bytes_max);
+        self.drop_changed_pages(&memory_file, &items);
         let parts = Parts {
             items,
             table,
@@ -389,6 +406,7 @@ impl<'a> Reviver<'a> {
         let sizes = Sizes::Exact(self.head.sizes.clone());
         let old = SlabAllocator::salvage(old_file.image(), &self.head.geometry.slabs, &sizes, 0)?;
         let old = Items::new(old, self.config.use_cas, usize::MAX);
+        self.drop_changed_pages(&old_file, &old);
         let mut new_path = self.path.as_os_str().to_owned();
         new_path.push(".new");
         let new_path = PathBuf::from(new_path);
@@ -411,6 +429,19 @@ impl<'a> Reviver<'a> {
         }
         std::fs::rename(&new_path, self.path)?;
         Ok(cache)
+    }
+
+    /// Takes the pages away that are not as their sums say, if they have such.
+    fn drop_changed_pages(&mut self, memory_file: &MemoryFile, items: &Items) {
+        // Whoever opens a file takes its sums away. So who has damaged the mark that it is clean is seen as well.
+        if !self.head.sums().0 {
+            return;
+        }
+        for page in memory_file.changed_pages(items) {
+            let used = u64::from(items.slabs().page_used(page));
+            self.restart.dropped[Dropped::Damaged as usize] += used;
+            items.give_page_back(page);
+        }
     }
 
     /// Brings the items of all pages into `cache`: those that lie in it, or those of `old`.
@@ -631,6 +662,8 @@ impl Walk<'_> {
         drop(guard);
         let header = items.header(handle);
         let cas = items.cas(handle);
+        // Beyond, it is damage.
+        let cas = if cas < CAS_MAX { cas } else { 0 };
         share.cas_max = share.cas_max.max(cas);
         let order = cas.saturating_sub(self.cas_base).min(u64::from(u32::MAX));
         let age = u64::from(header.accessed_at().0) << 32 | order;

@@ -22,6 +22,7 @@ mod limits;
 mod memory;
 mod meta;
 mod options;
+mod restart;
 mod retrieval;
 mod robustness;
 mod signals;

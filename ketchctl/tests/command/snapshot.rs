@@ -96,7 +96,11 @@ fn a_node_in_a_file_fills_a_ring_and_a_server() {
         }
         // What is there already stays.
         let summary = stdout(&["load", &file, "--to", &to], "");
-        assert_eq!(count_of(&summary, " were there"), u64::from(ITEMS), "{summary}");
+        assert_eq!(
+            count_of(&summary, " were there"),
+            u64::from(ITEMS),
+            "{summary}"
+        );
 
         let option = format!("snapshot={file}");
         let server = Kind::Ketch.start_with(&["-m", "128", "-o", &option]);

@@ -659,3 +659,19 @@ pub(super) const OWN: &[Single] = &[
         "ketch_log_stops",
     ),
 ];
+
+/// Of `stats restart`, with a memory file.
+pub(super) const RESTART: &[Single] = &[
+    (
+        "ketch_restart_items_kept",
+        Gauge,
+        "Items that came up.",
+        "memory_file_items",
+    ),
+    (
+        "ketch_restart_down_seconds",
+        Gauge,
+        "From the last sign of life of the server before to the start of this one.",
+        "memory_file_down_time",
+    ),
+];

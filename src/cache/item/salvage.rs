@@ -155,6 +155,12 @@ impl Items {
         unsafe { self.slabs.settle(page, is_used) };
     }
 
+    /// A sum over what was written to a page, while nobody uses the items.
+    pub fn page_sum(&self, page: PageId) -> u64 {
+        // SAFETY: the process that had the memory has ended or is about to, or none has begun: nobody writes (I1).
+        unsafe { self.slabs.page_sum(page) }
+    }
+
     /// Makes `new`, an unlinked item of the same key and value, what `old` is but for its place: times, unique, uses, segment.
     pub fn follow_old(&self, new: ChunkHandle, others: &Items, old: ChunkHandle) {
         let (to, from) = (self.header(new), others.header(old));

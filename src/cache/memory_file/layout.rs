@@ -3,7 +3,9 @@
 //! All numbers are little-endian words of 64 bits, as the machine writes them: a file is for the machine it was made on, and
 //! one of another order fails the magic. Places follow from the words of the first line and never change.
 
-use slab_alloc::Places;
+use std::sync::atomic::AtomicU64;
+
+use slab_alloc::{Places, Reserved};
 
 use super::super::item::{HEADER_BYTES, ITEM_HEAD_BYTES, LAYOUT_WORDS};
 use super::super::table::TablePlaces;
@@ -69,6 +71,12 @@ pub mod word {
     pub const POLICY: usize = 40;
     /// Bytes behind the arena that the policy left.
     pub const POLICY_BYTES: usize = 41;
+    /// 1 if all pages and the table have sums.
+    pub const SUMMED: usize = 42;
+    /// Of the states of the pages.
+    pub const STATES_SUM: usize = 43;
+    /// Of the buckets.
+    pub const TABLE_SUM: usize = 44;
     /// Of the words from SEEDS on, the live ones, and all records.
     pub const RECORDS_SUM: usize = 48;
 }
@@ -133,6 +141,8 @@ const ALIGN: usize = 2 << 20;
 pub struct Geometry {
     /// Pages and arena.
     pub slabs: Places,
+    /// Where the sums of the pages begin, a word each.
+    pub sums: usize,
     /// Buckets.
     pub table: TablePlaces,
     /// Bytes of the whole.
@@ -150,11 +160,22 @@ impl Geometry {
     /// Lays the parts one behind the other.
     fn of(mut slabs: Places, mut table: TablePlaces) -> Self {
         slabs.states = HEAD_BYTES;
-        table.buckets = (slabs.states + slabs.states_bytes()).next_multiple_of(ALIGN);
+        let sums = slabs.states + slabs.states_bytes();
+        table.buckets = (sums + Self::sums_bytes(&slabs)).next_multiple_of(ALIGN);
         table.overflow = table.buckets + table.buckets_bytes();
         slabs.arena = (table.overflow + table.overflow_bytes()).next_multiple_of(ALIGN);
         let len = slabs.arena + slabs.arena_bytes();
-        Geometry { slabs, table, len }
+        Geometry {
+            slabs,
+            sums,
+            table,
+            len,
+        }
+    }
+
+    /// Bytes that the sums of the pages take.
+    fn sums_bytes(slabs: &Places) -> usize {
+        Reserved::<AtomicU64>::bytes_for(slabs.pages)
     }
 
     /// What a superblock says; none if that cannot be.

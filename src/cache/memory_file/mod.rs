@@ -14,6 +14,8 @@
 //! Mf2. What must be true after a crash is written when it happens: the flush mark, and the item that is being changed where
 //!      it lies. What may be a tick old (the clock, the largest CAS unique) is written with each tick.
 //! Mf3. All else is in the records, which are written once, at the end, and read once, at the start.
+//! Mf4. A file that was left clean has sums: over records and page states, and where that takes no noticeable time, over each
+//!      page and the table. What does not match them is not served.
 //!
 //! [`revive`]: super::revive
 
@@ -23,11 +25,11 @@ mod report;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 use std::{fmt, io};
 
 use parking_lot::Mutex;
-use slab_alloc::{ChunkHandle, ClassId, Image, Reserved};
+use slab_alloc::{ChunkHandle, ClassId, Image, PageId, Reserved, sum_of_words};
 
 use self::layout::{
     CLASS_RECORDS, CLASS_WORDS, FORMAT, Geometry, HEAD_BYTES, MAGIC, STRIPE_RECORDS, STRIPES,
@@ -35,19 +37,25 @@ use self::layout::{
 };
 pub use self::report::{Dropped, How, Restart};
 use super::eviction::Policy;
+use super::item::Items;
 use super::segments::{List, Segment};
 use super::store::Cache;
-use super::table::{OverflowRecord, TableRecord};
+use super::table::{OverflowRecord, Table, TableRecord};
 use crate::clock::Moment;
 
 /// Bytes of what policies have learned that are read at a time.
 const LEARNED_AT_A_TIME: usize = 4 << 20;
+/// Bytes of pages that get sums, which are compared before anything is served: some 20 ms. Of more, page states and records alone
+/// have sums.
+const SUMMED_BYTES_MAX: usize = 256 << 20;
 
 /// The file that a cache lies in.
 pub struct MemoryFile {
     path: PathBuf,
     image: Image,
     words: Reserved<AtomicU64>,
+    /// A sum for each page, if [`word::SUMMED`] says so.
+    sums: Reserved<AtomicU64>,
     geometry: Geometry,
     /// What of the policies' learning is not taken up yet.
     unread: Mutex<Option<Unread>>,
@@ -220,6 +228,13 @@ impl Head {
         }
     }
 
+    /// Whether pages and table have sums; the sum of the page states, and of the table.
+    pub fn sums(&self) -> (bool, u64, u64) {
+        let [summed, states, table] =
+            [word::SUMMED, word::STATES_SUM, word::TABLE_SUM].map(|at| self.words[at]);
+        (summed == 1, states, table)
+    }
+
     /// The policy in force, and the bytes that it has left behind the arena.
     pub fn learned(&self) -> (u64, u64) {
         (self.words[word::POLICY], self.words[word::POLICY_BYTES])
@@ -251,11 +266,14 @@ impl MemoryFile {
     pub fn map(path: &Path, file: File, geometry: Geometry) -> io::Result<Self> {
         let image = Image::map(file, geometry.len)?;
         image.back(0..HEAD_BYTES)?;
+        let sums = Reserved::in_image(&image, geometry.sums, geometry.slabs.pages);
+        image.back(geometry.sums..geometry.sums + 8 * geometry.slabs.pages)?;
         let words = Reserved::in_image(&image, 0, HEAD_BYTES / 8);
         Ok(MemoryFile {
             path: path.to_owned(),
             image,
             words,
+            sums,
             geometry,
             unread: Mutex::new(None),
         })
@@ -300,6 +318,7 @@ impl MemoryFile {
                 self.set(mark, 0);
             }
         }
+        self.set(word::SUMMED, 0);
         self.words[word::STATE].store(State::Open as u64, Release);
         // Where the file is on a disk, a power cut must not leave an older word there.
         self.image.file().sync_data()
@@ -382,6 +401,8 @@ impl MemoryFile {
         }
         self.write_classes(cache);
         self.set(word::POLICY, cache.tuning.policy() as u64);
+        self.set(word::STATES_SUM, cache.items.slabs().states_sum());
+        self.write_sums(cache);
         self.drop_learned();
         // Without it the policies learn anew.
         let learned = self.write_learned(cache).unwrap_or(0);
@@ -393,6 +414,34 @@ impl MemoryFile {
         self.image.file().sync_data()?;
         self.words[word::STATE].store(State::Clean as u64, Release);
         self.image.file().sync_data()
+    }
+
+    /// Writes the sums of the pages and of the table, unless there is too much of it.
+    fn write_sums(&self, cache: &Cache) {
+        let slabs = cache.items.slabs();
+        let summed = slabs.pages_total() * slabs.page_bytes() <= SUMMED_BYTES_MAX;
+        self.set(word::SUMMED, u64::from(summed));
+        if summed {
+            let pages: Vec<PageId> = slabs.page_ids().collect();
+            in_parts(pages.len(), |nth| {
+                self.sums[pages[nth].get() as usize]
+                    .store(cache.items.page_sum(pages[nth]), Relaxed);
+            });
+            self.set(word::TABLE_SUM, table_sum(&cache.table));
+        }
+    }
+
+    /// The pages that are not as their sums say.
+    pub fn changed_pages(&self, items: &Items) -> Vec<PageId> {
+        let changed = Mutex::new(Vec::new());
+        let pages: Vec<PageId> = items.slabs().page_ids().collect();
+        in_parts(pages.len(), |nth| {
+            let page = pages[nth];
+            if items.page_sum(page) != self.sums[page.get() as usize].load(Relaxed) {
+                changed.lock().push(page);
+            }
+        });
+        changed.into_inner()
     }
 
     fn write_classes(&self, cache: &Cache) {
@@ -507,6 +556,36 @@ impl MemoryFile {
         lru.take_up(policy, &learned_bytes[..learned as usize], &turnover);
         Ok(Some(bytes.len()))
     }
+}
+
+/// The sum of all of the table.
+pub fn table_sum(table: &Table) -> u64 {
+    let sums: Vec<AtomicU64> = (0..table.sum_parts()).map(|_| AtomicU64::new(0)).collect();
+    in_parts(sums.len(), |part| {
+        sums[part].store(table.part_sum(part), Relaxed);
+    });
+    sum_of_words(sums.into_iter().map(AtomicU64::into_inner))
+}
+
+/// Does so many parts of a work on all processors.
+fn in_parts(count: usize, part: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let nth = next.fetch_add(1, Relaxed);
+            if nth >= count {
+                return;
+            }
+            part(nth);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(count) {
+            scope.spawn(work);
+        }
+        work();
+    });
 }
 
 fn sum_of_bytes(bytes: &[u8]) -> u64 {

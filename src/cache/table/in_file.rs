@@ -4,11 +4,11 @@
 //! the process: the table goes on, and who takes the file up builds it anew.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use ahash::RandomState;
 use parking_lot::Mutex;
-use slab_alloc::{Image, Reserved};
+use slab_alloc::{Image, Reserved, sum_of_words};
 
 use super::block::{Bucket, Overflow};
 pub use super::overflow::OverflowRecord;
@@ -17,6 +17,8 @@ use super::{BUCKETS_LOG2_MAX, BUCKETS_LOG2_MIN, KeyHash, OverflowBuckets, Stripe
 /// Bytes of buckets that get memory at a time, at least; later a part of those there are.
 const BACKED_AT_A_TIME: usize = 2 << 20;
 const BACKED_PART: usize = 16;
+/// Buckets of one part of their sum.
+const SUMMED_AT_A_TIME: usize = 1 << 14;
 
 /// Where the table lies in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +169,34 @@ impl Table {
             stripes: (0..self.stripes()).map(stripe).collect(),
             overflow: self.overflow.record(),
         }
+    }
+
+    /// The sum of all buckets in use, by so many at a time: each of [`Self::sum_parts`] parts has its own.
+    pub fn part_sum(&self, part: usize) -> u64 {
+        let first = part * SUMMED_AT_A_TIME;
+        let words = |block: &[AtomicU64]| -> u64 {
+            sum_of_words(block.iter().map(|word| word.load(Relaxed)))
+        };
+        let buckets = first..(first + SUMMED_AT_A_TIME).min(self.buckets_end());
+        let of_buckets = buckets.map(|index| words(self.buckets.get(index)));
+        let overflow = self.overflow.record().used_mark as usize;
+        let overflow = first.max(1)..(first + SUMMED_AT_A_TIME).min(overflow);
+        let of_overflow = overflow.map(|index| words(self.overflow.get(index as u32).0));
+        sum_of_words(of_buckets.chain(of_overflow))
+    }
+
+    /// See [`Self::part_sum`].
+    pub fn sum_parts(&self) -> usize {
+        let overflow = self.overflow.record().used_mark as usize;
+        self.buckets_end().max(overflow).div_ceil(SUMMED_AT_A_TIME)
+    }
+
+    /// Behind the last bucket in use.
+    fn buckets_end(&self) -> usize {
+        let buckets =
+            |stripe: &crossbeam::utils::CachePadded<super::Stripe>| stripe.lock.lock().buckets();
+        let most = self.stripes.iter().map(buckets).max().unwrap_or(0);
+        (most as usize) << self.stripe_bits
     }
 
     /// Makes sure of memory for bucket `local` of a stripe.

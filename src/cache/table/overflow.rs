@@ -102,6 +102,8 @@ impl OverflowBuckets {
         if self.buckets.wants_backing() && free.used_mark > free.backed {
             self.back(&mut free);
         }
+        let words = self.buckets.get(index as usize);
+        words.iter().for_each(|word| word.store(0, Relaxed));
         index
     }
 

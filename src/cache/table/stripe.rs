@@ -250,7 +250,10 @@ impl<'t> StripeGuard<'t> {
         self.table.back_bucket((1 << level) + split as usize);
         let bucket = |local: usize| self.table.buckets.get(local << bits | self.stripe);
         let old = bucket(split as usize);
-        let mut moved = start(bucket((1 << level) + split as usize));
+        let new = bucket((1 << level) + split as usize);
+        // Zeros, unless somebody has written into a file while nobody had it.
+        new.iter().for_each(|word| word.store(0, Relaxed));
+        let mut moved = start(new);
         let (mut stay, mut read) = (start(old), start(old));
         loop {
             if read.slot == read.block.slots() {

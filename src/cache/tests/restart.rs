@@ -490,11 +490,170 @@ fn damaged_records_are_not_followed() {
         place.set_word(at, before ^ 1 << rng.below(64));
         let opened = place.open(&config(64));
         let told = &opened.restart;
-        assert_ne!(told.how, How::Attached, "word {at}");
-        check(&opened.cache);
-        let there = count(&opened.cache, 0..ITEMS, RelTime(10));
-        assert!(there as u64 <= told.kept);
+        assert_eq!(told.how, How::Cold, "word {at}");
+        let why = ["records are damaged", "first bytes are damaged"];
+        assert!(
+            why.iter().any(|why| told.reason.contains(why)),
+            "{}",
+            told.reason
+        );
     }
+}
+
+/// Where a file has bytes: its extents, as the file system tells them.
+fn extents(place: &Place) -> Vec<std::ops::Range<u64>> {
+    use std::os::unix::fs::MetadataExt;
+    let file = place.file();
+    let len = file.metadata().unwrap().size();
+    let mut block = vec![0; 1 << 16];
+    let mut extents = Vec::new();
+    // Only what is not zeros: the rest is of no use to anybody.
+    for at in (0..len).step_by(block.len()) {
+        let n = file.read_at(&mut block, at).unwrap();
+        if block[..n].iter().any(|&byte| byte != 0) {
+            extents.push(at..at + n as u64);
+        }
+    }
+    extents
+}
+
+/// Changes so many bytes of a file, anywhere; in holes now and then as well.
+fn flip(place: &Place, extents: &[std::ops::Range<u64>], rng: &mut Rng, count: usize) {
+    let file = place.file();
+    let len = file.metadata().unwrap().len();
+    for _ in 0..count {
+        let extent = extents[rng.below(extents.len())].clone();
+        let at = match rng.below(8) {
+            0 => rng.below(len as usize) as u64,
+            1 => rng.below(327_680) as u64,
+            _ => extent.start + rng.below((extent.end - extent.start) as usize) as u64,
+        };
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        byte[0] ^= 1 + rng.below(255) as u8;
+        file.write_all_at(&byte, at).unwrap();
+    }
+}
+
+/// A file to be copied: its extents with their bytes.
+fn content(place: &Place) -> (u64, Vec<(u64, Vec<u8>)>) {
+    let file = place.file();
+    let read = |extent: std::ops::Range<u64>| {
+        let mut bytes = vec![0; (extent.end - extent.start) as usize];
+        file.read_exact_at(&mut bytes, extent.start).unwrap();
+        (extent.start, bytes)
+    };
+    let len = file.metadata().unwrap().len();
+    (len, extents(place).into_iter().map(read).collect())
+}
+
+fn write_content(place: &Place, (len, extents): &(u64, Vec<(u64, Vec<u8>)>)) {
+    let file = place.file();
+    file.set_len(0).unwrap();
+    file.set_len(*len).unwrap();
+    for (at, bytes) in extents {
+        file.write_all_at(bytes, *at).unwrap();
+    }
+}
+
+/// Small enough to be tried often.
+fn small_config() -> CacheConfig {
+    let mut small = config(8);
+    small.slabs.page_bytes = 1 << 17;
+    small
+}
+
+/// Uses a cache whose file was changed: all that it says of `0..FEW` must be true, and it must go on working.
+fn try_out(cache: &Cache, must_be_true: bool) -> usize {
+    check(cache);
+    let there = if must_be_true {
+        count(cache, 1..FEW, RelTime(10))
+    } else {
+        0
+    };
+    for n in 1..FEW {
+        get(cache, &key(n), RelTime(10));
+    }
+    fill(cache, FEW..FEW + 200, RelTime(11));
+    fill(cache, 1..FEW / 2, RelTime(11));
+    check(cache);
+    there
+}
+
+const FEW: usize = 400;
+
+#[test]
+fn bytes_changed_in_a_clean_file_are_never_served() {
+    let place = Place::new();
+    let opened = place.open(&small_config());
+    fill(&opened.cache, 1..FEW, RelTime(10));
+    opened.cache.close(&moment(10)).unwrap();
+    drop(opened);
+    let (whole, extents) = (content(&place), extents(&place));
+    let mut rng = Rng::new(fuzz_seed());
+    let (mut attached, mut walked) = (0, 0);
+    for round in 0..fuzz_rounds() {
+        write_content(&place, &whole);
+        let count = 1 + rng.below(8);
+        flip(&place, &extents, &mut rng, count);
+        let mut config = small_config();
+        if round % 4 == 3 {
+            config.slabs.sizes = Sizes::Growth {
+                chunk_min: 96,
+                growth_factor: 1.5,
+                chunk_max: 1 << 17,
+            };
+        }
+        match Cache::open(&config, &place.0, BOOT) {
+            Ok(opened) => {
+                let there = try_out(&opened.cache, true);
+                attached += usize::from(opened.restart.how == How::Attached);
+                walked += usize::from(opened.restart.how != How::Attached && there > 0);
+                assert!(opened.restart.how != How::Attached || there == FEW - 1);
+            }
+            Err(refusal) => assert!(
+                refusal.contains("there is something else in it"),
+                "{refusal}"
+            ),
+        }
+    }
+    println!("{attached} attached, {walked} walked or imported with some items");
+    assert!(attached > 0 && walked > 0);
+}
+
+#[test]
+fn bytes_changed_after_a_crash_break_nothing() {
+    let place = Place::new();
+    let opened = place.open(&small_config());
+    fill(&opened.cache, 1..FEW, RelTime(10));
+    opened.cache.note_time(&moment(10));
+    drop(opened);
+    let (whole, extents) = (content(&place), extents(&place));
+    let mut rng = Rng::new(fuzz_seed());
+    let mut walked = 0;
+    for _ in 0..fuzz_rounds() {
+        write_content(&place, &whole);
+        let count = 1 + rng.below(60);
+        flip(&place, &extents, &mut rng, count);
+        if let Ok(opened) = Cache::open(&small_config(), &place.0, BOOT) {
+            try_out(&opened.cache, false);
+            walked += usize::from(opened.restart.how == How::Walked);
+        }
+    }
+    assert!(walked > 0);
+}
+
+/// The long form: `KETCH_FUZZ_ROUNDS=10000`, another seed each time.
+fn fuzz_rounds() -> usize {
+    let given = std::env::var("KETCH_FUZZ_ROUNDS").ok();
+    given.and_then(|rounds| rounds.parse().ok()).unwrap_or(60)
+}
+
+fn fuzz_seed() -> u64 {
+    let given = std::env::var("KETCH_FUZZ_SEED").ok();
+    let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or(5);
+    println!("KETCH_FUZZ_SEED={seed}");
+    seed
 }
 
 #[test]
