@@ -20,7 +20,7 @@ use slab_alloc::{Config, Sizes};
 use crate::admin::Admin;
 use crate::auth::{Auth, Format};
 use crate::cache::{
-    At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Restart, STEPS_PER_S,
+    At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Opened, Restart, STEPS_PER_S,
 };
 use crate::clock::Clock;
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
@@ -133,9 +133,8 @@ impl Server {
                 (cache, None, begin())
             }
             Some(path) => {
-                let opened = Cache::open(&cache_config(&settings), path, boot_id)?;
+                let opened = open(&settings, path, boot_id)?;
                 tell_restart(path, &opened.restart);
-                prepare(&opened.cache, &settings);
                 let clock = opened.now_ms.map_or_else(begin, Clock::resume);
                 (opened.cache, Some(opened.restart), clock)
             }
@@ -288,6 +287,14 @@ pub fn cache(settings: &Settings) -> io::Result<Cache> {
     let cache = Cache::new(&cache_config(settings))?;
     prepare(&cache, settings);
     Ok(cache)
+}
+
+/// The cache in the file at `path`, as the settings want it, with the items that are there. The error is why the server cannot
+/// start.
+pub fn open(settings: &Settings, path: &Path, boot_id: u64) -> Result<Opened, String> {
+    let opened = Cache::open(&cache_config(settings), path, boot_id)?;
+    prepare(&opened.cache, settings);
+    Ok(opened)
 }
 
 fn cache_config(settings: &Settings) -> CacheConfig {

@@ -173,7 +173,6 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-S -Y /etc/auth -B binary", "-Y /etc/auth"),
         ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
-        ("-e /mnt/x", "-e /mnt/x"),
         ("-o ext_path=x:1g", "-o ext_path=x:1g"),
         ("-o proxy_config=x", "-o proxy_config=x"),
         ("-o ssl_keyformat=DER", "-o ssl_keyformat=DER"),

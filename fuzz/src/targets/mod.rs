@@ -4,6 +4,7 @@ pub mod binary;
 pub mod client_reply;
 pub mod cut;
 pub mod http;
+pub mod memory_file;
 pub mod options;
 pub mod session;
 pub mod snapshot;
@@ -13,12 +14,13 @@ pub mod text;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 9] = [
     ("text", text::run),
     ("binary", binary::run),
     ("options", options::run),
     ("client_reply", client_reply::run),
     ("http", http::run),
+    ("memory_file", memory_file::run),
     ("cut", cut::run),
     ("session", session::run),
     ("snapshot", snapshot::run),
