@@ -82,8 +82,13 @@ impl Segments {
         Ok(())
     }
 
-    fn create(&self, number: u64, follows_gap: bool, clock: &Clock) -> io::Result<Segment> {
-        let path = self.name(number);
+    /// Makes a segment that is none yet: its name is that of none.
+    fn prepare(&self, number: u64, follows_gap: bool, clock: &Clock) -> io::Result<Segment> {
+        let path = self.new_name();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = Arc::new(sys::create_private(&path)?);
         let head = FileHead {
             kind: FileKind::Log,
@@ -94,8 +99,22 @@ impl Segments {
         };
         let writer = Writer::begin(ToFile(file.clone()), &head, false)?;
         file.sync_all()?;
-        sys::sync_directory_of(&path)?;
-        Ok(Segment { file, writer })
+        Ok(Segment {
+            follows_gap,
+            file,
+            writer,
+        })
+    }
+
+    /// Gives what was prepared its name.
+    fn adopt(&self, number: u64) -> io::Result<()> {
+        fs::rename(self.new_name(), self.name(number))
+    }
+
+    fn new_name(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".new");
+        name.into()
     }
 }
 
@@ -120,6 +139,8 @@ impl io::Write for ToFile {
 /// The segment that is written to.
 #[derive(Debug)]
 struct Segment {
+    /// As its head says.
+    follows_gap: bool,
     file: Arc<File>,
     writer: Writer<ToFile>,
 }
@@ -156,7 +177,9 @@ impl Log {
         follows_gap: bool,
         shared: &Shared,
     ) -> io::Result<Self> {
-        let segment = segments.create(next, follows_gap, &shared.clock)?;
+        let segment = segments.prepare(next, follows_gap, &shared.clock)?;
+        segments.adopt(next)?;
+        sys::sync_directory_of(&segments.path)?;
         shared.cache.events().listen(true);
         Ok(Log {
             segments,
@@ -177,36 +200,54 @@ impl Log {
         })
     }
 
-    /// Begins another segment, for a snapshot that is about to begin; gives its number.
+    /// Begins another segment, for a snapshot that is about to begin; gives its number. Workers wait no longer than for what
+    /// was written since a moment ago to be synced.
     pub(super) fn cut(&self, shared: &Shared) -> io::Result<u64> {
+        let events = shared.cache.events();
+        // Nobody but the caller begins segments.
+        let (before, next) = {
+            let writing = self.writing.lock();
+            let file = writing.segment.as_ref().map(|segment| segment.file.clone());
+            (file, writing.next)
+        };
+        let new = self
+            .segments
+            .prepare(next, before.is_none(), &shared.clock)?;
+        if let Some(before) = before {
+            before.sync_data()?;
+        }
         let mut writing = self.writing.lock();
         // Where it was off: what is not told from now on, the snapshot will see.
-        shared.cache.events().listen(true);
+        events.listen(true);
         writing.write(shared, self.sync);
-        let follows_gap = writing.segment.is_none();
         if let Some(segment) = writing.segment.take() {
             let ended = segment.writer.end(stamp(shared));
-            if let Err(error) = ended.and_then(|file| file.0.sync_all()) {
+            if let Err(error) = ended.and_then(|file| file.0.sync_data()) {
                 writing.stop(&error, shared);
                 return Err(error);
             }
+        } else if !new.follows_gap {
+            // It was stopped a moment ago, and the new one does not say so.
+            let error = io::Error::other("the log was stopped meanwhile");
+            writing.stop(&error, shared);
+            return Err(error);
         }
-        let next = writing.next;
-        match self.segments.create(next, follows_gap, &shared.clock) {
-            Ok(segment) => {
-                writing.segment = Some(segment);
-                writing.next += 1;
-                writing.report.is_on = true;
-                writing.report.segment = next;
-                writing.report.segment_bytes = 0;
-                writing.report.last_error.clear();
-                Ok(next)
-            }
-            Err(error) => {
-                writing.stop(&error, shared);
-                Err(error)
-            }
+        if let Err(error) = self.segments.adopt(next) {
+            writing.stop(&error, shared);
+            return Err(error);
         }
+        writing.segment = Some(new);
+        writing.next += 1;
+        writing.report.is_on = true;
+        writing.report.segment = next;
+        writing.report.segment_bytes = 0;
+        writing.report.last_error.clear();
+        if self.sync == LogSync::Always {
+            sys::sync_directory_of(&self.segments.path)?;
+        }
+        drop(writing);
+        sys::sync_directory_of(&self.segments.path)?;
+        Ok(next)
     }
 
     /// Removes the segments that a snapshot has taken the place of.
