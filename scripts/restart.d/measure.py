@@ -158,6 +158,44 @@ def kill_under_load():
     expect(wrong == 0 and least >= 0.99, "kill -9 under load")
 
 
+def full():
+    """A file system that others fill: nothing is lost but room, and what does not fit is refused at the start. Needs root."""
+    global path
+    small, before = path + ".mount", path
+    os.mkdir(small)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", small], stderr=subprocess.DEVNULL)
+    if mounted.returncode != 0:
+        os.rmdir(small)
+        row("a full file system", "not tried: no right to mount one")
+        return
+    path = small + "/cache"
+    try:
+        server = Server("-m", "64")
+        fill(server, 20000)
+        with open(small + "/other", "wb", buffering=0) as other:
+            try:
+                while True:
+                    other.write(bytes(65536))
+            except OSError:
+                pass
+        fill(server, 800000)
+        held = server.stats()
+        server.stream.sendall(b"get k799999\r\n")
+        expect(server.until(b"END\r\n")[1:] == [b"%020d\r\n" % 799999], "the last value in a full file system")
+        os.unlink(small + "/other")
+        server.end()
+        server = Server("-m", "64")
+        kept = server.stats("restart")["memory_file_items"]
+        server.end()
+        refused = subprocess.run([program, "-u", "root", "-p", "-1", "-m", "256", "-e", small + "/more"], stderr=subprocess.PIPE)
+        expect(refused.returncode == 71 and b"MB left" in refused.stderr, f"a start without room: {refused}")
+        row("a file system that others fill", f"{held['curr_items']} items held, {held['evictions']} evicted, {kept} there after a restart; `-m 256` refused")
+    finally:
+        subprocess.run(["umount", "-l", small], check=False)
+        os.rmdir(small)
+        path = before
+
+
 def memcached():
     program = os.environ.get("MEMCACHED", shutil.which("memcached"))
     if not program:
@@ -181,5 +219,6 @@ def memcached():
 print("| | |\n| --- | --- |")
 clean()
 kill_under_load()
+full()
 memcached()
 sys.exit(f"{len(failures)} of the above" if failures else 0)
