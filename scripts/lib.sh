@@ -28,7 +28,7 @@ install_packages() {
     rm -f "$log"
     # Debian starts a daemon that it installs. Nobody asked for one that takes port 11211.
     local daemon
-    for daemon in memcached nutcracker; do
+    for daemon in memcached nutcracker etcd; do
         if [[ " $* " == *" $daemon "* ]] && [ -d /run/systemd/system ]; then
             as_root systemctl disable --now "$daemon"
         fi

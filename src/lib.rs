@@ -15,6 +15,7 @@ pub mod command;
 pub mod events;
 pub mod keyspace;
 pub mod knobs;
+mod membership;
 pub mod net;
 mod report;
 pub mod server;

@@ -23,6 +23,7 @@ use crate::cache::{
     At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Opened, Restart, STEPS_PER_S,
 };
 use crate::clock::Clock;
+use crate::membership::Membership;
 use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
 use crate::settings::Settings;
 use crate::snapshot::{Keeper, Log};
@@ -161,12 +162,20 @@ impl Server {
         let shared = Arc::new(shared);
         let keeper = keeper.map(Arc::new);
         let kept = (keeper.clone(), log);
+        let addrs = bound.addrs.clone();
         let threads = Threads::start(shared.clone(), bound, tls, admin, kept)
             .map_err(|error| format!("cannot start: {error}"))?;
+        // When it serves: whoever learns of it may come at once.
+        let register = &shared.settings.register;
+        let membership = (!register.url.is_empty())
+            .then(|| Membership::begin(register, &addrs, shared.clone()))
+            .transpose()
+            .map_err(|error| format!("-o register={}: {error}", register.url))?;
         Ok(Running {
             shared,
             threads,
             keeper,
+            membership,
         })
     }
 }
@@ -366,6 +375,7 @@ pub struct Running {
     shared: Arc<Shared>,
     threads: Threads,
     keeper: Option<Arc<Keeper>>,
+    membership: Option<Membership>,
 }
 
 impl Running {
@@ -389,14 +399,17 @@ impl Running {
     /// the cache is written to its file, if it has one.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
-        if let Some(auth) = &self.shared.auth {
-            auth.close();
-        }
         let Running {
             shared,
             threads,
             keeper,
+            membership,
         } = self;
+        // First of all, so that nobody is sent here any more.
+        drop(membership);
+        if let Some(auth) = &shared.auth {
+            auth.close();
+        }
         shared.saving.close();
         let all_well = threads.stop();
         if let Some(keeper) = keeper {

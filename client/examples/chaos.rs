@@ -133,6 +133,17 @@ const ALL_KEYS: usize = 2 * THREADS * KEYS;
 
 // ---- workers ----
 
+/// Ends this process when the one that has started it is gone: a run that was killed leaves no load behind.
+fn end_with_parent() {
+    let parent = std::os::unix::process::parent_id();
+    std::thread::spawn(move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        std::process::exit(1);
+    });
+}
+
 /// What a thread counted in a phase.
 #[derive(Default, Clone)]
 struct Tally {
@@ -167,6 +178,7 @@ fn nodes(host: &str, bits: u64) -> Vec<Node> {
 }
 
 fn worker(name: &str, host: &str, path: &str, window_ms: u64) {
+    end_with_parent();
     let board = Arc::new(Board::open(path));
     let bits = board.get(Word::List);
     let options = ClientOptions::default()
@@ -432,6 +444,7 @@ fn answer(kind: &str, mut stream: TcpStream) {
 /// Stands before a node where the kernel cannot slow packets or lose them (no netem): bytes that go to clients are late by 100 ms,
 /// or, one piece of ten, by the 200 ms after which TCP sends again what was lost.
 fn proxy(listen: &str, target: &str, path: &str, at: u64) {
+    end_with_parent();
     let listener = TcpListener::bind(listen).expect("the node's place is free");
     let board = Arc::new(Board::open(path));
     for client in listener.incoming().flatten() {

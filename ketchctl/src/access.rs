@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use getopts::{Matches, Options};
+use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
 use ketch_client::{Client, ClientOptions, Node, OnEjection};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -160,6 +161,19 @@ fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
 }
 
 impl Access {
+    /// The nodes that a server answers to `config get cluster`.
+    pub fn cluster_of(&self, server: &str) -> Result<Vec<Node>, SourceError> {
+        let servers = Node::list(server).map_err(|error| SourceError::Node { at: 1, error })?;
+        let mut endpoint = ClusterEndpoint::new(servers).timeout(self.timeout);
+        if let Some((user, password)) = &self.login {
+            endpoint = endpoint.login(user, password);
+        }
+        if let Some((config, name)) = &self.tls {
+            endpoint = endpoint.tls(config.clone(), name.clone());
+        }
+        endpoint.nodes()
+    }
+
     /// A client of the whole cluster.
     pub fn client(&self, cluster: &Cluster) -> Client {
         Client::new(cluster.nodes.clone(), self.options(cluster))

@@ -98,18 +98,23 @@ pub fn nodes(matches: &Matches, option: &str) -> Result<Vec<Node>, Failure> {
     Ok(nodes)
 }
 
-/// The cluster whose nodes this option lists.
-pub fn from_of(matches: &Matches, option: &str) -> Result<Cluster, Failure> {
-    let nodes = nodes(matches, option)?;
+/// How keys are spread, as the options say.
+pub fn placement(matches: &Matches) -> Result<Placement, Failure> {
     let distribution = match matches.opt_str("distribution") {
         Some(name) => name
             .parse()
             .map_err(|error| Failure::usage(format!("--distribution {name}: {error}")))?,
         None => Distribution::default(),
     };
-    let placement = Placement::from(distribution)
+    Ok(Placement::from(distribution)
         .hash_tags(matches.opt_present("hash-tags"))
-        .keep_port(matches.opt_present("keep-port"));
+        .keep_port(matches.opt_present("keep-port")))
+}
+
+/// The cluster whose nodes this option lists.
+pub fn from_of(matches: &Matches, option: &str) -> Result<Cluster, Failure> {
+    let nodes = nodes(matches, option)?;
+    let placement = placement(matches)?;
     let copies = match matches.opt_defined("copies") {
         true => matches.opt_str("copies"),
         false => None,

@@ -20,6 +20,7 @@ mod get;
 mod hot;
 mod json;
 mod load;
+mod nodes;
 mod ping;
 mod record;
 mod ring;
@@ -87,6 +88,11 @@ const COMMANDS: &[Command] = &[
         snapshot::run,
     ),
     command("load", "fill nodes with what a file has", load::run),
+    command(
+        "nodes",
+        "who is in a ring: health, version, share of the keys",
+        nodes::run,
+    ),
     command("ping", "which nodes answer, and how fast", ping::run),
 ];
 

@@ -143,6 +143,11 @@ fn commands(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     if ctx.shared.settings.idle_timeout_s > 0 {
         counts!(figures, general, idle_kicks);
     }
+    if !ctx.shared.settings.register.url.is_empty() {
+        let ring = &ctx.shared.cluster.ring;
+        figures.count("ketch_ring_members", ring.members.load(Relaxed));
+        figures.count("ketch_ring_frozen", u64::from(ring.frozen.load(Relaxed)));
+    }
     figures.bytes("ketch_block_bytes", ctx.shared.bodies.held());
     figures.count("ketch_blocks_timed_out", general.blocks_timed_out);
     figures.count("ketch_blocks_given_way", general.blocks_given_way);

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::opt::{self, Opt, flag, inert, not_built, value};
 use super::values::{Unit, size, slab_sizes, text, whole};
-use super::{LogSync, PAGE_BYTES, Settings, tls};
+use super::{LogSync, PAGE_BYTES, Settings, register, tls};
 use crate::knobs::Knob;
 
 /// All extended options, in the order of the help text.
@@ -247,6 +247,53 @@ static REST: &[Opt] = &[
         "when the log is on the disk: always (before each answer), second, none (when the system likes)",
     )
     .more("With all three a process that is killed loses nothing it has acknowledged; a power cut takes what was not on the disk."),
+    value(
+        "",
+        "register",
+        ("URL", ""),
+        |s, v| register::url(v).map(|url| s.register.url = url),
+        "join the ring that etcd://HOST:PORT/RING or consul://HOST:PORT/SERVICE keeps, and answer \"config get cluster\" with it",
+    )
+    .more("Between several servers stands a semicolon. The server serves whether or not they can be reached; it leaves the ring when it stops.")
+    .example("etcd://127.0.0.1:2379/cache"),
+    value(
+        "",
+        "node_name",
+        ("NAME", ""),
+        |s, v| register::word("node_name", v).map(|name| s.register.name = Some(name)),
+        "what rings call this server: under it it keeps its keys at another address (its address if not given)",
+    )
+    .example("cache-1"),
+    value(
+        "",
+        "node_address",
+        ("HOST:PORT", ""),
+        |s, v| register::address(v).map(|address| s.register.address = Some(address)),
+        "where clients reach it, if not where it listens",
+    )
+    .example("10.0.0.7:11211"),
+    value(
+        "",
+        "node_zone",
+        ("ZONE", ""),
+        |s, v| register::word("node_zone", v).map(|zone| s.register.zone = Some(zone)),
+        "where it stands: copies go to different zones",
+    )
+    .example("a"),
+    value(
+        "",
+        "node_weight",
+        ("NUM", "1"),
+        |s, v| whole("node_weight", v, 1..=u32::MAX, "").map(|weight| s.register.weight = weight),
+        "its share of the keys relative to the others",
+    ),
+    value(
+        "",
+        "node_lease",
+        ("SECONDS", "2"),
+        |s, v| whole("node_lease", v, 1..=3600, "seconds").map(|lease| s.register.lease_s = lease),
+        "how long after a crash it still stands in the ring",
+    ),
     flag(
         "",
         "track_sizes",

@@ -24,6 +24,7 @@ mod nearest;
 mod opt;
 mod options;
 mod pages;
+mod register;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::knobs::{Knob, Knobs};
 use given::Given;
 pub use http::{HTTP_CONNS_MAX, Http};
 pub use listen::{Listen, WireProtocol};
+pub use register::Register;
 pub use snapshot::{Log, LogSync, Snapshot};
 pub use tls::{ClientCert, Tls, TlsVersion};
 
@@ -190,6 +192,8 @@ pub struct Settings {
     pub log_json: bool,
     /// HTTP for operators.
     pub http: Http,
+    /// The ring that the server joins.
+    pub register: Register,
     /// `-u`: whom to become when started as root.
     pub user: Option<String>,
     /// `-r`: let the kernel write core files of any size.
@@ -260,6 +264,7 @@ impl Default for Settings {
             log_file: None,
             log_json: false,
             http: Http::default(),
+            register: Register::default(),
             user: None,
             coredumps: false,
             notices: Vec::new(),
@@ -402,6 +407,7 @@ impl Settings {
         checks::tls(self, given)?;
         checks::http(self, given)?;
         checks::snapshot(self, given)?;
+        register::check(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }

@@ -4,13 +4,27 @@
 //! Cl1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
 //! Cl2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
 
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// The longest list, in bytes: some hundred nodes with names of a hosted service.
 pub const CONFIG_LEN_MAX: usize = 32 << 10;
 /// The list, if there is one.
 #[derive(Debug, Default)]
-pub struct ClusterConfig(RwLock<Option<NodeList>>);
+pub struct ClusterConfig {
+    list: RwLock<Option<NodeList>>,
+    /// Of the ring that the server has joined, if it has.
+    pub ring: RingFigures,
+}
+
+/// What is known of the ring.
+#[derive(Debug, Default)]
+pub struct RingFigures {
+    /// How many there are in it.
+    pub members: AtomicU64,
+    /// It stays as it is: the engine is away, or tells of nobody.
+    pub frozen: AtomicBool,
+}
 
 /// A list of nodes, as it came.
 #[derive(Debug)]
@@ -28,7 +42,7 @@ impl ClusterConfig {
             client_flags,
             bytes: bytes.into(),
         };
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.list.write().unwrap_or_else(PoisonError::into_inner);
         if add && held.is_some() {
             return false;
         }
@@ -38,12 +52,12 @@ impl ClusterConfig {
 
     /// Forgets the list; false if there was none.
     pub fn delete(&self) -> bool {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.list.write().unwrap_or_else(PoisonError::into_inner);
         held.take().is_some()
     }
 
     /// The list, if there is one. It does not change while it is looked at.
     pub fn read(&self) -> RwLockReadGuard<'_, Option<NodeList>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.list.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,6 +32,7 @@
 //! A read that takes longer than [`PATIENCE`] is a failure, never a pass.
 
 mod conn;
+mod etcd;
 pub mod linear;
 pub mod packet;
 mod port;
@@ -44,6 +45,7 @@ mod vectors;
 mod waiting;
 
 pub use conn::{Conn, escape};
+pub use etcd::Etcd;
 pub use port::{free_port, nobody};
 pub use program::{KINDS, Kind, Version, binary, is_ketch, ketch, memcached, version_of};
 pub use rng::{Rng, rounds};

@@ -19,6 +19,7 @@ mod faults;
 mod histories;
 mod http;
 mod limits;
+mod membership;
 mod memory;
 mod meta;
 mod options;

@@ -8,16 +8,19 @@
 //! ```
 //!
 //! Fw1. The thread does not keep the client alive: it ends when [`Following`] is dropped, at once if it sleeps, else after the
-//!     question to the source that is under way.
+//!     question to the source that is under way, which takes some seconds at most.
 //! Fw2. Only whole, good lists with nodes in them are applied, in the order in which the source told them (To1).
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Topology;
 use crate::Node;
+
+/// The longest that the thread waits for a source that tells of changes before it looks whether its client is there.
+const WAIT: Duration = Duration::from_secs(2);
 
 /// How a client follows its source of nodes. The default: the source's own interval, a dual read of 5 minutes.
 #[derive(Debug, Clone)]
@@ -88,7 +91,11 @@ fn run(
         let pause = due_at.map_or(Duration::MAX, |at| {
             at.saturating_duration_since(Instant::now())
         });
-        if gone.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+        let is_gone = match topology.wait(pause.min(WAIT)) {
+            Some(_) => gone.try_recv() != Err(TryRecvError::Empty),
+            None => gone.recv_timeout(pause) != Err(RecvTimeoutError::Timeout),
+        };
+        if is_gone {
             return;
         }
         let now = Instant::now();

@@ -6,6 +6,8 @@
 //!  DnsAddresses       A and AAAA records of a name            every 30 seconds
 //!  DnsServices        SRV records of a name (feature `srv`)   every 30 seconds      --> Topology: nodes, version
 //!  ClusterEndpoint    config get cluster, asked of a node     every 60 seconds
+//!  RegisteredNodes    a ring in etcd or Consul (feature       as soon as it changes
+//!                     `registry`)
 //! ```
 //!
 //! [`Client::follow`](crate::Client::follow) keeps a client at what its source says. A [`Source`] says what the nodes are now, and may wait for files and sockets, with a deadline of its own where the system
@@ -22,6 +24,8 @@ mod endpoint;
 mod file;
 pub(crate) mod follow;
 pub(crate) mod jitter;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "srv")]
 mod srv;
 
@@ -34,6 +38,8 @@ pub use self::dns::{DnsAddresses, Family};
 pub use self::endpoint::{ClusterAnswer, ClusterEndpoint, parse_cluster};
 pub use self::file::{NodeFile, parse_nodes};
 pub use self::follow::FollowOptions;
+#[cfg(feature = "registry")]
+pub use self::registry::RegisteredNodes;
 #[cfg(feature = "srv")]
 pub use self::srv::DnsServices;
 
@@ -47,6 +53,13 @@ pub trait Source: Send {
 
     /// How long an answer is good for unless the user says otherwise; `None` for ever.
     fn interval(&self) -> Option<Duration>;
+
+    /// Waits until the nodes may have changed, or for so long; true if they may have. `None` from one that is not told of
+    /// changes: it is asked at its interval.
+    fn wait(&mut self, at_most: Duration) -> Option<bool> {
+        let _ = at_most;
+        None
+    }
 
     /// What the client that is to follow it speaks with: a source that asks nodes may do as the client does. Called once, first.
     fn adopt(&mut self, options: &ClientOptions) {
@@ -90,6 +103,8 @@ pub enum SourceError {
     SignIn,
     /// The name server says so: its response code (3: no such name).
     Dns(u16),
+    /// What keeps the ring does not answer, or its address cannot be read.
+    Registry(String),
 }
 
 impl fmt::Display for SourceError {
@@ -103,6 +118,7 @@ impl fmt::Display for SourceError {
             SourceError::NotServed => f.write_str("the server has no list of nodes"),
             SourceError::SignIn => f.write_str("the server does not let us in"),
             SourceError::Dns(code) => write!(f, "the name server answers code {code}"),
+            SourceError::Registry(why) => f.write_str(why),
         }
     }
 }
@@ -185,6 +201,20 @@ impl Topology {
     /// When to refresh; `None` for a list that does not change.
     pub fn due_at(&self) -> Option<Instant> {
         self.due_at
+    }
+
+    /// Waits until the source is due to be asked, or for so long. `None` from one that cannot wait; true once it is time for
+    /// [`Topology::refresh`]. Blocks: not under a lock, and not in a task.
+    pub fn wait(&mut self, at_most: Duration) -> Option<bool> {
+        let left = self
+            .due_at
+            .map(|due_at| due_at.saturating_duration_since(Instant::now()));
+        let changed = self.source.wait(at_most.min(left.unwrap_or(at_most)))?;
+        let now = Instant::now();
+        if changed {
+            self.due_at = Some(now);
+        }
+        Some(self.due_at.is_some_and(|due_at| now >= due_at))
     }
 
     /// Asks the source again, if it is time; true if the nodes are others than before. After an error they stay, and the next

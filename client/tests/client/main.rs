@@ -13,6 +13,7 @@ mod growing;
 mod ketama;
 mod lanes;
 mod patience;
+mod registry;
 mod tasks;
 mod topology;
 mod waiting;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::run::{ketchctl, stdout, told};
 use crate::as_node::AsNode;
-use ketch_testing::{KINDS, Kind, PATIENCE, Server, nobody};
+use ketch_testing::{Etcd, KINDS, Kind, PATIENCE, Server, nobody, wait_within};
 
 fn list(servers: &[Server]) -> String {
     let addresses = servers.iter().map(|server| server.node().address());
@@ -163,6 +163,52 @@ fn ping_tells_who_is_down() {
     assert_eq!(table.matches("2 of 2").count(), 2, "{table}");
     assert!(begun.elapsed() < PATIENCE);
     servers[0].freeze(false);
+}
+
+#[test]
+fn nodes_of_a_ring_in_etcd() {
+    let etcd = Etcd::start();
+    let joins =
+        |name: &str, more: &str| format!("register={},node_name={name}{more}", etcd.url("ring"));
+    let servers = [
+        Server::start(&["-o", &joins("one", ",node_zone=left")]),
+        Server::start(&["-o", &joins("two", ",node_weight=3")]),
+    ];
+    let url = etcd.url("ring");
+    let lines = || {
+        let (status, table, _) = told(&["nodes", "-s", &url]);
+        (status, table.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    wait_within("both are listed", PATIENCE, || lines().1.len() == 4);
+    let (status, table) = lines();
+    assert_eq!(status, 0, "{table:?}");
+    for (server, told) in servers
+        .iter()
+        .zip([["one", "left", "1"], ["two", "-", "3"]])
+    {
+        let address = format!("127.0.0.1:{}", server.port());
+        let line = table.iter().find(|line| line.starts_with(&address));
+        let words: Vec<&str> = line.expect("a line a node").split_whitespace().collect();
+        assert_eq!(words[1..4], told, "{table:?}");
+        assert!(
+            words[6].parse::<f64>().is_ok_and(|share| share > 10.0),
+            "{table:?}"
+        );
+    }
+    assert!(table[3].starts_with("ring "), "{table:?}");
+    // What a server hands out is the same ring by its addresses.
+    let config = format!("config://127.0.0.1:{}", servers[0].port());
+    wait_within("the server knows both", PATIENCE, || {
+        told(&["nodes", "-s", &config]).1.lines().count() == 4
+    });
+    for (bad, says) in [
+        ("etcd://nowhere/", "it is written"),
+        (&*etcd.url("empty"), "there are no nodes"),
+        (&*format!("etcd://{}/ring", nobody()), "not reached"),
+    ] {
+        let (status, _, error) = told(&["nodes", "-s", bad]);
+        assert!(status != 0 && error.contains(says), "{bad}: {error}");
+    }
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! Who is in a ring of cache servers, as an engine that others run keeps it: etcd or Consul.
+//!
+//! ```text
+//!  server --Enrolment--> register under a lease, keep it alive, say goodbye -->  etcd   <-- list, wait for a change --Registry-- clients,
+//!                                                                                 Consul                                          servers, tools
+//! ```
+//!
+//! Agreement among machines is hard, and the engines have it. ketch adds none of its own: a member is there while its lease
+//! lives, and everybody who watches learns of a change within milliseconds.
+//!
+//! | written | engine | members are |
+//! | --- | --- | --- |
+//! | `etcd://host:port[,host:port..]/ring` (`;` is as good as `,`) | etcd 3, by its JSON gateway | the keys `ring/NAME` |
+//! | `consul://host:port/service` | Consul | the instances of the service whose checks pass |
+//!
+//! Mb1. A list is whole and of one moment ([`Listing::revision`]), or it is an error.
+//! Mb2. Nothing blocks without a bound: each question has a deadline.
+//! Mb3. An answer is at most [`ANSWER_BYTES_MAX`] long.
+
+#![forbid(unsafe_code)]
+
+mod consul;
+mod enrol;
+mod etcd;
+mod http;
+mod member;
+mod steady;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+pub use enrol::Enrolment;
+pub use member::Member;
+pub use steady::WINDOW;
+
+use consul::Consul;
+use etcd::Etcd;
+use steady::Steady;
+
+/// The longest answer that is read, in bytes: some 100,000 members.
+pub const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Why an engine has not answered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// It cannot be reached, or not in time.
+    Unreachable(String),
+    /// It answers with an error.
+    Refused(String),
+    /// Its answer cannot be read.
+    Malformed(String),
+    /// There is nobody in the list, which no ring is made of.
+    Empty,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unreachable(why) => write!(f, "not reached: {why}"),
+            Error::Refused(why) => write!(f, "refused: {why}"),
+            Error::Malformed(why) => write!(f, "not understood: {why}"),
+            Error::Empty => f.write_str("there are no members"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The members at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// By name, each name once.
+    pub members: Vec<Member>,
+    /// Members that have said goodbye.
+    pub leaving: Vec<Member>,
+    /// The engine's moment; it grows with each change.
+    pub revision: u64,
+}
+
+/// What an engine does.
+trait Engine: fmt::Debug + Send {
+    /// All that are written down, in any order, and the moment.
+    fn list(&mut self) -> Result<(Vec<Member>, u64), Error>;
+
+    /// Waits until something has changed since the list of `revision`; false if nothing has, for as long as that.
+    fn changed_since(&mut self, revision: u64, at_most: Duration) -> Result<bool, Error>;
+
+    /// Writes a member down; it is there until its lease ends. An earlier lease of this engine is let go.
+    fn register(&mut self, member: &Member, lease: Duration) -> Result<(), Error>;
+
+    /// Renews the lease; false if it has ended, so that the member has to be registered again.
+    fn keep(&mut self) -> Result<bool, Error>;
+
+    /// Says goodbye for a member that is registered; what is written of it ends with the lease.
+    fn leave(&mut self, member: &Member) -> Result<(), Error>;
+}
+
+/// The list of one ring in one engine.
+#[derive(Debug)]
+pub struct Registry {
+    engine: Box<dyn Engine>,
+    url: String,
+    steady: Steady,
+}
+
+impl Registry {
+    /// Whether a text is meant for this: it begins with the scheme of an engine.
+    pub fn is_meant_by(text: &str) -> bool {
+        SCHEMES.iter().any(|(scheme, _)| {
+            text.strip_prefix(scheme)
+                .is_some_and(|rest| rest.starts_with("://"))
+        })
+    }
+
+    /// The members now.
+    pub fn members(&mut self) -> Result<Listing, Error> {
+        let (mut all, revision) = self.engine.list()?;
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|a, b| a.name == b.name);
+        let (leaving, members) = all.into_iter().partition(|member| member.leaving);
+        Ok(Listing {
+            members,
+            leaving,
+            revision,
+        })
+    }
+
+    /// The ring to use: the members now, and those that have vanished from the list faster than a ring may lose them (a third
+    /// within [`WINDOW`], or one). Those that say goodbye may all go. An empty list is an error: whoever has a ring keeps it.
+    pub fn ring(&mut self) -> Result<Listing, Error> {
+        let mut listing = self.members()?;
+        if listing.members.is_empty() {
+            return Err(Error::Empty);
+        }
+        let before = self.steady.missing();
+        let now = Instant::now();
+        listing.members = self.steady.after(listing.members, &listing.leaving, now);
+        let missing = self.steady.missing();
+        if missing > before {
+            log::warn!(
+                "{}: {missing} members more than a third have left at once; they stay in the ring for now",
+                self.url
+            );
+        }
+        Ok(listing)
+    }
+
+    /// Waits until something has changed since the list of `revision`, or the ring is due to change; false if nothing has, for
+    /// as long as that.
+    pub fn changed_since(&mut self, revision: u64, at_most: Duration) -> Result<bool, Error> {
+        let Some(due_at) = self.steady.due_at() else {
+            return self.engine.changed_since(revision, at_most);
+        };
+        let left = due_at.saturating_duration_since(Instant::now());
+        let at_most = at_most.min(left.max(Duration::from_millis(1)));
+        Ok(self.engine.changed_since(revision, at_most)? || Instant::now() >= due_at)
+    }
+
+    /// As it was written.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// What makes an engine of the servers and the name of the ring.
+type Make = fn(Vec<String>, String) -> Box<dyn Engine>;
+
+const SCHEMES: &[(&str, Make)] = &[
+    ("etcd", |servers, ring| Box::new(Etcd::new(servers, ring))),
+    ("consul", |servers, ring| {
+        Box::new(Consul::new(servers, ring))
+    }),
+];
+
+impl FromStr for Registry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form =
+            "it is written etcd://HOST:PORT[,HOST:PORT..]/RING or consul://HOST:PORT/SERVICE";
+        let (scheme, rest) = text.split_once("://").ok_or(form)?;
+        let Some((_, make)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
+            return Err(format!("{scheme}:// is no engine that is known; {form}"));
+        };
+        let (servers, ring) = rest.split_once('/').ok_or(form)?;
+        let ring = ring.trim_matches('/');
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if ring.is_empty() || !ring.chars().all(is_plain) {
+            return Err(format!(
+                "the ring's name {ring:?} is to be of letters, digits and - _ . /; {form}"
+            ));
+        }
+        let servers: Vec<String> = servers
+            .split([',', ';'])
+            .filter(|server| !server.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let has_port = |server: &String| {
+            server
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if servers.is_empty() {
+            return Err(form.to_owned());
+        }
+        if let Some(server) = servers.iter().find(|server| !has_port(server)) {
+            return Err(format!("{server} is to be HOST:PORT; {form}"));
+        }
+        Ok(Registry {
+            engine: make(servers, ring.to_owned()),
+            url: text.to_owned(),
+            steady: Steady::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for good in [
+            "etcd://127.0.0.1:2379/ring",
+            "etcd://a:1,b:2,[::1]:3/a/b-c",
+            "consul://localhost:8500/cache",
+        ] {
+            assert!(Registry::is_meant_by(good), "{good}");
+            assert_eq!(good.parse::<Registry>().unwrap().url(), good);
+        }
+        for (bad, told) in [
+            ("etcd:/a", "it is written"),
+            ("zookeeper://a:1/b", "zookeeper:// is no engine"),
+            ("etcd://a:1", "it is written"),
+            ("etcd://a/ring", "a is to be HOST:PORT"),
+            ("etcd://:1/ring", ":1 is to be HOST:PORT"),
+            ("etcd:///ring", "it is written"),
+            ("etcd://a:1/", "the ring's name"),
+            ("etcd://a:1/ri ng", "the ring's name"),
+        ] {
+            let error = bad.parse::<Registry>().unwrap_err();
+            assert!(error.contains(told), "{bad}: {error}");
+        }
+        assert!(!Registry::is_meant_by("a:11211,b"));
+    }
+}

@@ -1,0 +1,86 @@
+//! `-o register` and what goes with it: the ring that the server joins, and as whom.
+
+use ketch_membership::{Member, Registry};
+
+use super::given::Given;
+use super::{Settings, SettingsError, blame};
+
+/// The ring to join.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Register {
+    /// `-o register`: the engine and the ring's name, as [`Registry`] reads it; empty joins none.
+    pub url: String,
+    /// `-o node_name`: what placement calls this server; its address unless given.
+    pub name: Option<String>,
+    /// `-o node_address`: where clients reach it, if not where it listens.
+    pub address: Option<(String, u16)>,
+    /// `-o node_zone`.
+    pub zone: Option<String>,
+    /// `-o node_weight`.
+    pub weight: u32,
+    /// `-o node_lease`: seconds after a crash until the others know.
+    pub lease_s: u32,
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Register {
+            url: String::new(),
+            name: None,
+            address: None,
+            zone: None,
+            weight: 1,
+            lease_s: 2,
+        }
+    }
+}
+
+/// A URL that names an engine.
+pub(super) fn url(value: &str) -> Result<String, String> {
+    value.parse::<Registry>().map(|_| value.to_owned())
+}
+
+/// A name or zone, as lists of nodes have it.
+pub(super) fn word(what: &str, value: &str) -> Result<String, String> {
+    let has = |c: char| c.is_control() || c.is_whitespace() || ",|@=/".contains(c);
+    match value {
+        "" => Err(format!("{what} must not be empty")),
+        _ if value.contains(has) || value.len() > 255 => Err(format!(
+            "{what} must be a word without , | @ = / and blanks"
+        )),
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// `HOST:PORT`.
+pub(super) fn address(value: &str) -> Result<(String, u16), String> {
+    Member::split_address(value)
+        .map(|(host, port)| (host.to_owned(), port))
+        .ok_or_else(|| "node_address must be HOST:PORT, an IPv6 address in brackets".to_owned())
+}
+
+/// What goes with `register` has no effect without it; with it there must be something to register.
+pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    const BESIDE: [&str; 5] = [
+        "node_name",
+        "node_address",
+        "node_zone",
+        "node_weight",
+        "node_lease",
+    ];
+    let was_given = |name: &&str| given.iter().any(|one| one.is(name));
+    if settings.register.url.is_empty() {
+        let is_told = settings.register != Register::default();
+        if let Some(name) = BESIDE.iter().find(|name| is_told && was_given(name)) {
+            settings
+                .notices
+                .push(format!("-o {name} has no effect without -o register"));
+        }
+        return Ok(());
+    }
+    if settings.unix_socket.is_some() {
+        let reason = "a server on a unix socket (-s) has no address that others reach";
+        return Err(blame(given, &["register"], reason));
+    }
+    Ok(())
+}
