@@ -119,6 +119,15 @@ impl Meta {
         (self.won || self.won_by_other) && !self.stale && self.may_be_placeholder()
     }
 
+    /// True if the node says that the key is hot (`P` and its part of all reads in thousandths).
+    pub fn is_hot(&self) -> bool {
+        let others = self.others.as_deref().unwrap_or_default();
+        let mut flags = others.split(|&byte| byte == b' ');
+        flags.any(
+            |flag| matches!(flag, [b'P', share @ ..] if share.iter().any(|&digit| digit > b'0')),
+        )
+    }
+
     /// True if it may be such an item, as far as classic `get` tells.
     pub fn may_be_placeholder(&self) -> bool {
         self.flags == 0 && self.value.is_empty()

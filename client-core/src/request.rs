@@ -139,6 +139,15 @@ pub struct Wanted {
     pub touch: Option<i32>,
     /// For how long a missing item is created, and how much time must be left that nobody is told to compute it anew.
     pub lease: Option<(i32, i32)>,
+    /// Whether the key is hot now; see [`routing`](crate::routing). memcached reads over it.
+    pub heat: bool,
+}
+
+impl Wanted {
+    /// True if it asks for what every copy knows: not for its CAS unique, and for no change.
+    pub fn is_value_only(&self) -> bool {
+        !self.cas && self.touch.is_none() && self.lease.is_none()
+    }
 }
 
 /// Counting.
@@ -173,10 +182,16 @@ pub fn get(requests: &mut Requests, key: &[u8], wanted: Wanted, quiet: bool) {
     if requests.plain {
         // The classic line is over.
         out.extend_from_slice(b"\r\n");
-    } else if out.capacity() == 0 && wanted == Wanted::default() {
+    } else if out.capacity() == 0
+        && (Wanted {
+            heat: false,
+            ..wanted
+        }) == Wanted::default()
+    {
         // Most reads are this one request. Without a byte to spare it becomes `Bytes` as it is.
         let digits = requests.first.checked_ilog10().unwrap_or(0) as usize + 1;
-        *out = Vec::with_capacity("mg  v f O\r\n".len() + key.len() + digits);
+        let heat = if wanted.heat { " P".len() } else { 0 };
+        *out = Vec::with_capacity("mg  v f O\r\n".len() + heat + key.len() + digits);
     }
     out.extend_from_slice(b"mg ");
     let binary = put_key(out, key);
@@ -187,6 +202,9 @@ pub fn get(requests: &mut Requests, key: &[u8], wanted: Wanted, quiet: bool) {
     }
     if wanted.ttl {
         out.extend_from_slice(b" t");
+    }
+    if wanted.heat {
+        out.extend_from_slice(b" P");
     }
     if let Some(exptime) = wanted.touch {
         put(out, b" T", exptime);
@@ -406,6 +424,7 @@ mod tests {
             ttl: true,
             touch: Some(60),
             lease: None,
+            heat: true,
         };
         let lease = Wanted {
             lease: Some((5, 11)),
@@ -430,10 +449,13 @@ mod tests {
                 "mg k v f\r\n",
             ),
             (text(|o| get(o, b"k", lease, false)), "mg k v f N5 R11\r\n"),
-            (text(|o| get(o, b"k", all, true)), "mg k v f c t T60 q\r\n"),
+            (
+                text(|o| get(o, b"k", all, true)),
+                "mg k v f c t P T60 q\r\n",
+            ),
             (
                 text(|o| get(o, b"\x01", all, false)),
-                "mg AQ== v f b c t T60\r\n",
+                "mg AQ== v f b c t P T60\r\n",
             ),
             (
                 set(StoreMode::Set, None, false),

@@ -18,6 +18,7 @@
 //!     passes, and those that hold the key for others. So what a client reads is never older than what it wrote.
 //! T4. What a node holds for others is deleted when their owners are back and settled, by the ring of that moment.
 
+mod hot;
 mod layout;
 mod nodes;
 mod readers;
@@ -32,8 +33,9 @@ use std::time::{Duration, Instant};
 
 use super::health::{Member, Standing};
 use super::notices::{Notices, WITNESSES};
-use super::options::{ClientOptions, OnEjection, Reads};
+use super::options::{Ack, ClientOptions, OnEjection, Reads};
 use crate::node::Node;
+use hot::Hot;
 use layout::Layout;
 use readers::Trust;
 
@@ -51,10 +53,17 @@ pub struct Ring {
     before: Option<(Layout, Instant)>,
     /// Some node may hold keys for others: from then on, writes look.
     strays: Arc<AtomicBool>,
+    hot: Arc<Hot>,
     notices: Arc<Notices>,
     /// The nodes of the placement, in the order of their identities.
     circle: Vec<u16>,
     chance: AtomicU64,
+}
+
+/// True if the copies of a hot key are to share its reads. Where not all copies have taken a write when it is done, a client
+/// that reads another one than before could miss what it wrote.
+pub fn spreads_hot_keys(options: &ClientOptions) -> bool {
+    options.copies > 1 && options.ack == Ack::All && options.reads != Reads::Spread
 }
 
 /// How often it is looked whether stand-ins are still needed, at most.
@@ -72,6 +81,7 @@ impl Ring {
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
             strays: Arc::default(),
+            hot: Arc::default(),
             notices: Arc::default(),
             chance: AtomicU64::new(seed),
         }
@@ -99,6 +109,7 @@ impl Ring {
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
             strays: self.strays.clone(),
+            hot: self.hot.clone(),
             notices: self.notices.clone(),
             chance: AtomicU64::new(self.random()),
         }
@@ -126,6 +137,7 @@ impl Ring {
             layout: self.layout.clone(),
             before: None,
             strays: self.strays.clone(),
+            hot: self.hot.clone(),
             notices: self.notices.clone(),
             chance: AtomicU64::new(self.random()),
         }
@@ -394,6 +406,27 @@ impl Ring {
 
     /// The nodes that a read asks.
     pub fn readers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
+        self.readers_of(key, now, options, options.reads == Reads::Spread)
+    }
+
+    /// The same for a read that asks for nothing but the value: while the key is hot any copy comes first.
+    pub fn readers_of_value(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
+        let is_hot = spreads_hot_keys(options) && self.hot.is_hot(key, now);
+        self.readers_of(key, now, options, is_hot || options.reads == Reads::Spread)
+    }
+
+    /// A node said that `key` is hot.
+    pub fn note_hot(&self, key: &[u8], now: Instant) {
+        self.hot.note(key, now);
+    }
+
+    fn readers_of(
+        &self,
+        key: &[u8],
+        now: Instant,
+        options: &ClientOptions,
+        is_spread: bool,
+    ) -> Readers {
         let copies = self.copies(options);
         if copies == 1
             && self.before.is_none()
@@ -406,7 +439,7 @@ impl Ring {
         let own = self.own(key, options);
         let mut live = self.live(&self.layout, own, key, options);
         let count = live.len();
-        if options.reads == Reads::Spread && count > 1 {
+        if is_spread && count > 1 {
             live.rotate((self.random() % count as u64) as usize);
         }
         if live.iter().all(|node| own.contains(node)) && self.all_vouch(&live, key, now) {
@@ -578,6 +611,26 @@ mod tests {
         all.sort();
         all.dedup();
         all.len()
+    }
+
+    #[test]
+    fn copies_share_the_reads_of_a_hot_key() {
+        let (ring, options, _) = ring(&["a", "b", "c", "d"], 3);
+        let now = Instant::now();
+        let firsts = |key: &[u8], options: &ClientOptions, now| {
+            let first = |_| ring.readers_of_value(key, now, options).order.first();
+            distinct(&(0..100).map(first).collect::<Vec<_>>())
+        };
+        assert_eq!(firsts(b"k", &options, now), 1);
+        ring.note_hot(b"k", now);
+        assert_eq!(firsts(b"k", &options, now), 3);
+        assert_eq!(firsts(b"other", &options, now), 1);
+        assert_eq!(firsts(b"k", &options, now + Duration::from_secs(3)), 1);
+        // One that waits for fewer copies might miss there what it wrote.
+        assert_eq!(firsts(b"k", &options.clone().ack(Ack::Quorum), now), 1);
+        // Who asks for more than the value asks the first copy.
+        let first = |_| ring.readers(b"k", now, &options).order.first();
+        assert_eq!(distinct(&(0..100).map(first).collect::<Vec<_>>()), 1);
     }
 
     #[test]

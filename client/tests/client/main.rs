@@ -10,6 +10,7 @@ mod async_load;
 mod blocking;
 mod fill;
 mod growing;
+mod hot;
 mod ketama;
 mod lanes;
 mod patience;

@@ -227,7 +227,11 @@ impl<'a> Read<'a> {
     fn next_reader(&mut self, key: u32, now: Instant) -> Option<usize> {
         let Context { ring, options, .. } = &self.context;
         let state = &mut self.states[key as usize];
-        let readers = ring.readers(self.keys[key as usize], now, options);
+        let readers = if self.wanted.is_value_only() {
+            ring.readers_of_value(self.keys[key as usize], now, options)
+        } else {
+            ring.readers(self.keys[key as usize], now, options)
+        };
         if options.copies > 1 && options.read_repair {
             state.settling = readers.settling;
         }
@@ -285,6 +289,9 @@ impl<'a> Read<'a> {
                 .iter()
                 .filter(|&other| !tried.contains(other) && !settling.contains(other));
             self.repairs.extend(others.map(|other| (other as u16, key)));
+        }
+        if meta.is_hot() {
+            self.context.ring.note_hot(self.keys[key as usize], now);
         }
         let Meta {
             value,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Part, Read, Sent};
 use crate::options::Reads;
 use crate::request::{self, Requests, Wanted};
+use crate::routing::spreads_hot_keys;
 use crate::{Exchange, Todo};
 
 impl Read<'_> {
@@ -16,6 +17,15 @@ impl Read<'_> {
             ttl: self.wanted.ttl || repairs,
             cas: self.wanted.cas || repairs,
             ..self.wanted
+        }
+    }
+
+    /// The same, and whether the key is hot: that is asked by one request of an exchange, where its copies can share the reads.
+    fn wanted_with_heat(&self, key: u32) -> Wanted {
+        let heat = spreads_hot_keys(&self.context.options) && self.wanted.is_value_only();
+        Wanted {
+            heat,
+            ..self.wanted(key)
         }
     }
 
@@ -59,7 +69,7 @@ impl Read<'_> {
             if let Some((node, _)) = self.choose(key, false, now) {
                 let bytes = self.keys[key as usize];
                 let mut request = Requests::new(1, 0);
-                request::get(&mut request, bytes, self.wanted(key), false);
+                request::get(&mut request, bytes, self.wanted_with_heat(key), false);
                 self.send(todo, now, request, sent(node, due));
             }
             return;
@@ -96,7 +106,7 @@ impl Read<'_> {
             request::get(
                 &mut request,
                 self.keys[last as usize],
-                self.wanted(last),
+                self.wanted_with_heat(last),
                 false,
             );
             self.send(todo, now, request, sent(node, keys));
