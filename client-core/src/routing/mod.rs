@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::health::{Member, Standing};
+use super::health::{Marks, Member, Standing};
 use super::notices::{Notices, WITNESSES};
 use super::options::{Ack, ClientOptions, OnEjection, Reads};
 use crate::node::Node;
@@ -360,7 +360,10 @@ impl Ring {
 
     /// True if the caller is to ask what other clients tell of nodes.
     pub fn asks_for_notices(&self, now: Instant, options: &ClientOptions) -> bool {
-        options.copies > 1 && self.circle.len() > 1 && self.notices.is_due(now)
+        // Also where repairs carry over what moved: whether they can be marked there is asked with it.
+        let unknown = |node: usize| self.members[node].marks() == Marks::Unknown;
+        let asks = options.copies > 1 || (self.has_before() && self.current().any(unknown));
+        asks && self.circle.len() > 1 && self.notices.is_due(now)
     }
 
     /// True if other clients do not know yet which of the nodes that `key` lives on are ejected.

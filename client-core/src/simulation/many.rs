@@ -27,6 +27,8 @@ enum Trouble {
     Evictions,
     /// One request of twenty reaches its node late.
     Late,
+    /// As well, while nodes join.
+    LateLists,
 }
 
 fn options(seed: u64, copies: usize) -> ClientOptions {
@@ -132,7 +134,7 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
                 at += 3 * MS;
             }
         }
-        Trouble::Late => {
+        Trouble::Late | Trouble::LateLists => {
             fleet.late = 50;
             if seed.is_multiple_of(4) {
                 fleet.make_old();
@@ -142,7 +144,15 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
             fleet.registers = 100;
             fleet.think_us = 2_000;
             (fleet.sets, fleet.deletes) = (3, 3);
-            at += 10_000 * MS;
+            for listed in 6..8 {
+                if trouble == Trouble::LateLists {
+                    // Who asks the new owner before a write and the old one after it finds the key on neither.
+                    fleet.judge.may_lose = true;
+                    let list = (0..listed).collect();
+                    fleet.script(at + 200 * MS, Step::List(list, 4_000, 0));
+                }
+                at += 5_000 * MS;
+            }
         }
     }
     fleet.run(at + 500 * MS);
@@ -253,6 +263,8 @@ fn requests_are_late() {
     all(Trouble::Late, 1, 2, own);
     all(Trouble::Late, 3, 2, everybody);
     all(Trouble::Late, 3, 3, everybody);
+    all(Trouble::LateLists, 3, 1, own);
+    all(Trouble::LateLists, 3, 2, own);
 }
 
 #[test]
