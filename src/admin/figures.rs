@@ -3,27 +3,33 @@
 //! They come from the very report that answers `stats`, so that both say the same.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use crate::report::{Key, Of, Report, Sink, Value};
 use crate::state::Shared;
 
 /// Names and values of one group, in the order `stats` shows them.
+///
+/// A scrape has some thousand of them, so that they share one text.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Group {
-    pairs: Vec<(String, String)>,
-    places: BTreeMap<String, usize>,
+    text: String,
+    /// Where in it each name ends, and its value behind it.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Group {
-    fn add(&mut self, name: &str, value: String) {
-        self.places.insert(name.to_owned(), self.pairs.len());
-        self.pairs.push((name.to_owned(), value));
+    fn add(&mut self, name: &str, value: Value<'_>) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        write!(self.text, "{value}").expect("a String takes it");
+        self.ends.push((name_end, self.text.len()));
     }
 
     /// The value of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let &place = self.places.get(name)?;
-        Some(&self.pairs[place].1)
+        let (_, value) = self.iter().find(|&(other, _)| other == name)?;
+        Some(value)
     }
 
     /// The same as a number, 0 if there is none.
@@ -35,9 +41,12 @@ impl Group {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs
-            .iter()
-            .map(|(name, value)| (&name[..], &value[..]))
+        let mut begin = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let name = &self.text[begin..name_end];
+            begin = end;
+            (name, &self.text[name_end..end])
+        })
     }
 }
 
@@ -56,7 +65,7 @@ impl Sink for Told {
             Of::Items(class) | Of::Slab(class) => self.classes.entry(class).or_default(),
             Of::Server | Of::Conn(_) => &mut self.server,
         };
-        group.add(key.name, value.to_string());
+        group.add(key.name, value);
     }
 }
 

@@ -292,9 +292,10 @@ fn prefixes(text: &mut Text, insight: &Insight) {
 }
 
 fn histogram(text: &mut Text, labels: &[(&'static str, &str)], times: &Times) {
-    let bound = |bound_s: f64| (bound_s, times.at_most((bound_s * 1e9) as u64));
+    let at_most = times.at_most(BOUNDS_S.map(|bound_s| (bound_s * 1e9) as u64));
     let sum_s = times.sum_ns as f64 / 1e9;
-    text.histogram(labels, BOUNDS_S.map(bound), times.count(), sum_s);
+    let buckets = BOUNDS_S.into_iter().zip(at_most);
+    text.histogram(labels, buckets, times.count(), sum_s);
 }
 
 /// What is asked of every process.
