@@ -849,3 +849,34 @@ fn a_slow_reader_is_seen_to_be_slow() {
         slow.values().any(|line| line.contains(" stage=socket "))
     });
 }
+
+/// Who sends a request by the byte gets ten seconds for it, however many there are, and others are answered meanwhile.
+#[test]
+fn a_request_by_the_byte_has_its_time() {
+    if !is_ketch() {
+        return;
+    }
+    let http = Http::start(&[]);
+    let began = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..50).map(|_| http.connect()).collect();
+    let mut request = b"GET /health HTTP/1.1\r\nHost: ".to_vec();
+    request.resize(400, b'x');
+    let mut bytes = request.iter();
+    // They are closed while bytes still come.
+    let mut is_closed = |slow: &mut Vec<TcpStream>| {
+        let byte = [*bytes.next().expect("they are closed before all is sent")];
+        slow.retain_mut(|stream| stream.write_all(&byte).is_ok());
+        slow.is_empty()
+    };
+    while !is_closed(&mut slow) {
+        let asked = Instant::now();
+        assert_eq!(http.get("/health").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(5), "others wait");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(9),
+        "{took:?}: they have their time"
+    );
+}

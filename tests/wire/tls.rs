@@ -1000,3 +1000,52 @@ fn ciphers_are_those_that_were_listed() {
         "{err}"
     );
 }
+
+/// `--http-tls`: what `--http` serves, with the server's certificates, to curl that checks them; plain HTTP gets nothing.
+#[test]
+fn http_with_the_servers_certificates() {
+    let setup = Setup::start_with("", &["--http", "0", "--http-tls"]);
+    let port = setup.server.http_port();
+    let curl = |ca: &Path, url: &str, more: &[&str]| {
+        let output = Command::new("curl")
+            .args(["-sS", "--noproxy", "*", "--max-time", "20", "--resolve"])
+            .arg(format!("localhost:{port}:127.0.0.1"))
+            .arg("--cacert")
+            .arg(ca)
+            .args(more)
+            .arg(url)
+            .output();
+        output.expect("curl is installed")
+    };
+    let ca = setup.dir.0.join("ca.pem");
+    let at = |path: &str| format!("https://localhost:{port}{path}");
+    let health = curl(&ca, &at("/health"), &[]);
+    assert_eq!(health.stdout, b"{\"status\":\"ok\"}\n", "{health:?}");
+    let stored = curl(
+        &ca,
+        &at("/key?ttl=60"),
+        &["-X", "PUT", "--data-binary", "value"],
+    );
+    assert!(stored.status.success(), "{stored:?}");
+    assert_eq!(curl(&ca, &at("/key"), &[]).stdout, b"value");
+    // Larger than one record, and more than a socket takes at once.
+    let metrics = curl(&ca, &at("/metrics"), &[]);
+    assert!(metrics.stdout.len() > 20_000 && metrics.stdout.ends_with(b"\n"));
+
+    // Another authority's clients see that it is not theirs.
+    let other = Files::of(&Authority::new("another root"));
+    let told = curl(&other.0.join("ca.pem"), &at("/health"), &[]);
+    assert_eq!(told.status.code(), Some(60), "{told:?}");
+    let plain = curl(&ca, &format!("http://localhost:{port}/health"), &[]);
+    assert!(
+        !plain.status.success() && plain.stdout.is_empty(),
+        "{plain:?}"
+    );
+    // What is no TLS costs the others nothing.
+    let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stranger.write_all(&[0x16; 100]).expect("it reads");
+    assert_eq!(
+        curl(&ca, &at("/health"), &[]).stdout,
+        b"{\"status\":\"ok\"}\n"
+    );
+}
