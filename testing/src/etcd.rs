@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::{PATIENCE, free_port, wait_within};
+use crate::{PATIENCE, quiet_port, wait_within};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -28,8 +28,8 @@ impl Etcd {
         let mut etcd = Etcd {
             child: None,
             folder: std::env::temp_dir().join(name),
-            port: free_port(),
-            peer_port: free_port(),
+            port: quiet_port(),
+            peer_port: quiet_port(),
         };
         etcd.restart();
         etcd

@@ -46,7 +46,7 @@ mod waiting;
 
 pub use conn::{Conn, escape};
 pub use etcd::Etcd;
-pub use port::{free_port, nobody};
+pub use port::{free_port, nobody, quiet_port};
 pub use program::{KINDS, Kind, Version, binary, is_ketch, ketch, memcached, version_of};
 pub use rng::{Rng, rounds};
 pub use server::{Server, allow_files};
