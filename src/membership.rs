@@ -41,10 +41,11 @@ impl Membership {
         shared: Arc<Shared>,
     ) -> Result<Self, String> {
         let registry = || register.url.parse::<Registry>();
-        let member = member(register, addrs)?;
+        let enrolling = registry()?;
+        let member = member(register, addrs, enrolling.servers())?;
         let lease = Duration::from_secs(register.lease_s.into());
         let failed = |error: io::Error| format!("cannot start a thread: {error}");
-        let enrolment = Enrolment::begin(registry()?, member, lease).map_err(failed)?;
+        let enrolment = Enrolment::begin(enrolling, member, lease).map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (registry, told) = (registry()?, stop.clone());
         let watcher = thread::Builder::new().name("ring".to_owned());
@@ -65,7 +66,7 @@ impl Drop for Membership {
 }
 
 /// What is written down.
-fn member(register: &Register, addrs: &[SocketAddr]) -> Result<Member, String> {
+fn member(register: &Register, addrs: &[SocketAddr], servers: &[String]) -> Result<Member, String> {
     let (host, port) = match &register.address {
         Some(address) => address.clone(),
         None => {
@@ -74,7 +75,7 @@ fn member(register: &Register, addrs: &[SocketAddr]) -> Result<Member, String> {
                 .or(addrs.first())
                 .ok_or("without a TCP port there is nothing to register")?;
             let ip = match addr.ip().is_unspecified() {
-                true => own_address(&register.url).ok_or(
+                true => own_address(servers).ok_or(
                     "no address of this machine leads to it; node_address=HOST:PORT says which one clients are to use",
                 )?,
                 false => addr.ip(),
@@ -91,10 +92,8 @@ fn member(register: &Register, addrs: &[SocketAddr]) -> Result<Member, String> {
 }
 
 /// The address from which this machine reaches the engine: others reach it there, too, unless it stands behind a translation.
-fn own_address(url: &str) -> Option<IpAddr> {
-    let (_, rest) = url.split_once("://")?;
-    let servers = rest.split('/').next()?;
-    let reached = |server: &str| {
+fn own_address(servers: &[String]) -> Option<IpAddr> {
+    let reached = |server: &String| {
         let to = server.to_socket_addrs().ok()?.next()?;
         let any: SocketAddr = match to {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
@@ -105,7 +104,7 @@ fn own_address(url: &str) -> Option<IpAddr> {
         socket.connect(to).ok()?;
         Some(socket.local_addr().ok()?.ip())
     };
-    servers.split([',', ';']).find_map(reached)
+    servers.iter().find_map(reached)
 }
 
 /// Keeps the node list at what the engine says, until it is told to stop.

@@ -161,6 +161,17 @@ fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
 }
 
 impl Access {
+    /// With another timeout than usual, where the user has given none.
+    pub fn or_within(self, matches: &Matches, usual: Duration) -> Access {
+        match matches.opt_present("timeout") {
+            true => self,
+            false => Access {
+                timeout: usual,
+                ..self
+            },
+        }
+    }
+
     /// The nodes that a server answers to `config get cluster`.
     pub fn cluster_of(&self, server: &str) -> Result<Vec<Node>, SourceError> {
         let servers = Node::list(server).map_err(|error| SourceError::Node { at: 1, error })?;

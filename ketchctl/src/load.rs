@@ -57,10 +57,7 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
         return Err(Failure::usage("load: it takes one file"));
     };
     let target = cluster::from_of(&matches, "to")?;
-    let mut access = access::from(&matches)?;
-    if !matches.opt_present("timeout") {
-        access.timeout = TIMEOUT;
-    }
+    let access = access::from(&matches)?.or_within(&matches, TIMEOUT);
     let about_file = |error: &dyn std::fmt::Display| Failure::failed(format!("{path}: {error}"));
     let file = File::open(path).map_err(|error| about_file(&error))?;
     let mut reader = Reader::open(file, FileKind::Snapshot)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use getopts::Options;
 use ketch_client::continuum::{Continuum, Placement};
+use ketch_client::topology::{RegisteredNodes, Source, SourceError};
 use ketch_client::{Error, Node};
-use ketch_membership::{Member, Registry};
 
 use crate::access::{self, Access};
 use crate::failure::{self, Failure};
@@ -77,11 +77,15 @@ fn listed(sources: &[String], access: &Access) -> Result<Vec<Node>, Failure> {
     let mut nodes = Vec::new();
     for source in sources {
         let told = |error: &dyn std::fmt::Display| Failure::failed(format!("{source}: {error}"));
-        if Registry::is_meant_by(source) {
+        if RegisteredNodes::is_meant_by(source) {
             let usage = |error| Failure::usage(format!("--servers {source}: {error}"));
-            let mut registry: Registry = source.parse().map_err(usage)?;
-            let listing = registry.members().map_err(|error| told(&error))?;
-            nodes.extend(listing.members.into_iter().map(node));
+            let mut ring: RegisteredNodes = source.parse().map_err(usage)?;
+            match ring.nodes() {
+                Ok(members) => nodes.extend(members),
+                // Told below, as of any list.
+                Err(SourceError::Empty) => {}
+                Err(error) => return Err(told(&error)),
+            }
         } else if let Some(server) = source.strip_prefix("config://") {
             nodes.extend(access.cluster_of(server).map_err(|error| told(&error))?);
         } else {
@@ -94,14 +98,6 @@ fn listed(sources: &[String], access: &Access) -> Result<Vec<Node>, Failure> {
         (true, Some(source)) => Err(Failure::failed(format!("{source}: there are no nodes"))),
         (true, None) => Err(Failure::usage("--servers is missing")),
     }
-}
-
-fn node(member: Member) -> Node {
-    let address = member.address();
-    let mut node = Node::new(member.host, member.port).with_weight(member.weight);
-    node.name = Some(member.name).filter(|name| *name != address);
-    node.zone = member.zone;
-    node
 }
 
 /// How a node is.

@@ -67,10 +67,7 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
             "snapshot: a file is of one node; --servers names several",
         ));
     };
-    let mut access = access::from(&matches)?;
-    if !matches.opt_present("timeout") {
-        access.timeout = TIMEOUT;
-    }
+    let access = access::from(&matches)?.or_within(&matches, TIMEOUT);
     let begun = Instant::now();
     let path = Path::new(path);
     let about_file = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));

@@ -58,16 +58,17 @@ impl Http {
     }
 
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value, Error> {
-        let body = body.to_string();
-        let answer =
-            self.ask(|agent, server| send(agent, Method::POST, server, path, &body, TIMEOUT, ""));
-        Ok(answer?.json)
+        self.write(Method::POST, path, body)
     }
 
     pub(crate) fn put(&mut self, path: &str, body: &Value) -> Result<Value, Error> {
+        self.write(Method::PUT, path, body)
+    }
+
+    fn write(&mut self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
         let body = body.to_string();
         let answer =
-            self.ask(|agent, server| send(agent, Method::PUT, server, path, &body, TIMEOUT, ""));
+            self.ask(|agent, server| send(agent, method.clone(), server, path, &body, TIMEOUT, ""));
         Ok(answer?.json)
     }
 

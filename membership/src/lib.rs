@@ -102,6 +102,7 @@ trait Engine: fmt::Debug + Send {
 pub struct Registry {
     engine: Box<dyn Engine>,
     url: String,
+    servers: Vec<String>,
     steady: Steady,
 }
 
@@ -158,6 +159,11 @@ impl Registry {
         Ok(self.engine.changed_since(revision, at_most)? || Instant::now() >= due_at)
     }
 
+    /// The engine's servers, `HOST:PORT` each.
+    pub fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
     /// As it was written.
     pub fn url(&self) -> &str {
         &self.url
@@ -209,7 +215,8 @@ impl FromStr for Registry {
             return Err(format!("{server} is to be HOST:PORT; {form}"));
         }
         Ok(Registry {
-            engine: make(servers, ring.to_owned()),
+            engine: make(servers.clone(), ring.to_owned()),
+            servers,
             url: text.to_owned(),
             steady: Steady::default(),
         })

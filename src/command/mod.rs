@@ -28,4 +28,4 @@ mod storage;
 mod testing;
 
 pub use output::Output;
-pub use session::{Drive, Next, Session};
+pub use session::{COMMAND_BYTES, Drive, Next, Session};

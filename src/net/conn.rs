@@ -13,7 +13,7 @@
 //!     arrived is forgotten. A short read tells nothing when the end of the stream was announced with the bytes, nor
 //!     when it only emptied what TLS had decrypted.
 //! N4. A turn reads at most [`TURN_BYTES_MAX`] bytes, and ends after `-R` commands. Where they are shorter than
-//!     [`REQUEST_BYTES`] on the mean more of them may run, as long as one write takes all replies: the write that ends a
+//!     [`COMMAND_BYTES`] on the mean more of them may run, as long as one write takes all replies: the write that ends a
 //!     turn costs as much as a dozen short commands.
 //! N5. What TLS has encrypted and the peer has not taken counts as output (N2).
 //! N6. A peer that we hang up on may be sending still. To close a socket with unread bytes resets it, and the reset may
@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
-use crate::command::{Next, Output, Session};
+use crate::command::{COMMAND_BYTES, Next, Output, Session};
 use crate::settings::WireProtocol;
 use crate::state::{ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
 use crate::sys::monotonic_ns;
@@ -37,9 +37,6 @@ use crate::sys::monotonic_ns;
 const TURN_BYTES_MAX: usize = 256 << 10;
 /// What a read counts for at least: a turn ends even if TLS finds nothing to read in all that comes.
 const READ_BYTES_MIN: usize = 4 << 10;
-
-/// What `-R` takes for the length of a command at least.
-const REQUEST_BYTES: usize = 200;
 
 /// Bytes thrown away of a peer that we have hung up on: the largest value by default, sent with a header that lied.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -254,7 +251,7 @@ impl<'c> Conn<'c> {
         }
         let reqs_per_event = ctx.shared.settings.reqs_per_event.max(1);
         let mut budget = reqs_per_event;
-        let mut bytes_granted = reqs_per_event as usize * REQUEST_BYTES;
+        let mut bytes_granted = reqs_per_event as usize * COMMAND_BYTES;
         let mut bytes_left = TURN_BYTES_MAX - read;
         // What was read ahead comes first, or else what an earlier turn left over.
         let mut unread = 0..read;

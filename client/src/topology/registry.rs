@@ -51,7 +51,10 @@ impl std::str::FromStr for RegisteredNodes {
 
 impl Source for RegisteredNodes {
     fn nodes(&mut self) -> Result<Vec<Node>, SourceError> {
-        let told = |error: ketch_membership::Error| SourceError::Registry(error.to_string());
+        let told = |error: ketch_membership::Error| match error {
+            ketch_membership::Error::Empty => SourceError::Empty,
+            error => SourceError::Registry(error.to_string()),
+        };
         let listing = self.registry.ring().map_err(told)?;
         self.revision = listing.revision;
         let node = |member: ketch_membership::Member| {

@@ -114,11 +114,8 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
             "--overwrite with --copies cannot have a node on both sides: it would undo what is written meanwhile",
         ));
     }
-    let mut to = access::from(&matches)?;
-    let mut from = access::from_of(&matches, "from-")?;
-    if !matches.opt_present("timeout") {
-        (to.timeout, from.timeout) = (TIMEOUT, TIMEOUT);
-    }
+    let to = access::from(&matches)?.or_within(&matches, TIMEOUT);
+    let from = access::from_of(&matches, "from-")?.or_within(&matches, TIMEOUT);
 
     let tally = Tally::default();
     let expected = expected(&Cluster::of(sources.clone()), &from);

@@ -66,11 +66,8 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
         count
     };
     let nodes = cluster::nodes(&matches, "servers")?;
-    let mut access = access::from(&matches)?;
-    if !matches.opt_present("timeout") {
-        // A node that hangs must not hold up the view of the others for long.
-        access.timeout = Duration::from_secs(1);
-    }
+    // A node that hangs must not hold up the view of the others for long.
+    let access = access::from(&matches)?.or_within(&matches, Duration::from_secs(1));
     let client = access.client(&cluster::Cluster::of(nodes));
     match count {
         None if io::stdout().is_terminal() => screen::run(&client, interval),

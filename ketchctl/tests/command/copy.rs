@@ -60,6 +60,25 @@ pub fn ttl(index: u32) -> Option<Duration> {
     (hours > 0).then(|| Duration::from_secs(hours * 3600))
 }
 
+/// The time to live that a server tells of an item is that of its key.
+#[track_caller]
+pub fn check_ttl(server: &Server, index: u32) {
+    let text = format!("user:{index}");
+    let told = server.ask(&format!("mg {text} t\r\nmn\r\n"), "MN\r\n");
+    let Some(left) = told.strip_prefix("HD t") else {
+        return;
+    };
+    let left: i64 = left.split("\r\n").next().unwrap().parse().expect("seconds");
+    match ttl(index) {
+        None => assert_eq!(left, -1),
+        Some(ttl) => {
+            let lost = ttl.as_secs() as i64 - left;
+            // Above 30 days they are points in time, by clocks that tick apart.
+            assert!((-2..=120).contains(&lost), "{index}: {left} of {ttl:?}");
+        }
+    }
+}
+
 const ITEMS: u32 = 50_000;
 
 pub fn fill(client: &Client, items: u32) {
@@ -139,19 +158,7 @@ fn fifty_thousand_items_from_two_nodes_to_three() {
         for index in (1..ITEMS).filter(|index| index % 10 != 0 && index % 997 == 2) {
             let text = format!("user:{index}");
             let owner = &targets[ring.locate(text.as_bytes()).expect("nodes")];
-            let told = owner.ask(&format!("mg {text} t\r\nmn\r\n"), "MN\r\n");
-            let Some(left) = told.strip_prefix("HD t") else {
-                continue;
-            };
-            let left: i64 = left.split("\r\n").next().unwrap().parse().expect("seconds");
-            match ttl(index) {
-                None => assert_eq!(left, -1),
-                Some(ttl) => {
-                    let lost = ttl.as_secs() as i64 - left;
-                    // Above 30 days they are points in time, by clocks that tick apart.
-                    assert!((-2..=120).contains(&lost), "{index}: {left} of {ttl:?}");
-                }
-            }
+            check_ttl(owner, index);
         }
         // Again: everything is there, but for what was written meanwhile.
         let again = stdout(

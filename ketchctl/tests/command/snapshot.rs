@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::copy::{client, count_of, fill, key, list, servers, ttl, value};
+use super::copy::{check_ttl, client, count_of, fill, key, list, servers, value};
 use super::run::{stdout, told};
 use ketch_client::Client;
-use ketch_testing::{Kind, Server};
+use ketch_testing::Kind;
 
 /// A folder of a test's own.
 struct Folder(PathBuf);
@@ -47,23 +47,6 @@ fn check_all(client: &Client) {
                 .unwrap_or_else(|| panic!("{index} is missing"));
             assert!(item.value[..] == value(index)[..], "{index}");
             assert_eq!(item.flags, index);
-        }
-    }
-}
-
-#[track_caller]
-fn check_ttl(server: &Server, index: u32) {
-    let text = format!("user:{index}");
-    let told = server.ask(&format!("mg {text} t\r\nmn\r\n"), "MN\r\n");
-    let Some(left) = told.strip_prefix("HD t") else {
-        return;
-    };
-    let left: i64 = left.split("\r\n").next().unwrap().parse().expect("seconds");
-    match ttl(index) {
-        None => assert_eq!(left, -1),
-        Some(ttl) => {
-            let lost = ttl.as_secs() as i64 - left;
-            assert!((-2..=120).contains(&lost), "{index}: {left} of {ttl:?}");
         }
     }
 }

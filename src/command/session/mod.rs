@@ -42,8 +42,8 @@ mod wire;
 
 pub use self::wire::{Drive, Next};
 
-/// Bytes of a list of keys that count for one command.
-const KEYS_BYTES: usize = 200;
+/// What `-R` takes for the length of a command at least; so many bytes of a list of keys count for one.
+pub const COMMAND_BYTES: usize = 200;
 
 #[derive(Debug)]
 enum State<'c> {
@@ -345,7 +345,7 @@ impl<'c> Session<'c> {
                             self.state = State::Command;
                             let consumed = self.parsed(ctx, parsed, rest, out);
                             at += consumed;
-                            *budget = budget.saturating_sub(1 + (consumed / KEYS_BYTES) as u32);
+                            *budget = budget.saturating_sub(1 + (consumed / COMMAND_BYTES) as u32);
                             if let State::Keys(_, any_now) = &mut self.state {
                                 *any_now |= any;
                             }
