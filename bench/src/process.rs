@@ -8,13 +8,16 @@ pub struct Process(pub u32);
 
 impl Process {
     /// CPU time of all living threads, user and system, in nanoseconds.
+    ///
+    /// A thread that ends while they are counted is left out: only a process that is gone has no time at all.
     pub fn cpu_ns(self) -> Option<u64> {
-        let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0)).ok()? {
-            let times = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            total += times.split(' ').next()?.parse::<u64>().ok()?;
-        }
-        Some(total)
+        fs::read_dir(format!("/proc/{}/task", self.0))
+            .ok()?
+            .filter_map(|task| {
+                let times = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+                times.split(' ').next()?.parse::<u64>().ok()
+            })
+            .reduce(|total, thread| total + thread)
     }
 
     /// Resident memory in bytes.
@@ -30,6 +33,9 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
@@ -37,5 +43,30 @@ mod tests {
         let own = Process(std::process::id());
         assert!(own.resident_bytes().is_some_and(|bytes| bytes > 100_000));
         assert!(own.cpu_ns().is_some());
+    }
+
+    #[test]
+    fn threads_that_end_meanwhile_are_left_out() {
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Relaxed) {
+                    std::thread::scope(|short| {
+                        short.spawn(|| ());
+                    });
+                }
+            });
+            let own = Process(std::process::id());
+            let counted = (0..500).all(|_| own.cpu_ns().is_some());
+            ended.store(true, Relaxed);
+            assert!(counted);
+        });
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_time() {
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        assert_eq!(Process(gone.id()).cpu_ns(), None);
     }
 }
