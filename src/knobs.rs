@@ -30,6 +30,13 @@ pub enum Form {
     Ttl,
 }
 
+/// A ratio in the thousandths that a knob of [`Form::Ratio`] keeps, the nearest; one above 0 stays above 0.
+pub fn in_milli(ratio: f64) -> u32 {
+    // Beyond its range the cast stops at the nearest end.
+    let milli = (ratio * 1000.0).round() as u32;
+    milli.max(u32::from(ratio > 0.0))
+}
+
 /// A time to live that nothing has.
 pub const OFF: u32 = u32::MAX;
 
@@ -345,5 +352,23 @@ impl Knobs {
     /// Sets one.
     pub fn set(&mut self, knob: Knob, number: u32) {
         self.0[knob as usize] = number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_kept_to_the_nearest_thousandth() {
+        for (ratio, milli) in [
+            (1.001, 1001),
+            (0.25, 250),
+            (0.0001, 1),
+            (0.0, 0),
+            (1e12, u32::MAX),
+        ] {
+            assert_eq!(in_milli(ratio), milli, "{ratio}");
+        }
     }
 }

@@ -4,10 +4,12 @@
 //! figures over the protocol; [`write`] gives each value as `stats` shows it, digit by digit.
 
 mod families;
+mod own;
 
 use std::collections::BTreeMap;
 
-use self::families::{CLASS_ITEMS, CLASS_SLABS, GENERAL, OWN, RESTART, SETTINGS, Single};
+use self::families::{CLASS_ITEMS, CLASS_SLABS, GENERAL, SETTINGS, Single};
+use self::own::{OWN, RESTART};
 use super::figures::{Figures, Group};
 use super::insight::Insight;
 use super::prometheus::Kind::{Counter, Gauge, Histogram};

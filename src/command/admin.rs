@@ -9,12 +9,12 @@ use protocol::{
 
 use super::config;
 use super::dump::Dump;
-use super::numbers::{in_milli, milli, number};
+use super::numbers::{milli, number};
 use super::output::Output;
 use super::owed::AdminOutcome;
 use super::stats;
 use crate::cache::{ClassId, ClassMask, MoveError};
-use crate::knobs::{Knob, OFF};
+use crate::knobs::{Knob, OFF, in_milli};
 use crate::settings::MEMCACHED_VERSION;
 use crate::state::{Ctx, NotBegun, StopMode};
 
@@ -334,8 +334,8 @@ fn lru(ctx: Ctx<'_>, words: &[&[u8]]) -> Answer {
             }
             tuning.set(Knob::HotLruPct, hot);
             tuning.set(Knob::WarmLruPct, warm);
-            tuning.set(Knob::HotMaxFactor, in_milli(hot_factor).max(1));
-            tuning.set(Knob::WarmMaxFactor, in_milli(warm_factor).max(1));
+            tuning.set(Knob::HotMaxFactor, in_milli(hot_factor));
+            tuning.set(Knob::WarmMaxFactor, in_milli(warm_factor));
             Ok(())
         }
         [b"mode", mode @ (b"flat" | b"segmented"), ..] if maintained => {

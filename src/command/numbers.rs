@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::knobs::in_milli;
+
 /// A decimal number: no plus sign, no word like `inf`.
 pub(super) fn number<T: FromStr>(word: &[u8]) -> Option<T> {
     let digits = word.strip_prefix(b"-").unwrap_or(word);
@@ -19,11 +21,6 @@ pub(super) fn milli(word: &[u8]) -> Option<u32> {
     number::<f64>(word)
         .filter(|ratio| *ratio >= 0.0)
         .map(in_milli)
-}
-
-pub(super) fn in_milli(ratio: f64) -> u32 {
-    // Beyond its range the cast stops at the nearest end.
-    (ratio * 1000.0).round() as u32
 }
 
 #[cfg(test)]

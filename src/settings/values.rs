@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::knobs::{Form, Row};
+use crate::knobs::{Form, Row, in_milli};
 
 /// A whole number within `range`. `what` names the thing and `unit`, where there is one, what it counts.
 pub(super) fn whole<T>(
@@ -64,12 +64,6 @@ pub(super) fn knob(row: &Row, value: &str) -> Result<u32, String> {
             .map(|place| place as u32)
             .ok_or_else(|| format!("{name} must be one of {}", names.join(", "))),
     }
-}
-
-/// A ratio in thousandths; one that is not 0 is not rounded to 0.
-fn in_milli(ratio: f64) -> u32 {
-    // Beyond its range the cast stops at the nearest end.
-    ((ratio * 1000.0) as u32).max(1)
 }
 
 /// A share of a hundred, with or without its sign.
