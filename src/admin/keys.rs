@@ -235,9 +235,8 @@ fn store(ctx: Ctx<'_>, key: &[u8], value: &[u8], ttl: i64) -> Answered<Response>
     };
     new.write(value);
     ctx.stats.classes[new.class().index()].cmd_set.inc();
-    let cas = ctx.cache.next_cas();
     let probe = ctx.cache.probe(key);
-    ctx.cache.entry(probe.of(key), ctx.at()).put(new, cas);
+    ctx.cache.entry(probe.of(key), ctx.at()).put(new, None);
     Ok(ok(&json!({ "stored": true })))
 }
 

@@ -94,8 +94,9 @@ mod tests {
         let at = At::new(RelTime(10));
         let mut item = cache.create(&spec, at).expect("there is room");
         item.write(value);
-        let cas = cache.next_cas();
-        cache.entry(cache.sought(key.as_bytes()), at).put(item, cas);
+        cache
+            .entry(cache.sought(key.as_bytes()), at)
+            .put(item, None);
     }
 
     #[test]

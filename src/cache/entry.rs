@@ -138,15 +138,15 @@ impl<'c> Entry<'c> {
         Some(Hit::new(self, found))
     }
 
-    /// Puts a new item in the place of the present one, or of none, and gives it. Panics if its value is not written to
+    /// Puts a new item in the place of the present one, or of none, and gives it; with this CAS unique, or the next. Panics if its value is not written to
     /// the last byte: what lies behind would be another item's.
-    pub fn put(&mut self, new: NewItem<'c>, cas: u64) -> Hit<'_, 'c> {
+    pub fn put(&mut self, new: NewItem<'c>, cas: Option<u64>) -> Hit<'_, 'c> {
         let cache = self.cache;
         let items = &cache.items;
         let handle = new.into_handle();
         let header = items.header(handle);
         header.set_accessed_at(self.at.now);
-        items.set_cas(handle, cas);
+        items.set_cas(handle, self.unique(cas));
         header.set_bits(cache.flush.generation_bits());
         let old = self.found;
         let slot = match old {
@@ -184,7 +184,7 @@ impl<'c> Entry<'c> {
             {
                 lru.unlink(items, old.handle);
             }
-            lru.link(items, newcomer, cache.cas.last());
+            lru.link(items, newcomer, cache.stores.clock());
             // Once: it takes the place of the dead only if nobody has put an item there since.
             if old.is_none() && matches!(self.lookup, Lookup::Expired | Lookup::Flushed) {
                 lru.segments.counters.count_reclaimed(self.died_unfetched);
@@ -213,6 +213,12 @@ impl<'c> Entry<'c> {
             self.cache
                 .unlink(&mut self.guard, self.hash, slot, found.handle);
         }
+    }
+
+    /// The CAS unique that was given, or else the next of the key's stripe.
+    #[inline]
+    fn unique(&self, given: Option<u64>) -> u64 {
+        given.unwrap_or_else(|| self.cache.stores.count(&self.guard))
     }
 
     #[inline]
@@ -335,8 +341,9 @@ impl<'e, 'c> Hit<'e, 'c> {
         self.entry.changed(Change::Touched);
     }
 
-    /// Gives the item another CAS unique; nothing happens with `-C`.
-    pub fn set_cas(&self, cas: u64) {
+    /// Gives the item this CAS unique, or the next; nothing happens with `-C`.
+    pub fn set_cas(&self, cas: Option<u64>) {
+        let cas = self.entry.unique(cas);
         self.entry.cache.items.set_cas(self.head.handle(), cas);
         self.entry.changed(Change::Touched);
     }
@@ -360,9 +367,10 @@ impl<'e, 'c> Hit<'e, 'c> {
         self.entry.cache.items.pin(self.head.handle())
     }
 
-    /// Overwrites the value, of an item that is not large, by one of the same length, and gives it another CAS unique. Panics
-    /// if it is large, or of another length.
-    pub fn overwrite(&mut self, value: &[u8], cas: u64) {
+    /// Overwrites the value, of an item that is not large, by one of the same length, and gives it this CAS unique, or the
+    /// next. Panics if it is large, or of another length.
+    pub fn overwrite(&mut self, value: &[u8], cas: Option<u64>) {
+        let cas = self.entry.unique(cas);
         let (cache, handle) = (self.entry.cache, self.head.handle());
         let write = || {
             cache.items.overwrite_value(handle, value);

@@ -38,7 +38,7 @@ impl Cache {
     /// Puts it in the place of its key.
     pub fn put_saved(&self, item: NewItem<'_>, saved: &Saved<'_>, probe: Probe, at: At) {
         let mut entry = self.entry(probe.of(saved.spec.key), at);
-        let hit = entry.put(item, saved.cas);
+        let hit = entry.put(item, Some(saved.cas));
         let (handle, header) = (hit.handle(), hit.header());
         header.set_accessed_at(saved.accessed_at);
         let mut bits = State::of_uses(u16::from(saved.uses.min(3)));
@@ -67,7 +67,7 @@ impl Cache {
             return;
         };
         hit.touch(saved.spec.expires_at);
-        hit.set_cas(saved.cas);
+        hit.set_cas(Some(saved.cas));
         let header = hit.header();
         for (is_set, bit) in [
             (saved.is_stale, State::STALE),
@@ -97,11 +97,11 @@ impl Cache {
 
     /// Sees to it that no CAS unique up to `last` is given out any more.
     pub fn pass_cas(&self, last: u64) {
-        self.cas.pass(last);
+        self.stores.pass(&self.table, last);
     }
 
-    /// The last CAS unique that was given out.
+    /// A CAS unique that all given out so far do not exceed.
     pub fn last_cas(&self) -> u64 {
-        self.cas.last()
+        self.stores.highest()
     }
 }

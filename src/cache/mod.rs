@@ -10,6 +10,7 @@
 //!  ahead.rs    a key looked for before its request is answered    at.rs   when a verb is carried out
 //!  memory_file/  all of it in a file     revive.rs  from which the next process goes on
 //!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
+//!  uniques.rs  CAS uniques, and the clock of stores
 //!  copying.rs  all items, step by step, in the table's order       loading.rs   items put back as they were
 //!  maintainer.rs  balance, expired items, page moves, in small slices      crawler.rs  walks over all items
 //! ```
@@ -36,6 +37,7 @@ mod store;
 mod table;
 mod tuning;
 mod turnover;
+mod uniques;
 mod update;
 mod view;
 

@@ -27,13 +27,14 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, PageId, Sizes, SlabAllocator
 
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{CasSource, ItemSpec, Items, Segment};
+use super::item::{ItemSpec, Items, Segment};
 use super::lru::ClassLru;
 use super::memory_file::layout::{Geometry, State};
 use super::memory_file::{self, Dropped, Found, Head, How, MemoryFile, Restart};
 use super::segments::{List, Segments};
 use super::store::{Cache, CacheConfig, Parts};
 use super::table::{KeyHash, Probe, Table};
+use super::uniques::Stores;
 use crate::clock::{Moment, RelTime};
 
 /// A new file has room for so many times the memory limit: as far the limit can grow in place.
@@ -42,8 +43,9 @@ const REACH: usize = 4;
 const REACH_BYTES_MIN: usize = 256 << 20;
 /// What a file system must have free beside the memory limit, as a part of it: for the table.
 const TABLE_PART: usize = 8;
-/// The largest CAS unique is known as of the last tick. So many may have been given out since.
-const CAS_SINCE_TICK: u64 = 1 << 24;
+/// The largest CAS unique is known as of the last tick. So much larger ones may have been given out since: a million stores
+/// to one stripe of as many as there may be.
+const CAS_SINCE_TICK: u64 = 1 << 36;
 /// Times beyond this, in milliseconds, no server has come to: they are damage.
 const NOW_MS_MAX: u64 = (u32::MAX / 2) as u64 * 1000;
 /// The same for CAS uniques.
@@ -157,7 +159,7 @@ fn begin(config: &CacheConfig, path: &Path, file: File) -> io::Result<Cache> {
         seeds,
         lrus: Vec::new(),
         flush: FlushMark::default(),
-        cas: CasSource::default(),
+        stores: Stores::default(),
         memory_file: Some(memory_file),
     };
     Ok(Cache::of(parts, config))
@@ -323,7 +325,7 @@ impl<'a> Reviver<'a> {
             seeds,
             lrus,
             flush: FlushMark::resume(head.flush()),
-            cas: CasSource::after(head.cas()),
+            stores: Stores::resume(head.stores()),
             memory_file: None,
         })
     }
@@ -342,6 +344,7 @@ impl<'a> Reviver<'a> {
             },
             self.config,
         );
+        cache.pass_cas(self.head.cas());
         self.restart.how = How::Attached;
         self.restart.kept = cache.table_shape().items as u64;
         self.step_done("attach");
@@ -383,10 +386,11 @@ impl<'a> Reviver<'a> {
             seeds,
             lrus: Vec::new(),
             flush: FlushMark::resume(self.head.flush()),
-            cas: CasSource::after(self.head.cas() + CAS_SINCE_TICK),
+            stores: Stores::resume(self.head.stores()),
             memory_file: Some(memory_file),
         };
         let cache = Cache::of(parts, config);
+        cache.pass_cas(self.head.cas() + CAS_SINCE_TICK);
         self.restart.how = How::Walked;
         self.restart.reason = reason;
         self.step_done("map");
@@ -418,7 +422,7 @@ impl<'a> Reviver<'a> {
             State::Clean => cas,
             _ => cas + CAS_SINCE_TICK,
         };
-        cache.cas.raise_to(cas);
+        cache.pass_cas(cas);
         let cache = cache.with_flush(FlushMark::resume(self.head.flush()));
         self.restart.how = How::Imported;
         self.restart.reason = reason;
@@ -478,7 +482,7 @@ impl<'a> Reviver<'a> {
                 *all += own;
             }
         }
-        cache.cas.raise_to(cas_max);
+        cache.pass_cas(cas_max);
         self.restart.kept = walk.link(shares, threads, self.config.policy());
         self.step_done("order");
     }

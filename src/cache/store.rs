@@ -12,13 +12,14 @@ use super::at::At;
 use super::class_mask::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{AllocError, CasSource, Header, ItemSpec, Items, NewItem, Spare};
+use super::item::{AllocError, Header, ItemSpec, Items, NewItem, Spare};
 use super::lru::ClassLru;
 use super::memory::PageMoves;
 use super::memory_file::MemoryFile;
 use super::segments::{LruCounters, Segment};
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
 use super::tuning::Tuning;
+use super::uniques::Stores;
 use crate::clock::{Moment, RelTime};
 use crate::events::Events;
 use crate::keyspace::misses::{Departed, Gone};
@@ -79,7 +80,7 @@ pub(super) struct Parts {
     /// By class; empty if nothing is in them.
     pub lrus: Vec<ClassLru>,
     pub flush: FlushMark,
-    pub cas: CasSource,
+    pub stores: Stores,
     pub memory_file: Option<MemoryFile>,
 }
 
@@ -101,8 +102,8 @@ pub struct Cache {
     pub(super) lrus: Box<[CachePadded<Mutex<ClassLru>>]>,
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
-    /// Written by every store, so that it must not lie beside what every read looks at.
-    pub(super) cas: CachePadded<CasSource>,
+    /// Written by stores, so that it must not lie beside what every read looks at.
+    pub(super) stores: CachePadded<Stores>,
     limit_bytes: AtomicUsize,
     /// The knobs.
     pub tuning: Tuning,
@@ -173,7 +174,7 @@ impl Cache {
             seeds: [0; 4],
             lrus: Vec::new(),
             flush: FlushMark::default(),
-            cas: CasSource::default(),
+            stores: Stores::default(),
             memory_file: None,
         };
         Ok(Cache::of(parts, config))
@@ -192,7 +193,7 @@ impl Cache {
             lrus: lrus.into_iter().map(padded).collect(),
             flush: parts.flush,
             moves: PageMoves::default(),
-            cas: CachePadded::new(parts.cas),
+            stores: CachePadded::new(parts.stores),
             limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),
             tuning,
             counters: CacheCounters::default(),
@@ -218,7 +219,7 @@ impl Cache {
     /// Notes in the memory file, if there is one, what the clocks say.
     pub fn note_time(&self, moment: &Moment) {
         if let Some(memory_file) = &self.memory_file {
-            memory_file.note_time(moment, self.cas.last());
+            memory_file.note_time(moment, &self.stores);
         }
     }
 
@@ -319,14 +320,6 @@ impl Cache {
     /// The largest item, in bytes with header and key.
     pub fn item_bytes_max(&self) -> usize {
         self.items.item_bytes_max()
-    }
-
-    /// A CAS unique that was never given out before; 0 with `-C`. Called once a store: the count is also the clock of
-    /// stores that `reclaim` compares classes by.
-    #[inline]
-    pub fn next_cas(&self) -> u64 {
-        let cas = self.cas.next();
-        if self.items.use_cas() { cas } else { 0 }
     }
 
     /// Ends every item stored before now.

@@ -92,9 +92,7 @@ fn create<'c>(
 /// Stores a value that never expires.
 fn set(cache: &Cache, key: &[u8], bytes: &[u8], now: RelTime) -> Result<(), AllocError> {
     let new = create(cache, &spec(key, bytes.len()), bytes, now)?;
-    cache
-        .entry(cache.sought(key), At::new(now))
-        .put(new, cache.next_cas());
+    cache.entry(cache.sought(key), At::new(now)).put(new, None);
     Ok(())
 }
 

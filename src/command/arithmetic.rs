@@ -41,7 +41,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
     let (mut entry, outcome) = entry.update(key, |entry, room| {
         class = entry.item().map(|item| item.class());
         if class.is_some() {
-            count(ctx, request, key, entry, room)
+            count(request, key, entry, room)
         } else {
             vivify(ctx, request, key, entry, room)
         }
@@ -68,7 +68,6 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
 }
 
 fn count<'c>(
-    ctx: Ctx<'c>,
     request: &Arith<'_>,
     key: &[u8],
     entry: &mut Entry<'c>,
@@ -92,7 +91,6 @@ fn count<'c>(
     } else {
         number.wrapping_add(request.delta)
     };
-    let new_cas = || request.new_cas.unwrap_or_else(|| ctx.cache.next_cas());
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
 
@@ -107,7 +105,7 @@ fn count<'c>(
             &mut long[..]
         };
         value[..digits.len()].copy_from_slice(digits);
-        hit.overwrite(value, new_cas());
+        hit.overwrite(value, request.new_cas);
         // What is counted is in use, though nobody has fetched it.
         hit.bump_written();
     } else {
@@ -122,7 +120,7 @@ fn count<'c>(
             return Ok(Outcome::Refused(ErrorLine::OutOfMemory));
         };
         longer.write(digits);
-        entry.put(longer, new_cas());
+        entry.put(longer, request.new_cas);
     }
     Ok(Outcome::Counted {
         number,
@@ -160,7 +158,7 @@ fn vivify<'c>(
         return Ok(Outcome::Refused(ErrorLine::OutOfMemoryNewItem));
     };
     new.write(digits);
-    entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));
+    entry.put(new, request.new_cas);
     Ok(Outcome::Counted {
         number: request.initial,
         created: true,

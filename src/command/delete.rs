@@ -98,7 +98,6 @@ fn keep<'c>(
     // A tombstone keeps the unique: who read the value before may still replace it. Only what is stale has a new one.
     let kept = entry.item().map(|item| item.cas());
     let cas = request.new_cas.or(kept.filter(|_| !request.invalidate));
-    let new_cas = || cas.unwrap_or_else(|| ctx.cache.next_cas());
     let hit = if let Some(item) = entry.item()
         && request.drop_value
     {
@@ -112,12 +111,12 @@ fn keep<'c>(
         let Ok(empty) = room.create(entry, &spec)? else {
             return Ok(false);
         };
-        entry.put(empty, new_cas())
+        entry.put(empty, cas)
     } else {
         let Some(hit) = entry.found() else {
             return Ok(true);
         };
-        hit.set_cas(new_cas());
+        hit.set_cas(cas);
         hit
     };
     if request.invalidate {

@@ -39,7 +39,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     let mut entry = ctx.cache.entry(sought, ctx.at());
     let mut created = false;
     if entry.item().is_none() && request.vivify.is_some() {
-        (entry, created) = entry.update(key, |entry, room| vivify(ctx, request, key, entry, room));
+        (entry, created) = entry.update(key, |entry, room| vivify(request, key, entry, room));
     }
     let seen = seen(request, &entry, sought, created);
     let Some(hit) = entry.found() else {
@@ -141,7 +141,6 @@ fn tell(
 /// `N`: an empty item in the place of a missing one; true if it was put there. Without memory for it, the miss stays a miss.
 #[cold]
 fn vivify<'c>(
-    ctx: Ctx<'c>,
     request: &MetaGet<'_>,
     key: &[u8],
     entry: &mut Entry<'c>,
@@ -161,7 +160,7 @@ fn vivify<'c>(
     let Ok(new) = room.create(entry, &spec)? else {
         return Ok(false);
     };
-    entry.put(new, request.new_cas.unwrap_or_else(|| ctx.cache.next_cas()));
+    entry.put(new, request.new_cas);
     Ok(true)
 }
 

@@ -152,7 +152,7 @@ fn replace<'c>(
         if store.mode == StoreMode::Replace {
             return Outcome::NotStored;
         }
-        entry.put(new, cas_for(ctx, store));
+        entry.put(new, cas_for(store));
         return Outcome::Stored;
     };
     if store.mode == StoreMode::Add {
@@ -160,19 +160,19 @@ fn replace<'c>(
         return Outcome::NotStored;
     }
     let Some(compare) = store.compare_cas else {
-        entry.put(new, cas_for(ctx, store));
+        entry.put(new, cas_for(store));
         return Outcome::Stored;
     };
     let class = &ctx.stats.classes[hit.class().index()];
     if is_unique(compare, &hit) {
         class.cas_hits.inc();
-        entry.put(new, cas_for(ctx, store));
+        entry.put(new, cas_for(store));
         return Outcome::Stored;
     }
     if store.invalidate && compare != 0 && compare < hit.cas() {
         // An older value may be stored, but only as a stale one: the time left and the lease stay as they were.
         let (expires_at, win_sent) = (hit.expires_at(), hit.is_win_sent());
-        let hit = entry.put(new, cas_for(ctx, store));
+        let hit = entry.put(new, cas_for(store));
         hit.touch(expires_at);
         hit.mark_stale();
         if win_sent {
@@ -222,7 +222,7 @@ fn extend<'c>(
         write_new(&mut joined, added);
         copied(old.value_len(), || write_pieces(&mut joined, &old));
     }
-    entry.put(joined, cas_for(ctx, store));
+    entry.put(joined, cas_for(store));
     Ok(Some(Outcome::Stored))
 }
 
@@ -231,7 +231,7 @@ fn begin<'c>(ctx: Ctx<'c>, store: &Store<'_>, new: NewItem<'c>, entry: &mut Entr
     let Some(exptime) = store.vivify else {
         return Outcome::NotStored;
     };
-    let hit = entry.put(new, cas_for(ctx, store));
+    let hit = entry.put(new, cas_for(store));
     hit.touch(ctx.expires_at(exptime));
     Outcome::Stored
 }
@@ -268,9 +268,8 @@ fn is_unique(compare: u64, item: &ItemHead<'_>) -> bool {
 }
 
 /// The new item's unique; to give 0 is to give none.
-fn cas_for(ctx: Ctx<'_>, store: &Store<'_>) -> u64 {
-    let given = store.new_cas.filter(|&cas| cas != 0);
-    given.unwrap_or_else(|| ctx.cache.next_cas())
+fn cas_for(store: &Store<'_>) -> Option<u64> {
+    store.new_cas.filter(|&cas| cas != 0)
 }
 
 fn answer(

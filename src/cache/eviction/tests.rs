@@ -26,8 +26,7 @@ fn set_until(cache: &Cache, key: u32, expires_at: RelTime) {
     };
     let mut new = cache.create(&spec, At::new(NOW)).unwrap();
     new.advance(VALUE_LEN as usize);
-    let cas = cache.next_cas();
-    cache.entry(cache.sought(&key), At::new(NOW)).put(new, cas);
+    cache.entry(cache.sought(&key), At::new(NOW)).put(new, None);
 }
 
 fn set(cache: &Cache, key: u32) {

@@ -560,36 +560,3 @@ fn large_offset(bits: State) -> usize {
 fn key_offset(bits: State) -> usize {
     large_offset(bits) + if bits.has(State::LARGE) { 8 } else { 0 }
 }
-
-/// The source of CAS uniques: one count for the whole server, so that a unique never comes twice.
-#[derive(Debug, Default)]
-pub struct CasSource(AtomicU64);
-
-impl CasSource {
-    /// Goes on after `last`.
-    pub fn after(last: u64) -> Self {
-        CasSource(AtomicU64::new(last))
-    }
-
-    /// The next unique, never 0.
-    #[inline]
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Relaxed) + 1
-    }
-
-    /// Goes on after `last` at least.
-    pub fn raise_to(&self, last: u64) {
-        self.0.fetch_max(last, Relaxed);
-    }
-
-    /// The last one given out.
-    #[inline]
-    pub fn last(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    /// Gives out none up to `last` from now on.
-    pub fn pass(&self, last: u64) {
-        self.0.fetch_max(last, Relaxed);
-    }
-}

@@ -40,7 +40,7 @@ impl Cache {
         };
         lru.follow(items, self.tuning.policy());
         for _ in 0..VICTIMS {
-            let Some(victim) = lru.victim(&sight, self.cas.last()) else {
+            let Some(victim) = lru.victim(&sight, self.stores.clock()) else {
                 return false;
             };
             let life = self.life(items.header(victim), at.now);

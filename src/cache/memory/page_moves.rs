@@ -21,6 +21,7 @@ use super::super::item::State;
 use super::super::lru::ClassLru;
 use super::super::store::{Cache, Lookup};
 use super::super::tuning::Automove;
+use super::super::uniques::stores_since;
 use super::move_state::{MoveError, MoveStats, WANTED};
 use crate::keyspace::misses::Gone;
 use crate::knobs::Knob;
@@ -119,14 +120,14 @@ impl Cache {
         let stats = self.items.slabs().class_stats(donor.class);
         let count = stats.chunks_per_page.max(ASKED_MIN);
         let mut lru = self.lru(donor.class);
-        (!lru.earns_its_keep(&self.items, count, self.cas.last())).then_some(donor.class)
+        (!lru.earns_its_keep(&self.items, count, self.stores.clock())).then_some(donor.class)
     }
 
     /// What a class's items cost; a class of chain ends only has the cost of the chained items.
     pub(in crate::cache) fn cost(&self, class: ClassId) -> u64 {
         let of = |class| {
             let lru = self.lru(class);
-            (lru.segments.count() > 0).then(|| lru.cost(self.cas.last()))
+            (lru.segments.count() > 0).then(|| lru.cost(self.stores.clock()))
         };
         of(class)
             .or_else(|| of(self.items.slabs().largest()))
@@ -268,7 +269,8 @@ impl Cache {
     }
 
     fn age(&self, handle: ChunkHandle, at: At) -> Age {
-        let stores = self.cas.last().saturating_sub(self.items.cas(handle));
+        let hash = self.table.hash(self.items.key(handle));
+        let stores = stores_since(&self.table, hash, self.items.cas(handle));
         Age {
             seconds: at.now.since(self.items.header(handle).accessed_at()),
             stores,

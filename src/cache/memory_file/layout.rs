@@ -56,6 +56,8 @@ pub mod word {
     pub const FLUSH_DUE: usize = 23;
     /// Flushes in the second of the mark.
     pub const FLUSHES_IN_A_ROW: usize = 24;
+    /// The clock of stores at that tick.
+    pub const STORES: usize = 25;
 
     /// The hash's seeds, four words.
     pub const SEEDS: usize = 32;

@@ -41,6 +41,7 @@ use super::item::Items;
 use super::segments::{List, Segment};
 use super::store::Cache;
 use super::table::{OverflowRecord, Table, TableRecord};
+use super::uniques::Stores;
 use crate::clock::Moment;
 
 /// Bytes of what policies have learned that are read at a time.
@@ -169,6 +170,11 @@ impl Head {
     /// The largest CAS unique, as of that moment.
     pub fn cas(&self) -> u64 {
         self.words[word::CAS]
+    }
+
+    /// The clock of stores, as of that moment.
+    pub fn stores(&self) -> u64 {
+        self.words[word::STORES]
     }
 
     /// The flush mark.
@@ -331,13 +337,14 @@ impl MemoryFile {
 
     // ---- while it serves ------------------------------------------------------------------------------------------
 
-    /// Notes what the clocks say, and the largest CAS unique (Mf2).
-    pub fn note_time(&self, moment: &Moment, cas: u64) {
+    /// Notes what the clocks say, that of stores too, and the largest CAS unique (Mf2).
+    pub fn note_time(&self, moment: &Moment, stores: &Stores) {
         self.set(word::NOW_MS, moment.now_ms);
         self.set(word::UNIX_MS, moment.unix_ms);
         self.set(word::BOOT_MS, moment.boot_ms);
         self.set(word::BOOT_ID, moment.boot_id);
-        self.set(word::CAS, cas);
+        self.set(word::CAS, stores.highest());
+        self.set(word::STORES, stores.clock());
     }
 
     /// Notes the flush mark (Mf2).
@@ -377,7 +384,7 @@ impl MemoryFile {
 
     /// Writes the records of `cache`, which lies here and which nobody uses any more, and the mark that all is clean (Mf1).
     pub fn close(&self, cache: &Cache, moment: &Moment) -> io::Result<()> {
-        self.note_time(moment, cache.cas.last());
+        self.note_time(moment, &cache.stores);
         self.note_flush(cache.flush.words());
         if self.image.is_patched() {
             // The file lacks a part of the table. The next process makes another one.

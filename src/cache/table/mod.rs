@@ -35,7 +35,7 @@ mod stripe;
 mod walk;
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
@@ -86,6 +86,8 @@ pub struct Table {
 struct Stripe {
     /// `level << 27 | split`, for readers without the lock (T4).
     shape: AtomicU32,
+    /// Stores counted so far; written under the lock, read by all.
+    stores: AtomicU64,
     lock: Mutex<StripeState>,
 }
 
@@ -170,7 +172,13 @@ impl Table {
         };
         let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(log2_max - stripe_bits);
         let stripes = (0..1 << stripe_bits).map(|_| StripeState::empty(level));
-        let parts = (buckets, overflow, RandomState::new());
+        // Which stripe a key is of shows in its CAS uniques: tests compare those of two caches.
+        let hasher = if cfg!(test) {
+            RandomState::with_seeds(1, 2, 3, 4)
+        } else {
+            RandomState::new()
+        };
+        let parts = (buckets, overflow, hasher);
         Ok(Table::of(parts, stripes, may_grow, memory_bytes))
     }
 
@@ -184,6 +192,7 @@ impl Table {
         let stripe = |state: StripeState| {
             CachePadded::new(Stripe {
                 shape: AtomicU32::new(state.shape()),
+                stores: AtomicU64::default(),
                 lock: Mutex::new(state),
             })
         };
@@ -278,6 +287,17 @@ impl Table {
     /// Asks for huge pages behind the buckets.
     pub fn advise_huge(&self) -> io::Result<()> {
         self.buckets.advise_huge()
+    }
+
+    /// How many stripes there are, as a power of two.
+    #[inline]
+    pub fn stripe_bits(&self) -> u32 {
+        self.stripe_bits
+    }
+
+    /// Stores counted by the stripe of `hash`.
+    pub fn count_of(&self, hash: KeyHash) -> u64 {
+        self.stripes[self.stripe_index(hash)].stores.load(Relaxed)
     }
 
     /// How many stripes there are.

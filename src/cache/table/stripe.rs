@@ -80,6 +80,28 @@ impl<'t> StripeGuard<'t> {
         self.table.stripe_index(hash) == self.stripe
     }
 
+    /// The table.
+    #[inline]
+    pub fn table(&self) -> &'t Table {
+        self.table
+    }
+
+    /// Counts a store; gives how many there were, this one too.
+    #[inline]
+    pub fn count_store(&self) -> u64 {
+        let stores = &self.table.stripes[self.stripe].stores;
+        let count = stores.load(Relaxed) + 1;
+        stores.store(count, Relaxed);
+        count
+    }
+
+    /// Goes on counting stores from `count` at least.
+    pub fn raise_count(&self, count: u64) {
+        self.table.stripes[self.stripe]
+            .stores
+            .fetch_max(count, Relaxed);
+    }
+
     /// How many items it has, and its shape.
     pub(super) fn items_and_shape(&self) -> (u32, u32) {
         (self.state.items, self.state.shape())

@@ -174,9 +174,8 @@ impl<'c> Life<'c> {
         if self.rng.below(20) == 0 {
             return; // Its client went away.
         }
-        let cas = self.cache.next_cas();
         let accessed_at = self.now;
-        self.open(&key).put(new, cas);
+        let cas = self.open(&key).put(new, None).cas();
         let known = Known {
             stamp: self.stamps,
             len,
@@ -222,14 +221,14 @@ impl<'c> Life<'c> {
                 known.win_sent = true;
             }
             3 => {
-                known.cas = self.cache.next_cas();
-                hit.set_cas(known.cas);
+                hit.set_cas(None);
+                assert!(hit.cas() > std::mem::replace(&mut known.cas, hit.cas()));
             }
             _ if !hit.is_large() => {
                 self.stamps += 1;
                 known.stamp = self.stamps;
-                known.cas = self.cache.next_cas();
-                hit.overwrite(&value(known.stamp, known.len), known.cas);
+                hit.overwrite(&value(known.stamp, known.len), None);
+                assert!(hit.cas() > std::mem::replace(&mut known.cas, hit.cas()));
             }
             _ => {}
         }

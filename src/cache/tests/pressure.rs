@@ -283,7 +283,7 @@ fn an_item_grows_in_a_full_cache_while_its_key_is_locked() {
             };
             new.write(&value(len as u64, len));
             assert!(entry.item().is_some(), "nobody else changed it");
-            entry.put(new, cache.next_cas());
+            entry.put(new, None);
             Ok(true)
         });
         drop(entry);
@@ -302,7 +302,7 @@ fn an_item_that_is_not_written_to_its_end_is_refused() {
     let mut new = cache.create(&spec(b"key", 100_000), At::new(now)).unwrap();
     new.write(&[1; 99_999]);
     let mut entry = cache.entry(cache.sought(b"key"), At::new(now));
-    entry.put(new, 1);
+    entry.put(new, Some(1));
 }
 
 /// Pages that moved while the sizes of what is stored change by a fifth to and fro, and how many stores were refused.

@@ -77,9 +77,7 @@ fn work(shared: &Shared, seed: u64, keys: usize, steps: usize, len: fn(&mut Rng)
                 };
                 let new = create(cache, &spec, &bytes, now)
                     .expect("there is room for all that is in hands");
-                cache
-                    .entry(probe.of(&key), At::new(now))
-                    .put(new, cache.next_cas());
+                cache.entry(probe.of(&key), At::new(now)).put(new, None);
             }
             5..8 => {
                 let mut entry = cache.entry(probe.of(&key), At::new(now));
@@ -252,9 +250,7 @@ fn unfinished_items_in_most_pages_stop_nobody() {
     for mut new in unfinished {
         assert_eq!(new.write(&[2; 100]), 100);
         let key = new.key().to_vec();
-        cache
-            .entry(cache.sought(&key), At::new(now))
-            .put(new, cache.next_cas());
+        cache.entry(cache.sought(&key), At::new(now)).put(new, None);
         assert_eq!(get(&cache, &key, now).unwrap(), [2; 100]);
     }
     empty(&cache);
@@ -289,7 +285,7 @@ fn slow_senders_and_fast_ones() {
                             let (key, cache) = (n.to_le_bytes(), &shared.cache);
                             cache
                                 .entry(cache.sought(&key), At::new(shared.now()))
-                                .put(new, cache.next_cas());
+                                .put(new, None);
                         }
                         std::thread::yield_now();
                     }

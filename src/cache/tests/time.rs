@@ -24,9 +24,7 @@ fn set_until(cache: &Cache, key: &[u8], expires_at: RelTime, now: RelTime) {
         now,
     )
     .unwrap();
-    cache
-        .entry(cache.sought(key), At::new(now))
-        .put(new, cache.next_cas());
+    cache.entry(cache.sought(key), At::new(now)).put(new, None);
 }
 
 #[test]
