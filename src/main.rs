@@ -13,6 +13,10 @@ use ketch::settings::{self, Settings, Start};
 use ketch::sys::{self, Event, Fork, PidFile, Signals};
 use log::LevelFilter;
 
+/// An allocation that fails costs clients their connections, not everybody the server.
+#[global_allocator]
+static MEMORY: sys::Sparing = sys::Sparing;
+
 const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
 

@@ -439,6 +439,8 @@ impl Threads {
         admin: Option<Admin>,
         (keeper, log): (Option<Arc<Keeper>>, Option<Arc<Log>>),
     ) -> io::Result<Self> {
+        // A machine that has no more than this has no room for clients either.
+        sys::refill();
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
         let mut helpers = Vec::new();
@@ -447,6 +449,14 @@ impl Threads {
             let (shared, stop) = clock;
             while !stop.load(Relaxed) {
                 shared.clock.tick();
+                if sys::is_short() {
+                    shared.unread.wake_all();
+                    if sys::refill() {
+                        log::warn!(
+                            "memory was short: connections that hold some are closed (response_obj_oom, read_buf_oom)"
+                        );
+                    }
+                }
                 shared.note_time();
                 thread::sleep(CLOCK_TICK);
             }

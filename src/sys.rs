@@ -20,6 +20,7 @@
 
 mod clock;
 mod machine;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use signal_hook::low_level;
 
 pub use clock::{TickMeter, boot_id, boot_ms, monotonic_ns, ns_of, ticks, ticks_of};
 pub use machine::{Rusage, container, memory, memory_limit, resident_bytes, rusage};
+pub use spare::{Sparing, is_short, refill};
 
 /// The error of an address family that this machine does not have.
 pub const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;

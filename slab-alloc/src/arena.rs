@@ -71,14 +71,13 @@ impl Arena {
         let mut pages = reach_pages(granule, page_bytes)
             .min(reserve_pages_max)
             .max(least);
-        let mapping = loop {
-            // What is reached from the last chunk may lie behind its page (A3).
-            match Mapping::reserve(pages * page_bytes + REACH_BYTES, page_bytes) {
-                Ok(mapping) => break mapping,
-                Err(error) if pages == least => return Err(error),
-                Err(_) => pages = (pages / 2).max(least),
-            }
-        };
+        // What is reached from the last chunk may lie behind its page (A3).
+        let bytes = |pages| pages * page_bytes + REACH_BYTES;
+        // What is reserved beyond the limit leaves as much to everything else that wants addresses.
+        while pages > least && !Mapping::has_room_for_two(bytes(pages)) {
+            pages = (pages / 2).max(least);
+        }
+        let mapping = Mapping::reserve(bytes(pages), page_bytes)?;
         Ok(Self::of(mapping, pages, page_bytes, granule))
     }
 

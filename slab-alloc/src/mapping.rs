@@ -77,6 +77,12 @@ impl Mapping {
         Ok(Self { start, len, source })
     }
 
+    /// Whether the system would reserve twice as much: `ulimit -v` may leave little, and others want theirs too.
+    pub(crate) fn has_room_for_two(len: usize) -> bool {
+        len.checked_mul(2)
+            .is_some_and(|twice| Mapping::reserve(twice, 0).is_ok())
+    }
+
     /// The part of a file that lies at `start`, `offset` bytes into it.
     pub(crate) fn of_file(image: Image, offset: usize, start: NonNull<u8>, len: usize) -> Self {
         let source = Source::File(image, offset);

@@ -72,6 +72,11 @@ impl<T: Atomics> Reserved<T> {
         })
     }
 
+    /// Whether there are addresses for two arrays of so many elements, one of them for others who want some.
+    pub fn has_room_for_two(capacity: usize) -> bool {
+        Mapping::has_room_for_two(Self::bytes_for(capacity))
+    }
+
     /// Elements in a file, from `offset` on, a multiple of 64 KB: with what was written there before. Panics outside of it.
     pub fn in_image(image: &Image, offset: usize, capacity: usize) -> Self {
         const { assert!(size_of::<T>() > 0 && align_of::<T>() <= 4096) };

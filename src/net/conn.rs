@@ -37,6 +37,8 @@ use crate::sys::monotonic_ns;
 const TURN_BYTES_MAX: usize = 256 << 10;
 /// What a read counts for at least: a turn ends even if TLS finds nothing to read in all that comes.
 const READ_BYTES_MIN: usize = 4 << 10;
+/// A request that is not complete and shorter is not worth a connection, when memory is short.
+const HELD_BYTES: usize = 1 << 10;
 
 /// Bytes thrown away of a peer that we have hung up on: the largest value by default, sent with a header that lied.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -97,6 +99,15 @@ pub(super) enum Late {
     Idle,
     /// It has passed its deadline.
     Deadline,
+}
+
+/// What a connection keeps memory for between its turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Its peer does not take them.
+    Replies,
+    /// They are not complete.
+    Requests,
 }
 
 /// How a turn ended.
@@ -462,6 +473,14 @@ impl<'c> Conn<'c> {
     pub(super) fn give_way(&mut self, ctx: Ctx<'c>) -> bool {
         self.session.give_way(ctx);
         self.unread.as_ref().is_some_and(|unread| unread.must_go())
+    }
+
+    /// What it keeps more memory for than a connection that waits.
+    pub(super) fn holds(&self) -> Option<Held> {
+        if self.output.is_some() {
+            return Some(Held::Replies);
+        }
+        (self.input.len() >= HELD_BYTES).then_some(Held::Requests)
     }
 
     /// True if a worker is to look at it once a second.

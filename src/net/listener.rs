@@ -21,6 +21,7 @@ use super::stream::Stream;
 use super::tls::Tls;
 use crate::settings::ClientCert;
 use crate::state::{ConnInfo, ConnState, Shared};
+use crate::sys;
 
 /// How long accepting pauses when the process has no descriptors left.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(10);
@@ -155,6 +156,10 @@ impl Accepting<'_> {
                 }
             };
             self.note_disabled(false);
+            if sys::is_short() {
+                connections.rejected_connections.fetch_add(1, Relaxed);
+                continue;
+            }
             if full {
                 connections.rejected_connections.fetch_add(1, Relaxed);
                 // The line fits the empty socket buffer, so it needs no waiting. There is none before a handshake.

@@ -42,6 +42,11 @@ impl<T> Slots<T> {
         self.slab.get_mut(slot).map(|(_, item)| item)
     }
 
+    /// All slots are below this, used or not.
+    pub(super) fn end(&self) -> usize {
+        self.slab.capacity()
+    }
+
     /// The name of the one in this slot, for other threads.
     pub(super) fn id(&self, slot: usize) -> Option<ConnId> {
         let &(generation, _) = self.slab.get(slot)?;

@@ -17,7 +17,7 @@ use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 
 use super::bind::Bound;
-use super::conn::{Conn, Late, Turn};
+use super::conn::{Conn, Held, Late, Turn};
 use super::handles::{Handle, ListenerHandle, Message};
 use super::slots::Slots;
 use super::stream::Stream;
@@ -25,6 +25,7 @@ use super::udp::WorkerUdp;
 use crate::command::Output;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
+use crate::sys;
 
 /// What one read takes at most, unless it goes into a value: memcached's read buffer.
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -151,6 +152,9 @@ impl Worker {
                     serving.take_turn_again(ctx, id);
                 }
             }
+            if sys::is_short() {
+                serving.shed(ctx);
+            }
             if ctx.now != late_checked {
                 late_checked = ctx.now;
                 if idle_timeout_s > 0 || serving.timed > 0 {
@@ -191,6 +195,10 @@ impl<'c> Serving<'c> {
         let id = self.conns.vacant();
         if let Err(error) = stream.register(poll.registry(), Token(id)) {
             log::warn!("{}: closed: {error}", info.addr);
+            self.free_place();
+            return;
+        }
+        if sys::is_short() {
             self.free_place();
             return;
         }
@@ -281,6 +289,22 @@ impl<'c> Serving<'c> {
         }
     }
 
+    /// Closes connections for what they hold: the system has no more memory.
+    fn shed(&mut self, ctx: Ctx<'c>) {
+        for id in 0..self.conns.end() {
+            self.shed_one(ctx, id);
+        }
+    }
+
+    fn shed_one(&mut self, ctx: Ctx<'c>, id: usize) {
+        match self.conns.get(id).and_then(Conn::holds) {
+            None => return,
+            Some(Held::Replies) => ctx.stats.general.response_obj_oom.inc(),
+            Some(Held::Requests) => ctx.stats.general.read_buf_oom.inc(),
+        }
+        self.close(id);
+    }
+
     fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
         if id >= UDP_ID_MIN {
             self.udp_turn(ctx, id, true);
@@ -336,6 +360,9 @@ impl<'c> Serving<'c> {
         }
         if self.out.buf.capacity() > OUTPUT_KEPT_BYTES {
             self.out = Output::new();
+        }
+        if sys::is_short() {
+            self.shed_one(ctx, id);
         }
     }
 

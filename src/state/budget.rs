@@ -93,6 +93,14 @@ impl Budget {
         let _ = self.wakers[thread].set(Box::new(wake));
     }
 
+    /// Has all workers look after their connections.
+    pub fn wake_all(&self) {
+        self.wakers
+            .iter()
+            .filter_map(OnceLock::get)
+            .for_each(|wake| wake());
+    }
+
     /// Bytes that unfinished blocks hold.
     pub fn held(&self) -> usize {
         self.held.load(Relaxed)

@@ -368,6 +368,33 @@ impl Server {
         assert_eq!(result, 0, "a limit of open files");
     }
 
+    /// Lets the server have so many bytes of addresses more than it has now: the system refuses it memory beyond.
+    pub fn allow_more_memory(&self, bytes: u64) {
+        let status = fs::read_to_string(format!("/proc/{}/statm", self.pid()));
+        let status = status.expect("statm of a running process");
+        let pages = status
+            .split(' ')
+            .next()
+            .and_then(|pages| pages.parse().ok());
+        let now = pages
+            .map(|pages: u64| pages * 4096)
+            .expect("a number of pages");
+        let limit = libc::rlimit {
+            rlim_cur: now + bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: reads the one struct it is given, which lives on this stack.
+        let result = unsafe {
+            libc::prlimit(
+                self.pid() as libc::pid_t,
+                libc::RLIMIT_AS,
+                &limit,
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!(result, 0, "a limit of addresses");
+    }
+
     /// Lets the server write no file beyond so many bytes, as if the disk were full.
     pub fn allow_file_bytes(&self, bytes: u64) {
         let pid = self.pid() as libc::pid_t;

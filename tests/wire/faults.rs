@@ -1,5 +1,6 @@
 //! Clients that do the worst a client can: what others feel of it, and what the server is left with.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ketch_testing::{Conn, PATIENCE, Server, is_ketch, wait_within};
@@ -292,4 +293,65 @@ fn clients_cut_in_every_state() {
     wait_within("no chunk is held", PATIENCE, || {
         used_chunks(&mut conn) == conn.stat("curr_items")
     });
+}
+
+/// When the system gives no memory, those who do not take their replies are closed for it, and the others go on.
+#[test]
+fn a_server_without_memory_keeps_those_who_hold_none() {
+    if !is_ketch() {
+        // memcached closes others: whoever happens to need memory.
+        return;
+    }
+    // With one heap there is nothing set aside for each thread.
+    let heap = [("MALLOC_ARENA_MAX", "1")];
+    let server = Server::start_in(&heap, &["-m", "64", "-t", "2", "-c", "4000"]);
+    let mut good = server.connect();
+    let value = "x".repeat(3900);
+    good.round(format!("set some 0 0 3900\r\n{value}\r\n"), "STORED\r\n");
+    server.allow_more_memory(16 << 20);
+    let mut bad = Vec::new();
+    let refused = |good: &mut Conn| good.stat("response_obj_oom");
+    // Each keeps some 300 KB of copies, once the socket has its share: 3,000 of them would be a gigabyte.
+    while refused(&mut good) == 0 {
+        assert!(bad.len() < 3000, "memory without end");
+        // Who comes while there is none is closed.
+        let Some(mut conn) = server.try_connect() else {
+            continue;
+        };
+        let _ = conn.try_send("get some\r\n".repeat(2000));
+        bad.push(conn);
+    }
+    for _ in 0..100 {
+        good.round(
+            "get some\r\n",
+            format!("VALUE some 0 3900\r\n{value}\r\nEND\r\n"),
+        );
+    }
+    drop(bad);
+    wait_within("a new client is taken", PATIENCE, || {
+        let conn = server.try_connect();
+        conn.is_some_and(|mut conn| {
+            conn.try_send("version\r\n").is_ok() && conn.try_line().is_some()
+        })
+    });
+    good.round("set other 0 0 1\r\n1\r\n", "STORED\r\n");
+}
+
+/// Little address space at the start: what is not needed now is not reserved.
+#[test]
+fn a_server_starts_where_addresses_are_few() {
+    let program = std::env::temp_dir().join(format!("ketch-test-{}-few", std::process::id()));
+    for megabytes in [160u32, 200, 300, 500, 1000] {
+        let binary = ketch_testing::binary();
+        let script = format!(
+            "#!/bin/sh\nexec prlimit --as={} {} \"$@\"\n",
+            u64::from(megabytes) << 20,
+            binary.display()
+        );
+        std::fs::write(&program, script).expect("a script");
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a script");
+        let server = Server::start_program(&program, &["-m", "64", "-t", "2"]);
+        server.connect().round("set a 0 0 1\r\n1\r\n", "STORED\r\n");
+    }
+    let _ = std::fs::remove_file(&program);
 }

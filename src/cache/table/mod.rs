@@ -159,17 +159,12 @@ impl Table {
         memory_bytes: usize,
     ) -> io::Result<Self> {
         let mut log2_max = BUCKETS_LOG2_MAX;
-        let (buckets, overflow) = loop {
-            let reserve = || {
-                let overflow = OverflowBuckets::new(1 << log2_max)?;
-                Ok((Reserved::new(1 << log2_max)?, overflow))
-            };
-            match reserve() {
-                Ok(reserved) => break reserved,
-                Err(error) if log2_max <= 20 => return Err(error),
-                Err(_) => log2_max -= 1,
-            }
-        };
+        // Room for later growth is taken where it leaves addresses to others: `ulimit -v` may grant few.
+        while log2_max > BUCKETS_LOG2_MIN && !Reserved::<Bucket>::has_room_for_two(2 << log2_max) {
+            log2_max -= 1;
+        }
+        let overflow = OverflowBuckets::new(1 << log2_max)?;
+        let buckets = Reserved::new(1 << log2_max)?;
         let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(log2_max - stripe_bits);
         let stripes = (0..1 << stripe_bits).map(|_| StripeState::empty(level));
         // Which stripe a key is of shows in its CAS uniques: tests compare those of two caches.
