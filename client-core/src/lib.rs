@@ -36,6 +36,7 @@ pub mod node;
 pub mod notices;
 pub mod operation;
 pub mod options;
+mod repairs;
 pub mod reply;
 pub mod request;
 pub mod routing;

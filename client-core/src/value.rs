@@ -4,19 +4,6 @@ use bytes::Bytes;
 
 pub use crate::ttl::exptime_s;
 
-/// The bit that tells the CAS unique of what a repair has stored from those that nodes give by themselves, which count up from 1.
-const MARK: u64 = 1 << 63;
-
-/// The CAS unique of what a repair stores; `chance` is any number.
-pub(crate) fn repair_mark(chance: u64) -> u64 {
-    chance | MARK
-}
-
-/// True if a repair has stored what has this CAS unique.
-pub(crate) fn is_repair_mark(unique: u64) -> bool {
-    unique & MARK != 0
-}
-
 /// A value as a node keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Item {

@@ -93,6 +93,8 @@ pub struct ViaDecider<'a> {
     /// What others tell was asked for, if it was time to.
     heard: bool,
     recovered: bool,
+    /// Copies that took what followed the decision, with its CAS uniques there.
+    took: Vec<(usize, u64)>,
     /// Over exchanges of a phase that is over.
     watches: Vec<(u32, Unawaited)>,
     result: Option<Result<Verdict>>,
@@ -114,6 +116,8 @@ enum Phase<'a> {
     },
     Follow(Box<Write<'a>>, Verdict, u64),
     Undo(Box<Write<'a>>),
+    /// What was undone is taken back from copies that repairs have given it.
+    TakeBack(Box<Write<'a>>),
 }
 
 /// Ids of one phase.
@@ -132,6 +136,7 @@ impl<'a> ViaDecider<'a> {
             attempts: 0,
             heard: false,
             recovered: false,
+            took: Vec::new(),
             watches: Vec::new(),
             result: None,
         }
@@ -322,6 +327,12 @@ impl<'a> ViaDecider<'a> {
         Ok(())
     }
 
+    fn take_back(&mut self) {
+        let took = std::mem::take(&mut self.took);
+        let write = Write::taking_back(self.context.clone(), self.entry, took);
+        self.enter(Phase::TakeBack(Box::new(write)));
+    }
+
     /// Nobody waits for the decider's answer any more. As after a failure: what it decided, the others would not follow (E2).
     fn leave_undecided(&self, now: Instant) {
         let Context { ring, options, .. } = &self.context;
@@ -335,7 +346,9 @@ impl<'a> ViaDecider<'a> {
         let first_id = self.first_id;
         let watches = match &mut self.phase {
             Phase::Recover { read, .. } => read.abandon(now),
-            Phase::Follow(write, ..) | Phase::Undo(write) => write.abandon(now),
+            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::TakeBack(write) => {
+                write.abandon(now)
+            }
             Phase::Hear(_) | Phase::Tell(_) | Phase::Ask(_) | Phase::Asked => Vec::new(),
         };
         watches
@@ -358,32 +371,36 @@ impl<'a> ViaDecider<'a> {
                 Some(Ok(found)) if found.is_some() || !needed => self.enter(Phase::Ask(Some(now))),
                 _ => self.result = Some(Ok(Verdict::Missing)),
             },
-            Phase::Follow(write, verdict, unique) => match write.finish().next() {
-                Some(Ok(written))
-                    if written.opposed
-                        && matches!(
-                            self.decision,
-                            Decision::Store {
-                                mode: StoreMode::Add,
-                                ..
-                            }
-                        ) =>
-                {
-                    let compare = Some(unique);
-                    let entry = Entry::key(self.entry.key);
-                    let undo = Write::only(
-                        self.context.clone(),
-                        entry,
-                        Command::Delete { compare },
-                        self.decider,
-                    );
-                    self.enter(Phase::Undo(Box::new(undo)));
+            Phase::Follow(mut write, verdict, unique) => {
+                self.took = write.took();
+                match write.finish().next() {
+                    Some(Ok(written))
+                        if written.opposed
+                            && matches!(
+                                self.decision,
+                                Decision::Store {
+                                    mode: StoreMode::Add,
+                                    ..
+                                }
+                            ) =>
+                    {
+                        let compare = Some(unique);
+                        let entry = Entry::key(self.entry.key);
+                        let undo = Write::only(
+                            self.context.clone(),
+                            entry,
+                            Command::Delete { compare },
+                            self.decider,
+                        );
+                        self.enter(Phase::Undo(Box::new(undo)));
+                    }
+                    Some(Ok(_)) => self.result = Some(Ok(verdict)),
+                    Some(Err(error)) => self.result = Some(Err(error)),
+                    None => {}
                 }
-                Some(Ok(_)) => self.result = Some(Ok(verdict)),
-                Some(Err(error)) => self.result = Some(Err(error)),
-                None => {}
-            },
-            Phase::Undo(write) if !write.compares() => self.result = Some(Ok(Verdict::Exists)),
+            }
+            Phase::TakeBack(_) => self.result = Some(Ok(Verdict::Exists)),
+            Phase::Undo(write) if !write.compares() => self.take_back(),
             Phase::Undo(write) => match write.finish().next() {
                 // Others have built on what should not be there: they have changed the other copies as well.
                 Some(Ok(written)) if !written.done => {
@@ -392,7 +409,7 @@ impl<'a> ViaDecider<'a> {
                     let undo = Write::only(context, entry, command, self.decider);
                     self.enter(Phase::Undo(Box::new(undo)));
                 }
-                _ => self.result = Some(Ok(Verdict::Exists)),
+                _ => self.take_back(),
             },
             Phase::Hear(_) | Phase::Tell(_) => self.enter(Phase::Ask(None)),
             phase @ (Phase::Ask(_) | Phase::Asked) => self.phase = phase,
@@ -404,7 +421,10 @@ impl<'a> ViaDecider<'a> {
         let begin = todo.send.len();
         match &mut self.phase {
             Phase::Recover { read, .. } | Phase::Hear(read) => read.step(now, todo),
-            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
+            Phase::Follow(write, ..)
+            | Phase::Undo(write)
+            | Phase::TakeBack(write)
+            | Phase::Tell(write) => {
                 write.step(now, todo);
             }
             Phase::Ask(_) | Phase::Asked => return false,
@@ -468,9 +488,10 @@ impl Operation for ViaDecider<'_> {
             Phase::Recover { read, .. } | Phase::Hear(read) => {
                 read.on_reply(inner, reply, last, now)
             }
-            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
-                write.on_reply(inner, reply, last, now)
-            }
+            Phase::Follow(write, ..)
+            | Phase::Undo(write)
+            | Phase::TakeBack(write)
+            | Phase::Tell(write) => write.on_reply(inner, reply, last, now),
             _ => Ok(()),
         }
     }
@@ -506,7 +527,10 @@ impl Operation for ViaDecider<'_> {
             Phase::Recover { read, .. } | Phase::Hear(read) => {
                 read.on_failure(inner, failure, now);
             }
-            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::Tell(write) => {
+            Phase::Follow(write, ..)
+            | Phase::Undo(write)
+            | Phase::TakeBack(write)
+            | Phase::Tell(write) => {
                 write.on_failure(inner, failure, now);
             }
             _ => {}

@@ -267,6 +267,13 @@ fn requests_are_late() {
     all(Trouble::LateLists, 3, 2, own);
 }
 
+/// A delete reached the third copy late, of nodes that take no marks, and reads gave that copy what they had given to the others before.
+#[test]
+fn what_reads_have_given_round_all_copies_is_deleted() {
+    let (_, verdict) = run(Trouble::Late, 3, 3, 280, false);
+    assert!(everybody(&verdict), "{verdict:#?}");
+}
+
 #[test]
 fn lists_change() {
     all(Trouble::Lists, 1, 2, own);

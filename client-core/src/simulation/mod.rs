@@ -14,6 +14,8 @@ mod judge;
 mod many;
 pub mod node;
 #[cfg(test)]
+mod orders;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

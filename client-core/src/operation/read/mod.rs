@@ -21,7 +21,9 @@
 //!     while it was repaired does not come back, but for the moment between add and look.
 //! D5. The read is done when its repairs are, or after [`PATIENCE`]. What is still under way then is watched, so that a delete
 //!     by the same client is not overtaken by it.
-//! D6. What a repair stores has a CAS unique that tells so (flag `E`), where the node knows that flag.
+//! D6. What a repair stores is marked, or noted before (see [`repairs`](crate::repairs)): by that the second delete of D4 tells it from
+//!     what was stored since.
+//! D7. A value that is not confirmed yet is given to nobody: it may be undone, and what was made of it would stay.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
 //! nodes spend less than on as many `mg`.
@@ -34,8 +36,10 @@ use std::time::{Duration, Instant};
 
 use super::{Context, Later};
 use crate::error::{Error, Failure, Result};
+use crate::health::Marks;
 use crate::metrics::Op;
 use crate::options::Reads;
+use crate::repairs::{self, MOMENT_S};
 use crate::reply::{Broken, Meta, Reply};
 use crate::request::Wanted;
 use crate::routing::Nodes;
@@ -43,8 +47,6 @@ use crate::unawaited::Unawaited;
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
 
-/// How long a repair lives that was not confirmed, in seconds: as long as the slowest look takes.
-const MOMENT_S: i32 = 2;
 /// How long a read waits for its repairs.
 const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -73,8 +75,8 @@ pub struct Read<'a> {
     due: Vec<u32>,
     later: Later<u32>,
     sent: Vec<Sent>,
-    /// Node and key of values to be given to copies that missed.
-    repairs: Vec<(u16, u32)>,
+    /// Node and key of values to be given to copies that missed, and whether that was noted there (D6).
+    repairs: Vec<(u16, u32, bool)>,
     /// All repairs are waited for, also of nodes that were not asked.
     await_repairs: bool,
     /// Copies that were added: their sources are to be looked at.
@@ -142,6 +144,8 @@ enum Part {
     Notices(Vec<u16>),
     /// To ask its version.
     Version,
+    /// To note that a repair of these keys is about to come, where it cannot be marked.
+    Note(Vec<u32>),
     /// A repair's first step: copies are added.
     Add(Vec<Copied>),
     /// Its second: their sources are looked at.
@@ -275,20 +279,21 @@ impl<'a> Read<'a> {
         let bytes = self.keys[key as usize];
         // Who is not to be believed yet repairs nobody.
         let lacked = !missed.is_empty() || !settling.is_empty();
-        if lacked && ring.vouches(node, bytes, now) {
+        if lacked && ring.vouches(node, bytes, now) && !self.is_unconfirmed(node, &meta) {
             let settling = settling.iter().filter(|&other| {
                 !tried.contains(other) && ring.members[other].is_to_be_given(bytes, options)
             });
             let lacking = missed.iter().chain(settling);
             self.repairs
-                .extend(lacking.map(|other| (other as u16, key)));
+                .extend(lacking.map(|other| (other as u16, key, false)));
         }
         if self.wanted.touch.is_some() {
             let writers = ring.writers(self.keys[key as usize], now, options);
             let others = writers
                 .iter()
                 .filter(|&other| !tried.contains(other) && !settling.contains(other));
-            self.repairs.extend(others.map(|other| (other as u16, key)));
+            self.repairs
+                .extend(others.map(|other| (other as u16, key, false)));
         }
         if meta.is_hot() {
             self.context.ring.note_hot(self.keys[key as usize], now);
@@ -310,6 +315,16 @@ impl<'a> Read<'a> {
                 ttl,
             })),
         );
+    }
+
+    /// True if what `node` has may be a repair that is not confirmed (D7). A value that ends within that time is not worth one.
+    fn is_unconfirmed(&self, node: usize, found: &Meta) -> bool {
+        let ends = found
+            .ttl
+            .is_some_and(|ttl| (0..=i64::from(MOMENT_S)).contains(&ttl));
+        let unmarked =
+            self.context.ring.members[node].marks() == Marks::Taken && !repairs::is_mark(found.cas);
+        ends && !unmarked
     }
 
     fn miss(&mut self, key: u32, node: usize) {

@@ -2,19 +2,20 @@
 
 use std::time::Instant;
 
-use super::{Copied, Hit, MOMENT_S, Part, Read, Sent, State};
+use super::{Copied, Hit, Part, Read, Sent, State};
 use crate::Todo;
 use crate::health::Marks;
 use crate::operation::Context;
+use crate::repairs::{self, MOMENT_S};
 use crate::reply::{Refusal, Reply};
 use crate::request::{self, Requests, StoreMode};
 use crate::routing::{Nodes, Ring};
-use crate::value::{exptime_s, repair_mark};
+use crate::value::exptime_s;
 
 /// What marks a value that is given to `node` (D6).
 fn mark(ring: &Ring, node: u16) -> Option<u64> {
     let member = &ring.members[usize::from(node)];
-    (member.marks() == Marks::Taken).then(|| repair_mark(ring.random()))
+    (member.marks() == Marks::Taken).then(|| repairs::mark(ring.random()))
 }
 
 impl Read<'_> {
@@ -49,7 +50,7 @@ impl Read<'_> {
     }
 
     fn is_awaited(&self, part: &Part) -> bool {
-        self.await_repairs || matches!(part, Part::Add(_) | Part::Look(_))
+        self.await_repairs || matches!(part, Part::Note(_) | Part::Add(_) | Part::Look(_))
     }
 
     /// The hit of a key.
@@ -80,10 +81,12 @@ impl Read<'_> {
         repairs.sort_unstable();
         for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
             let to = batch[0].0;
+            let marks = self.context.ring.members[usize::from(to)].marks();
             let mut adds = Requests::new(batch.len(), 0);
+            let mut notes = Requests::new(batch.len(), 0);
             let mut touches = Requests::new(batch.len(), 0);
-            let mut copies = Vec::new();
-            for &(_, key) in batch {
+            let (mut copies, mut noted) = (Vec::new(), Vec::new());
+            for &(_, key, is_noted) in batch {
                 let Some(hit) = self.found(key) else { continue };
                 let State {
                     missed, settling, ..
@@ -100,6 +103,26 @@ impl Read<'_> {
                 let Some(exptime) = self.exptime(hit) else {
                     continue;
                 };
+                match marks {
+                    Marks::Unknown => continue,
+                    Marks::Refused if !is_noted => {
+                        let note = repairs::note_key(bytes, &hit.item);
+                        let ttl_s = repairs::note_ttl_s(self.context.options.request_timeout);
+                        let (value, mode) = ((&b"1"[..], 0), StoreMode::Set);
+                        request::store(
+                            &mut notes,
+                            note.as_bytes(),
+                            value,
+                            ttl_s,
+                            mode,
+                            None,
+                            false,
+                        );
+                        noted.push(key);
+                        continue;
+                    }
+                    _ => {}
+                }
                 // A node that has no CAS uniques cannot be looked at again.
                 let exptime = match (hit.cas, exptime) {
                     (0, exptime) => exptime,
@@ -114,6 +137,7 @@ impl Read<'_> {
                 copies.push(Copied { key, to, unique: 0 });
                 ring.given(usize::from(to), bytes, options);
             }
+            self.send_part(todo, now, (to, Part::Note(noted)), notes);
             self.send_part(todo, now, (to, Part::Add(copies)), adds);
             self.send_part(todo, now, (to, Part::End), touches);
         }
@@ -174,6 +198,7 @@ impl Read<'_> {
         let (node, at) = (sent.node, sent.answered);
         sent.answered += 1;
         match (&mut sent.part, reply) {
+            (Part::Note(keys), Reply::Ok(_)) => self.repairs.push((node as u16, keys[at], true)),
             (Part::Add(copies), Reply::Ok(meta)) => {
                 let unique = meta.cas;
                 self.looks.push(Copied {

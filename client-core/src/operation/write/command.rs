@@ -73,7 +73,9 @@ impl Command {
         match self {
             Command::Store { mode, exptime } => {
                 let value = (entry.value.bytes, entry.value.flags);
-                request::store(out, entry.key, value, exptime, mode, None, false);
+                // An `add` may have to be taken back.
+                let want_cas = mode == StoreMode::Add;
+                request::store(out, entry.key, value, exptime, mode, None, want_cas);
             }
             Command::Delete { compare } => request::delete(out, entry.key, compare),
             Command::Touch { exptime } => request::touch(out, entry.key, exptime),

@@ -11,9 +11,11 @@
 //! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
 //! W3. A `delete` looks at all copies once more when all have answered, and others know of those it went around (W5): a read may have
 //!     found the key on one that was not deleted yet, or could not be, and given it to those that were (see [`Read`](super::Read), D4).
-//!     What a repair has stored is deleted, by CAS; what somebody has stored since stays. So a lock that is released and taken again
-//!     stays taken. Where nodes do not know how to mark repairs ([`Read`](super::Read), D6), what all copies have alike is taken for
-//!     stored since, and what one has at two looks for a repair.
+//!     What a repair has stored (see [`repairs`](crate::repairs)) is deleted, by CAS, and the copies are looked at again; what somebody
+//!     has stored since stays. So a lock that is released and taken again stays taken. Where the key was before a change of the ring
+//!     is looked at too: others may not know of the change yet.
+//! W6. An `add` that follows a decision, and finds the key, looks at what is there: what a repair has given is the decided value
+//!     itself. An `add` in vain is taken back from the copies that took it, and from those that repairs have given it.
 //! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
 //!     [`notices`](crate::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
@@ -25,18 +27,19 @@ mod send;
 
 pub use command::{Command, Entry};
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Context, Later, was_not_done};
 use crate::error::{Error, Failure, Result};
 use crate::health::Marks;
 use crate::metrics::Op;
 use crate::options::{Ack, OnEjection};
-use crate::reply::{Broken, Reply};
+use crate::repairs;
+use crate::reply::{Broken, Meta, Reply};
 use crate::request::StoreMode;
 use crate::routing::Nodes;
 use crate::unawaited::Unawaited;
-use crate::value::{Item, is_repair_mark};
+use crate::value::Item;
 use crate::{FEW, Operation, Todo};
 use command::DELETE;
 
@@ -67,6 +70,9 @@ pub struct Write<'a> {
     decider: Option<usize>,
     /// Only this copy is to be written.
     only: Option<usize>,
+    /// Nothing is written: the entries are deleted where these copies took them, under which CAS uniques, and where repairs have given
+    /// them (W6).
+    takes_back: Option<Vec<(usize, u64)>>,
     begun: bool,
     /// Until when the write is held, so that other clients know (W5).
     held_until: Option<Instant>,
@@ -89,6 +95,8 @@ enum Part {
     Before,
     /// To look whether it is there again (W3).
     Look,
+    /// To ask whether a note says that a repair has stored it.
+    Noted,
     /// To delete what is there again.
     Undo,
     /// To tell other clients of an ejected node (W5). It has no entries.
@@ -96,12 +104,16 @@ enum Part {
 }
 
 /// Those of entries.
-const PARTS: [Part; 4] = [Part::Copy, Part::Before, Part::Look, Part::Undo];
+const PARTS: [Part; 5] = [
+    Part::Copy,
+    Part::Before,
+    Part::Look,
+    Part::Noted,
+    Part::Undo,
+];
 
 /// How often a delete looks at copies that change under its eyes.
 const LOOKS_MAX: u8 = 8;
-/// What lies between two looks: by then, who stores something new has told all copies.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -116,15 +128,19 @@ struct State {
     places_before: u8,
     /// One of them could not be reached.
     left_behind: bool,
-    /// Copies that have answered, and those among them, and among places before, that had the key: for deletes.
+    /// Copies, and places before, that have answered a delete; and that one of them had the key.
     answered: Nodes,
-    had: Nodes,
+    had: bool,
+    /// Copies that have the key that is to be added (W6).
+    opposing: Nodes,
+    took: Vec<(usize, u64)>,
     /// What a copy, or a place before, has is not known.
     unheard: bool,
-    /// How often the copies were looked at again (W3), and how many looks or undoings are to be answered.
+    /// How often the copies were looked at again (W3), and how many answers of the present step are to come.
     looks: u8,
     looking: u8,
-    /// What the last look saw; what the one before saw, or what is to be undone.
+    looked_at: Nodes,
+    /// What the look saw whose storing is not clear, and what is to be undone.
     seen: Vec<Seen>,
     undoing: Vec<Seen>,
     written: Written,
@@ -138,27 +154,6 @@ struct Seen {
     node: u16,
     unique: u64,
     item: Item,
-}
-
-impl Seen {
-    /// True if nobody has stored anything between the two.
-    fn is(&self, other: &Seen) -> bool {
-        (self.node, self.unique) == (other.node, other.unique)
-    }
-}
-
-impl State {
-    /// True if what was seen was stored after the delete, as far as it does not tell itself: all copies have it, or the only one had
-    /// been deleted.
-    fn is_stored_since(&self) -> bool {
-        match self.answered.len() {
-            1 => !self.unheard && self.answered.iter().all(|node| self.had.contains(node)),
-            count => {
-                let alike = |one: &Seen| one.item == self.seen[0].item;
-                self.seen.len() == count && self.seen.iter().all(alike)
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -181,6 +176,7 @@ impl<'a> Write<'a> {
             sent: Vec::with_capacity(FEW),
             decider: None,
             only: None,
+            takes_back: None,
             begun: false,
             held_until: None,
             entries,
@@ -226,6 +222,18 @@ impl<'a> Write<'a> {
         write
     }
 
+    /// Takes an `add` of `entry` back, which was in vain (W6); `took` is what it [`took`](Self::took).
+    pub fn taking_back(context: Context, entry: Entry<'a>, took: Vec<(usize, u64)>) -> Self {
+        let mut write = Write::new(context, vec![entry], DELETE);
+        write.takes_back = Some(took);
+        write
+    }
+
+    /// The nodes that took the only entry, with the CAS uniques that they told.
+    pub fn took(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.states[0].took)
+    }
+
     /// True if it deletes only what has a certain CAS unique.
     pub(super) fn compares(&self) -> bool {
         matches!(self.command, Command::Delete { compare: Some(_) })
@@ -269,6 +277,10 @@ impl<'a> Write<'a> {
                 continue;
             }
             let key = self.entries[at].key;
+            if self.takes_back.is_some() {
+                self.look(at, ring.writers(key, now, options), None);
+                continue;
+            }
             if let Some(node) = self.only {
                 state.targets.push(node);
                 state.wanted = 1;
@@ -280,8 +292,6 @@ impl<'a> Write<'a> {
             for node in state.targets.iter() {
                 if self.decider == Some(node) {
                     state.acknowledged = 1;
-                    state.answered.push(node);
-                    state.had.push(node);
                 } else {
                     state.hoped += 1;
                     self.due.push(Target {
@@ -400,7 +410,11 @@ impl<'a> Write<'a> {
             Part::Copy => self.do_without(at, node, now),
             Part::Before => self.leave_before(at, node, now),
             Part::Notice => {}
-            Part::Look | Part::Undo => {
+            Part::Look | Part::Noted | Part::Undo if !self.command.is_delete() => {
+                self.states[at].written.opposed = true;
+                self.looked(at, part, now);
+            }
+            Part::Look | Part::Noted | Part::Undo => {
                 let Context { ring, options, .. } = &self.context;
                 ring.members[node].unsure(self.entries[at].key, now, options);
                 self.looked(at, part, now);
@@ -422,23 +436,60 @@ impl<'a> Write<'a> {
     /// Has copies of a key looked at once more (W3); false if that is done, or not needed.
     fn is_looked_at(&mut self, at: usize) -> bool {
         let state = &self.states[at];
-        let is_delete = matches!(self.command, Command::Delete { compare: None });
-        let may_be_back = state.unheard || !state.had.is_empty();
-        if is_delete && state.hoped == 0 && may_be_back && self.only.is_none() && state.looks == 0 {
+        let nodes = match self.command {
+            Command::Delete { compare: None } if state.unheard || state.had => state.answered,
+            Command::Delete { .. } => Nodes::default(),
+            _ => state.opposing,
+        };
+        if state.hoped == 0 && state.looks == 0 && self.only.is_none() && !nodes.is_empty() {
             // When others know of the nodes that the write goes around.
             let until = self.held_until;
             let until = until.filter(|&until| until < self.context.deadline);
-            self.look(at, until);
+            self.look(at, nodes, until);
         }
         self.states[at].looking > 0
     }
 
-    fn look(&mut self, at: usize, not_before: Option<Instant>) {
+    fn look(&mut self, at: usize, nodes: Nodes, not_before: Option<Instant>) {
         let state = &mut self.states[at];
         state.looks += 1;
-        state.undoing = std::mem::take(&mut state.seen);
-        let nodes = state.answered;
+        state.seen.clear();
+        state.undoing.clear();
+        state.looked_at = nodes;
         self.send_at(not_before, at, nodes, Part::Look);
+    }
+
+    /// What a look finds at `node`.
+    fn see(&mut self, at: usize, node: usize, meta: Meta) {
+        let is_placeholder = meta.is_placeholder();
+        let marks = self.context.ring.members[node].marks();
+        let seen = Seen {
+            node: node as u16,
+            unique: meta.cas,
+            item: Item {
+                value: meta.value,
+                flags: meta.flags,
+            },
+        };
+        let value = &self.entries[at].value;
+        let is_entry = seen.item.value == value.bytes && seen.item.flags == value.flags;
+        let adds = !self.command.is_delete();
+        let state = &mut self.states[at];
+        let is_marked = repairs::is_mark(seen.unique);
+        let took = self
+            .takes_back
+            .as_ref()
+            .is_some_and(|took| took.contains(&(node, seen.unique)));
+        if (adds || self.takes_back.is_some()) && !is_entry {
+            state.written.opposed |= adds;
+        } else if (is_marked || took) && !adds {
+            state.undoing.push(seen);
+        // What stands for a value that somebody loads is no value.
+        } else if !is_marked && !is_placeholder && marks != Marks::Taken {
+            state.seen.push(seen);
+        } else if !is_marked {
+            state.written.opposed |= adds;
+        }
     }
 
     fn send_at(&mut self, not_before: Option<Instant>, at: usize, nodes: Nodes, part: Part) {
@@ -456,41 +507,45 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// A look, or an undoing, is answered.
+    /// A look at a copy, a question for a note, or an undoing, is over.
     fn looked(&mut self, at: usize, part: Part, now: Instant) {
-        let members = &self.context.ring.members;
         let state = &mut self.states[at];
         state.looking -= 1;
         if state.looking > 0 {
             return;
         }
-        let before = std::mem::take(&mut state.undoing);
-        let again = state.looks < LOOKS_MAX;
-        if part == Part::Undo {
-            if again {
-                return self.look(at, None);
+        let nodes = |seen: &[Seen]| Nodes::of(seen.iter().map(|one| usize::from(one.node)));
+        match part {
+            Part::Undo => {
+                let nodes = state.looked_at;
+                return self.look(at, nodes, None);
             }
-        } else if !state.seen.is_empty() {
-            let is_repair = |one: &&Seen| is_repair_mark(one.unique);
-            let unmarked = |one: &&Seen| members[usize::from(one.node)].marks() != Marks::Taken;
-            state.undoing = state.seen.iter().filter(is_repair).cloned().collect();
-            let is_open = state.undoing.is_empty() && state.seen.iter().any(|one| unmarked(&one));
-            if is_open && !state.is_stored_since() {
-                // What a copy has at two looks no other is about to be given.
-                let same = |one: &&Seen| before.iter().any(|other| other.is(one));
-                let gone = state.seen.iter().filter(unmarked).filter(same);
-                state.undoing = gone.cloned().collect();
-                if state.undoing.is_empty() && again {
-                    return self.look(at, Some(now + LOOK_PAUSE));
-                }
+            Part::Look if !state.seen.is_empty() => {
+                let unclear = nodes(&state.seen);
+                return self.send_at(None, at, unclear, Part::Noted);
             }
-            let nodes = state.undoing.iter().map(|one| usize::from(one.node));
-            let nodes = Nodes::of(nodes);
-            if !nodes.is_empty() {
-                return self.send_at(None, at, nodes, Part::Undo);
-            }
+            _ => {}
         }
-        self.settle(at);
+        let undone = nodes(&state.undoing);
+        if undone.is_empty() {
+            self.seen_all(at);
+        } else if state.looks < LOOKS_MAX {
+            self.send_at(None, at, undone, Part::Undo);
+        } else {
+            for node in undone.iter() {
+                let Context { ring, options, .. } = &self.context;
+                ring.members[node].unsure(self.entries[at].key, now, options);
+            }
+            self.seen_all(at);
+        }
+    }
+
+    /// Nothing is left that a repair has given.
+    fn seen_all(&mut self, at: usize) {
+        match self.takes_back {
+            Some(_) => self.resolve(at, Ok(Written::default())),
+            None => self.settle(at),
+        }
     }
 
     fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
@@ -582,21 +637,23 @@ impl Operation for Write<'_> {
         let state = &mut self.states[at];
         let mut acknowledged = true;
         match reply {
-            Reply::Ok(meta) if sent.part == Part::Look => {
-                // What stands for a value that somebody loads is no value.
-                if !meta.is_placeholder() {
-                    let (value, flags) = (meta.value, meta.flags);
-                    state.seen.push(Seen {
-                        node: node as u16,
-                        unique: meta.cas,
-                        item: Item { value, flags },
-                    });
+            Reply::Ok(meta) if part == Part::Look => self.see(at, node, meta),
+            Reply::Ok(_) if part == Part::Noted && self.command.is_delete() => {
+                let noted = state.seen.iter().find(|one| usize::from(one.node) == node);
+                state.undoing.extend(noted.cloned());
+            }
+            Reply::Ok(_) if part == Part::Noted => {}
+            Reply::Missing if matches!(part, Part::Look | Part::Noted) => {
+                state.written.opposed |= !self.command.is_delete()
+            }
+            Reply::Ok(meta) => {
+                if meta.cas != 0 {
+                    state.took.push((node, meta.cas));
                 }
-            }
-            Reply::Ok(_) => {
                 state.written.done |= sent.part == Part::Copy || self.command.is_delete();
-                state.had.push(node);
+                state.had = true;
             }
+            Reply::NotStored if self.decider.is_some() => state.opposing.push(node),
             Reply::NotStored => state.written.opposed = true,
             Reply::Missing | Reply::Exists => {}
             Reply::Refused(refusal) => {
@@ -607,6 +664,7 @@ impl Operation for Write<'_> {
             }
             _ => return Err(Broken),
         }
+        let (sent, state) = (&mut self.sent[id as usize], &mut self.states[at]);
         sent.answered += 1;
         match sent.part {
             Part::Copy => {
@@ -617,10 +675,11 @@ impl Operation for Write<'_> {
             }
             Part::Before if self.command.is_delete() => {
                 state.places_before -= 1;
+                state.answered.push(node);
                 self.settle(at);
             }
             Part::Before => {}
-            Part::Look | Part::Undo => self.looked(at, part, now),
+            Part::Look | Part::Noted | Part::Undo => self.looked(at, part, now),
             Part::Notice => {}
         }
         if last {
@@ -639,7 +698,9 @@ impl Operation for Write<'_> {
             match part {
                 Part::Copy => self.failed(at, node, failure, now),
                 Part::Before => self.failed_before(at, node, failure, now),
-                Part::Look | Part::Undo | Part::Notice => self.leave(part, at, node, now),
+                Part::Look | Part::Noted | Part::Undo | Part::Notice => {
+                    self.leave(part, at, node, now)
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{Command, PARTS, Part, Sent, Target, Write};
 use crate::link::Expect;
 use crate::notices;
 use crate::operation::Context;
+use crate::repairs;
 use crate::request::{self, LINE_LEN, Requests, StoreMode, Wanted};
 use crate::{Exchange, Todo};
 
@@ -106,6 +107,12 @@ impl Write<'_> {
                 };
                 request::get(out, entry.key, wanted, false);
             }
+            Part::Noted => {
+                let mut seen = self.states[at].seen.iter();
+                let seen = seen.find(|seen| seen.node == node);
+                let note = seen.map(|seen| repairs::note_key(entry.key, &seen.item));
+                request::look(out, note.unwrap_or_default().as_bytes());
+            }
             Part::Undo => {
                 let mut seen = self.states[at].undoing.iter();
                 let seen = seen.find(|seen| seen.node == node);
@@ -124,7 +131,9 @@ impl Write<'_> {
         (request, expect): (Bytes, Expect),
         sent: Sent,
     ) {
-        if sent.part != Part::Look && (self.command.is_delete() || sent.part != Part::Copy) {
+        if !matches!(sent.part, Part::Look | Part::Noted)
+            && (self.command.is_delete() || sent.part != Part::Copy)
+        {
             let member = &self.context.ring.members[sent.node];
             for &at in &sent.entries {
                 member.overtakes(self.entries[at as usize].key);
