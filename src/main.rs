@@ -5,10 +5,13 @@
 use std::env;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::sync::mpsc;
+use std::thread;
 
-use ketch::server::Server;
+use ketch::handover::{self, Predecessor, Successor};
+use ketch::server::{Handed, Server};
 use ketch::settings::{self, Settings, Start};
 use ketch::sys::{self, Event, Fork, PidFile, Signals};
 use log::LevelFilter;
@@ -44,6 +47,11 @@ fn fail(reason: &str, code: u8) -> ExitCode {
 /// Runs the server until a signal ends it.
 fn serve(mut settings: Settings) -> Result<ExitCode, String> {
     let mut background = None;
+    // Before a daemon leaves its directory, and before the file may be replaced by a newer one.
+    let program = Program {
+        path: env::current_exe(),
+        dir: env::current_dir(),
+    };
     // By the process id that the service manager knows, which a daemon does not keep.
     let handed_over = sys::handed_over().map_err(|err| format!("LISTEN_FDS: {err}"))?;
     let manager = sys::Manager::of_environment();
@@ -70,7 +78,15 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|err| format!("signals: {err}"))?;
 
     // Ports first: those below 1024 are for root alone.
-    let server = Server::bind(settings.clone(), handed_over).map_err(|err| err.to_string())?;
+    let predecessor = match settings.takeover {
+        true => Predecessor::find(&settings)?,
+        false => None,
+    };
+    if settings.takeover && predecessor.is_none() {
+        log::warn!("--takeover: no server answers at these addresses: starting without items");
+    }
+    let takes_over = predecessor.is_some();
+    let server = Server::bind(settings.clone(), handed_over, predecessor)?;
     sys::drop_root(settings.user.as_deref())?;
     if let (None, Some(path)) = (&log_file, &settings.log_file) {
         log_file = Some(open_log_file(path)?);
@@ -78,12 +94,15 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
     if settings.coredumps {
         warn_of("-r: no core files", sys::allow_coredumps());
     }
-    let _pid_file = settings.pid_file.as_deref().and_then(|path| {
-        let written = PidFile::write(path);
-        let told = written.map_err(|err| io::Error::new(err.kind(), sys::why_not_made(path, &err)));
-        warn_of(&format!("-P {}: not written", path.display()), told)
-    });
-    let running = server.start().map_err(|err| err.to_string())?;
+    let mut pid_file = None;
+    if !takes_over {
+        pid_file = write_pid_file(&settings, false);
+    }
+    let mut running = server.start()?;
+    if takes_over {
+        // Not before: the file of the server that goes on where this one fails stays as it is.
+        pid_file = write_pid_file(&settings, true);
+    }
 
     if let Some(file) = &log_file {
         warn_of("--logfile", sys::redirect_stderr(file));
@@ -94,27 +113,117 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
             background.detach(log_file.is_some() || settings.verbosity > 0),
         );
     }
-    let tell = |state| {
+    let tell = |state: &str| {
         if let Some(manager) = &manager {
             warn_of("NOTIFY_SOCKET", manager.tell(state));
         }
     };
     tell("READY=1");
+    if let (Some(manager), Some(memory)) = (&manager, running.unnamed_memory()) {
+        warn_of("NOTIFY_SOCKET", manager.keep(memory));
+    }
+    let (tasks, inbox) = mpsc::channel();
+    let doorbell = running.doorbell();
+    let address = doorbell
+        .as_ref()
+        .map(|(doorbell, _)| doorbell.address().to_owned());
+    let knocked = tasks.clone();
+    let begun = spawn("signals", move || {
+        while tasks.send(Task::Event(signals.wait())).is_ok() {}
+    });
+    begun.and_then(|()| match doorbell {
+        Some((doorbell, estate)) => spawn("doorbell", move || {
+            doorbell.answer(&estate, |successor| {
+                // Who is there no more needs nobody to follow.
+                let _ = knocked.send(Task::HandOver(successor));
+            });
+        }),
+        None => Ok(()),
+    })?;
     let graceful = loop {
-        match signals.wait() {
-            Event::Stop => break false,
-            Event::StopGracefully => break true,
-            Event::Reload => {
+        match inbox.recv().map_err(|_| "nobody tells of signals")? {
+            Task::Event(Event::Stop) => break false,
+            Task::Event(Event::StopGracefully) => break true,
+            Task::Event(Event::Reload) => {
                 let reopened = settings.log_file.as_deref().map(reopen_log_file);
                 if !running.reload() && reopened.is_none() {
                     log::warn!("SIGHUP: there is nothing to read again");
+                }
+            }
+            Task::Event(Event::TakeOver) => match &address {
+                Some(address) => launch(&program, address),
+                None => log::warn!("SIGUSR2: no other process can take over"),
+            },
+            Task::HandOver(successor) => {
+                let pid = successor.pid();
+                match running.hand_over(successor)? {
+                    Handed::Over => {
+                        log::info!("process {pid} has taken over");
+                        tell(&format!("MAINPID={pid}"));
+                        // Nothing is put away: all of it is the other's.
+                        process::exit(0);
+                    }
+                    Handed::Back(back, reason) => {
+                        log::error!("takeover: {reason}: this process serves on");
+                        running = *back;
+                    }
                 }
             }
         }
     };
     tell("STOPPING=1");
     running.stop(graceful);
+    drop(pid_file);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the main thread is to do.
+enum Task {
+    Event(Event),
+    HandOver(Successor),
+}
+
+/// The program and the directory as they were at the start.
+struct Program {
+    path: io::Result<PathBuf>,
+    dir: io::Result<PathBuf>,
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(work);
+    spawned
+        .map(drop)
+        .map_err(|error| format!("cannot start: {error}"))
+}
+
+/// Has the program take over from this process, and tells what comes of that if nothing does.
+fn launch(program: &Program, address: &str) {
+    let launched = match (&program.path, &program.dir) {
+        (Ok(path), Ok(dir)) => handover::launch(path, dir, address),
+        (Err(error), _) | (_, Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+    };
+    let waited = launched
+        .map_err(|error| error.to_string())
+        .and_then(|mut child| {
+            log::info!("SIGUSR2: process {} is to take over", child.id());
+            // Where it takes over, this process ends before it does.
+            spawn("successor", move || {
+                if let Ok(status) = child.wait() {
+                    log::warn!("SIGUSR2: process {} has ended: {status}", child.id());
+                }
+            })
+        });
+    if let Err(reason) = waited {
+        log::error!("SIGUSR2: the program cannot be started: {reason}");
+    }
+}
+
+fn write_pid_file(settings: &Settings, takes_over: bool) -> Option<PidFile> {
+    let path = settings.pid_file.as_deref()?;
+    let written = PidFile::write(path, takes_over);
+    let told = written.map_err(|err| io::Error::new(err.kind(), sys::why_not_made(path, &err)));
+    warn_of(&format!("-P {}: not written", path.display()), told)
 }
 
 /// Goes on in the file that is now at the log's path, after the old one was moved away.

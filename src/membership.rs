@@ -20,7 +20,7 @@ use std::time::Duration;
 use ketch_membership::{Enrolment, Member, Registry};
 
 use crate::settings::Register;
-use crate::state::{CONFIG_LEN_MAX, Shared};
+use crate::state::{CONFIG_LEN_MAX, ClusterConfig};
 
 /// How long one question for a change may wait, and how long the watcher pauses after an error.
 const WAIT: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ impl Membership {
     pub fn begin(
         register: &Register,
         addrs: &[SocketAddr],
-        shared: Arc<Shared>,
+        cluster: Arc<ClusterConfig>,
     ) -> Result<Self, String> {
         let registry = || register.url.parse::<Registry>();
         let enrolling = registry()?;
@@ -50,7 +50,7 @@ impl Membership {
         let (registry, told) = (registry()?, stop.clone());
         let watcher = thread::Builder::new().name("ring".to_owned());
         watcher
-            .spawn(move || follow(registry, &shared, &told))
+            .spawn(move || follow(registry, &cluster, &told))
             .map_err(failed)?;
         Ok(Membership {
             _enrolment: enrolment,
@@ -108,8 +108,8 @@ fn own_address(servers: &[String]) -> Option<IpAddr> {
 }
 
 /// Keeps the node list at what the engine says, until it is told to stop.
-fn follow(mut registry: Registry, shared: &Shared, stop: &AtomicBool) {
-    let ring = &shared.cluster.ring;
+fn follow(mut registry: Registry, cluster: &ClusterConfig, stop: &AtomicBool) {
+    let ring = &cluster.ring;
     let mut version = 0;
     let mut held: Vec<Member> = Vec::new();
     let mut complaint = String::new();
@@ -118,7 +118,7 @@ fn follow(mut registry: Registry, shared: &Shared, stop: &AtomicBool) {
             if listing.members != held {
                 // It grows, even if the engine has begun anew.
                 version = listing.revision.max(version + 1);
-                hand_out(shared, version, &listing.members);
+                hand_out(cluster, version, &listing.members);
                 held = listing.members;
             }
             ring.frozen.store(false, Relaxed);
@@ -138,7 +138,7 @@ fn follow(mut registry: Registry, shared: &Shared, stop: &AtomicBool) {
 }
 
 /// Makes the members the list that clients get.
-fn hand_out(shared: &Shared, version: u64, members: &[Member]) {
+fn hand_out(cluster: &ClusterConfig, version: u64, members: &[Member]) {
     let mut list = format!("{version}\n");
     for (i, member) in members.iter().enumerate() {
         let ip = match member.host.parse::<IpAddr>() {
@@ -150,11 +150,7 @@ fn hand_out(shared: &Shared, version: u64, members: &[Member]) {
             .expect("a String takes everything");
     }
     list.push('\n');
-    shared
-        .cluster
-        .ring
-        .members
-        .store(members.len() as u64, Relaxed);
+    cluster.ring.members.store(members.len() as u64, Relaxed);
     if list.len() > CONFIG_LEN_MAX {
         log::warn!(
             "the ring's {} members do not fit into \"config get cluster\"",
@@ -162,7 +158,7 @@ fn hand_out(shared: &Shared, version: u64, members: &[Member]) {
         );
         return;
     }
-    shared.cluster.set(0, list.as_bytes(), false);
+    cluster.set(0, list.as_bytes(), false);
     let names: Vec<String> = members.iter().map(Member::to_string).collect();
     log::info!("the ring is now {}", names.join(", "));
 }

@@ -2,33 +2,37 @@
 //!
 //! ```text
 //!  bind: ports, port file     start: unix socket, clock, maintainer, workers, listener     stop: listener, workers, the others
-//!  as root, where there is a root                as the user of -u
+//!  as root, where there is a root                as the user of -u                         hand_over: the others, listener, workers
 //! ```
+//!
+//! All threads wait behind a gate until the last of them is there; where another process has served before, until it does not
+//! any more ([`crate::handover`]).
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use slab_alloc::{Config, Sizes};
 
 use crate::admin::Admin;
 use crate::auth::{Auth, Format};
 use crate::cache::{
-    At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Opened, Restart, STEPS_PER_S,
+    At, Cache, CacheConfig, How, ITEM_HEAD_BYTES, Maintainer, Opened, Place, Restart, STEPS_PER_S,
 };
 use crate::clock::Clock;
+use crate::handover::{Doorbell, Estate, Predecessor, Rest, Successor};
 use crate::membership::Membership;
-use crate::net::{Bound, Handle, Listener, ListenerHandle, Tls, Worker};
+use crate::net::{Bound, Carried, Handle, Left, Listener, ListenerHandle, Sockets, Tls, Worker};
 use crate::settings::Settings;
 use crate::snapshot::{Keeper, Log};
-use crate::state::{CONFIG_LEN_MAX, Certs, Settle, Shared, StopMode, Watcher};
-use crate::sys;
+use crate::state::{CONFIG_LEN_MAX, Certs, Figure, Settle, Shared, StopMode, Watcher};
+use crate::sys::{self, HandedOver};
 
 /// How often the clock is read: a second is never more than this late.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
@@ -52,13 +56,32 @@ pub struct Server {
     bound: Bound,
     tls: Option<Arc<Tls>>,
     admin: Option<Admin>,
+    /// What the service manager has kept of a server before.
+    kept_memory: Option<File>,
+    /// The server that serves until this one does.
+    predecessor: Option<Predecessor>,
 }
 
 impl Server {
     /// Binds the ports, and reads users and certificates, whose files may be for root's eyes. The error names the address,
     /// or the file.
-    /// `handed_over` are the sockets that the service manager listens on, if it does ([`sys::handed_over`]).
-    pub fn bind(settings: Settings, handed_over: Vec<OwnedFd>) -> Result<Self, String> {
+    /// `handed_over` is what the service manager has for it ([`sys::handed_over`]), `predecessor` the server that it takes over
+    /// from.
+    pub fn bind(
+        settings: Settings,
+        mut handed_over: HandedOver,
+        mut predecessor: Option<Predecessor>,
+    ) -> Result<Self, String> {
+        let (mut sockets, mut http) = (Sockets::default(), Vec::new());
+        if let Some(Predecessor { estate, .. }) = &mut predecessor {
+            check_takeover(&settings, estate)?;
+            sockets = std::mem::take(&mut estate.sockets);
+            http = std::mem::take(&mut estate.http);
+            if estate.is_handed_over && handed_over.sockets.is_empty() {
+                handed_over.sockets.append(&mut sockets.tcp);
+                handed_over.sockets.append(&mut sockets.unix);
+            }
+        }
         let auth = auth(&settings)?;
         let cluster = cluster(&settings)?;
         let tls = if settings.tls.enabled {
@@ -66,8 +89,11 @@ impl Server {
         } else {
             None
         };
-        let bound = Bound::bind(&settings, handed_over)?;
-        let admin = Admin::bind(&settings, tls.clone())?;
+        let bound = Bound::bind(&settings, handed_over.sockets, &mut sockets)?;
+        let admin = Admin::bind(&settings, tls.clone(), &mut http)?;
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.estate.sockets = sockets;
+        }
         let http_addrs = admin.as_ref().map(Admin::addrs).unwrap_or_default();
         if settings.listen_given.is_none() && !bound.addrs.is_empty() && !bound.is_handed_over {
             match settings.container {
@@ -104,6 +130,8 @@ impl Server {
             bound,
             tls,
             admin,
+            kept_memory: handed_over.memory,
+            predecessor,
         })
     }
 
@@ -117,43 +145,58 @@ impl Server {
             mut bound,
             tls,
             admin,
+            kept_memory,
+            mut predecessor,
         } = self;
-        bound.bind_unix(&settings)?;
-        let keeper = Keeper::open(&settings)?;
-        // What is loaded was asked for before this start.
-        let begin = if keeper.is_some() {
-            Clock::with_past
-        } else {
-            Clock::new
+        let mut estate = predecessor.as_mut().map(|before| &mut before.estate);
+        let mut none = Sockets::default();
+        let found = estate.as_deref_mut().map(|estate| &mut estate.sockets);
+        bound.bind_unix(&settings, found.unwrap_or(&mut none))?;
+        let locks = estate.as_deref_mut().map(|estate| &mut estate.locks);
+        let keeper = Keeper::open(&settings, locks.unwrap_or(&mut Vec::new()))?;
+        let mut memory = match estate.and_then(|estate| estate.memory.take()) {
+            Some(file) => Memory::Left(file),
+            // What a manager keeps has no name: where there is one, there is newer memory in the file.
+            None => match kept_memory.filter(|_| settings.memory_file.is_none()) {
+                Some(file) => Memory::Kept(file),
+                None => Memory::New,
+            },
         };
+        // From here on nobody serves, until this process does or the one before goes on.
+        let mut rest = None;
+        if let Some(predecessor) = &predecessor {
+            rest = predecessor.take()?;
+            memory = match (memory, &rest) {
+                (Memory::Left(file), None) => {
+                    log::warn!("--takeover: the server before has crashed");
+                    Memory::Kept(file)
+                }
+                (memory, _) => memory,
+            };
+        }
         let boot_id = sys::boot_id();
-        let (cache, restart, clock) = match &settings.memory_file {
-            None => {
-                let cache = cache(&settings);
-                let cache = cache.map_err(|error| format!("cannot reserve memory: {error}"))?;
-                (cache, None, begin())
-            }
-            Some(path) => {
-                let opened = open(&settings, path, boot_id)?;
-                tell_restart(path, &opened.restart);
-                let clock = opened.now_ms.map_or_else(begin, Clock::resume);
-                (opened.cache, Some(opened.restart), clock)
-            }
-        };
+        let begun = begin(&settings, memory, keeper.is_some(), boot_id)?;
         // The memory file has what happened last.
-        let is_warm = restart
+        let is_warm = begun
+            .restart
             .as_ref()
             .is_some_and(|restart| restart.how != How::Cold);
-        let mut shared = Shared::new(settings, cache, stop_by_client).with_auth(auth);
-        (shared.clock, shared.restart, shared.boot_id) = (clock, restart, boot_id);
+        let mut shared = Shared::new(settings, begun.cache, stop_by_client).with_auth(auth);
+        (shared.clock, shared.restart, shared.boot_id) = (begun.clock, begun.restart, boot_id);
         let mut log = None;
         if let Some(keeper) = &keeper {
             // Before the first worker runs: who connects meanwhile waits for the first answer.
-            log = keeper.load(&shared, is_warm)?;
+            log = match &mut rest {
+                Some(rest) => keeper.go_on(&shared, rest.log.take())?,
+                None => keeper.load(&shared, is_warm)?,
+            };
             shared.settler = log.clone().map(|log| log as Arc<dyn Settle>);
         }
         if let Some(list) = cluster {
             shared.cluster.set(0, &list, false);
+        }
+        if let Some((flags, list)) = rest.as_ref().and_then(|rest| rest.cluster.as_ref()) {
+            shared.cluster.set(*flags, list, false);
         }
         shared.certs = tls.clone().map(|tls| {
             let counters = tls.counters().clone();
@@ -161,14 +204,61 @@ impl Server {
         });
         let shared = Arc::new(shared);
         let keeper = keeper.map(Arc::new);
-        let kept = (keeper.clone(), log);
         let addrs = bound.addrs.clone();
-        let threads = Threads::start(shared.clone(), bound, tls, admin, kept)
+        let address = bound.address();
+        let mut estate = self::estate(&shared, &bound, admin.as_ref(), keeper.as_deref())
             .map_err(|error| format!("cannot start: {error}"))?;
+        let is_whole = rest.is_some();
+        let rest = rest.unwrap_or_default();
+        let conns = rest.conns.len();
+        let threads = Threads::start(
+            shared.clone(),
+            bound,
+            tls.clone(),
+            admin,
+            (keeper.clone(), log),
+            rest.conns,
+        )
+        .map_err(|error| format!("cannot start: {error}"))?;
+        if let Some(predecessor) = predecessor.as_ref().filter(|_| is_whole) {
+            predecessor.commit()?;
+        }
+        threads.gate.open();
+        if is_whole {
+            let pause = Duration::from_nanos(sys::monotonic_ns().saturating_sub(rest.paused_ns));
+            log::info!(
+                "took over, with {conns} connections ({} with TLS were ended), after a pause of {:.1} ms",
+                rest.ended,
+                pause.as_secs_f64() * 1000.0
+            );
+            shared.carried.tell([
+                ("takeover_connections", Figure::Count(conns as u64)),
+                (
+                    "takeover_connections_ended",
+                    Figure::Count(rest.ended as u64),
+                ),
+                ("takeover_pause_time", Figure::Time(pause)),
+            ]);
+        }
+        if rest.wants_snapshot {
+            // Where it is asked for already, so much the better.
+            let _ = shared.saving.ask();
+        }
+        let before = predecessor.as_mut().map(|before| &mut before.estate);
+        let doorbell = match Doorbell::at(&address, before) {
+            Ok(doorbell) => {
+                estate.doorbell = doorbell.try_clone().ok();
+                Some(Arc::new(doorbell))
+            }
+            Err(error) => {
+                log::info!("no other process can take over: {error}");
+                None
+            }
+        };
         // When it serves: whoever learns of it may come at once.
         let register = &shared.settings.register;
         let membership = (!register.url.is_empty())
-            .then(|| Membership::begin(register, &addrs, shared.clone()))
+            .then(|| Membership::begin(register, &addrs, shared.cluster.clone()))
             .transpose()
             .map_err(|error| format!("-o register={}: {error}", register.url))?;
         Ok(Running {
@@ -176,8 +266,118 @@ impl Server {
             threads,
             keeper,
             membership,
+            tls,
+            estate: Arc::new(estate),
+            doorbell,
         })
     }
+}
+
+/// Where the memory of a server comes from.
+enum Memory {
+    /// It is to be made, or found where `-e` says.
+    New,
+    /// The service manager has kept it.
+    Kept(File),
+    /// A server before has just left it.
+    Left(File),
+}
+
+/// A cache, how it came up if that is to be told, and its clock.
+struct Begun {
+    cache: Cache,
+    restart: Option<Restart>,
+    clock: Clock,
+}
+
+/// `has_past`: what is loaded later was asked for before this start.
+fn begin(
+    settings: &Settings,
+    memory: Memory,
+    has_past: bool,
+    boot_id: u64,
+) -> Result<Begun, String> {
+    let new_clock = || match has_past {
+        true => Clock::with_past(),
+        false => Clock::new(),
+    };
+    let config = cache_config(settings);
+    let path = settings.memory_file.as_deref();
+    let place = path.map_or(Place::Unnamed, Place::Named);
+    let opened = match (memory, path) {
+        (Memory::Left(file), _) => take_over(settings, file, boot_id)?,
+        (Memory::Kept(file), _) => Cache::open_in(&config, place, file, boot_id)?,
+        (Memory::New, Some(path)) => Cache::open(&config, path, boot_id)?,
+        (Memory::New, None) => {
+            let cache = cache(settings);
+            let cache = cache.map_err(|error| format!("cannot reserve memory: {error}"))?;
+            return Ok(Begun {
+                cache,
+                restart: None,
+                clock: new_clock(),
+            });
+        }
+    };
+    prepare(&opened.cache, settings);
+    tell_restart(place, &opened.restart);
+    Ok(Begun {
+        cache: opened.cache,
+        restart: Some(opened.restart),
+        clock: opened.now_ms.map_or_else(new_clock, Clock::resume),
+    })
+}
+
+/// Goes on with the memory that a server before has just left.
+pub fn take_over(settings: &Settings, memory: File, boot_id: u64) -> Result<Opened, String> {
+    let path = settings.memory_file.as_deref();
+    let place = path.map_or(Place::Unnamed, Place::Named);
+    Cache::take_over(&cache_config(settings), place, memory, boot_id)
+        .map_err(|reason| format!("--takeover: {reason}"))
+}
+
+/// Why this server cannot take over what another has; said before anything has happened.
+fn check_takeover(settings: &Settings, estate: &Estate) -> Result<(), String> {
+    let told = |path: Option<&Path>| match path {
+        Some(path) => format!("-e {}", path.display()),
+        None => "no -e".to_owned(),
+    };
+    let (theirs, own) = (&estate.memory_path, &settings.memory_file);
+    if theirs != own {
+        let (theirs, own) = (told(theirs.as_deref()), told(own.as_deref()));
+        return Err(format!(
+            "--takeover: the server has {theirs}, and this one {own}: name the same, or stop it first"
+        ));
+    }
+    let memory = estate
+        .memory
+        .as_ref()
+        .ok_or("--takeover: no memory is handed over")?;
+    match Cache::cannot_take_over(&cache_config(settings), memory) {
+        Some(reason) => Err(format!(
+            "--takeover: {reason}: keep these options, or stop the server first, with -e to keep the items"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What another process gets that takes over from this one, but for the doorbell.
+fn estate(
+    shared: &Shared,
+    bound: &Bound,
+    admin: Option<&Admin>,
+    keeper: Option<&Keeper>,
+) -> io::Result<Estate> {
+    let memory_file = shared.cache.memory_file();
+    let memory = memory_file.map(|memory| memory.image().file().try_clone());
+    Ok(Estate {
+        sockets: bound.sockets()?,
+        is_handed_over: bound.is_handed_over,
+        http: admin.map_or(Ok(Vec::new()), Admin::sockets)?,
+        memory: memory.transpose()?,
+        memory_path: shared.settings.memory_file.clone(),
+        locks: keeper.map_or(Ok(Vec::new()), Keeper::share_locks)?,
+        doorbell: None,
+    })
 }
 
 /// `shutdown` takes the way a signal takes.
@@ -272,28 +472,33 @@ fn check_cluster(list: &[u8]) -> Result<(), String> {
 }
 
 /// Tells how the cache came up.
-fn tell_restart(path: &Path, restart: &Restart) {
+fn tell_restart(place: Place<'_>, restart: &Restart) {
     let took_ms = restart
         .steps
         .iter()
         .map(|(_, took)| took.as_millis())
         .sum::<u128>();
     let (kept, dropped) = (restart.kept, restart.dropped.iter().sum::<u64>());
-    let path = path.display();
     match restart.how {
         // At a level that is always shown: somebody may have counted on the items.
-        How::Cold => log::warn!("-e {path}: starting without items: {}", restart.reason),
-        How::Attached => log::info!("-e {path}: {kept} items are there, after {took_ms} ms"),
+        How::Cold => log::warn!("{place}: starting without items: {}", restart.reason),
+        How::Attached => log::info!("{place}: {kept} items are there, after {took_ms} ms"),
         How::Walked | How::Imported => log::warn!(
-            "-e {path}: {kept} items are there and {dropped} were dropped, after {took_ms} ms: {}",
+            "{place}: {kept} items are there and {dropped} were dropped, after {took_ms} ms: {}",
             restart.reason
         ),
     }
 }
 
-/// An empty cache as the settings want it.
+/// An empty cache as the settings want it. It lies where another process can take it over, unless it is to have huge pages, which
+/// that memory seldom gets, or the system does not give such memory.
 pub fn cache(settings: &Settings) -> io::Result<Cache> {
-    let cache = Cache::new(&cache_config(settings))?;
+    let config = cache_config(settings);
+    let unnamed = match settings.huge_pages {
+        true => Err(io::ErrorKind::Unsupported.into()),
+        false => Cache::unnamed(&config),
+    };
+    let cache = unnamed.or_else(|_| Cache::new(&config))?;
     prepare(&cache, settings);
     Ok(cache)
 }
@@ -376,6 +581,18 @@ pub struct Running {
     threads: Threads,
     keeper: Option<Arc<Keeper>>,
     membership: Option<Membership>,
+    tls: Option<Arc<Tls>>,
+    estate: Arc<Estate>,
+    doorbell: Option<Arc<Doorbell>>,
+}
+
+/// What came of handing a server over.
+#[derive(Debug)]
+pub enum Handed {
+    /// The other process serves. This one is to end, and to leave everything as it is.
+    Over,
+    /// It does not, for this reason, and this process serves again.
+    Back(Box<Running>, String),
 }
 
 impl Running {
@@ -395,15 +612,121 @@ impl Running {
         self.shared.certs.is_some() || self.shared.auth.is_some()
     }
 
+    /// Where those knock who want to take over, and what they get.
+    pub fn doorbell(&self) -> Option<(Arc<Doorbell>, Arc<Estate>)> {
+        let doorbell = self.doorbell.clone()?;
+        Some((doorbell, self.estate.clone()))
+    }
+
+    /// The memory, if it has no name by which the next server finds it.
+    pub fn unnamed_memory(&self) -> Option<&File> {
+        let is_named = self.estate.memory_path.is_some();
+        self.estate.memory.as_ref().filter(|_| !is_named)
+    }
+
+    /// Lets another process go on in this one's place. The error is why neither can.
+    pub fn hand_over(self, successor: Successor) -> Result<Handed, String> {
+        let Running {
+            shared,
+            mut threads,
+            keeper,
+            membership,
+            tls,
+            estate,
+            doorbell,
+        } = self;
+        let wants_snapshot = shared.saving.report().is_running;
+        shared.saving.close();
+        if let Some(auth) = &shared.auth {
+            auth.close();
+        }
+        threads.end_helpers();
+        let paused_ns = sys::monotonic_ns();
+        let mut stopped = threads
+            .end(Handle::leave)
+            .ok_or("a thread has panicked, so that nobody can go on")?;
+        shared.clock.tick();
+        let list = shared.cluster.read();
+        let cluster = list
+            .as_ref()
+            .map(|list| (list.client_flags, list.bytes.to_vec()));
+        drop(list);
+        let rest = Rest {
+            conns: stopped.conns,
+            ended: stopped.ended,
+            cluster,
+            log: keeper.as_ref().and_then(|keeper| keeper.leave_log(&shared)),
+            wants_snapshot,
+            paused_ns,
+        };
+        let handed = shared.hand_over().and_then(|()| successor.hand_over(&rest));
+        let Err(error) = handed else {
+            // It goes on in the ring under the same name.
+            std::mem::forget(membership);
+            stopped.bound.disclaim();
+            return Ok(Handed::Over);
+        };
+        successor.end();
+        let reason = format!("the other process did not take over: {error}");
+        // Whatever the other has done to the lists of pages.
+        shared.hand_over().map_err(|error| error.to_string())?;
+        let settings = &shared.settings;
+        let mut config = cache_config(settings);
+        // As commands have changed them.
+        config.knobs = shared.cache.tuning.all();
+        config.slabs.limit_bytes = shared.cache.limit_bytes();
+        let path = settings.memory_file.as_deref();
+        let place = path.map_or(Place::Unnamed, Place::Named);
+        let memory = estate.memory.as_ref().map(File::try_clone);
+        let memory = memory
+            .ok_or("there is no memory to go on with")?
+            .map_err(|error| error.to_string())?;
+        let opened = Cache::take_over(&config, place, memory, shared.boot_id)?;
+        prepare(&opened.cache, settings);
+        let shared = Arc::try_unwrap(shared).map_err(|_| "a thread goes on by itself")?;
+        let shared = Arc::new(shared.with_cache(opened.cache));
+        if let Some(auth) = &shared.auth {
+            auth.open_again();
+        }
+        let log = keeper.as_ref().and_then(|keeper| keeper.log().cloned());
+        if let Some(log) = &log {
+            log.listen_in(&shared);
+        }
+        let threads = Threads::start(
+            shared.clone(),
+            stopped.bound,
+            tls.clone(),
+            stopped.admin,
+            (keeper.clone(), log),
+            rest.conns,
+        )
+        .map_err(|error| error.to_string())?;
+        threads.gate.open();
+        if wants_snapshot {
+            let _ = shared.saving.ask();
+        }
+        let running = Running {
+            shared,
+            threads,
+            keeper,
+            membership,
+            tls,
+            estate,
+            doorbell,
+        };
+        Ok(Handed::Back(Box::new(running), reason))
+    }
+
     /// Ends all threads: nobody is accepted any more, commands in progress are finished, and the connections close. Then
     /// the cache is written to its file, if it has one.
     pub fn stop(self, graceful: bool) {
         log::info!("stopping{}", if graceful { " gracefully" } else { "" });
         let Running {
             shared,
-            threads,
+            mut threads,
             keeper,
             membership,
+            ..
         } = self;
         // First of all, so that nobody is sent here any more.
         drop(membership);
@@ -411,7 +734,8 @@ impl Running {
             auth.close();
         }
         shared.saving.close();
-        let all_well = threads.stop();
+        threads.end_helpers();
+        let all_well = threads.end(Handle::stop).is_some();
         if let Some(keeper) = keeper {
             keeper.take_last(&shared);
         }
@@ -421,33 +745,106 @@ impl Running {
     }
 }
 
+/// Something that threads wait for.
+#[derive(Debug, Default)]
+struct Gate {
+    is_open: AtomicBool,
+    waiting: Mutex<()>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        let _waiting = self.waiting.lock();
+        self.is_open.store(true, Relaxed);
+        self.opened.notify_all();
+    }
+
+    /// Waits until it is open.
+    fn wait(&self) {
+        while !self.wait_for(Duration::MAX) {}
+    }
+
+    /// Waits until it is open, but no longer than this; true if it is.
+    fn wait_for(&self, longest: Duration) -> bool {
+        let mut waiting = self.waiting.lock();
+        if !self.is_open.load(Relaxed) {
+            match Instant::now().checked_add(longest) {
+                Some(until) => _ = self.opened.wait_until(&mut waiting, until),
+                None => self.opened.wait(&mut waiting),
+            }
+        }
+        self.is_open.load(Relaxed)
+    }
+}
+
 #[derive(Debug)]
 struct Threads {
+    /// Opened when the threads are to begin.
+    gate: Arc<Gate>,
+    /// Opened when the helpers are to end, and the clock.
+    end_helpers: Arc<Gate>,
+    end_clock: Arc<Gate>,
+    /// Set when the listener is to end.
     stop: Arc<AtomicBool>,
     listener_handle: ListenerHandle,
-    listener: JoinHandle<()>,
+    listener: JoinHandle<Bound>,
     handles: Vec<Handle>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<Left>>,
+    clock: JoinHandle<()>,
     helpers: Vec<JoinHandle<()>>,
+    admin: Option<JoinHandle<Admin>>,
+    /// What the threads that have ended gave back.
+    admin_left: Option<Admin>,
+    /// False if a thread has panicked.
+    all_well: bool,
+}
+
+/// What threads leave that have ended.
+struct Stopped {
+    bound: Bound,
+    admin: Option<Admin>,
+    conns: Vec<Carried>,
+    ended: usize,
 }
 
 impl Threads {
+    /// All threads, behind the gate. They go on with `conns`.
     fn start(
         shared: Arc<Shared>,
         mut bound: Bound,
         tls: Option<Arc<Tls>>,
         admin: Option<Admin>,
         (keeper, log): (Option<Arc<Keeper>>, Option<Arc<Log>>),
+        conns: Vec<Carried>,
     ) -> io::Result<Self> {
         // A machine that has no more than this has no room for clients either.
         sys::refill();
+        let [gate, end_helpers, end_clock] = [(); 3].map(|()| Arc::new(Gate::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: String| thread::Builder::new().name(name);
+        // Does something again and again, until it is to end.
+        let repeat = |name: &str,
+                      every: Duration,
+                      end: &Arc<Gate>,
+                      mut step: Box<dyn FnMut(&Shared) + Send>| {
+            let (shared, gate, end) = (shared.clone(), gate.clone(), end.clone());
+            named(name.into()).spawn(move || {
+                gate.wait();
+                loop {
+                    step(&shared);
+                    if end.wait_for(every) {
+                        return;
+                    }
+                }
+            })
+        };
         let mut helpers = Vec::new();
-        let clock = (shared.clone(), stop.clone());
-        helpers.push(named("clock".into()).spawn(move || {
-            let (shared, stop) = clock;
-            while !stop.load(Relaxed) {
+        let clock = repeat(
+            "clock",
+            CLOCK_TICK,
+            &end_clock,
+            Box::new(|shared| {
                 shared.clock.tick();
                 if sys::is_short() {
                     shared.unread.wake_all();
@@ -458,53 +855,53 @@ impl Threads {
                     }
                 }
                 shared.note_time();
-                thread::sleep(CLOCK_TICK);
-            }
-        })?);
-        let maintained = (shared.clone(), stop.clone());
-        helpers.push(named("maintainer".into()).spawn(move || {
-            let (shared, stop) = maintained;
-            let mut maintainer = Maintainer::default();
-            while !stop.load(Relaxed) {
+            }),
+        )?;
+        let mut maintainer = Maintainer::default();
+        helpers.push(repeat(
+            "maintainer",
+            Duration::from_secs(1) / STEPS_PER_S,
+            &end_helpers,
+            Box::new(move |shared| {
                 maintainer.step(&shared.cache, At::new(shared.clock.now()));
-                thread::sleep(Duration::from_secs(1) / STEPS_PER_S);
-            }
-        })?);
-        let watched = (shared.clone(), stop.clone());
-        helpers.push(named("watcher".into()).spawn(move || {
-            let (shared, stop) = watched;
-            let mut watcher = Watcher::default();
-            while !stop.load(Relaxed) {
-                watcher.step(&shared);
-                thread::sleep(WATCH_TICK);
-            }
-        })?);
-        if let Some(admin) = admin {
-            let (shared, stop) = (shared.clone(), stop.clone());
-            helpers.push(named("http".into()).spawn(move || {
-                if let Err(error) = admin.run(&shared, &stop) {
+            }),
+        )?);
+        let mut watcher = Watcher::default();
+        helpers.push(repeat(
+            "watcher",
+            WATCH_TICK,
+            &end_helpers,
+            Box::new(move |shared| watcher.step(shared)),
+        )?);
+        if let Some(log) = log {
+            helpers.push(repeat(
+                "log",
+                LOG_TICK,
+                &end_helpers,
+                Box::new(move |shared| log.tick(shared)),
+            )?);
+        }
+        let admin = admin.map(|mut admin| {
+            let (shared, gate, end) = (shared.clone(), gate.clone(), end_helpers.clone());
+            named("http".into()).spawn(move || {
+                gate.wait();
+                if let Err(error) = admin.run(&shared, &end.is_open) {
                     log::error!("http: {error}");
                 }
-            })?);
-        }
+                admin
+            })
+        });
         if let Some(keeper) = keeper {
-            let shared = shared.clone();
+            let (shared, gate) = (shared.clone(), gate.clone());
             helpers.push(named("snapshot".into()).spawn(move || {
+                gate.wait();
                 keeper.run(&shared);
             })?);
         }
-        if let Some(log) = log {
-            let (shared, stop) = (shared.clone(), stop.clone());
-            helpers.push(named("log".into()).spawn(move || {
-                while !stop.load(Relaxed) {
-                    log.tick(&shared);
-                    thread::sleep(LOG_TICK);
-                }
-            })?);
-        }
         if shared.auth.is_some() {
-            let shared = shared.clone();
+            let (shared, gate) = (shared.clone(), gate.clone());
             helpers.push(named("verifier".into()).spawn(move || {
+                gate.wait();
                 shared.auth.as_ref().inspect(|auth| auth.run_verifier());
             })?);
         }
@@ -514,48 +911,89 @@ impl Threads {
         for index in 0..shared.settings.threads {
             let (mut worker, handle) = Worker::new(index, listener_handle.clone())?;
             worker.take_udp(&mut bound, &shared)?;
-            let shared = shared.clone();
+            let (shared, gate) = (shared.clone(), gate.clone());
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {
+                gate.wait();
                 worker
                     .run(&shared)
-                    .expect("a poll only fails by our own fault");
+                    .expect("a poll only fails by our own fault")
             })?);
         }
-        let (to, stop_listener) = (handles.clone(), stop.clone());
+        for (nth, conn) in conns.into_iter().enumerate() {
+            handles[nth % handles.len()].go_on(conn);
+        }
+        let (to, stop_listener, gate_of_all) = (handles.clone(), stop.clone(), gate.clone());
         let listener = named("listener".into()).spawn(move || {
+            gate_of_all.wait();
+            bound.claim();
             let ended = listener.run(&shared, bound, tls.as_deref(), &to, &stop_listener);
-            ended.expect("a poll only fails by our own fault");
+            ended.expect("a poll only fails by our own fault")
         })?;
         Ok(Threads {
+            gate,
+            end_helpers,
+            end_clock,
             stop,
             listener_handle,
             listener,
             handles,
             workers,
+            clock,
             helpers,
+            admin: admin.transpose()?,
+            admin_left: None,
+            all_well: true,
         })
     }
 
-    /// False if a thread has panicked: then nobody knows in what state it left the rest.
-    fn stop(self) -> bool {
+    /// Ends the threads that no client waits for.
+    fn end_helpers(&mut self) {
+        self.end_helpers.open();
+        for helper in std::mem::take(&mut self.helpers) {
+            self.all_well &= join(helper).is_some();
+        }
+        if let Some(admin) = self.admin.take() {
+            self.admin_left = join(admin);
+            self.all_well &= self.admin_left.is_some();
+        }
+    }
+
+    /// Ends the others, the workers by `end`, so that nobody is served any more. None if a thread has panicked: then nobody knows
+    /// in what state it left the rest.
+    fn end(mut self, end: impl Fn(&Handle)) -> Option<Stopped> {
         self.stop.store(true, Relaxed);
         self.listener_handle.wake();
-        self.handles.iter().for_each(Handle::stop);
-        let threads = self
-            .workers
-            .into_iter()
-            .chain([self.listener])
-            .chain(self.helpers);
-        let mut all_well = true;
-        for thread in threads {
-            if thread.join().is_err() {
-                log::error!("a thread has panicked");
-                all_well = false;
+        // It ends first, so that workers have been told of all that it has accepted.
+        let bound = join(self.listener);
+        self.handles.iter().for_each(end);
+        let mut left: Vec<Left> = Vec::new();
+        for worker in std::mem::take(&mut self.workers) {
+            match join(worker) {
+                Some(worker) => left.push(worker),
+                None => self.all_well = false,
             }
         }
-        all_well
+        self.end_clock.open();
+        self.all_well &= join(self.clock).is_some();
+        let mut bound = bound.filter(|_| self.all_well)?;
+        left.iter_mut().for_each(|left| bound.take_back(left));
+        Some(Stopped {
+            bound,
+            admin: self.admin_left,
+            ended: left.iter().map(|left| left.ended).sum(),
+            conns: left.into_iter().flat_map(|left| left.conns).collect(),
+        })
     }
+}
+
+/// Waits for a thread; none if it has panicked.
+fn join<R>(thread: JoinHandle<R>) -> Option<R> {
+    let left = thread.join();
+    if left.is_err() {
+        log::error!("a thread has panicked");
+    }
+    left.ok()
 }
 
 #[cfg(test)]

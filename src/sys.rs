@@ -29,14 +29,15 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::low_level;
 
@@ -56,6 +57,8 @@ pub enum Event {
     StopGracefully,
     /// SIGHUP: read again what can be read again.
     Reload,
+    /// SIGUSR2: have another process of the program go on.
+    TakeOver,
 }
 
 /// The signals of this process as a stream of events.
@@ -64,13 +67,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM, SIGUSR1 and SIGHUP.
+    /// Takes over SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP.
     pub fn new() -> io::Result<Self> {
         // A file that may not grow is an error of the write, as a full disk is.
         // SAFETY: plain numbers; nothing of ours runs when the signal comes.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(Signals {
-            inner: SignalsInfo::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?,
+            inner: SignalsInfo::new([SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP])?,
         })
     }
 
@@ -81,6 +84,7 @@ impl Signals {
             .expect("the stream ends only when closed, and we hand out no handle to close it")
         {
             SIGUSR1 => Event::StopGracefully,
+            SIGUSR2 => Event::TakeOver,
             SIGHUP => Event::Reload,
             _ => Event::Stop,
         }
@@ -93,6 +97,7 @@ pub fn raise(event: Event) {
         Event::Stop => SIGINT,
         Event::StopGracefully => SIGUSR1,
         Event::Reload => SIGHUP,
+        Event::TakeOver => SIGUSR2,
     };
     low_level::raise(signal).expect("raise fails only on numbers that are no signals");
 }
@@ -283,6 +288,79 @@ fn plain(opened: io::Result<File>) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether `uid` is root, or the user that this process is, or will be when it has become `user`.
+pub fn is_own_user(uid: u32, user: Option<&str>) -> bool {
+    let becomes = || user.and_then(|name| User::find(name).ok());
+    uid == 0 || uid == effective_uid() || becomes().is_some_and(|user| user.uid == uid)
+}
+
+/// Another process, which is never mistaken for a later one of the same number.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    #[cfg(target_os = "linux")]
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// The process of that number.
+    #[cfg(target_os = "linux")]
+    pub fn of(pid: i32) -> io::Result<Self> {
+        // SAFETY: plain numbers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which nobody else has.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Process { pid, fd })
+    }
+
+    /// The process of that number: not known here.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(_pid: i32) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        // SAFETY: a descriptor of ours and plain numbers.
+        let killed = unsafe {
+            let (fd, none) = (self.fd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+            libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let killed = -1;
+        check(killed as libc::c_int)
+    }
+
+    /// Whether it has ended, or does so within this time.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            let mut asked = libc::pollfd {
+                fd: self.fd.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let ms = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: one descriptor, in a struct of ours.
+            unsafe { libc::poll(&mut asked, 1, ms) == 1 }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = time;
+            false
+        }
+    }
+}
+
 fn is_root() -> bool {
     effective_uid() == 0
 }
@@ -433,23 +511,43 @@ fn may_lock_memory() -> bool {
     rights.unwrap_or(0) & CAP_IPC_LOCK != 0
 }
 
-/// The sockets that the service manager listens on for this process: as many as `LISTEN_FDS` says, from descriptor 3 on, if
-/// `LISTEN_PID` is ours (sd_listen_fds(3)). To be called once, before threads and before a fork.
-pub fn handed_over() -> io::Result<Vec<OwnedFd>> {
+/// What the service manager has for this process.
+#[derive(Debug, Default)]
+pub struct HandedOver {
+    /// The sockets that it listens on.
+    pub sockets: Vec<OwnedFd>,
+    /// The memory that a server before has given it to keep ([`Manager::keep`]).
+    pub memory: Option<File>,
+}
+
+/// The name that memory is kept by.
+const KEPT_MEMORY: &str = "ketch-memory";
+
+/// What the service manager hands over: as many descriptors as `LISTEN_FDS` says, from descriptor 3 on, if `LISTEN_PID` is ours,
+/// with the names in `LISTEN_FDNAMES` (sd_listen_fds(3)). To be called once, before threads and before a fork.
+pub fn handed_over() -> io::Result<HandedOver> {
     const FIRST: RawFd = 3;
+    let mut handed_over = HandedOver::default();
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     if number("LISTEN_PID") != Some(process::id()) {
-        return Ok(Vec::new());
+        return Ok(handed_over);
     }
     let count = number("LISTEN_FDS").unwrap_or(0).min(FILES_HANDED_OVER_MAX);
-    let fds = (0..count).map(|index| {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    for index in 0..count {
         let fd = FIRST + index as RawFd;
         // SAFETY: a plain number; the call fails for one that is no open descriptor.
         check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
         // SAFETY: it is open, and by the protocol of LISTEN_FDS it was given to this process and to nobody in it before.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    });
-    fds.collect()
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if names.next() == Some(KEPT_MEMORY) {
+            handed_over.memory = Some(fd.into());
+        } else {
+            handed_over.sockets.push(fd);
+        }
+    }
+    Ok(handed_over)
 }
 
 /// More sockets are handed over to nobody: a bound on what a variable says.
@@ -483,11 +581,30 @@ impl Manager {
 
     /// Tells it a state, such as `READY=1`.
     pub fn tell(&self, state: &str) -> io::Result<()> {
+        self.tell_with(state, &[])
+    }
+
+    /// Gives it memory to keep while this process is not there, in the place of what it has: the next one gets it
+    /// ([`HandedOver::memory`]). It keeps it where the unit says so (FileDescriptorStoreMax=).
+    pub fn keep(&self, memory: &File) -> io::Result<()> {
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={KEPT_MEMORY}"))?;
+        let state = format!("FDSTORE=1\nFDNAME={KEPT_MEMORY}\nFDPOLL=0");
+        self.tell_with(&state, &[memory.as_fd()])
+    }
+
+    fn tell_with(&self, state: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        socket
-            .send_to_addr(state.as_bytes(), &self.address)
-            .map(drop)
+        socket.connect_addr(&self.address)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let slices = [io::IoSlice::new(state.as_bytes())];
+        sendmsg(&socket, &slices, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 
@@ -548,9 +665,10 @@ pub struct PidFile {
 
 impl PidFile {
     /// Writes the process id to `path`, in one step for those who read it. Warns if the file named another process that
-    /// still runs.
-    pub fn write(path: &Path) -> io::Result<Self> {
-        if let Some(pid) = read_pid(path).filter(|&pid| pid != process::id() && is_alive(pid)) {
+    /// still runs, unless this process takes over from another (`takes_over`).
+    pub fn write(path: &Path, takes_over: bool) -> io::Result<Self> {
+        let is_other = |&pid: &u32| pid != process::id() && is_alive(pid);
+        if let Some(pid) = read_pid(path).filter(|pid| !takes_over && is_other(pid)) {
             log::warn!("{}: held the pid {pid}, which is running", path.display());
         }
         write_then_rename(path, ".tmp", &format!("{}\n", process::id()))?;

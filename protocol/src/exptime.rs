@@ -72,6 +72,13 @@ impl From<u32> for Exptime {
     }
 }
 
+impl From<Exptime> for u32 {
+    /// The same 32 bits.
+    fn from(exptime: Exptime) -> Self {
+        exptime.0
+    }
+}
+
 impl From<i64> for Exptime {
     #[inline]
     fn from(number: i64) -> Self {

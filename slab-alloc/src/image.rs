@@ -9,7 +9,8 @@
 //!      with the descriptor.
 //! Im2. The mapping has the length of the file, which does not become shorter while it is mapped.
 //! Im3. What is written to has space behind it ([`Image::back`] before the first touch): a write never finds the file
-//!      system full. A part for which there is no space gets memory that is not the file's (`patch`).
+//!      system full. A part for which there is no space gets memory that is not the file's (`patch`). Only a file without
+//!      a name ([`unnamed`]) needs none of this: it is memory like the process's own, and comes as it is touched.
 //! Im4. Bytes of the file are as untrusted as those of a client: the types that are laid over them are [`Atomics`], of
 //!      which any bytes are a value, and numbers are checked before they are used.
 //!
@@ -65,6 +66,34 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A file that has no name and takes no space in a file system: memory that can be handed to another process.
+#[cfg(target_os = "linux")]
+pub fn unnamed() -> io::Result<File> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: a name that ends in 0, and a plain flag.
+    let fd = unsafe { libc::memfd_create(c"ketch".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which nobody else has.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// A file that has no name: not known here.
+#[cfg(not(target_os = "linux"))]
+pub fn unnamed() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// How a file comes by the space that is written to (Im3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// It is asked for before.
+    Allocated,
+    /// It comes with the first touch: of a file from [`unnamed`].
+    Touched,
+}
+
 /// Locks the file for whoever holds this descriptor (Im1).
 pub fn lock(file: &File) -> io::Result<()> {
     // SAFETY: an open descriptor.
@@ -108,6 +137,7 @@ pub(crate) struct FileMap {
     file: File,
     start: NonNull<u8>,
     len: usize,
+    space: Space,
     /// Some part of it is memory that is not the file's (Im3).
     patched: AtomicBool,
 }
@@ -120,7 +150,7 @@ unsafe impl Sync for FileMap {}
 
 impl Image {
     /// Maps a locked file whole; it becomes `len` bytes long, without taking space for them.
-    pub fn map(file: File, len: usize) -> io::Result<Self> {
+    pub fn map(file: File, len: usize, space: Space) -> io::Result<Self> {
         let len = len.max(1).next_multiple_of(SYSTEM_PAGE_BYTES);
         if file.metadata()?.len() < len as u64 {
             file.set_len(len as u64)?;
@@ -145,6 +175,7 @@ impl Image {
             file,
             start,
             len,
+            space,
             patched,
         })))
     }
@@ -177,8 +208,16 @@ impl Image {
         Mapping::of_file(self.clone(), range.start, start, range.len())
     }
 
+    /// True if [`Image::back`] has something to do.
+    pub(crate) fn wants_backing(&self) -> bool {
+        self.0.space == Space::Allocated
+    }
+
     /// Makes sure of space for `range`, so that a write there cannot fail (Im3).
     pub fn back(&self, range: Range<usize>) -> io::Result<()> {
+        if !self.wants_backing() {
+            return Ok(());
+        }
         self.0.fallocate(0, range.clone()).or_else(|error| {
             if is_unknown(&error) {
                 // Nobody has written there yet.

@@ -57,7 +57,7 @@ mod tests;
 pub use allocator::{ClassStats, Config, SlabAllocator};
 pub use class::{CLASSES_MAX, ClassId, Sizes};
 pub use handle::ChunkHandle;
-pub use image::Image;
+pub use image::{Image, Space};
 pub use layout::{HEADER_BYTES, HEADER_ZEROED, PAGE_BYTES_MAX, REACH_BYTES};
 pub use page::{PageId, STATE_LAYOUT};
 pub use places::Places;

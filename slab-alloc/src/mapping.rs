@@ -92,7 +92,7 @@ impl Mapping {
     /// Whether there is anything to be done before a part is touched for the first time.
     #[inline]
     pub(crate) fn wants_backing(&self) -> bool {
-        matches!(self.source, Source::File(..))
+        matches!(&self.source, Source::File(image, _) if image.wants_backing())
     }
 
     /// Makes sure that the memory of `range` can be written to. Memory of the kernel is what it grants when it is touched.

@@ -41,6 +41,16 @@ impl Places {
         }
     }
 
+    /// The same with all the pages that handles reach, where their granule is that of so many bytes: of a file that takes no
+    /// space for pages that are not used.
+    pub fn for_reach(page_bytes: usize, bytes: usize) -> Self {
+        let least = Self::for_items(page_bytes, bytes);
+        Places {
+            pages: reach_pages(least.granule, page_bytes),
+            ..least
+        }
+    }
+
     /// Whether numbers read from a file can be the cut of an arena.
     pub fn is_possible(&self) -> bool {
         let page_ok =

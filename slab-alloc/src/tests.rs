@@ -766,7 +766,10 @@ fn image_of(len: usize) -> (crate::Image, std::path::PathBuf) {
     let name = format!("ketch-slab-alloc-{}-{nth}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let file = crate::image::open(&path).unwrap();
-    (crate::Image::map(file, len).unwrap(), path)
+    (
+        crate::Image::map(file, len, crate::Space::Allocated).unwrap(),
+        path,
+    )
 }
 
 #[test]
@@ -818,7 +821,12 @@ fn an_allocator_goes_on_in_another_mapping() {
 
     let file = crate::image::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let image = crate::Image::map(file, places.arena + places.arena_bytes()).unwrap();
+    let image = crate::Image::map(
+        file,
+        places.arena + places.arena_bytes(),
+        crate::Space::Allocated,
+    )
+    .unwrap();
     let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20, sum ^ 1).err();
     assert!(slabs.unwrap().to_string().contains("were changed"));
     let slabs = SlabAllocator::resume(&image, &places, &sizes, 4 << 20, sum).unwrap();

@@ -110,6 +110,11 @@ impl<W: Write> Writer<W> {
         self.bytes
     }
 
+    /// Blocks written so far.
+    pub fn blocks(&self) -> u64 {
+        self.next
+    }
+
     /// What is written to.
     pub fn get_ref(&self) -> &W {
         &self.out

@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use slab::Slab;
 
 use super::conn::{Conn, Next};
 use super::routes::Routes;
-use crate::net::{Stream, Tls};
+use crate::net::{Stream, Tls, take};
 use crate::settings::{ClientCert, HTTP_CONNS_MAX, Settings};
 use crate::state::Shared;
 
@@ -41,16 +41,25 @@ pub struct Admin {
 impl Admin {
     /// Binds what `--http` names, and reads the token's file; `None` without the option. The error names the address or
     /// the file. `tls` is the server's, for `--http-tls`.
-    pub fn bind(settings: &Settings, tls: Option<Arc<Tls>>) -> Result<Option<Self>, String> {
+    /// Listeners that a server before had are `found`, and not bound again.
+    pub fn bind(
+        settings: &Settings,
+        tls: Option<Arc<Tls>>,
+        found: &mut Vec<OwnedFd>,
+    ) -> Result<Option<Self>, String> {
         if settings.http.listen.is_empty() {
             return Ok(None);
         }
         let routes = Routes::new(settings)?;
         let mut listeners = Vec::new();
         for &addr in &settings.http.listen {
-            let listener = TcpListener::bind(addr)
-                .map_err(|error| format!("--http {addr}: cannot listen there: {error}"))?;
-            listeners.push(listener);
+            let listener = match take(found, addr) {
+                Some((there, _)) => Ok(TcpListener::from_std(there.into())),
+                None => TcpListener::bind(addr),
+            };
+            listeners.push(
+                listener.map_err(|error| format!("--http {addr}: cannot listen there: {error}"))?,
+            );
         }
         Ok(Some(Admin {
             listeners,
@@ -67,10 +76,18 @@ impl Admin {
             .collect()
     }
 
+    /// Copies of the listeners' descriptors, to be handed to another process.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = self.listeners.iter();
+        listeners
+            .map(|listener| listener.as_fd().try_clone_to_owned())
+            .collect()
+    }
+
     /// Serves until `stop` is set.
-    pub fn run(self, shared: &Shared, stop: &AtomicBool) -> io::Result<()> {
+    pub fn run(&mut self, shared: &Shared, stop: &AtomicBool) -> io::Result<()> {
         let Admin {
-            mut listeners,
+            listeners,
             tls,
             routes,
         } = self;
@@ -82,7 +99,7 @@ impl Admin {
         }
         let mut serving = Serving {
             shared,
-            routes: &routes,
+            routes,
             tls: tls.as_deref(),
             conns: Slab::new(),
             again: Vec::new(),
@@ -114,13 +131,16 @@ impl Admin {
             }
             if accept {
                 accept_again = None;
-                for listener in &listeners {
+                for listener in &*listeners {
                     if serving.accept(listener, &poll, now_ms).is_err() {
                         accept_again = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 }
             }
             serving.close_late(now_ms);
+        }
+        for listener in listeners {
+            poll.registry().deregister(listener)?;
         }
         Ok(())
     }

@@ -203,6 +203,11 @@ impl Auth {
         }
     }
 
+    /// Lets passwords be checked again, after [`Auth::close`], by a thread that is yet to be started.
+    pub fn open_again(&self) {
+        self.verifier.open_again();
+    }
+
     /// Ends the verifier's thread. Who still waits gets no answer.
     pub fn close(&self) {
         self.verifier.close();

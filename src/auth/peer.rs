@@ -60,6 +60,19 @@ impl Visitor {
         }
     }
 
+    /// One that has shown so many wrong passwords to a server whose connections this one goes on with.
+    pub fn gone_on(peer: Peer, wrong: u32) -> Self {
+        Visitor {
+            wrong,
+            ..Visitor::new(peer)
+        }
+    }
+
+    /// Wrong passwords it has shown.
+    pub fn wrong(&self) -> u32 {
+        self.wrong
+    }
+
     /// Notes that what it has shown was wrong.
     pub fn note_wrong(&mut self) {
         self.wrong += 1;

@@ -441,4 +441,8 @@ impl Verifier {
         lock(&self.queue).closed = true;
         self.filled.notify_all();
     }
+
+    pub(super) fn open_again(&self) {
+        lock(&self.queue).closed = false;
+    }
 }

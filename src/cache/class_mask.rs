@@ -2,6 +2,8 @@
 
 use slab_alloc::{CLASSES_MAX, ClassId};
 
+use crate::packing::{Packer, Unpacker};
+
 /// A set of classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassMask([u64; CLASSES_MAX / 64]);
@@ -22,6 +24,20 @@ impl ClassMask {
     /// True if `class` is in it.
     pub fn has(&self, class: ClassId) -> bool {
         self.0[class.index() / 64] & 1 << (class.index() % 64) != 0
+    }
+
+    /// Writes it down.
+    pub fn pack(&self, to: &mut Packer) {
+        self.0.iter().for_each(|&word| _ = to.number(word));
+    }
+
+    /// The set that was written down.
+    pub fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let mut set = ClassMask::NONE;
+        for word in &mut set.0 {
+            *word = from.number()?;
+        }
+        Some(set)
     }
 
     /// Both sets together.

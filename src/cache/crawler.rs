@@ -17,6 +17,7 @@ use super::item::Header;
 use super::store::{Cache, Lookup};
 use super::view::ItemHead;
 use crate::clock::RelTime;
+use crate::packing::{Packer, Unpacker};
 
 /// Headers read under one hold of a page: while it lasts, its class neither gives nor takes back a chunk. About a
 /// microsecond.
@@ -27,6 +28,21 @@ const HELD_CHUNKS: usize = 32;
 pub struct WalkCursor {
     page: usize,
     chunk: usize,
+}
+
+impl WalkCursor {
+    /// Writes it down.
+    pub fn pack(&self, to: &mut Packer) {
+        to.size(self.page).size(self.chunk);
+    }
+
+    /// Where another process was, which had the same pages.
+    pub fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        Some(WalkCursor {
+            page: from.number()?,
+            chunk: from.number()?,
+        })
+    }
 }
 
 /// How a slice of a walk ended.

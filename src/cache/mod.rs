@@ -52,7 +52,7 @@ pub use item::{AllocError, ITEM_HEAD_BYTES, ItemSpec, LARGE_VALUE_MIN, NewItem, 
 pub use loading::Saved;
 pub use maintainer::{Maintainer, STEPS_PER_S};
 pub use memory::{MoveError, MoveStats};
-pub use memory_file::{Dropped, How, MemoryFile, Restart};
+pub use memory_file::{Dropped, How, MemoryFile, Place, Restart};
 pub use revive::Opened;
 pub use segments::{LruCounters, Segment};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};

@@ -23,14 +23,14 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, PageId, Sizes, SlabAllocator, image};
+use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, PageId, Places, Sizes, SlabAllocator, image};
 
 use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{ItemSpec, Items, Segment};
 use super::lru::ClassLru;
 use super::memory_file::layout::{Geometry, State};
-use super::memory_file::{self, Dropped, Found, Head, How, MemoryFile, Restart};
+use super::memory_file::{self, Dropped, Found, Head, How, MemoryFile, Place, Restart};
 use super::segments::{List, Segments};
 use super::store::{Cache, CacheConfig, Parts};
 use super::table::{KeyHash, Probe, Table};
@@ -71,21 +71,37 @@ impl Cache {
     /// somebody else's, or there is no space for it. A file that cannot be gone on with is begun anew, and
     /// [`Restart::reason`] says why.
     pub fn open(config: &CacheConfig, path: &Path, boot_id: u64) -> Result<Opened, String> {
-        let told = |error: io::Error| format!("-e {}: {error}", path.display());
+        let file = image::open(path).map_err(|error| format!("-e {}: {error}", path.display()))?;
+        Self::open_in(config, Place::Named(path), file, boot_id)
+    }
+
+    /// A cache in a file without a name, which can be handed to another process.
+    pub fn unnamed(config: &CacheConfig) -> io::Result<Cache> {
+        let cache = begin(config, Place::Unnamed, image::unnamed()?)?;
+        cache.memory_file().map(MemoryFile::open).transpose()?;
+        Ok(cache)
+    }
+
+    /// As [`Cache::open`], in a file that is open.
+    pub fn open_in(
+        config: &CacheConfig,
+        place: Place<'_>,
+        file: File,
+        boot_id: u64,
+    ) -> Result<Opened, String> {
+        let told = |error: io::Error| format!("{place}: {error}");
         let begun = Instant::now();
-        let file = image::open(path).map_err(told)?;
         let found = Head::find(&file).map_err(told)?;
         let reason = match found {
             Found::Foreign => {
                 return Err(format!(
-                    "-e {}: there is something else in it, which stays as it is: name another file, or remove this one",
-                    path.display()
+                    "{place}: there is something else in it, which stays as it is: name another file, or remove this one"
                 ));
             }
             Found::Nothing => "the file is new".to_owned(),
             Found::Unusable(reason) => reason,
             Found::Head(head) => {
-                let reviver = Reviver::new(config, path, *head, boot_id, begun);
+                let reviver = Reviver::new(config, place, *head, boot_id, begun);
                 match reviver.revive(file.try_clone().map_err(told)?)? {
                     Ok(opened) => return Ok(opened),
                     Err(reason) => reason,
@@ -93,8 +109,8 @@ impl Cache {
             }
         };
         file.set_len(0).map_err(told)?;
-        check_space(&file, config, path)?;
-        let cache = begin(config, path, file).map_err(told)?;
+        check_space(&file, config, place)?;
+        let cache = begin(config, place, file).map_err(told)?;
         let opened = cache.memory_file.as_ref().map(MemoryFile::open);
         opened.transpose().map_err(told)?;
         let mut restart = Restart::cold(reason);
@@ -107,16 +123,79 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Why a cache of this configuration cannot go on where its items are, in a file of another process; none if it can.
+    pub fn cannot_take_over(config: &CacheConfig, file: &File) -> Option<String> {
+        let head = match Head::find(file) {
+            Ok(Found::Head(head)) => head,
+            Ok(Found::Unusable(reason)) => return Some(reason),
+            Ok(_) => return Some("there are no items in it".to_owned()),
+            Err(error) => return Some(error.to_string()),
+        };
+        other_layout(config, &head)
+    }
+
+    /// Goes on with a cache that another process, or this one, has just left by [`Cache::hand_over`]. The error is why not; the
+    /// file is then as it was but for its page lists, which whoever goes on makes anew.
+    pub fn take_over(
+        config: &CacheConfig,
+        place: Place<'_>,
+        file: File,
+        boot_id: u64,
+    ) -> Result<Opened, String> {
+        let begun = Instant::now();
+        let head = match Head::find(&file) {
+            Ok(Found::Head(head)) => *head,
+            Ok(Found::Unusable(reason)) => return Err(reason),
+            Ok(_) => return Err("there are no items in it".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        };
+        if let Some(reason) = other_layout(config, &head) {
+            return Err(reason);
+        }
+        if head.state() != State::Clean || !head.has_records() {
+            return Err("it was not left in order".to_owned());
+        }
+        let mut reviver = Reviver::new(config, place, head, boot_id, begun);
+        let told = |error: io::Error| error.to_string();
+        let memory_file = MemoryFile::map(place, file, reviver.head.geometry).map_err(told)?;
+        let parts = reviver.attach(&memory_file)?;
+        let cache = reviver.attached(parts, memory_file).map_err(told)?;
+        Ok(Opened {
+            cache,
+            restart: reviver.restart,
+            now_ms: Some(reviver.now_ms),
+        })
+    }
+}
+
+/// Why items of a file cannot stay where they are; none if they can.
+fn other_layout(config: &CacheConfig, head: &Head) -> Option<String> {
+    let (cut, slabs) = (&head.geometry.slabs, &config.slabs);
+    if slabs.limit_bytes > cut.bytes_max() {
+        let most = cut.bytes_max() >> 20;
+        return Some(format!(
+            "-m is beyond the {most} MB that the file was laid out for"
+        ));
+    }
+    match slabs.sizes.chunk_sizes(cut.granule, cut.page_bytes) {
+        Ok(sizes) if sizes == head.sizes => None,
+        _ => Some("the chunk sizes are others".to_owned()),
+    }
+}
+
 /// Whether the file system has what the limit may take.
-fn check_space(file: &File, config: &CacheConfig, path: &Path) -> Result<(), String> {
+fn check_space(file: &File, config: &CacheConfig, place: Place<'_>) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
+    if place == Place::Unnamed {
+        return Ok(());
+    }
     let limit = config.slabs.limit_bytes as u64;
     let wanted = limit + limit / TABLE_PART as u64 + layout_bytes();
     let taken = file.metadata().map_or(0, |found| found.blocks() * 512);
     match image::space_left(file) {
         Some(left) if left + taken < wanted => Err(format!(
-            "-e {}: its file system has {} MB left, and -m {} needs {} MB with the table: lower -m, or make room",
-            path.display(),
+            "{place}: its file system has {} MB left, and -m {} needs {} MB with the table: lower -m, or make room",
             (left + taken) >> 20,
             limit >> 20,
             wanted.div_ceil(1 << 20)
@@ -130,15 +209,20 @@ fn layout_bytes() -> u64 {
 }
 
 /// A cache without items in an empty file.
-fn begin(config: &CacheConfig, path: &Path, file: File) -> io::Result<Cache> {
+fn begin(config: &CacheConfig, place: Place<'_>, file: File) -> io::Result<Cache> {
     let slabs = &config.slabs;
     let page_bytes = slabs.page_bytes;
-    let bytes_max = (slabs.limit_bytes * REACH).max(REACH_BYTES_MIN);
-    // The classes decide how small an item can be.
-    let cut = Geometry::for_items(page_bytes, bytes_max, page_bytes).slabs;
+    let cut = match place {
+        Place::Named(_) => {
+            let bytes_max = (slabs.limit_bytes * REACH).max(REACH_BYTES_MIN);
+            Places::for_items(page_bytes, bytes_max)
+        }
+        Place::Unnamed => Places::for_reach(page_bytes, slabs.limit_bytes),
+    };
     let sizes = slabs.sizes.chunk_sizes(cut.granule, page_bytes)?;
-    let geometry = Geometry::for_items(page_bytes, bytes_max, sizes[0]);
-    let memory_file = MemoryFile::map(path, file, geometry)?;
+    // The classes decide how small an item can be.
+    let geometry = Geometry::for_items(cut, sizes[0]);
+    let memory_file = MemoryFile::map(place, file, geometry)?;
     memory_file.begin(&sizes);
     let seeds = KeyHash::seeds();
     let image = memory_file.image();
@@ -168,7 +252,7 @@ fn begin(config: &CacheConfig, path: &Path, file: File) -> io::Result<Cache> {
 /// Whoever brings a found file back to life.
 struct Reviver<'a> {
     config: &'a CacheConfig,
-    path: &'a Path,
+    place: Place<'a>,
     head: Head,
     boot_id: u64,
     restart: Restart,
@@ -179,7 +263,7 @@ struct Reviver<'a> {
 impl<'a> Reviver<'a> {
     fn new(
         config: &'a CacheConfig,
-        path: &'a Path,
+        place: Place<'a>,
         head: Head,
         boot_id: u64,
         begun: Instant,
@@ -192,7 +276,7 @@ impl<'a> Reviver<'a> {
         };
         Reviver {
             config,
-            path,
+            place,
             now_ms: last.now_ms.saturating_add(down_ms),
             head,
             boot_id,
@@ -227,8 +311,8 @@ impl<'a> Reviver<'a> {
                 "the machine was started anew while a server had the file".to_owned(),
             ));
         }
-        check_space(&file, self.config, self.path)?;
-        let revived = match self.other_layout() {
+        check_space(&file, self.config, self.place)?;
+        let revived = match other_layout(self.config, &self.head) {
             Some(reason) => self.import(file, reason),
             None => self.take_up(file),
         };
@@ -240,24 +324,9 @@ impl<'a> Reviver<'a> {
         }))
     }
 
-    /// Why the items cannot stay where they are; none if they can.
-    fn other_layout(&self) -> Option<String> {
-        let (cut, slabs) = (&self.head.geometry.slabs, &self.config.slabs);
-        if slabs.limit_bytes > cut.bytes_max() {
-            let most = cut.bytes_max() >> 20;
-            return Some(format!(
-                "-m is beyond the {most} MB that the file was laid out for"
-            ));
-        }
-        match slabs.sizes.chunk_sizes(cut.granule, cut.page_bytes) {
-            Ok(sizes) if sizes == self.head.sizes => None,
-            _ => Some("the chunk sizes are others".to_owned()),
-        }
-    }
-
     /// Goes on with items that stay where they are.
     fn take_up(&mut self, file: File) -> io::Result<Cache> {
-        let memory_file = MemoryFile::map(self.path, file, self.head.geometry)?;
+        let memory_file = MemoryFile::map(self.place, file, self.head.geometry)?;
         let reason = match self.head.state() {
             State::Clean => match self.attach(&memory_file) {
                 Ok(parts) => return self.attached(parts, memory_file),
@@ -355,10 +424,8 @@ impl<'a> Reviver<'a> {
 
     /// Looks through the items where they are.
     fn walk(&mut self, memory_file: MemoryFile, reason: String) -> io::Result<Cache> {
-        log::warn!(
-            "-e {}: {reason}: its items are looked through",
-            self.path.display()
-        );
+        let place = self.place;
+        log::warn!("{place}: {reason}: its items are looked through");
         let (config, geometry) = (self.config, self.head.geometry);
         let (image, limit_bytes) = (memory_file.image(), config.slabs.limit_bytes);
         let unfinished = memory_file.write_marks();
@@ -400,23 +467,29 @@ impl<'a> Reviver<'a> {
 
     /// Stores the items anew in a file of the layout that is wanted, which takes the name of the old one.
     fn import(&mut self, file: File, reason: String) -> io::Result<Cache> {
-        log::warn!(
-            "-e {}: {reason}: its items are stored anew",
-            self.path.display()
-        );
-        let old_file = MemoryFile::map(self.path, file, self.head.geometry)?;
+        let place = self.place;
+        log::warn!("{place}: {reason}: its items are stored anew");
+        let old_file = MemoryFile::map(self.place, file, self.head.geometry)?;
         let unfinished = old_file.write_marks();
         old_file.open()?;
         let sizes = Sizes::Exact(self.head.sizes.clone());
         let old = SlabAllocator::salvage(old_file.image(), &self.head.geometry.slabs, &sizes, 0)?;
         let old = Items::new(old, self.config.use_cas, usize::MAX);
         self.drop_changed_pages(&old_file, &old);
-        let mut new_path = self.path.as_os_str().to_owned();
-        new_path.push(".new");
-        let new_path = PathBuf::from(new_path);
-        let new_file = image::open(&new_path)?;
+        let new_path = match place {
+            Place::Named(path) => {
+                let mut new_path = path.as_os_str().to_owned();
+                new_path.push(".new");
+                Some((PathBuf::from(new_path), path))
+            }
+            Place::Unnamed => None,
+        };
+        let new_file = match &new_path {
+            Some((new_path, _)) => image::open(new_path)?,
+            None => image::unnamed()?,
+        };
         new_file.set_len(0)?;
-        let cache = begin(self.config, self.path, new_file)?;
+        let cache = begin(self.config, place, new_file)?;
         let cas = self.head.cas();
         let cas = match self.head.state() {
             State::Clean => cas,
@@ -431,7 +504,9 @@ impl<'a> Reviver<'a> {
         if let Some(memory_file) = &cache.memory_file {
             memory_file.open()?;
         }
-        std::fs::rename(&new_path, self.path)?;
+        if let Some((new_path, path)) = new_path {
+            std::fs::rename(new_path, path)?;
+        }
         Ok(cache)
     }
 

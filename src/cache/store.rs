@@ -12,7 +12,7 @@ use super::at::At;
 use super::class_mask::ClassMask;
 use super::eviction::Policy;
 use super::flush::FlushMark;
-use super::item::{AllocError, Header, ItemSpec, Items, NewItem, Spare};
+use super::item::{AllocError, Header, ItemSpec, Items, NewItem, PinnedValue, Spare};
 use super::lru::ClassLru;
 use super::memory::PageMoves;
 use super::memory_file::MemoryFile;
@@ -24,6 +24,7 @@ use crate::clock::{Moment, RelTime};
 use crate::events::Events;
 use crate::keyspace::misses::{Departed, Gone};
 use crate::knobs::Knobs;
+use crate::packing::Unpacker;
 
 /// For so many bytes of the memory limit there is one note of an item that is gone. A note has three bytes, so that all of
 /// them take a 256th of it.
@@ -227,8 +228,16 @@ impl Cache {
     /// uses the cache any more.
     pub fn close(&self, moment: &Moment) -> io::Result<()> {
         match &self.memory_file {
-            Some(memory_file) => memory_file.close(self, moment),
+            Some(memory_file) => memory_file.close(self, moment, true),
             None => Ok(()),
+        }
+    }
+
+    /// The same for a process that takes the file from this one's hands: nobody can change it in between.
+    pub fn hand_over(&self, moment: &Moment) -> io::Result<()> {
+        match &self.memory_file {
+            Some(memory_file) => memory_file.close(self, moment, false),
+            None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -305,6 +314,17 @@ impl Cache {
             self.lru(class).segments.counters.outofmemory += 1;
         }
         made
+    }
+
+    /// An item that is on its way into the cache, of which another process has written down what it knew
+    /// ([`NewItem::pack`]). None where that cannot be.
+    pub fn unpack_new(&self, from: &mut Unpacker<'_>) -> Option<NewItem<'_>> {
+        NewItem::unpack(&self.items, from)
+    }
+
+    /// The same of a value that is on its way to a client ([`PinnedValue::pack`]).
+    pub fn unpack_pinned(&self, from: &mut Unpacker<'_>) -> Option<PinnedValue<'_>> {
+        PinnedValue::unpack(&self.items, from)
     }
 
     /// The size such an item has, in bytes with header and key.

@@ -56,6 +56,15 @@ impl Tuning {
         }
     }
 
+    /// All knobs as they are.
+    pub fn all(&self) -> Knobs {
+        let mut knobs = Knobs::default();
+        for knob in Knob::ALL {
+            knobs.set(knob, self.get(knob));
+        }
+        knobs
+    }
+
     /// The eviction policy in force.
     #[inline]
     pub fn policy(&self) -> Policy {

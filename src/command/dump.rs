@@ -21,8 +21,10 @@ use protocol::{BinaryHead, ErrorLine, Status, binary};
 use super::meta;
 use super::output::Output;
 use super::report;
+use super::session::{pack_head, unpack_head};
 use crate::cache::{ClassMask, ItemHead, WalkCursor};
 use crate::clock::{Clock, RelTime};
+use crate::packing::{Packer, Unpacker};
 use crate::report::Value;
 use crate::state::{Ctx, DumpPlace};
 
@@ -96,6 +98,74 @@ impl<'c> Running<'c> {
     /// True if it waits for a place.
     pub(super) fn has_no_place(&self) -> bool {
         self.place.is_none()
+    }
+}
+
+impl Running<'_> {
+    /// Writes down where it is, for another process, which has the same items.
+    pub(super) fn pack(&self, to: &mut Packer) {
+        let Dump {
+            kind,
+            classes,
+            at,
+            begun,
+        } = &self.dump;
+        classes.pack(to);
+        at.pack(to);
+        to.number(*begun);
+        match kind {
+            Kind::Metadata => _ = to.number(0u8),
+            Kind::Keys => _ = to.number(1u8),
+            Kind::Items { left } => _ = to.number(2u8).number(*left),
+            Kind::Sizes { sizes, binary } => {
+                pack_head(*binary, to.number(3u8));
+                to.size(sizes.len());
+                sizes
+                    .iter()
+                    .for_each(|(&size, &count)| _ = to.size(size).number(count));
+            }
+            Kind::Prefixes { next, binary } => {
+                to.number(4u8).size(*next);
+                pack_head(*binary, to);
+            }
+        }
+    }
+
+    /// Goes on where another process was, as soon as there is a place.
+    pub(super) fn unpack(now: RelTime, from: &mut Unpacker<'_>) -> Option<Self> {
+        let classes = ClassMask::unpack(from)?;
+        let at = WalkCursor::unpack(from)?;
+        let begun = from.flag()?;
+        let kind = match from.number::<u8>()? {
+            0 => Kind::Metadata,
+            1 => Kind::Keys,
+            2 => Kind::Items {
+                left: from.number()?,
+            },
+            3 => {
+                let binary = unpack_head(from)?;
+                let mut sizes = BTreeMap::new();
+                for _ in 0..from.number::<usize>()? {
+                    sizes.insert(from.number()?, from.number()?);
+                }
+                Kind::Sizes { sizes, binary }
+            }
+            4 => Kind::Prefixes {
+                next: from.number()?,
+                binary: unpack_head(from)?,
+            },
+            _ => return None,
+        };
+        Some(Running {
+            dump: Dump {
+                kind,
+                classes,
+                at,
+                begun,
+            },
+            place: None,
+            stepped_at: now,
+        })
     }
 }
 

@@ -14,7 +14,8 @@ use std::io::IoSlice;
 
 use protocol::{ErrorLine, Fault, binary};
 
-use crate::cache::PinnedValue;
+use crate::cache::{Cache, PinnedValue};
+use crate::packing::{Packer, Unpacker};
 
 /// Bytes copied for one connection before it has to take some: replies of one wakeup rarely get there.
 const COPIED_BYTES_MAX: usize = 32 << 10;
@@ -136,6 +137,32 @@ impl<'c> Output<'c> {
         if self.is_empty() {
             self.clear();
         }
+    }
+
+    /// Writes down what is not written yet, for another process, which has the values' memory.
+    pub fn pack(self, to: &mut Packer) {
+        to.bytes(&self.buf[self.written..]).size(self.pins.len());
+        for (offset, value) in self.pins {
+            to.size(offset - self.written);
+            value.pack(to);
+        }
+    }
+
+    /// Goes on with what another process has not written.
+    pub fn unpack(cache: &'c Cache, from: &mut Unpacker<'_>) -> Option<Self> {
+        let mut out = Output::new();
+        let buf = from.bytes()?;
+        for _ in 0..from.number::<usize>()? {
+            let offset: usize = from.number()?;
+            if !(out.buf.len()..=buf.len()).contains(&offset) {
+                return None;
+            }
+            out.bytes(&buf[out.buf.len()..offset]);
+            out.value(cache.unpack_pinned(from)?);
+        }
+        let copied = out.buf.len();
+        out.bytes(&buf[copied..]);
+        Some(out)
     }
 
     /// Forgets everything.

@@ -3,16 +3,17 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mio::net::{TcpListener, UdpSocket, UnixListener};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::peers::Peers;
 use super::udp::{self, Udp, WorkerUdp};
+use super::worker::Left;
 use crate::settings::{ClientCert, Listen, Settings, WireProtocol};
 use crate::state::Shared;
 use crate::sys;
@@ -42,8 +43,8 @@ pub struct Bound {
     pub(super) doors: Vec<Door>,
     /// The TCP addresses, with the ports that were found.
     pub addrs: Vec<SocketAddr>,
-    /// For each UDP address, the sockets that no worker has taken yet.
-    udp: Vec<(WireProtocol, Vec<UdpSocket>)>,
+    /// The UDP sockets, for each address one for each worker, until these have taken them.
+    udp: Vec<(WireProtocol, Option<UdpSocket>)>,
     /// The UDP addresses, with the ports that were found.
     pub udp_addrs: Vec<SocketAddr>,
     /// Who may be sent large replies over UDP.
@@ -52,12 +53,74 @@ pub struct Bound {
     pub is_handed_over: bool,
     /// The unix socket we have made, to be removed in the end.
     made: Option<Made>,
+    /// That of a server before, until [`Bound::claim`].
+    to_claim: Option<PathBuf>,
+}
+
+/// Sockets of a server, on their way to another.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// TCP listeners.
+    pub tcp: Vec<OwnedFd>,
+    /// Unix listeners.
+    pub unix: Vec<OwnedFd>,
+    /// UDP sockets.
+    pub udp: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// The listener at this address; at port 0 one with any port.
+    fn take_tcp(&mut self, addr: SocketAddr) -> Option<(TcpListener, SocketAddr)> {
+        let (socket, addr) = take(&mut self.tcp, addr)?;
+        Some((TcpListener::from_std(socket.into()), addr))
+    }
+
+    fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let is_there = |socket: &OwnedFd| {
+            let addr = SockRef::from(socket).local_addr().ok();
+            addr.is_some_and(|addr| addr.as_pathname() == Some(path))
+        };
+        let nth = self.unix.iter().position(is_there)?;
+        Some(UnixListener::from_std(self.unix.swap_remove(nth).into()))
+    }
+
+    /// All sockets at this address; at port 0 those of one port.
+    fn take_udp(&mut self, addr: SocketAddr) -> Option<(Vec<UdpSocket>, SocketAddr)> {
+        let (first, addr) = take(&mut self.udp, addr)?;
+        let mut all = vec![UdpSocket::from_std(first.into())];
+        while let Some((next, _)) = take(&mut self.udp, addr) {
+            all.push(UdpSocket::from_std(next.into()));
+        }
+        Some((all, addr))
+    }
+}
+
+/// Takes a socket at this address out of `all`; at port 0 one with any port.
+pub fn take(all: &mut Vec<OwnedFd>, wanted: SocketAddr) -> Option<(OwnedFd, SocketAddr)> {
+    let addr_of = |socket: &OwnedFd| SockRef::from(socket).local_addr().ok()?.as_socket();
+    let fits =
+        |addr: SocketAddr| addr == wanted || (wanted.port() == 0 && addr.ip() == wanted.ip());
+    let nth = all
+        .iter()
+        .position(|socket| addr_of(socket).is_some_and(fits))?;
+    let socket = all.swap_remove(nth);
+    let addr = addr_of(&socket)?;
+    Some((socket, addr))
+}
+
+fn copy_of(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
 }
 
 impl Bound {
     /// Binds all ports the settings name. An address that this machine does not have is passed over if its entry has
     /// another one. Sockets that were handed over take the place of all that `-p`, `-l` and `-s` name.
-    pub fn bind(settings: &Settings, handed_over: Vec<OwnedFd>) -> Result<Self, String> {
+    /// Of the sockets that a server before had, those that are named are `found`, and not bound again.
+    pub fn bind(
+        settings: &Settings,
+        handed_over: Vec<OwnedFd>,
+        found: &mut Sockets,
+    ) -> Result<Self, String> {
         let mut bound = Bound::default();
         if !handed_over.is_empty() {
             bound.is_handed_over = true;
@@ -66,22 +129,80 @@ impl Bound {
             }
         } else {
             for listen in &settings.listen {
-                bound.bind_entry(listen, settings.backlog)?;
+                bound.bind_entry(listen, settings.backlog, found)?;
             }
         }
         for listen in &settings.udp_listen {
-            for (sockets, addr) in
-                bind_each(listen, "UDP ", |addr| udp::bind(addr, settings.threads))?
-            {
-                bound.udp.push((listen.protocol, sockets));
+            let bind = |addr| match found.take_udp(addr) {
+                Some(there) => Ok(there),
+                None => udp::bind(addr, settings.threads),
+            };
+            for (sockets, addr) in bind_each(listen, "UDP ", bind)? {
+                let sockets = sockets.into_iter().map(Some);
+                bound
+                    .udp
+                    .extend(sockets.map(|socket| (listen.protocol, socket)));
                 bound.udp_addrs.push(addr);
             }
         }
         Ok(bound)
     }
 
-    fn bind_entry(&mut self, listen: &Listen, backlog: i32) -> Result<(), String> {
-        for (listener, addr) in bind_each(listen, "", |addr| bind_tcp(addr, backlog))? {
+    /// Copies of the descriptors of all sockets, to be handed to another process.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        let mut sockets = Sockets::default();
+        for door in &self.doors {
+            match &door.acceptor {
+                Acceptor::Tcp(listener) => sockets.tcp.push(copy_of(listener)?),
+                Acceptor::Unix(listener) => sockets.unix.push(copy_of(listener)?),
+            }
+        }
+        for (_, socket) in &self.udp {
+            sockets
+                .udp
+                .extend(socket.as_ref().map(copy_of).transpose()?);
+        }
+        Ok(sockets)
+    }
+
+    /// Takes the UDP sockets of a worker back.
+    pub fn take_back(&mut self, left: &mut Left) {
+        let sockets = std::mem::take(&mut left.udp).into_iter();
+        self.udp.retain(|(_, socket)| socket.is_some());
+        self.udp
+            .extend(sockets.map(|(protocol, socket)| (protocol, Some(socket))));
+    }
+
+    /// The first address, as a name of the server: that of its unix socket where it has no other.
+    pub fn address(&self) -> String {
+        let door = self.doors.first().map_or("", |door| &*door.name);
+        let (_, address) = door.split_once(':').unwrap_or_default();
+        address.to_owned()
+    }
+
+    /// From now on the unix socket is another process's to remove.
+    pub fn disclaim(&mut self) {
+        self.made = None;
+    }
+
+    /// From now on the unix socket is this process's to remove.
+    pub fn claim(&mut self) {
+        if let Some(path) = self.to_claim.take() {
+            self.made = Made::at(&path);
+        }
+    }
+
+    fn bind_entry(
+        &mut self,
+        listen: &Listen,
+        backlog: i32,
+        found: &mut Sockets,
+    ) -> Result<(), String> {
+        let bind = |addr| match found.take_tcp(addr) {
+            Some(there) => Ok(there),
+            None => bind_tcp(addr, backlog),
+        };
+        for (listener, addr) in bind_each(listen, "", bind)? {
             self.addrs.push(addr);
             self.doors.push(Door {
                 acceptor: Acceptor::Tcp(listener),
@@ -125,12 +246,18 @@ impl Bound {
         Ok(())
     }
 
-    /// One worker's UDP sockets, one for each address; `None` without UDP.
-    pub(super) fn take_udp(&mut self, shared: &Shared) -> io::Result<Option<WorkerUdp>> {
-        let sockets: Vec<_> = self
-            .udp
-            .iter_mut()
-            .filter_map(|(protocol, sockets)| Some((*protocol, sockets.pop()?)))
+    /// One worker's UDP sockets, one for each address, unless there were more workers or fewer when they were bound; `None`
+    /// without any.
+    pub(super) fn take_udp(
+        &mut self,
+        worker: usize,
+        shared: &Shared,
+    ) -> io::Result<Option<WorkerUdp>> {
+        let all = self.udp.iter_mut().enumerate();
+        let workers = shared.settings.threads;
+        let sockets: Vec<_> = all
+            .filter(|(nth, _)| nth % workers == worker)
+            .filter_map(|(_, (protocol, socket))| Some((*protocol, socket.take()?)))
             .map(|(protocol, socket)| Udp::new(socket, protocol, shared))
             .collect::<io::Result<_>>()?;
         let peers = self.peers.clone();
@@ -139,7 +266,7 @@ impl Bound {
 
     /// Makes the unix socket, if there is to be one. To be called by the user who serves, not by root in that user's place:
     /// whoever may write to the directory may put a link where root makes, removes or gives away a file.
-    pub fn bind_unix(&mut self, settings: &Settings) -> Result<(), String> {
+    pub fn bind_unix(&mut self, settings: &Settings, found: &mut Sockets) -> Result<(), String> {
         let Some(path) = settings
             .unix_socket
             .as_ref()
@@ -147,6 +274,11 @@ impl Bound {
         else {
             return Ok(());
         };
+        if let Some(listener) = found.take_unix(path) {
+            self.add_unix(listener, path, settings);
+            self.to_claim = Some(path.clone());
+            return Ok(());
+        }
         let failed = |error: io::Error| {
             let reason = sys::why_not_made(path, &error);
             format!("cannot listen on {}: {reason}", path.display())
@@ -180,14 +312,18 @@ impl Bound {
         socket.bind(&address).map_err(failed)?;
         socket.listen(settings.backlog).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
+        self.add_unix(UnixListener::from_std(socket.into()), path, settings);
+        self.made = Made::at(path);
+        Ok(())
+    }
+
+    fn add_unix(&mut self, listener: UnixListener, path: &Path, settings: &Settings) {
         self.doors.push(Door {
-            acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())),
+            acceptor: Acceptor::Unix(listener),
             name: format!("unix:{}", path.display()).into(),
             protocol: settings.protocol,
             tls: None,
         });
-        self.made = Made::at(path);
-        Ok(())
     }
 }
 
@@ -224,7 +360,7 @@ impl Drop for Bound {
 fn bind_each<S>(
     listen: &Listen,
     what: &str,
-    bind: impl Fn(SocketAddr) -> io::Result<(S, SocketAddr)>,
+    mut bind: impl FnMut(SocketAddr) -> io::Result<(S, SocketAddr)>,
 ) -> Result<Vec<(S, SocketAddr)>, String> {
     let mut passed_over = Vec::new();
     let mut bound: Vec<(S, SocketAddr)> = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 use mio::Waker;
 
+use super::carried::Carried;
 use super::stream::Stream;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo};
@@ -14,12 +15,16 @@ use crate::state::{ConnId, ConnInfo};
 pub(super) enum Message {
     /// A new connection.
     Serve(Stream, Arc<ConnInfo>, WireProtocol),
+    /// A connection of another process, to go on with.
+    GoOn(Carried),
     /// To give this connection a turn: what it waits for has come.
     Wake(ConnId),
     /// Data blocks that do not move are to give back what they hold.
     GiveWay,
     /// To end.
     Stop,
+    /// To end, and to leave the connections to another process.
+    Leave,
 }
 
 /// The way to reach a worker.
@@ -40,6 +45,16 @@ impl Handle {
         if self.sender.send(message).is_ok() {
             let _ = self.waker.wake();
         }
+    }
+
+    /// Ends the worker, which leaves its connections: [`Worker::run`](super::Worker::run) gives them.
+    pub fn leave(&self) {
+        self.send(Message::Leave);
+    }
+
+    /// Gives the worker a connection of another process.
+    pub fn go_on(&self, carried: Carried) {
+        self.send(Message::GoOn(carried));
     }
 
     /// Ends the worker: what it is doing is finished, and replies that its peers take are sent.

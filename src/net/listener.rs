@@ -51,7 +51,7 @@ impl Listener {
         ListenerHandle::new(self.waker.clone())
     }
 
-    /// Accepts until `stop`, and hands the connections to the workers in turn.
+    /// Accepts until `stop`, and hands the connections to the workers in turn. Gives the sockets back.
     pub fn run(
         self,
         shared: &Shared,
@@ -59,8 +59,9 @@ impl Listener {
         tls: Option<&Tls>,
         workers: &[Handle],
         stop: &AtomicBool,
-    ) -> io::Result<()> {
+    ) -> io::Result<Bound> {
         let Listener { mut poll, .. } = self;
+        let mut infos = Vec::new();
         for (id, door) in bound.doors.iter_mut().enumerate() {
             let (registry, name) = (poll.registry(), &door.name);
             let fd = match &mut door.acceptor {
@@ -82,7 +83,9 @@ impl Listener {
                 state,
                 shared.clock.now().0,
             );
-            shared.connections.add(Arc::new(info));
+            let info = Arc::new(info);
+            shared.connections.add(info.clone());
+            infos.push(info);
         }
         shared.connections.counts.accepting_conns.store(1, Relaxed);
         let mut accepting = Accepting {
@@ -110,7 +113,17 @@ impl Listener {
             }
             accepting.note_disabled(disabled);
         }
-        Ok(())
+        for info in &infos {
+            shared.connections.remove(info);
+        }
+        for door in &mut bound.doors {
+            // It fails for a socket that is not registered alone.
+            let _ = match &mut door.acceptor {
+                Acceptor::Tcp(listener) => poll.registry().deregister(listener),
+                Acceptor::Unix(listener) => poll.registry().deregister(listener),
+            };
+        }
+        Ok(bound)
     }
 }
 

@@ -8,6 +8,7 @@
 //! Nothing here knows what a command means; [`crate::command::Session`] does.
 
 mod bind;
+mod carried;
 mod ciphers;
 mod client_cert;
 mod conn;
@@ -23,12 +24,14 @@ mod udp;
 mod worker;
 mod x509;
 
-pub use bind::Bound;
+pub(crate) use bind::take;
+pub use bind::{Bound, Sockets};
+pub use carried::Carried;
 pub use handles::{Handle, ListenerHandle};
 pub use listener::Listener;
 pub(crate) use stream::Stream;
 pub use tls::Tls;
-pub use worker::Worker;
+pub use worker::{Left, Worker};
 
 use std::io::Write;
 

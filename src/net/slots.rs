@@ -62,6 +62,11 @@ impl<T> Slots<T> {
         self.slab.remove(slot).1
     }
 
+    /// Takes all of them out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> + use<'_, T> {
+        self.slab.drain().map(|(_, item)| item)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.slab.iter().map(|(slot, (_, item))| (slot, item))
     }

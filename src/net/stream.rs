@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Shutdown};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -27,6 +27,15 @@ impl Stream {
             Stream::Tcp(stream) => registry.register(stream, token, both),
             Stream::Tls(stream) => registry.register(&mut stream.socket, token, both),
             Stream::Unix(stream) => registry.register(stream, token, both),
+        }
+    }
+
+    /// The socket itself, unless TLS stands between.
+    pub(super) fn into_socket(self) -> Option<OwnedFd> {
+        match self {
+            Stream::Tcp(stream) => Some(stream.into()),
+            Stream::Tls(_) => None,
+            Stream::Unix(stream) => Some(stream.into()),
         }
     }
 

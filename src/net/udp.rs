@@ -125,6 +125,18 @@ impl Udp {
         Ok(())
     }
 
+    /// Lets the socket go, to whoever is to serve it next.
+    pub(super) fn leave(
+        mut self,
+        registry: &Registry,
+        shared: &Shared,
+    ) -> (WireProtocol, UdpSocket) {
+        shared.connections.remove(&self.info);
+        // It fails for a socket that is not registered alone.
+        let _ = registry.deregister(&mut self.socket);
+        (self.protocol, self.socket)
+    }
+
     /// Answers datagrams until there is none, or the turn is over. `out` is the worker's; it is empty before and after.
     pub(super) fn turn<'c>(&mut self, ctx: Ctx<'c>, peers: &Peers, out: &mut Output<'c>) -> Turn {
         let mut budget = ctx.shared.settings.reqs_per_event.max(1);

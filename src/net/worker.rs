@@ -14,9 +14,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
-use mio::{Events, Poll, Token, Waker};
+use mio::net::UdpSocket;
+use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::bind::Bound;
+use super::carried::Carried;
 use super::conn::{Conn, Held, Late, Turn};
 use super::handles::{Handle, ListenerHandle, Message};
 use super::slots::Slots;
@@ -77,7 +79,7 @@ impl Worker {
 
     /// Hands it its UDP sockets, if there are any.
     pub fn take_udp(&mut self, bound: &mut Bound, shared: &Shared) -> io::Result<()> {
-        self.udp = bound.take_udp(shared)?;
+        self.udp = bound.take_udp(self.index, shared)?;
         for (index, udp) in self
             .udp
             .iter_mut()
@@ -89,8 +91,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Serves until it is told to stop.
-    pub fn run(self, shared: &Shared) -> io::Result<()> {
+    /// Serves until it is told to stop, or to leave what it has to another process.
+    pub fn run(self, shared: &Shared) -> io::Result<Left> {
         let Worker {
             index,
             mut poll,
@@ -116,6 +118,7 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let idle_timeout_s = shared.settings.idle_timeout_s;
         let mut late_checked = shared.clock.now();
+        let mut is_leaving = false;
         loop {
             let timeout = if !serving.again.is_empty() {
                 Some(Duration::ZERO)
@@ -141,10 +144,18 @@ impl Worker {
                             serving.add(ctx, &poll, stream, info, protocol);
                         }
                         Message::Wake(id) => serving.wake(ctx, id),
+                        Message::GoOn(carried) => serving.go_on(ctx, &poll, carried),
                         Message::GiveWay => serving.give_way(ctx),
-                        Message::Stop => return Ok(()),
+                        Message::Stop => return Ok(Left::default()),
+                        Message::Leave => {
+                            // What was accepted and is yet to come is behind this message, if it is at all.
+                            is_leaving = true;
+                        }
                     }
                 }
+            }
+            if is_leaving {
+                return Ok(serving.leave(ctx, poll.registry()));
             }
             for _ in 0..yielded {
                 if let Some(id) = serving.again.pop_front() {
@@ -166,6 +177,17 @@ impl Worker {
     }
 }
 
+/// What a worker leaves to another process.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its connections.
+    pub conns: Vec<Carried>,
+    /// Connections with TLS, which were ended.
+    pub ended: usize,
+    /// Its UDP sockets.
+    pub(super) udp: Vec<(WireProtocol, UdpSocket)>,
+}
+
 /// A running worker.
 struct Serving<'c> {
     shared: &'c Shared,
@@ -184,37 +206,74 @@ struct Serving<'c> {
 }
 
 impl<'c> Serving<'c> {
+    /// Writes down all connections.
+    fn leave(mut self, ctx: Ctx<'c>, registry: &Registry) -> Left {
+        let mut left = Left::default();
+        for conn in self.conns.drain() {
+            let info = conn.info.clone();
+            conn.forget_buffers(&self.shared.connections);
+            match conn.pack(ctx) {
+                Some(carried) => left.conns.push(carried),
+                None => left.ended += 1,
+            }
+            self.shared.connections.remove(&info);
+            let counts = &self.shared.connections.counts;
+            counts.curr_connections.fetch_sub(1, Relaxed);
+        }
+        let udp = self.udp.take().into_iter().flat_map(|udp| udp.sockets);
+        left.udp
+            .extend(udp.map(|udp| udp.leave(registry, self.shared)));
+        left
+    }
+
+    /// Goes on with a connection of another process.
+    fn go_on(&mut self, ctx: Ctx<'c>, poll: &Poll, carried: Carried) {
+        let counts = &self.shared.connections.counts;
+        counts.curr_connections.fetch_add(1, Relaxed);
+        let Some(conn) = Conn::unpack(ctx, carried) else {
+            log::error!("a connection that was handed over cannot be read, and is closed");
+            return self.free_place();
+        };
+        self.keep(ctx, poll, conn);
+    }
+
     fn add(
         &mut self,
         ctx: Ctx<'c>,
         poll: &Poll,
-        mut stream: Stream,
+        stream: Stream,
         info: Arc<ConnInfo>,
         protocol: WireProtocol,
     ) {
+        let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
+        if self.shared.auth.is_some() {
+            conn.note_peer();
+        }
+        self.keep(ctx, poll, conn);
+    }
+
+    fn keep(&mut self, ctx: Ctx<'c>, poll: &Poll, mut conn: Conn<'c>) {
         let id = self.conns.vacant();
-        if let Err(error) = stream.register(poll.registry(), Token(id)) {
-            log::warn!("{}: closed: {error}", info.addr);
+        if let Err(error) = conn.stream.register(poll.registry(), Token(id)) {
+            log::warn!("{}: closed: {error}", conn.info.addr);
+            conn.forget_buffers(&self.shared.connections);
             self.free_place();
             return;
         }
         if sys::is_short() {
+            conn.forget_buffers(&self.shared.connections);
             self.free_place();
             return;
         }
         log::debug!(
             "<{} new client connection {} on worker {}",
-            info.fd,
-            info.addr,
+            conn.info.fd,
+            conn.info.addr,
             self.index
         );
-        self.shared.connections.add(info.clone());
-        let proof = self.udp.as_ref().zip(stream.peer_ip());
-        let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
+        self.shared.connections.add(conn.info.clone());
+        let proof = self.udp.as_ref().zip(conn.stream.peer_ip());
         self.timed += usize::from(conn.is_timed());
-        if self.shared.auth.is_some() {
-            conn.note_peer();
-        }
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
         self.conns.insert(conn);
         self.turn(ctx, id);

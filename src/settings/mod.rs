@@ -186,6 +186,8 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// The file that the items lie in (`-e`).
     pub memory_file: Option<PathBuf>,
+    /// `--takeover`: go on where the server that listens there is.
+    pub takeover: bool,
     /// `--logfile`: where the log goes instead of standard error.
     pub log_file: Option<PathBuf>,
     /// `--log-format json`: a JSON object a line.
@@ -261,6 +263,7 @@ impl Default for Settings {
             daemon: false,
             pid_file: None,
             memory_file: None,
+            takeover: false,
             log_file: None,
             log_json: false,
             http: Http::default(),

@@ -376,6 +376,13 @@ pub(super) static OPTIONS: &[Opt] = &[
     .more("The next server may have other options, -m, -t, -I, -f and the eviction policy among them, and be another version. The time in between counts for the items' lives. See docs/restart.md.")
     .example("/dev/shm/ketch"),
     flag(
+        "",
+        "takeover",
+        |s| s.takeover = true,
+        "take over from the server that listens there: its items, its listeners, its clients, who notice nothing",
+    )
+    .more("If there is none, the server starts as always. The one before goes on if this one cannot. SIGUSR2 has a server start its program again like this. See docs/restart.md."),
+    flag(
         "Z",
         "enable-ssl",
         |s| s.tls.enabled = true,

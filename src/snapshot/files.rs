@@ -23,7 +23,15 @@ pub struct Files {
 /// The right to use the files, as long as it lives.
 #[derive(Debug)]
 pub struct Locked {
-    _lock: File,
+    path: PathBuf,
+    lock: File,
+}
+
+impl Locked {
+    /// The lock file and a copy of its descriptor: the right stays while either has it.
+    pub fn share(&self) -> io::Result<(PathBuf, File)> {
+        Ok((self.path.clone(), self.lock.try_clone()?))
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -43,11 +51,16 @@ impl Files {
         &self.path
     }
 
-    /// Keeps other servers away from these files. The error is one line.
-    pub fn lock(&self) -> Result<Locked, String> {
+    /// Keeps other servers away from these files, unless a server before has done so and shares its right, which is `found` then. The
+    /// error is one line.
+    pub fn lock(&self, found: &mut Vec<(PathBuf, File)>) -> Result<Locked, String> {
         let path = with_suffix(&self.path, ".lock");
+        if let Some(nth) = found.iter().position(|(locked, _)| *locked == path) {
+            let (path, lock) = found.swap_remove(nth);
+            return Ok(Locked { path, lock });
+        }
         match sys::lock_file(&path) {
-            Ok(Some(lock)) => Ok(Locked { _lock: lock }),
+            Ok(Some(lock)) => Ok(Locked { path, lock }),
             Ok(None) => Err(format!(
                 "{}: another server uses it ({} is locked)",
                 self.path.display(),

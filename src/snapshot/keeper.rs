@@ -1,12 +1,14 @@
 //! Who takes snapshots, and when: every interval, when one is asked for, and at the end.
 
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::files::{Files, Locked};
 use super::load::{self, Loaded};
-use super::log::{self as logging, Log, Replayed, Segments};
+use super::log::{self as logging, Log, OpenSegment, Replayed, Segments};
 use super::take::{self, Manner, Taken};
 use crate::settings::{LogSync, Settings};
 use crate::state::{Carried, Figure, Shared};
@@ -15,7 +17,7 @@ use crate::state::{Carried, Figure, Shared};
 #[derive(Debug)]
 pub struct Keeper {
     files: Files,
-    _locks: [Option<Locked>; 2],
+    locks: [Option<Locked>; 2],
     interval: Option<Duration>,
     manner: Manner,
     /// The log's files, if there is to be one.
@@ -28,26 +30,30 @@ const NO_SEGMENT: u64 = u64::MAX;
 
 impl Keeper {
     /// One for the file of the settings, if they name one. To be called when privileges are dropped. The error is one
-    /// line: another server has the file, or nothing can be made where it is to be.
-    pub fn open(settings: &Settings) -> Result<Option<Self>, String> {
+    /// line: another server has the file, or nothing can be made where it is to be. Of the lock files that a
+    /// server before shares, its own are `found`.
+    pub fn open(
+        settings: &Settings,
+        found: &mut Vec<(PathBuf, File)>,
+    ) -> Result<Option<Self>, String> {
         let Some(path) = &settings.snapshot.file else {
             return Ok(None);
         };
         let files = Files::at(path);
         let lock = files
-            .lock()
+            .lock(found)
             .map_err(|reason| format!("-o snapshot={reason}"))?;
         let log_lock = match &settings.log.file {
             Some(path) => Some(
                 Files::at(path)
-                    .lock()
+                    .lock(found)
                     .map_err(|reason| format!("-o log={reason}"))?,
             ),
             None => None,
         };
         Ok(Some(Keeper {
             files,
-            _locks: [Some(lock), log_lock],
+            locks: [Some(lock), log_lock],
             interval: match settings.snapshot.interval_s {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds.into())),
@@ -84,7 +90,7 @@ impl Keeper {
             Ok(None) => carried.tell([("snapshot", Figure::Text("none".into()))]),
             Ok(Some(loaded)) => {
                 first = Some(loaded.segment);
-                self.log(&loaded);
+                self.tell_loaded(&loaded);
                 tell(carried, &loaded);
             }
             Err(reason) => {
@@ -131,6 +137,41 @@ impl Keeper {
         Ok(Some(log))
     }
 
+    /// The lock files, for another process.
+    pub fn share_locks(&self) -> io::Result<Vec<(PathBuf, File)>> {
+        self.locks.iter().flatten().map(Locked::share).collect()
+    }
+
+    /// Goes on where a server before, which nobody else follows, has left off: in its segment of the log, if there is one, or in a
+    /// new log with a snapshot to come.
+    pub fn go_on(
+        &self,
+        shared: &Shared,
+        segment: Option<OpenSegment>,
+    ) -> Result<Option<Arc<Log>>, String> {
+        let Some((segments, sync)) = &self.segments else {
+            return Ok(None);
+        };
+        match segment.filter(|segment| segments.is_of(segment)) {
+            Some(segment) => {
+                let log = Arc::new(Log::go_on(segments.clone(), *sync, segment, shared));
+                let _ = self.log.set(log.clone());
+                Ok(Some(log))
+            }
+            None => self.begin_anew(shared),
+        }
+    }
+
+    /// Where the log is, for another process; none if it is off.
+    pub fn leave_log(&self, shared: &Shared) -> Option<OpenSegment> {
+        self.log.get().and_then(|log| log.leave(shared))
+    }
+
+    /// The log, if there is one.
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.get()
+    }
+
     /// Begins a log over a cache that came from elsewhere, whose snapshot is yet to be taken.
     fn begin_anew(&self, shared: &Shared) -> Result<Option<Arc<Log>>, String> {
         let Some((segments, sync)) = &self.segments else {
@@ -147,7 +188,7 @@ impl Keeper {
         Ok(Some(log))
     }
 
-    fn log(&self, loaded: &Loaded) {
+    fn tell_loaded(&self, loaded: &Loaded) {
         let path = self.files.path().display();
         let (items, seconds) = (loaded.items, loaded.time.as_secs_f64());
         log::info!("{path}: {items} items loaded in {seconds:.3} s");

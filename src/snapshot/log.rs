@@ -111,11 +111,39 @@ impl Segments {
         fs::rename(self.new_name(), self.name(number))
     }
 
+    /// Whether a segment that is open elsewhere is one of these.
+    pub fn is_of(&self, segment: &OpenSegment) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let named = fs::symlink_metadata(self.name(segment.number));
+        let same = |named: &fs::Metadata, open: &fs::Metadata| {
+            (named.dev(), named.ino()) == (open.dev(), open.ino())
+        };
+        named
+            .ok()
+            .zip(segment.file.metadata().ok())
+            .is_some_and(|(named, open)| same(&named, &open))
+    }
+
     fn new_name(&self) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
         name.push(".new");
         name.into()
     }
+}
+
+/// The log's segment that is written to, as it is left to another process.
+#[derive(Debug)]
+pub struct OpenSegment {
+    /// Its number.
+    pub number: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Blocks in it.
+    pub blocks: u64,
+    /// As its head says.
+    pub follows_gap: bool,
+    /// The file, at its end.
+    pub file: File,
 }
 
 /// A file that is written to through a shared handle.
@@ -198,6 +226,60 @@ impl Log {
             }),
             segment_bytes_max: (shared.cache.limit_bytes() as u64).max(SEGMENT_BYTES_MIN),
         })
+    }
+
+    /// Goes on in a segment that another process has left, as if it were the same.
+    pub(super) fn go_on(
+        segments: Segments,
+        sync: LogSync,
+        left: OpenSegment,
+        shared: &Shared,
+    ) -> Self {
+        let file = Arc::new(left.file);
+        shared.cache.events().listen(true);
+        Log {
+            segments,
+            sync,
+            writing: Mutex::new(Writing {
+                next: left.number + 1,
+                report: LogReport {
+                    is_on: true,
+                    segment: left.number,
+                    segment_bytes: left.bytes,
+                    ..LogReport::default()
+                },
+                segment: Some(Segment {
+                    follows_gap: left.follows_gap,
+                    writer: Writer::go_on(ToFile(file.clone()), left.bytes, left.blocks),
+                    file,
+                }),
+                drained: Drained::default(),
+                is_dirty: true,
+                synced_at: Instant::now(),
+            }),
+            segment_bytes_max: (shared.cache.limit_bytes() as u64).max(SEGMENT_BYTES_MIN),
+        }
+    }
+
+    /// Writes all that was told, when nobody tells any more, and says where another process can go on; none if it is off.
+    pub(super) fn leave(&self, shared: &Shared) -> Option<OpenSegment> {
+        let mut writing = self.writing.lock();
+        writing.write(shared, self.sync);
+        let number = writing.report.segment;
+        let segment = writing.segment.as_ref()?;
+        Some(OpenSegment {
+            number,
+            bytes: segment.writer.bytes(),
+            blocks: segment.writer.blocks(),
+            follows_gap: segment.follows_gap,
+            file: segment.file.try_clone().ok()?,
+        })
+    }
+
+    /// Has events told again in a cache that goes on with that of before.
+    pub fn listen_in(&self, shared: &Shared) {
+        let is_on = self.writing.lock().segment.is_some();
+        shared.cache.events().listen(is_on);
     }
 
     /// Begins another segment, for a snapshot that is about to begin; gives its number. Workers wait no longer than for what

@@ -23,5 +23,5 @@ mod tests;
 pub use files::{Files, Locked};
 pub use keeper::Keeper;
 pub use load::{Loaded, load};
-pub use log::{Log, Replayed, Segments};
+pub use log::{Log, OpenSegment, Replayed, Segments};
 pub use take::{MEMORY_BYTES, Taken};

@@ -283,11 +283,11 @@ fn what_is_no_snapshot_is_refused_with_a_reason() {
 #[test]
 fn one_server_at_a_time_has_the_files() {
     let folder = Folder::new();
-    let locked = folder.files().lock().unwrap();
-    let refused = folder.files().lock().unwrap_err();
+    let locked = folder.files().lock(&mut Vec::new()).unwrap();
+    let refused = folder.files().lock(&mut Vec::new()).unwrap_err();
     assert!(refused.contains("another server uses it"), "{refused}");
     drop(locked);
-    assert!(folder.files().lock().is_ok());
+    assert!(folder.files().lock(&mut Vec::new()).is_ok());
 }
 
 /// Sn3.

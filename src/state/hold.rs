@@ -107,6 +107,23 @@ impl<'c> Hold<'c> {
         is_granted
     }
 
+    /// Takes what another process had granted to a block, chunks of it, whatever others hold.
+    pub fn retake(&mut self, bytes: usize) {
+        self.add(bytes);
+    }
+
+    /// The same outside of item memory.
+    pub fn restage(&mut self, bytes: usize) {
+        self.add(bytes);
+        self.staged += bytes;
+        self.budget.staged.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes held, staged ones among them.
+    pub fn bytes(&self) -> usize {
+        self.account.bytes.load(Relaxed)
+    }
+
     /// Gives back what was staged.
     pub fn unstage(&mut self) {
         let bytes = std::mem::take(&mut self.staged);

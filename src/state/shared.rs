@@ -1,8 +1,8 @@
 //! What all commands of all connections share, and the view of it that one wakeup works with.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::{fmt, io};
 
 use protocol::{Expiry, Exptime};
 
@@ -96,7 +96,7 @@ pub struct Shared {
     /// The places of the dumps that run.
     pub dump_places: DumpPlaces,
     /// The cluster's nodes, for clients that ask for them.
-    pub cluster: ClusterConfig,
+    pub cluster: Arc<ClusterConfig>,
     /// The open connections.
     pub connections: Registry,
     /// Who may use the cache; `None` lets everybody.
@@ -136,7 +136,7 @@ impl Shared {
             record: Record::default(),
             keyspace: Keyspace::new(settings.threads + 1, settings.prefix_delimiter),
             dump_places: DumpPlaces::default(),
-            cluster: ClusterConfig::default(),
+            cluster: Arc::default(),
             connections: Registry::default(),
             auth: None,
             verbosity: AtomicU64::new(u64::from(settings.verbosity)),
@@ -159,6 +159,24 @@ impl Shared {
     pub fn with_auth(mut self, auth: Option<Auth>) -> Self {
         self.auth = auth;
         self
+    }
+
+    /// The same server around a cache that goes on where the one before was left, with nobody served yet.
+    pub fn with_cache(self, cache: Cache) -> Self {
+        let threads = self.settings.threads;
+        Shared {
+            cache,
+            bodies: Budget::new(threads),
+            unread: Budget::new(threads),
+            dump_places: DumpPlaces::default(),
+            saving: Saving::new(self.settings.snapshot.file.is_some()),
+            ..self
+        }
+    }
+
+    /// Leaves the memory file to a process that goes on with it at once; when no other thread is at work any more.
+    pub fn hand_over(&self) -> io::Result<()> {
+        self.cache.hand_over(&self.moment())
     }
 
     fn moment(&self) -> Moment {

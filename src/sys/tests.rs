@@ -27,7 +27,7 @@ fn signals_become_events_also_when_they_came_before_the_wait() {
 fn pid_file_holds_our_pid_until_dropped() {
     let path = scratch("pid");
     fs::write(&path, "1\n").unwrap();
-    let file = PidFile::write(&path).unwrap();
+    let file = PidFile::write(&path, false).unwrap();
     assert_eq!(
         fs::read_to_string(&path).unwrap(),
         format!("{}\n", process::id())
@@ -39,7 +39,7 @@ fn pid_file_holds_our_pid_until_dropped() {
 #[test]
 fn pid_file_of_another_is_left_alone() {
     let path = scratch("pid-taken");
-    let file = PidFile::write(&path).unwrap();
+    let file = PidFile::write(&path, false).unwrap();
     fs::write(&path, "1\n").unwrap();
     drop(file);
     assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");

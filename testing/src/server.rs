@@ -87,6 +87,16 @@ impl Launch {
         }
     }
 
+    #[track_caller]
+    fn spawn_unix(&self, dir: &Dir, path: &Path) -> Child {
+        let child = command(&self.program, &dir.0)
+            .arg("-s")
+            .arg(path)
+            .args(&self.args)
+            .spawn();
+        child.unwrap_or_else(|e| panic!("{}: {e}", self.program.display()))
+    }
+
     /// Starts the process on `port`, with its files in `dir`.
     #[track_caller]
     fn spawn(&self, dir: &Dir, port: &str) -> Child {
@@ -175,6 +185,52 @@ impl Server {
         self.wait_for_port();
     }
 
+    /// Another process of the program, with more options, that is to take over from this one.
+    pub fn successor(&self, more: &[&str]) -> Child {
+        let mut launch = self.launch.clone();
+        launch.args.push("--takeover".to_owned());
+        launch.args.extend(more.iter().map(|&arg| arg.to_owned()));
+        match &self.address {
+            Address::Tcp(address) => launch.spawn(&self.dir, &address.port().to_string()),
+            Address::Unix(path) => launch.spawn_unix(&self.dir, path),
+        }
+    }
+
+    /// Has another process take over, with more options, and waits until this one has ended. From then on it is the other.
+    #[track_caller]
+    pub fn take_over(&mut self, more: &[&str]) {
+        let successor = self.successor(more);
+        self.is_taken_over_by(successor);
+    }
+
+    /// Waits until `successor` has taken over and this process has ended. From then on it is the other.
+    #[track_caller]
+    pub fn is_taken_over_by(&mut self, mut successor: Child) {
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                assert!(status.success(), "{status}; {}", self.last_words());
+                break;
+            }
+            if let Some(status) = successor.try_wait().expect("the child is ours") {
+                panic!("the successor has ended: {status}; {}", self.last_words());
+            }
+            assert!(
+                Instant::now() < until,
+                "nobody takes over; {}",
+                self.last_words()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.child = successor;
+        self.first = Mutex::new(None);
+    }
+
+    /// What the server and those that followed have written to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.0.join("stderr")).unwrap_or_default()
+    }
+
     /// Another server on a port of its own, with this one's program and options.
     #[track_caller]
     pub fn sibling(&self) -> Server {
@@ -225,12 +281,7 @@ impl Server {
 
     #[track_caller]
     fn spawn_unix(dir: Dir, path: PathBuf, launch: Launch) -> Server {
-        let child = command(&launch.program, &dir.0)
-            .arg("-s")
-            .arg(&path)
-            .args(&launch.args)
-            .spawn();
-        let child = child.unwrap_or_else(|e| panic!("{}: {e}", launch.program.display()));
+        let child = launch.spawn_unix(&dir, &path);
         let mut server = Server {
             child,
             first: Mutex::new(None),
@@ -427,6 +478,14 @@ impl Server {
         self.connect().stat(key)
     }
 
+    /// Sends a signal to the process that serves now, which a connection tells of: it may have taken over by itself.
+    pub fn signal_whoever_serves(conn: &mut Conn, signal: libc::c_int) {
+        let pid = conn.stat("pid");
+        // SAFETY: kill takes two numbers; the process is the server's that has just answered.
+        let result = unsafe { libc::kill(pid as libc::pid_t, signal) };
+        assert_eq!(result, 0, "kill({pid}, {signal})");
+    }
+
     /// Sends a signal to the server.
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: kill takes two numbers; the child is ours and has not been waited for, so its pid is not reused.
@@ -543,7 +602,12 @@ pub fn allow_files(count: u64) {
 
 fn command(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new(program);
-    let stderr = File::create(dir.join("stderr")).expect("a file in the test's own directory");
+    // A server that takes over from one in the same directory writes behind it.
+    let stderr = File::options()
+        .append(true)
+        .create(true)
+        .open(dir.join("stderr"))
+        .expect("a file in the test's own directory");
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -23,6 +23,8 @@ mod membership;
 mod memory;
 mod meta;
 mod options;
+#[cfg(target_os = "linux")]
+mod puppet;
 mod restart;
 mod retrieval;
 mod robustness;
@@ -31,6 +33,8 @@ mod snapshot;
 mod start_lines;
 mod stats;
 mod storage;
+#[cfg(target_os = "linux")]
+mod takeover;
 mod tls;
 mod touch_expiry;
 mod udp;

@@ -34,6 +34,22 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Status; 12] = [
+        Status::Ok,
+        Status::NotFound,
+        Status::Exists,
+        Status::TooLarge,
+        Status::InvalidArguments,
+        Status::NotStored,
+        Status::NonNumeric,
+        Status::AuthError,
+        Status::AuthContinue,
+        Status::UnknownCommand,
+        Status::OutOfMemory,
+        Status::Busy,
+    ];
+
     /// The words that stand as value in an error reply.
     pub fn text(self) -> &'static str {
         match self {

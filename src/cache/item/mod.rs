@@ -55,6 +55,7 @@ pub use self::pinned::PinnedValue;
 pub use self::spare::Spare;
 pub use self::state::{Segment, State};
 use crate::clock::RelTime;
+use crate::packing::Unpacker;
 
 /// Where the CAS unique is.
 const CAS: usize = HEADER_BYTES;
@@ -436,6 +437,17 @@ impl Items {
             place = self.value_range(handle);
         }
         Ok(NewItem::of(self, handle, value_len, place))
+    }
+
+    /// A handle that another process has written down: none if no item can be there.
+    fn unpack_handle(&self, from: &mut Unpacker<'_>) -> Option<ChunkHandle> {
+        self.found_handle(from.number()?)
+    }
+
+    fn found_handle(&self, raw: u32) -> Option<ChunkHandle> {
+        let handle = ChunkHandle::from_raw(raw)?;
+        let class = self.class_of_found(handle)?;
+        (self.header(handle).class() == Some(class)).then_some(handle)
     }
 
     /// Drops one hold on an item that is not linked (any more): the last one frees its chunks.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use slab_alloc::{ChunkHandle, ClassId};
 
 use super::{AllocError, HEADER_BYTES, Items};
+use crate::packing::{Packer, Unpacker};
 
 /// The end of a chained item may waste this part of its value: less would cost more chunks for each.
 const END_WASTE_PART: usize = 32;
@@ -178,6 +179,41 @@ impl NewItem<'_> {
         let chunks = self.items.value_pieces_chunks(self.handle).collect();
         std::mem::forget(self);
         chunks
+    }
+}
+
+impl<'c> NewItem<'c> {
+    /// Writes down what it is for another process, which has the item's memory, and leaves the item to it.
+    pub fn pack(self, to: &mut Packer) {
+        let Range { start, end } = self.unwritten_here;
+        for handle in [self.handle, self.chunk, self.last] {
+            to.number(handle.to_raw());
+        }
+        for size in [start, end, self.unwritten, self.missing] {
+            to.size(size);
+        }
+        std::mem::forget(self);
+    }
+
+    /// Goes on with what another process has written down of an item that lies in `items`.
+    pub fn unpack(items: &'c Items, from: &mut Unpacker<'_>) -> Option<Self> {
+        let handle = items.unpack_handle(from)?;
+        let chunk = items.unpack_handle(from)?;
+        let last = items.unpack_handle(from)?;
+        let unwritten_here = from.number()?..from.number()?;
+        let (unwritten, missing) = (from.number()?, from.number()?);
+        let is_inside = unwritten_here.start <= unwritten_here.end
+            && unwritten_here.end <= items.value_range(chunk).end
+            && unwritten_here.len() <= unwritten;
+        is_inside.then_some(NewItem {
+            items,
+            handle,
+            chunk,
+            unwritten_here,
+            unwritten,
+            last,
+            missing,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use slab_alloc::ChunkHandle;
 
 use super::Items;
+use crate::packing::{Packer, Unpacker};
 
 /// A hold on a large value while it is being sent; the item may be unlinked meanwhile.
 pub struct PinnedValue<'c> {
@@ -59,6 +60,33 @@ impl PinnedValue<'_> {
     /// True when all is sent.
     pub fn is_sent(&self) -> bool {
         self.chunk.is_none()
+    }
+}
+
+impl<'c> PinnedValue<'c> {
+    /// Writes down what it is for another process, which has the item's memory, and leaves the hold to it.
+    pub fn pack(self, to: &mut Packer) {
+        to.number(self.handle.to_raw());
+        to.number(self.chunk.map_or(0, ChunkHandle::to_raw));
+        to.size(self.sent);
+        std::mem::forget(self);
+    }
+
+    /// Goes on with what another process has written down of an item that lies in `items`.
+    pub fn unpack(items: &'c Items, from: &mut Unpacker<'_>) -> Option<Self> {
+        let handle = items.unpack_handle(from)?;
+        let chunk = match from.number::<u32>()? {
+            0 => None,
+            raw => Some(items.found_handle(raw)?),
+        };
+        let sent = from.number()?;
+        let is_inside = chunk.is_none_or(|chunk| sent <= items.chunk_value(chunk).len());
+        is_inside.then_some(PinnedValue {
+            items,
+            handle,
+            chunk,
+            sent,
+        })
     }
 }
 

@@ -98,7 +98,7 @@ impl Items {
     }
 
     /// The class of the page, if a chunk that was handed out begins there.
-    fn class_of_found(&self, chunk: ChunkHandle) -> Option<ClassId> {
+    pub(super) fn class_of_found(&self, chunk: ChunkHandle) -> Option<ClassId> {
         let page = self.slabs.page_around(chunk)?;
         let class = self.slabs.page_class(page)?;
         let offset = self.slabs.offset_in_page(chunk);

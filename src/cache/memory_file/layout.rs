@@ -152,9 +152,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Of a new file for so many bytes of items at the most, of chunks that have `chunk_min` bytes at least.
-    pub fn for_items(page_bytes: usize, bytes_max: usize, chunk_min: usize) -> Self {
-        let slabs = Places::for_items(page_bytes, bytes_max);
+    /// Of a new file whose arena is cut like this, of chunks that have `chunk_min` bytes at least.
+    pub fn for_items(slabs: Places, chunk_min: usize) -> Self {
         let items_max = slabs.bytes_max() / chunk_min;
         Self::of(slabs, TablePlaces::for_items(items_max))
     }

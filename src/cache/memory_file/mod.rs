@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Rel
 use std::{fmt, io};
 
 use parking_lot::Mutex;
-use slab_alloc::{ChunkHandle, ClassId, Image, PageId, Reserved, sum_of_words};
+use slab_alloc::{ChunkHandle, ClassId, Image, PageId, Reserved, Space, sum_of_words};
 
 use self::layout::{
     CLASS_RECORDS, CLASS_WORDS, FORMAT, Geometry, HEAD_BYTES, MAGIC, STRIPE_RECORDS, STRIPES,
@@ -50,9 +50,28 @@ const LEARNED_AT_A_TIME: usize = 4 << 20;
 /// sums: on two busy cores, without optimisation, 207 MB took 88 to 123 ms, and a start is to take 50.
 const SUMMED_BYTES_MAX: usize = 64 << 20;
 
+/// Where the memory of a cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'p> {
+    /// In the file of this name.
+    Named(&'p Path),
+    /// In a file without a name, which one process hands to the next.
+    Unnamed,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Named(path) => write!(f, "-e {}", path.display()),
+            Place::Unnamed => f.write_str("the memory that was handed over"),
+        }
+    }
+}
+
 /// The file that a cache lies in.
 pub struct MemoryFile {
-    path: PathBuf,
+    /// None of one without a name.
+    path: Option<PathBuf>,
     image: Image,
     words: Reserved<AtomicU64>,
     /// A sum for each page, if [`word::SUMMED`] says so.
@@ -263,20 +282,24 @@ fn records_sum(words: &[u64]) -> u64 {
 
 impl fmt::Debug for MemoryFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryFile({})", self.path.display())
+        write!(f, "MemoryFile({:?})", self.path)
     }
 }
 
 impl MemoryFile {
     /// Maps a file that has everything where `geometry` says.
-    pub fn map(path: &Path, file: File, geometry: Geometry) -> io::Result<Self> {
-        let image = Image::map(file, geometry.len)?;
+    pub fn map(place: Place<'_>, file: File, geometry: Geometry) -> io::Result<Self> {
+        let (path, space) = match place {
+            Place::Named(path) => (Some(path.to_owned()), Space::Allocated),
+            Place::Unnamed => (None, Space::Touched),
+        };
+        let image = Image::map(file, geometry.len, space)?;
         image.back(0..HEAD_BYTES)?;
         let sums = Reserved::in_image(&image, geometry.sums, geometry.slabs.pages);
         image.back(geometry.sums..geometry.sums + 8 * geometry.slabs.pages)?;
         let words = Reserved::in_image(&image, 0, HEAD_BYTES / 8);
         Ok(MemoryFile {
-            path: path.to_owned(),
+            path,
             image,
             words,
             sums,
@@ -302,9 +325,9 @@ impl MemoryFile {
         }
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Its name, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Its bytes.
@@ -383,7 +406,8 @@ impl MemoryFile {
     // ---- the end and the next start -------------------------------------------------------------------------------
 
     /// Writes the records of `cache`, which lies here and which nobody uses any more, and the mark that all is clean (Mf1).
-    pub fn close(&self, cache: &Cache, moment: &Moment) -> io::Result<()> {
+    /// With sums, if nobody keeps the file meanwhile (Mf4).
+    pub fn close(&self, cache: &Cache, moment: &Moment, with_sums: bool) -> io::Result<()> {
         self.note_time(moment, &cache.stores);
         self.note_flush(cache.flush.words());
         if self.image.is_patched() {
@@ -409,7 +433,7 @@ impl MemoryFile {
         self.write_classes(cache);
         self.set(word::POLICY, cache.tuning.policy() as u64);
         self.set(word::STATES_SUM, cache.items.slabs().states_sum());
-        self.write_sums(cache);
+        self.write_sums(cache, with_sums);
         self.drop_learned();
         // Without it the policies learn anew.
         let learned = self.write_learned(cache).unwrap_or(0);
@@ -424,9 +448,9 @@ impl MemoryFile {
     }
 
     /// Writes the sums of the pages and of the table, unless there is too much of it.
-    fn write_sums(&self, cache: &Cache) {
+    fn write_sums(&self, cache: &Cache, wanted: bool) {
         let slabs = cache.items.slabs();
-        let summed = slabs.pages_total() * slabs.page_bytes() <= SUMMED_BYTES_MAX;
+        let summed = wanted && slabs.pages_total() * slabs.page_bytes() <= SUMMED_BYTES_MAX;
         self.set(word::SUMMED, u64::from(summed));
         if summed {
             let pages: Vec<PageId> = slabs.page_ids().collect();

@@ -722,3 +722,38 @@ fn pages_without_items_give_their_memory_back() {
     let after = fs::metadata(&place.0).unwrap().blocks();
     assert!(after * 2 < before, "{before} blocks, then {after}");
 }
+
+#[test]
+fn a_cache_without_a_name_is_taken_over() {
+    let config = config(16);
+    let cache = Cache::unnamed(&config).expect("memory");
+    let now = RelTime(100);
+    fill(&cache, 0..3000, now);
+    let memory = || {
+        let memory_file = cache.memory_file().expect("it lies in a file");
+        memory_file
+            .image()
+            .file()
+            .try_clone()
+            .expect("a descriptor")
+    };
+    let place = super::super::Place::Unnamed;
+    let refused = Cache::take_over(&config, place, memory(), BOOT).expect_err("it is in use");
+    assert!(refused.contains("not left in order"), "{refused}");
+    // Whoever fails in it leaves what the next one goes on with.
+    for _ in 0..3 {
+        cache.hand_over(&moment(100)).expect("left");
+        let opened = Cache::take_over(&config, place, memory(), BOOT).expect("taken over");
+        assert_eq!(opened.restart.how, How::Attached);
+        assert_eq!(
+            count(&opened.cache, 0..3000, now),
+            count(&cache, 0..3000, now)
+        );
+        opened.cache.check_invariants();
+    }
+    cache.hand_over(&moment(100)).expect("left");
+    let opened = Cache::take_over(&config, place, memory(), BOOT).expect("taken over");
+    drop(cache);
+    fill(&opened.cache, 3000..6000, now);
+    opened.cache.check_invariants();
+}

@@ -14,11 +14,14 @@
 //! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
 //!     end with `\r\n` the store is refused and nothing is changed.
 
-use protocol::{ErrorLine, Fault, Key, KeyBuf, MetaTokens, ReplyMode, Store, binary};
+use protocol::{ErrorLine, Fault, KeyBuf, Parsed, ReplyMode, Request, Store, binary};
 
+use super::wire::Wire;
 use crate::cache::{NewItem, Probe};
 use crate::command::output::Output;
+use crate::command::retrieval;
 use crate::command::storage::{self, Data};
+use crate::packing::{Packer, Unpacker};
 use crate::state::{Ctx, Hold};
 
 #[derive(Debug)]
@@ -54,9 +57,11 @@ pub(super) enum Fed {
 }
 
 impl<'c> Body<'c> {
-    /// Makes ready for the block of `store`. The error is what is to be answered, if an answer is wanted.
+    /// Makes ready for the block of `store`, which was read from `head`. The error is what is to be answered, if an answer is
+    /// wanted.
     pub(super) fn begin(
         ctx: Ctx<'c>,
+        (wire, head): (Wire, &[u8]),
         store: &Store<'_>,
         probe: Probe,
     ) -> Result<Box<Self>, Option<Fault>> {
@@ -83,7 +88,7 @@ impl<'c> Body<'c> {
         } else {
             Place::Staged(Vec::new())
         };
-        let store = OwnedStore::new(store);
+        let store = OwnedStore::new(wire, head, store);
         Ok(Box::new(Body {
             store,
             probe,
@@ -93,6 +98,63 @@ impl<'c> Body<'c> {
             came: 0,
             first_of_end: None,
         }))
+    }
+
+    /// Writes down what has come, for another process, which has the chunks' memory.
+    pub(super) fn pack(self, to: &mut Packer) {
+        to.number(self.store.wire == Wire::Binary);
+        to.bytes(&self.store.head).size(self.filled);
+        to.number(self.first_of_end.map_or(0, |byte| 1 + u64::from(byte)));
+        match self.place {
+            Place::Staged(staged) => _ = to.number(0u8).bytes(&staged),
+            Place::Chunk(item) => {
+                to.number(1u8).size(self.hold.bytes());
+                item.pack(to);
+            }
+        }
+    }
+
+    /// Goes on where another process was.
+    pub(super) fn unpack(ctx: Ctx<'c>, from: &mut Unpacker<'_>) -> Option<Self> {
+        let is_binary = from.flag()?;
+        let wire = if is_binary { Wire::Binary } else { Wire::Text };
+        let head = from.bytes()?;
+        let mut parsed = Parsed::Incomplete;
+        wire.parse(head, &mut parsed);
+        let Parsed::Complete {
+            request: Request::Store(store),
+            ..
+        } = &parsed
+        else {
+            return None;
+        };
+        let filled = from.number()?;
+        let first_of_end = match from.number::<u16>()? {
+            0 => None,
+            more => Some(u8::try_from(more - 1).ok()?),
+        };
+        let mut hold = Hold::new(ctx);
+        let place = match from.number::<u8>()? {
+            0 => {
+                let staged = from.bytes()?.to_vec();
+                hold.restage(staged.len());
+                Place::Staged(staged)
+            }
+            1 => {
+                hold.retake(from.number()?);
+                Place::Chunk(ctx.cache.unpack_new(from)?)
+            }
+            _ => return None,
+        };
+        (filled <= store.value_len as usize).then(|| Body {
+            probe: retrieval::probe_of(ctx, store.key),
+            store: OwnedStore::new(wire, head, store),
+            place,
+            hold,
+            filled,
+            came: 0,
+            first_of_end,
+        })
     }
 
     /// Where the next bytes from the socket may go directly.
@@ -121,7 +183,7 @@ impl<'c> Body<'c> {
     /// Bytes of the block that have not come.
     fn left(&self) -> u64 {
         let taken = self.filled + usize::from(self.first_of_end.is_some());
-        self.store.store.block_len() - taken as u64
+        self.store.block_len - taken as u64
     }
 
     /// Takes bytes of the block from `input`; when it is complete, stores and answers.
@@ -131,7 +193,7 @@ impl<'c> Body<'c> {
         input: &[u8],
         out: &mut Output<'c>,
     ) -> (usize, Fed) {
-        let value_len = self.store.store.value_len as usize;
+        let value_len = self.store.value_len as usize;
         let part = &input[..input.len().min(value_len - self.filled)];
         let left = self.left();
         let came = std::mem::take(&mut self.came) + part.len();
@@ -143,7 +205,7 @@ impl<'c> Body<'c> {
         if self.filled < value_len {
             return (taken, Fed::More);
         }
-        if self.store.store.block_end().is_empty() {
+        if self.store.end.is_empty() {
             self.complete(ctx, true, out);
             return (taken, Fed::Done);
         }
@@ -168,7 +230,7 @@ impl<'c> Body<'c> {
 
     /// Puts the next bytes of the value where they belong, and makes room for those behind them.
     fn take(&mut self, ctx: Ctx<'c>, part: &[u8]) -> Result<(), ErrorLine> {
-        let value_len = self.store.store.value_len as usize;
+        let value_len = self.store.value_len as usize;
         if let Place::Staged(staged) = &mut self.place {
             if !self.hold.stage(ctx, part.len()) {
                 return Err(ErrorLine::OutOfMemoryStoring);
@@ -202,7 +264,7 @@ impl<'c> Body<'c> {
         let Place::Chunk(item) = &mut self.place else {
             return Ok(());
         };
-        let value_len = self.store.store.value_len as usize;
+        let value_len = self.store.value_len as usize;
         loop {
             part = &part[item.write(part)..];
             if !item.spare().is_empty() {
@@ -271,68 +333,40 @@ pub(super) fn bad_chunk(store: &Store<'_>, out: &mut Output<'_>) {
     }
 }
 
-/// A store that outlives the read buffer its line came in.
+/// A store that outlives the read buffer its line came in, as what was sent: it is read again where it is needed, which is
+/// when its block has come and not before.
 #[derive(Debug)]
 struct OwnedStore {
-    /// Its numbers; key and tokens are empty here.
-    store: Store<'static>,
-    key: Box<[u8]>,
-    tokens: Box<[u8]>,
+    wire: Wire,
+    /// The line, or the packet without its value.
+    head: Box<[u8]>,
+    value_len: u32,
+    block_len: u64,
+    /// What the block ends with.
+    end: &'static [u8],
 }
 
 impl OwnedStore {
-    fn new(store: &Store<'_>) -> Self {
-        let (reply, tokens) = match store.reply {
-            ReplyMode::Text => (ReplyMode::Text, &b""[..]),
-            ReplyMode::NoReply => (ReplyMode::NoReply, &b""[..]),
-            ReplyMode::Binary(head) => (ReplyMode::Binary(head), &b""[..]),
-            ReplyMode::Meta(tokens) => (
-                ReplyMode::Meta(MetaTokens {
-                    text: b"",
-                    quiet: tokens.quiet,
-                    bare: tokens.bare,
-                }),
-                tokens.text,
-            ),
-        };
-        let key = Key {
-            text: b"",
-            base64: store.key.base64,
-        };
+    /// A store that was read from `head`.
+    fn new(wire: Wire, head: &[u8], store: &Store<'_>) -> Self {
         OwnedStore {
-            key: store.key.text.into(),
-            tokens: tokens.into(),
-            store: Store {
-                key,
-                reply,
-                mode: store.mode,
-                client_flags: store.client_flags,
-                exptime: store.exptime,
-                value_len: store.value_len,
-                compare_cas: store.compare_cas,
-                new_cas: store.new_cas,
-                invalidate: store.invalidate,
-                vivify: store.vivify,
-            },
+            wire,
+            head: head.into(),
+            value_len: store.value_len,
+            block_len: store.block_len(),
+            end: store.block_end(),
         }
     }
 
     fn with<R>(&self, use_it: impl FnOnce(&Store<'_>) -> R) -> R {
-        let reply = match self.store.reply {
-            ReplyMode::Meta(tokens) => ReplyMode::Meta(MetaTokens {
-                text: &self.tokens,
-                quiet: tokens.quiet,
-                bare: tokens.bare,
-            }),
-            other => other,
-        };
-        use_it(&Store {
-            key: Key {
-                text: &self.key,
-                base64: self.store.key.base64,
-            },
-            reply,
-            ..self.store
-        })
+        let mut parsed = Parsed::Incomplete;
+        self.wire.parse(&self.head, &mut parsed);
+        match &parsed {
+            Parsed::Complete {
+                request: Request::Store(store),
+                ..
+            } => use_it(store),
+            other => unreachable!("the same bytes were a store before: {other:?}"),
+        }
     }
 }

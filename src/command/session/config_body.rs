@@ -7,6 +7,7 @@ use protocol::{ConfigSet, ErrorLine, Fault, reply};
 use super::body::Fed;
 use crate::command::config::NAME;
 use crate::command::output::Output;
+use crate::packing::{Packer, Unpacker};
 use crate::state::{CONFIG_LEN_MAX, Ctx, Hold};
 
 /// A list that is coming.
@@ -40,6 +41,29 @@ impl<'c> ConfigBody<'c> {
             bytes: Vec::new(),
             hold: Hold::new(ctx),
         })
+    }
+
+    /// Writes down what has come, for another process.
+    pub(super) fn pack(&self, to: &mut Packer) {
+        to.number(self.client_flags);
+        to.number(self.add).number(self.noreply);
+        to.size(self.value_len).bytes(&self.bytes);
+    }
+
+    /// Goes on where another process was.
+    pub(super) fn unpack(ctx: Ctx<'c>, from: &mut Unpacker<'_>) -> Option<Self> {
+        let mut body = ConfigBody {
+            client_flags: from.number()?,
+            add: from.flag()?,
+            noreply: from.flag()?,
+            value_len: from.number()?,
+            bytes: from.bytes()?.to_vec(),
+            hold: Hold::new(ctx),
+        };
+        let is_possible = body.value_len <= CONFIG_LEN_MAX
+            && body.bytes.len() < body.value_len + reply::CRLF.len();
+        body.hold.restage(body.bytes.len());
+        is_possible.then_some(body)
     }
 
     /// Takes bytes of the block from `input`; when it is complete, keeps the list and answers.

@@ -84,7 +84,7 @@ impl<'c> Session<'c> {
     ) {
         // Only a plan has looked whether it is.
         if plan.ahead.is_none() {
-            return self.begin_store(ctx, store, probe, out);
+            return self.begin_store(ctx, store, probe, &input[..plan.block], out);
         }
         let (value, end) = input[plan.block..plan.end].split_at(store.value_len as usize);
         if end == store.block_end() {
@@ -94,9 +94,16 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// A store whose block is not all there.
-    fn begin_store(&mut self, ctx: Ctx<'c>, store: &Store<'_>, probe: Probe, out: &mut Output<'c>) {
-        match Body::begin(ctx, store, probe) {
+    /// A store whose block is not all there. It was read from `head`.
+    fn begin_store(
+        &mut self,
+        ctx: Ctx<'c>,
+        store: &Store<'_>,
+        probe: Probe,
+        head: &[u8],
+        out: &mut Output<'c>,
+    ) {
+        match Body::begin(ctx, (self.wire, head), store, probe) {
             Ok(body) => self.state = State::Body(body),
             Err(answer) => self.refuse_block(store.value_len, store.block_len(), answer, out),
         }

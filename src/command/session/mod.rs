@@ -35,11 +35,13 @@ mod ahead;
 mod body;
 mod config_body;
 mod execute;
+mod pack;
 mod sign_in;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub(super) use self::pack::{pack_head, unpack_head};
 pub use self::wire::{Drive, Next};
 
 /// What `-R` takes for the length of a command at least; so many bytes of a list of keys count for one.

@@ -26,9 +26,11 @@ use protocol::{
     Request, Sasl, SaslVerb, Status, binary, reply,
 };
 
+use super::pack::{pack_head, unpack_head};
 use super::wire::{Next, Wire};
 use crate::auth::{Check, MECHANISMS, Plain, Ticket, Verdict, Visitor};
 use crate::command::output::Output;
+use crate::packing::{Packer, Unpacker};
 use crate::settings::MEMCACHED_VERSION;
 use crate::state::Ctx;
 
@@ -54,8 +56,8 @@ enum At {
     Token(Token),
     /// In a block that is not looked at.
     Swallow(u64),
-    /// Waiting for a password to be checked.
-    Verifying(Ticket, Asked),
+    /// Waiting for the password of this token to be checked.
+    Verifying(Ticket, Token),
 }
 
 /// A block that may hold a password.
@@ -104,6 +106,53 @@ impl SignIn {
         (request.verb != SaslVerb::List).then_some(sign_in)
     }
 
+    /// Writes down where it is, for another process. A password that is being checked is to be checked again there.
+    pub(super) fn pack(&self, to: &mut Packer) {
+        to.number(self.wire == Wire::Binary).number(self.begun);
+        match &self.at {
+            At::Request => _ = to.number(0u8),
+            At::Token(token) | At::Verifying(_, token) => {
+                let (kind, head) = match token.asked {
+                    Asked::Text => (0u8, None),
+                    Asked::Sasl(head) => (1, Some(head)),
+                    Asked::Unknown(head) => (2, Some(head)),
+                };
+                to.number(1u8).bytes(&token.bytes).size(token.len);
+                to.number(kind);
+                pack_head(head, to);
+            }
+            At::Swallow(left) => _ = to.number(2u8).number(*left),
+        }
+    }
+
+    /// Goes on where another process was.
+    pub(super) fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let is_binary = from.flag()?;
+        let wire = if is_binary { Wire::Binary } else { Wire::Text };
+        let begun = from.flag()?;
+        let at = match from.number::<u8>()? {
+            0 => At::Request,
+            1 => {
+                let bytes = from.bytes()?.to_vec();
+                let len = from.number::<u32>()?;
+                let kind = from.number::<u8>()?;
+                let asked = match (kind, unpack_head(from)?) {
+                    (0, None) => Asked::Text,
+                    (1, Some(head)) => Asked::Sasl(head),
+                    (2, Some(head)) => Asked::Unknown(head),
+                    _ => return None,
+                };
+                let len = usize::try_from(len)
+                    .ok()
+                    .filter(|&len| bytes.len() <= len)?;
+                At::Token(Token { bytes, len, asked })
+            }
+            2 => At::Swallow(from.number()?),
+            _ => return None,
+        };
+        Some(SignIn { wire, at, begun })
+    }
+
     pub(super) fn verification(&self) -> Option<&Ticket> {
         match &self.at {
             At::Verifying(ticket, _) => Some(ticket),
@@ -128,7 +177,7 @@ impl SignIn {
             return (0, Step::Stop(Next::HangUp));
         }
         match &mut self.at {
-            At::Verifying(ticket, asked) => match (ticket.answer(), *asked) {
+            At::Verifying(ticket, token) => match (ticket.answer(), token.asked) {
                 (None, _) => (0, Step::Stop(Next::Verify)),
                 (Some(verdict), asked) => (0, self.answer(ctx, visitor, verdict, asked, out)),
             },
@@ -303,7 +352,8 @@ impl SignIn {
             None | Some(Check::No) => self.answer(ctx, visitor, Verdict::Wrong, asked, out),
             Some(Check::Yes) => self.answer(ctx, visitor, Verdict::Right, asked, out),
             Some(Check::Later(ticket)) => {
-                self.at = At::Verifying(ticket, asked);
+                let (len, bytes) = (token.len(), token.to_vec());
+                self.at = At::Verifying(ticket, Token { bytes, len, asked });
                 Step::On
             }
         }
