@@ -8,6 +8,7 @@ mod arithmetic;
 mod auth;
 mod binary;
 mod bodies;
+mod clock;
 mod concurrency;
 mod config;
 mod connections;
