@@ -283,6 +283,14 @@ impl Conn {
         self.received.drain(..count).collect()
     }
 
+    /// The next `count` bytes; none if the server is gone.
+    pub fn try_take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.received.len() < count {
+            self.fill().ok()?;
+        }
+        Some(self.received.drain(..count).collect())
+    }
+
     /// Expects that the server hangs up without another byte.
     #[track_caller]
     pub fn closed(&mut self) {

@@ -62,6 +62,8 @@ pub enum Answer {
     Found(Value, Option<u64>),
     /// Refused for want of memory: nothing was done.
     NoMemory,
+    /// None, as the server ended: it was done before that, or never. It returned when its client knew that.
+    Unknown,
 }
 
 /// One operation as its client saw it.
@@ -118,6 +120,13 @@ fn apply(state: &State, op: &Op, scarce: bool) -> Option<State> {
     let (is_there, same) = (state.is_some(), || Some(state.clone()));
     match (&op.ask, &op.answer) {
         (_, Answer::NoMemory) => same(),
+        (ask, Answer::Unknown) => likely(ask, state).and_then(|answer| {
+            let answered = Op {
+                answer,
+                ..op.clone()
+            };
+            apply(state, &answered, scarce)
+        }),
         (Ask::Set(value), Answer::Stored(unique)) => stored(value.clone(), *unique),
         (Ask::Add(value), Answer::Stored(unique)) if !is_there => stored(value.clone(), *unique),
         (Ask::Add(_), Answer::NotStored) if is_there => same(),
@@ -163,6 +172,28 @@ fn apply(state: &State, op: &Op, scarce: bool) -> Option<State> {
     }
 }
 
+/// What a request that changes something is answered in this state, if it changes it.
+fn likely(ask: &Ask, state: &State) -> Option<Answer> {
+    let item = state.as_ref();
+    let number = match item.map(|item| &item.value) {
+        Some(Value::Number(number)) => Some(*number),
+        _ => None,
+    };
+    match ask {
+        Ask::Set(_) => Some(Answer::Stored(None)),
+        Ask::Add(_) => item.is_none().then_some(Answer::Stored(None)),
+        Ask::Replace(_) | Ask::Append(_) | Ask::Prepend(_) => item.map(|_| Answer::Stored(None)),
+        Ask::Cas(_, unique) => {
+            let fits = item.is_some_and(|item| item.unique == Some(*unique));
+            fits.then_some(Answer::Stored(None))
+        }
+        Ask::Delete => item.map(|_| Answer::Done),
+        Ask::Incr(by) => number.map(|old| Answer::Number(old.wrapping_add(*by))),
+        Ask::Decr(by) => number.map(|old| Answer::Number(old.saturating_sub(*by))),
+        Ask::Get | Ask::Touch => None,
+    }
+}
+
 /// Whether there is an order of the operations of one key in which each answer is right and nothing happens before it was
 /// asked for or after it was answered. The key is empty at first. With `may_vanish` the item may go at any time between
 /// two of them, as an eviction has it.
@@ -172,11 +203,23 @@ fn apply(state: &State, op: &Op, scarce: bool) -> Option<State> {
 /// With more than [`OPS_MAX`] operations.
 pub fn is_linear(ops: &[Op], may_vanish: bool) -> bool {
     assert!(ops.len() <= OPS_MAX, "{} operations", ops.len());
-    let all = if ops.len() == OPS_MAX {
-        u64::MAX
-    } else {
-        (1 << ops.len()) - 1
+    let is_known = |op: &Op| op.answer != Answer::Unknown;
+    let bits = |which: &dyn Fn(usize, &Op) -> bool| {
+        let chosen = ops.iter().enumerate().filter(|(at, op)| which(*at, op));
+        chosen.fold(0u64, |mask, (at, _)| mask | 1 << at)
     };
+    let known = bits(&|_, op| is_known(op));
+    // What an unanswered request cannot follow: what was asked for when its server had ended.
+    let later: Vec<u64> = ops
+        .iter()
+        .enumerate()
+        .map(|(at, op)| match op.answer {
+            Answer::Unknown => bits(&|other, it| {
+                (it.client == op.client && other > at) || it.called_ns > op.returned_ns
+            }),
+            _ => 0,
+        })
+        .collect();
     // What must be over before each: what had returned, and what its client had asked for, before it was called.
     let before: Vec<u64> = ops
         .iter()
@@ -184,7 +227,7 @@ pub fn is_linear(ops: &[Op], may_vanish: bool) -> bool {
         .map(|(at, op)| {
             let earlier = |(other, it): (usize, &Op)| {
                 let own = it.client == op.client && other < at;
-                let over = own || it.returned_ns < op.called_ns;
+                let over = is_known(it) && (own || it.returned_ns < op.called_ns);
                 if over { 1 << other } else { 0 }
             };
             ops.iter()
@@ -193,14 +236,18 @@ pub fn is_linear(ops: &[Op], may_vanish: bool) -> bool {
                 .fold(0, |mask, bit: u64| mask | bit)
         })
         .collect();
+    let mut order: Vec<usize> = (0..ops.len()).collect();
+    order.sort_by_key(|at| is_known(&ops[*at]));
     let mut tried = HashSet::new();
     let mut open: Vec<(u64, State)> = vec![(0, None)];
     while let Some((done, state)) = open.pop() {
-        if done == all {
+        if done & known == known {
             return true;
         }
-        for (at, op) in ops.iter().enumerate() {
-            if done & (1 << at) != 0 || before[at] & !done != 0 {
+        // Those without an answer are tried last: in most stories they never happened.
+        for &at in &order {
+            let op = &ops[at];
+            if done & (1 << at) != 0 || before[at] & !done != 0 || later[at] & done != 0 {
                 continue;
             }
             let gone = (may_vanish && state.is_some()).then_some(None);
@@ -301,5 +348,40 @@ mod tests {
             ),
         ];
         assert!(!is_linear(&ops, false));
+    }
+
+    #[test]
+    fn what_was_not_answered_was_done_before_the_end_or_never() {
+        let mut ops = vec![
+            op(0, (0, 1), Ask::Set(text(1)), STORED),
+            op(0, (2, 2), Ask::Set(text(2)), Answer::Unknown),
+            op(1, (5, 6), Ask::Get, Answer::Found(text(1), None)),
+            op(1, (7, 8), Ask::Get, Answer::Found(text(2), None)),
+        ];
+        // It takes its time: nobody knows yet that the server has ended.
+        ops[1].returned_ns = 9;
+        assert!(is_linear(&ops, false));
+        ops.swap(2, 3);
+        (ops[2].called_ns, ops[2].returned_ns) = (5, 6);
+        (ops[3].called_ns, ops[3].returned_ns) = (7, 8);
+        assert!(!is_linear(&ops, true), "what was done is not undone");
+        ops.swap(2, 3);
+        (ops[2].called_ns, ops[2].returned_ns) = (5, 6);
+        (ops[3].called_ns, ops[3].returned_ns) = (7, 8);
+        ops[1].returned_ns = 3;
+        assert!(
+            !is_linear(&ops, false),
+            "the server that was asked had ended"
+        );
+        let ops = [
+            op(0, (0, 1), Ask::Set(text(1)), STORED),
+            op(0, (2, 2), Ask::Delete, Answer::Unknown),
+            op(0, (5, 6), Ask::Get, Answer::Found(text(1), None)),
+            op(0, (7, 8), Ask::Get, Answer::Missing),
+        ];
+        assert!(
+            !is_linear(&ops, false),
+            "the request was for the server before"
+        );
     }
 }

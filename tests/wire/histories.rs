@@ -2,14 +2,15 @@
 //! spare: each key's history must be one story (`ketch_testing::linear`). `KETCH_HISTORIES` says how many keys are tried
 //! with each set of options.
 
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear};
-use ketch_testing::{Conn, Rng, Server};
+use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
 
 const CLIENTS: usize = 6;
 /// Keys that are in use at one time: the even ones hold text, the odd ones counters.
@@ -75,6 +76,9 @@ enum Tongue {
 
 struct Client<'a> {
     conn: Conn,
+    connect: &'a (dyn Fn() -> Option<Conn> + Sync),
+    /// Servers end, and others go on with what they had.
+    may_end: bool,
     rng: Rng,
     number: usize,
     tokens: &'a AtomicU32,
@@ -148,9 +152,9 @@ impl Client<'_> {
         }
     }
 
-    /// Reads the reply.
-    fn read(&mut self, ask: &Ask) -> Answer {
-        let line = self.conn.expect_line();
+    /// Reads the reply; none if the server has ended.
+    fn read(&mut self, ask: &Ask) -> Option<Answer> {
+        let line = self.conn.try_line()?;
         let words: Vec<_> = line.split(' ').collect();
         let unique = || {
             words
@@ -158,7 +162,7 @@ impl Client<'_> {
                 .skip(1)
                 .find_map(|word| word.strip_prefix('c')?.parse().ok())
         };
-        match words[0] {
+        Some(match words[0] {
             "STORED" => Answer::Stored(None),
             "HD" => match ask {
                 Ask::Touch | Ask::Delete => Answer::Done,
@@ -169,14 +173,13 @@ impl Client<'_> {
             "NOT_FOUND" | "EN" | "NF" | "END" => Answer::Missing,
             "DELETED" | "TOUCHED" => Answer::Done,
             "VALUE" => {
-                let bytes = self.conn.take(words[3].parse().expect("a length"));
-                self.conn.expect("\r\nEND\r\n");
+                let len: usize = words[3].parse().expect("a length");
+                let bytes = self.block(len, "\r\nEND\r\n")?;
                 let unique = words[4].parse().expect("a unique");
                 Answer::Found(value_of(&bytes), self.with_cas.then_some(unique))
             }
             "VA" => {
-                let bytes = self.conn.take(words[1].parse().expect("a length"));
-                self.conn.expect("\r\n");
+                let bytes = self.block(words[1].parse().expect("a length"), "\r\n")?;
                 match ask {
                     Ask::Get => Answer::Found(value_of(&bytes), unique().filter(|_| self.with_cas)),
                     _ => match value_of(&bytes) {
@@ -192,7 +195,14 @@ impl Client<'_> {
                 Ok(number) => Answer::Number(number),
                 Err(_) => panic!("{ask:?} was answered {line:?}"),
             },
-        }
+        })
+    }
+
+    /// A value, with `end` behind it.
+    fn block(&mut self, len: usize, end: &str) -> Option<Vec<u8>> {
+        let mut bytes = self.conn.try_take(len + end.len())?;
+        assert_eq!(bytes.split_off(len), end.as_bytes(), "behind a value");
+        Some(bytes)
     }
 
     /// One round: some requests a write, all to the keys of the round.
@@ -219,9 +229,12 @@ impl Client<'_> {
                 asked.push((key, ask));
             }
             let called_ns = self.start.elapsed().as_nanos() as u64;
-            self.conn.send(&bytes);
+            let mut ended = self.conn.try_send(&bytes).is_err();
             for (key, ask) in asked {
-                let answer = self.read(&ask);
+                let answer = if ended { None } else { self.read(&ask) };
+                ended |= answer.is_none();
+                assert!(!ended || self.may_end, "the server has ended");
+                let answer = answer.unwrap_or(Answer::Unknown);
                 if let Answer::Found(_, Some(unique)) | Answer::Stored(Some(unique)) = answer {
                     self.seen[key] = Some(unique);
                 }
@@ -238,116 +251,220 @@ impl Client<'_> {
                     },
                 ));
             }
+            if ended {
+                self.conn = first(self.connect);
+            }
         }
         done
     }
 }
 
-/// All histories with these options; `pressure` fills the cache with other items meanwhile.
-fn check(options: &[&str], with_cas: bool, pressure: bool) {
-    /// So many are kept at a time.
-    const BATCH: usize = 500;
-    let server = Server::start(options);
-    let (mut seeds, tokens) = (Rng::from_env("histories"), AtomicU32::new(1));
-    let rounds = histories().div_ceil(KEYS);
-    for first in (0..rounds).step_by(BATCH) {
-        let rounds = first..rounds.min(first + BATCH);
-        let by_key = record(
-            &server,
-            &mut seeds,
-            &tokens,
-            rounds.clone(),
-            with_cas,
-            pressure,
-        );
-        let mut met = 0;
-        for (key, ops) in by_key.iter().enumerate() {
-            met += ops.iter().filter(|op| op.answer != Answer::Missing).count();
-            let told = || ops.iter().map(|op| format!("{op:?}\n")).collect::<String>();
-            assert!(
-                is_linear(ops, pressure),
-                "{options:?}: key {key}\n{}",
-                told()
-            );
+/// How histories are recorded.
+struct Trial<'a> {
+    options: &'a [&'a str],
+    with_cas: bool,
+    /// Other items fill the cache meanwhile.
+    pressure: bool,
+    /// Done to the server again and again: it may end, if another goes on with its items.
+    trouble: Option<fn(&mut Server)>,
+    /// Items may go by themselves: there is pressure, or what a crash meets half written is dropped.
+    may_vanish: bool,
+    histories: usize,
+}
+
+impl Trial<'_> {
+    fn check(&self) {
+        /// So many are kept at a time.
+        const BATCH: usize = 500;
+        let mut server = Server::start(self.options);
+        let (mut seeds, tokens) = (Rng::from_env("histories"), AtomicU32::new(1));
+        let rounds = self.histories.div_ceil(KEYS);
+        for first in (0..rounds).step_by(BATCH) {
+            let rounds = first..rounds.min(first + BATCH);
+            let by_key = self.record(&mut server, &mut seeds, &tokens, rounds.clone());
+            let mut met = 0;
+            for (key, ops) in by_key.iter().enumerate() {
+                met += ops.iter().filter(|op| op.answer != Answer::Missing).count();
+                let told = || ops.iter().map(|op| format!("{op:?}\n")).collect::<String>();
+                assert!(
+                    is_linear(ops, self.may_vanish),
+                    "{:?}: key {key}\n{}",
+                    self.options,
+                    told()
+                );
+            }
+            let asked = rounds.len() * CLIENTS * REQUESTS;
+            assert!(met > asked / 4, "most of {asked} found nothing: {met} did");
         }
-        let asked = rounds.len() * CLIENTS * REQUESTS;
-        assert!(met > asked / 4, "most of {asked} found nothing: {met} did");
+    }
+
+    /// What the clients saw of the keys of these rounds, by key.
+    fn record(
+        &self,
+        server: &mut Server,
+        seeds: &mut Rng,
+        tokens: &AtomicU32,
+        rounds: Range<usize>,
+    ) -> Vec<Vec<Op>> {
+        let (start, over) = (Instant::now(), AtomicBool::new(false));
+        let room: Vec<Vec<AtomicUsize>> = rounds
+            .clone()
+            .map(|_| (0..KEYS).map(|_| AtomicUsize::new(0)).collect())
+            .collect();
+        let barrier = Barrier::new(CLIENTS);
+        let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+            Some(Conn::tcp(stream, "server"))
+        };
+        let work = |number: usize, seed: u64| {
+            let mut client = Client {
+                conn: first(&connect),
+                connect: &connect,
+                may_end: self.trouble.is_some(),
+                rng: Rng::new(seed),
+                number,
+                tokens,
+                start,
+                with_cas: self.with_cas,
+                seen: Vec::new(),
+            };
+            let mut all = Vec::new();
+            for (round, room) in room.iter().enumerate() {
+                barrier.wait();
+                let done = client.round(rounds.start + round, room);
+                all.extend(done.into_iter().map(|(key, op)| (round * KEYS + key, op)));
+            }
+            all
+        };
+        let mut by_key: Vec<Vec<Op>> = vec![Vec::new(); rounds.len() * KEYS];
+        thread::scope(|scope| {
+            if self.pressure {
+                let (connect, rng, over) = (&connect, Rng::new(seeds.bits()), &over);
+                scope.spawn(move || press(connect, rng, over));
+            }
+            let mut clients: Vec<_> = (0..CLIENTS)
+                .map(|number| {
+                    let (seed, work) = (seeds.bits(), &work);
+                    scope.spawn(move || work(number, seed))
+                })
+                .collect();
+            if let Some(trouble) = self.trouble {
+                while clients.iter().any(|client| !client.is_finished()) {
+                    thread::sleep(Duration::from_millis(20 + seeds.below(120)));
+                    trouble(server);
+                }
+            }
+            let mut failed = None;
+            for client in clients.drain(..) {
+                match client.join() {
+                    Ok(all) => all.into_iter().for_each(|(key, op)| by_key[key].push(op)),
+                    Err(panic) => failed = Some(panic),
+                }
+            }
+            over.store(true, Relaxed);
+            if let Some(panic) = failed {
+                std::panic::resume_unwind(panic);
+            }
+        });
+        by_key
     }
 }
 
-/// What the clients saw of the keys of these rounds, by key.
-fn record(
-    server: &Server,
-    seeds: &mut Rng,
-    tokens: &AtomicU32,
-    rounds: Range<usize>,
-    with_cas: bool,
-    pressure: bool,
-) -> Vec<Vec<Op>> {
-    let (start, over) = (Instant::now(), AtomicBool::new(false));
-    let room: Vec<Vec<AtomicUsize>> = rounds
-        .clone()
-        .map(|_| (0..KEYS).map(|_| AtomicUsize::new(0)).collect())
-        .collect();
-    let barrier = Barrier::new(CLIENTS);
-    let work = |number: usize, seed: u64| {
-        let mut client = Client {
-            conn: server.connect(),
-            rng: Rng::new(seed),
-            number,
-            tokens,
-            start,
-            with_cas,
-            seen: Vec::new(),
-        };
-        let mut all = Vec::new();
-        for (round, room) in room.iter().enumerate() {
-            barrier.wait();
-            let done = client.round(rounds.start + round, room);
-            all.extend(done.into_iter().map(|(key, op)| (round * KEYS + key, op)));
-        }
-        all
-    };
-    let mut by_key: Vec<Vec<Op>> = vec![Vec::new(); rounds.len() * KEYS];
-    thread::scope(|scope| {
-        if pressure {
-            let (mut conn, mut rng, over) = (server.connect(), Rng::new(seeds.bits()), &over);
-            scope.spawn(move || {
-                // Classes run dry in turn, as sizes change all the time.
-                while !over.load(Relaxed) {
-                    let len = [20, 200, 2000, 9000, 40_000][rng.below(5) as usize];
-                    for _ in 0..8 {
-                        conn.send(format!(
-                            "set p{} 0 0 {len}\r\n{}\r\n",
-                            rng.below(4000),
-                            "x".repeat(len)
-                        ));
-                    }
-                    for _ in 0..8 {
-                        conn.expect_line();
-                    }
-                }
-            });
-        }
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let (seed, work) = (seeds.bits(), &work);
-                scope.spawn(move || work(number, seed))
-            })
-            .collect();
-        let mut failed = None;
-        for client in clients {
-            match client.join() {
-                Ok(all) => all.into_iter().for_each(|(key, op)| by_key[key].push(op)),
-                Err(panic) => failed = Some(panic),
-            }
-        }
-        over.store(true, Relaxed);
-        if let Some(panic) = failed {
-            std::panic::resume_unwind(panic);
-        }
+/// A connection, to the next server if this one has just ended.
+fn first(connect: &dyn Fn() -> Option<Conn>) -> Conn {
+    let mut conn = None;
+    wait_within("a server to go on with", PATIENCE, || {
+        conn = connect();
+        conn.is_some()
     });
-    by_key
+    conn.expect("it was waited for")
+}
+
+/// Stores other items until it is over: classes run dry in turn, as their sizes change all the time.
+fn press(connect: &dyn Fn() -> Option<Conn>, mut rng: Rng, over: &AtomicBool) {
+    let mut conn = None;
+    while !over.load(Relaxed) {
+        let Some(open) = conn.as_mut() else {
+            conn = connect();
+            continue;
+        };
+        let len = [20, 200, 2000, 9000, 40_000][rng.below(5) as usize];
+        let value = "x".repeat(len);
+        let stores: String = (0..8)
+            .map(|_| format!("set p{} 0 0 {len}\r\n{value}\r\n", rng.below(4000)))
+            .collect();
+        let answered = open.try_send(stores).is_ok() && (0..8).all(|_| open.try_line().is_some());
+        if !answered {
+            conn = None;
+        }
+    }
+}
+
+/// With these options, and memory to spare or not.
+fn check(options: &[&str], with_cas: bool, pressure: bool) {
+    Trial {
+        options,
+        with_cas,
+        pressure,
+        trouble: None,
+        may_vanish: pressure,
+        histories: histories(),
+    }
+    .check();
+}
+
+/// With a memory file, while this befalls the server.
+fn check_through(trouble: fn(&mut Server), name: &str, pressure: bool) {
+    if !is_ketch() {
+        // memcached keeps nothing over a crash.
+        return;
+    }
+    let file =
+        std::path::Path::new("/dev/shm").join(format!("ketch-test-{}-{name}", std::process::id()));
+    let path = file.display().to_string();
+    let megabytes = if pressure { "4" } else { "64" };
+    Trial {
+        options: &["-t", "4", "-m", megabytes, "-e", &path],
+        with_cas: true,
+        pressure,
+        trouble: Some(trouble),
+        may_vanish: pressure || name == "crashes",
+        histories: histories() / 3,
+    }
+    .check();
+    let _ = std::fs::remove_file(&file);
+}
+
+fn end_and_start(server: &mut Server) {
+    server.signal(libc::SIGTERM);
+    server.wait_exit(PATIENCE);
+    server.restart();
+}
+
+fn crash_and_start(server: &mut Server) {
+    server.kill();
+    server.restart();
+}
+
+#[test]
+fn through_clean_restarts() {
+    check_through(end_and_start, "ends", false);
+}
+
+#[test]
+fn through_clean_restarts_with_evictions() {
+    check_through(end_and_start, "ends-full", true);
+}
+
+#[test]
+fn through_crashes() {
+    check_through(crash_and_start, "crashes", false);
+}
+
+#[test]
+fn through_crashes_with_evictions() {
+    check_through(crash_and_start, "crashes-full", true);
 }
 
 #[test]
