@@ -106,6 +106,8 @@ pub struct Fleet {
     number: u64,
     tasks: HashMap<usize, Task>,
     tasks_begun: usize,
+    /// Connections without an exchange, whose buffers are taken again.
+    idle_links: Vec<Link>,
     pub judge: Judge,
     /// In a hundred operations, how many are for registers.
     pub registers: u64,
@@ -147,6 +149,7 @@ impl Fleet {
             number: 0,
             tasks: HashMap::new(),
             tasks_begun: 0,
+            idle_links: Vec::new(),
             judge: Judge::new(clients),
             registers: 60,
             trace: 0xcbf2_9ce4_8422_2325,
@@ -314,13 +317,13 @@ impl Fleet {
             }
             Step::Evict => {
                 for (number, key) in names().keys.iter().enumerate() {
-                    let holds = |node: &SimulatedNode| node.items.contains_key(key.as_bytes());
-                    let count = self.nodes.iter().filter(|node| holds(node)).count() as u64;
-                    if count > 1 {
-                        let victim = self.chance(count) as usize;
-                        let mut holders = self.nodes.iter_mut().filter(|node| holds(node));
-                        let holder = holders.nth(victim).expect("counted");
-                        holder.items.remove(key.as_bytes());
+                    let key = key.as_bytes();
+                    let nodes = 0..self.nodes.len();
+                    let holders = nodes.filter(|&node| self.nodes[node].live(key, now_s).is_some());
+                    let holders: Vec<usize> = holders.collect();
+                    if holders.len() > 1 {
+                        let victim = holders[self.chance(holders.len() as u64) as usize];
+                        self.nodes[victim].items.remove(key);
                         self.judge.evicted(number);
                     }
                 }
@@ -331,9 +334,9 @@ impl Fleet {
                     let Client { ring, options, .. } = &self.clients[0];
                     let bytes = names().keys[key].as_bytes();
                     let writers = ring.writers(bytes, now, options);
-                    let holds = |node: usize| {
+                    let mut holds = |node: usize| {
                         let node = node_number(&ring.members[node].name);
-                        self.nodes[node].items.contains_key(bytes)
+                        self.nodes[node].live(bytes, now_s).is_some()
                     };
                     let held = writers.iter().filter(|&node| holds(node)).count();
                     self.judge.thin[key] = held < ring.copies(options);
@@ -491,7 +494,7 @@ impl Fleet {
         };
         job.operation().step(now, &mut task.todo);
         for exchange in std::mem::take(&mut task.todo.send) {
-            let mut link = Link::new(None);
+            let mut link = self.idle_links.pop().unwrap_or_else(|| Link::new(None));
             link.send(exchange.request.clone(), exchange.expect);
             link.sent(exchange.request.len());
             let flight = task.flights.len();
@@ -622,6 +625,10 @@ impl Fleet {
                     told.expect("nodes answer what was asked");
                 }
             }
+        }
+        if flight.link.settled() && flight.link.reusable() {
+            self.idle_links
+                .push(std::mem::replace(&mut flight.link, Link::new(None)));
         }
         if let Some(watch) = flight.watch.take() {
             watch.answered();

@@ -68,8 +68,10 @@ impl SimulatedNode {
 
     /// What it holds under a key, if its time is not over.
     pub fn live(&mut self, key: &[u8], now_s: u64) -> Option<&mut Item> {
-        self.items
-            .retain(|_, item| item.expires_at == 0 || item.expires_at > now_s);
+        let ended = |item: &Item| item.expires_at != 0 && item.expires_at <= now_s;
+        if self.items.get(key).is_some_and(ended) {
+            self.items.remove(key);
+        }
         self.items.get_mut(key)
     }
 

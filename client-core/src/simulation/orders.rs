@@ -63,9 +63,12 @@ struct Orders {
     left: Vec<Vec<Deed>>,
     tasks: Vec<Task>,
     messages: Vec<Message>,
+    idle_links: Vec<Link>,
     /// What each operation told, as they ended: its client, its deed.
     told: Vec<(usize, Deed, Outcome)>,
     begun: Vec<Option<Deed>>,
+    /// Each message is printed.
+    told_of: bool,
 }
 
 impl Orders {
@@ -91,8 +94,10 @@ impl Orders {
             left: case.deeds.clone(),
             tasks: Vec::new(),
             messages: Vec::new(),
+            idle_links: Vec::new(),
             told: Vec::new(),
             begun: vec![None; case.deeds.len()],
+            told_of: std::env::var_os("KETCH_SIM_TRACE").is_some(),
         }
     }
 
@@ -212,7 +217,7 @@ impl Orders {
         let Some(job) = &mut task.job else { return };
         job.operation().step(now, &mut task.todo);
         for exchange in std::mem::take(&mut task.todo.send) {
-            let mut link = Link::new(None);
+            let mut link = self.idle_links.pop().unwrap_or_else(|| Link::new(None));
             link.send(exchange.request.clone(), exchange.expect);
             link.sent(exchange.request.len());
             let flight = self.tasks[at].flights.len();
@@ -248,7 +253,7 @@ impl Orders {
         let (node, id, request, link, watch) = &mut task.flights[flight];
         let Some(answer) = message.answer else {
             let answer = self.nodes[*node].execute(request, now_s);
-            if std::env::var_os("KETCH_SIM_TRACE").is_some() {
+            if self.told_of {
                 let answer = String::from_utf8_lossy(&answer);
                 println!("client {} node {node}: {request:?} {answer:?}", task.client);
             }
@@ -270,6 +275,10 @@ impl Orders {
             if last {
                 break;
             }
+        }
+        if link.settled() && link.reusable() {
+            self.idle_links
+                .push(std::mem::replace(link, Link::new(None)));
         }
         if let Some(watch) = watch.take() {
             watch.answered();
