@@ -1,12 +1,14 @@
 //! What clients are promised (docs/client.md), held against the simulated cluster.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::Mode;
+use super::node::{Mode, SimulatedNode};
 use super::{EPOCH_S, Simulation};
 use crate::calls;
 use crate::error::{Error, Failure};
+use crate::node::Node;
 use crate::operation::Entry;
 use crate::options::{Ack, ClientOptions, OnEjection, Reads};
 use crate::request::StoreMode;
@@ -826,6 +828,34 @@ fn a_grown_ring_brings_back_nothing_old() {
             }
         }
         assert!(moved > 3 || name == "add", "{name}: {moved}");
+    }
+}
+
+/// Nodes that just joined decide by what the others had, though nothing is known of them yet: not even whether they take marks.
+#[test]
+fn a_counter_goes_on_where_nodes_just_joined() {
+    let count = |cluster: &mut Simulation, key: &str| {
+        let create = Some((1, None));
+        cluster.run(|context| calls::count(context, key.as_bytes(), false, 1, create))
+    };
+    for seed in 1..20 {
+        let mut cluster = Simulation::new(seed, 3, ClientOptions::default().copies(2));
+        let keys: Vec<String> = (0..12).map(|i| format!("key{i}")).collect();
+        for key in &keys {
+            assert_eq!(count(&mut cluster, key), Ok(Some(1)));
+        }
+        // What nodes tell of themselves is asked ten times a second: it was, a moment ago.
+        cluster.rest(200);
+        cluster.get("other").expect("up");
+        let names = ["new0", "new1"].map(|name| Node::new(name, 11211));
+        let until = cluster.at(cluster.now_us + 60_000_000);
+        cluster.ring = Arc::new(cluster.ring.after(&names, &cluster.options, until));
+        cluster
+            .nodes
+            .splice(..0, names.map(|_| SimulatedNode::default()));
+        for key in &keys {
+            assert_eq!(count(&mut cluster, key), Ok(Some(2)), "seed {seed}: {key}");
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl Read<'_> {
                 }
             }
             if ring.members[witness].marks() == Marks::Unknown {
-                self.ask_for_version(witness, now, todo);
+                self.asking += 1;
+                self.ask_for_version(witness, Part::Version, now, todo);
             }
             if request.is_empty() {
                 continue;
@@ -71,8 +72,13 @@ impl Read<'_> {
     }
 
     /// Asks a node's version, and so whether what repairs store there can be marked (D6).
-    fn ask_for_version(&mut self, node: usize, now: Instant, todo: &mut Todo) {
-        self.asking += 1;
+    pub(super) fn ask_for_version(
+        &mut self,
+        node: usize,
+        part: Part,
+        now: Instant,
+        todo: &mut Todo,
+    ) {
         todo.send.push(Exchange {
             id: self.sent.len() as u32,
             node,
@@ -88,7 +94,7 @@ impl Read<'_> {
             answered: 0,
             refused: None,
             hedge_at: None,
-            part: Part::Version,
+            part,
         });
     }
 
@@ -102,9 +108,11 @@ impl Read<'_> {
             Reply::Refused(_) => member.takes_marks(false),
             _ => {}
         }
-        if last {
+        if last && sent.part == Part::Version {
             sent.part = Part::End;
             self.asking -= 1;
+        } else if last {
+            self.end_part(id);
         }
     }
 

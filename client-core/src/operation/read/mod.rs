@@ -142,8 +142,9 @@ enum Part {
     Ask,
     /// To ask a witness for notices about these nodes.
     Notices(Vec<u16>),
-    /// To ask its version.
+    /// To ask its version; and that before a repair, which waits for it.
     Version,
+    VersionFirst,
     /// To note that a repair of these keys is about to come, where it cannot be marked.
     Note(Vec<u32>),
     /// A repair's first step: copies are added.
@@ -479,7 +480,7 @@ impl Operation for Read<'_> {
                 self.heard(id, reply, last, now);
                 return Ok(());
             }
-            Part::Version => {
+            Part::Version | Part::VersionFirst => {
                 self.heard_version(id, reply, last);
                 return Ok(());
             }
@@ -545,6 +546,11 @@ impl Operation for Read<'_> {
                 sent.part = Part::End;
                 self.asking -= 1;
                 return;
+            }
+            Part::VersionFirst => {
+                // Then it is given nothing.
+                self.repairs.retain(|&(to, ..)| usize::from(to) != node);
+                return self.end_part(id as usize);
             }
             _ => return self.end_part(id as usize),
         }

@@ -50,7 +50,11 @@ impl Read<'_> {
     }
 
     fn is_awaited(&self, part: &Part) -> bool {
-        self.await_repairs || matches!(part, Part::Note(_) | Part::Add(_) | Part::Look(_))
+        self.await_repairs
+            || matches!(
+                part,
+                Part::VersionFirst | Part::Note(_) | Part::Add(_) | Part::Look(_)
+            )
     }
 
     /// The hit of a key.
@@ -82,6 +86,11 @@ impl Read<'_> {
         for batch in repairs.chunk_by(|a, b| a.0 == b.0) {
             let to = batch[0].0;
             let marks = self.context.ring.members[usize::from(to)].marks();
+            if marks == Marks::Unknown {
+                self.repairs.extend_from_slice(batch);
+                self.ask_first(to, now, todo);
+                continue;
+            }
             let mut adds = Requests::new(batch.len(), 0);
             let mut notes = Requests::new(batch.len(), 0);
             let mut touches = Requests::new(batch.len(), 0);
@@ -104,7 +113,6 @@ impl Read<'_> {
                     continue;
                 };
                 match marks {
-                    Marks::Unknown => continue,
                     Marks::Refused if !is_noted => {
                         let note = repairs::note_key(bytes, &hit.item);
                         let ttl_s = repairs::note_ttl_s(self.context.options.request_timeout);
@@ -140,6 +148,16 @@ impl Read<'_> {
             self.send_part(todo, now, (to, Part::Note(noted)), notes);
             self.send_part(todo, now, (to, Part::Add(copies)), adds);
             self.send_part(todo, now, (to, Part::End), touches);
+        }
+    }
+
+    /// Asks the version of a node that is to be given something, if that is not under way.
+    fn ask_first(&mut self, to: u16, now: Instant, todo: &mut Todo) {
+        let node = usize::from(to);
+        let asks = |sent: &Sent| sent.node == node && sent.part == Part::VersionFirst;
+        if !self.sent.iter().any(asks) {
+            self.repairing += 1;
+            self.ask_for_version(node, Part::VersionFirst, now, todo);
         }
     }
 
