@@ -265,8 +265,10 @@ struct Trial<'a> {
     with_cas: bool,
     /// Other items fill the cache meanwhile.
     pressure: bool,
-    /// Done to the server again and again: it may end, if another goes on with its items.
+    /// Done to the server again and again: another goes on with its items.
     trouble: Option<fn(&mut Server)>,
+    /// It takes its connections with it.
+    may_end: bool,
     /// Items may go by themselves: there is pressure, or what a crash meets half written is dropped.
     may_vanish: bool,
     histories: usize,
@@ -321,7 +323,7 @@ impl Trial<'_> {
             let mut client = Client {
                 conn: first(&connect),
                 connect: &connect,
-                may_end: self.trouble.is_some(),
+                may_end: self.may_end,
                 rng: Rng::new(seed),
                 number,
                 tokens,
@@ -408,8 +410,27 @@ fn check(options: &[&str], with_cas: bool, pressure: bool) {
         with_cas,
         pressure,
         trouble: None,
+        may_end: false,
         may_vanish: pressure,
         histories: histories(),
+    }
+    .check();
+}
+
+/// While one process after the other takes over: no connection ends, and nothing goes.
+fn check_through_takeovers(pressure: bool) {
+    if !is_ketch() {
+        return;
+    }
+    let megabytes = if pressure { "4" } else { "64" };
+    Trial {
+        options: &["-t", "4", "-m", megabytes],
+        with_cas: true,
+        pressure,
+        trouble: Some(|server| server.take_over(&[])),
+        may_end: false,
+        may_vanish: pressure,
+        histories: histories() / 3,
     }
     .check();
 }
@@ -429,6 +450,7 @@ fn check_through(trouble: fn(&mut Server), name: &str, pressure: bool) {
         with_cas: true,
         pressure,
         trouble: Some(trouble),
+        may_end: true,
         may_vanish: pressure || name == "crashes",
         histories: histories() / 3,
     }
@@ -445,6 +467,16 @@ fn end_and_start(server: &mut Server) {
 fn crash_and_start(server: &mut Server) {
     server.kill();
     server.restart();
+}
+
+#[test]
+fn through_takeovers() {
+    check_through_takeovers(false);
+}
+
+#[test]
+fn through_takeovers_with_evictions() {
+    check_through_takeovers(true);
 }
 
 #[test]

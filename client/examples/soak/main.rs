@@ -107,6 +107,8 @@ impl Run {
 enum Event {
     /// A clean end and a new start of this node.
     Restart(usize),
+    /// Another process takes over, with all connections.
+    TakeOver(usize),
     /// As a crash, and a new start.
     Kill(usize),
     /// The process stands still for half a second.
@@ -120,13 +122,16 @@ enum Event {
 /// Between two events: what a client knows of one is over before the next (docs/client.md).
 const GAP: Duration = Duration::from_secs(5);
 const NAMES: [&str; 3] = ["plain", "memory file", "snapshot and log"];
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 14] = [
+    Event::TakeOver(0),
     Event::Restart(1),
     Event::ReadNothing(0),
     Event::Kill(2),
+    Event::TakeOver(2),
     Event::Leave(0),
     Event::Freeze(1),
     Event::Kill(1),
+    Event::TakeOver(1),
     Event::ReadNothing(2),
     Event::Restart(2),
     Event::Freeze(0),
@@ -217,6 +222,13 @@ fn main() {
                     nodes[at].signal(libc::SIGTERM);
                     nodes[at].wait_exit(Duration::from_secs(30));
                     nodes[at].restart();
+                }
+                Event::TakeOver(at) => {
+                    let broken = run.broken.load(Relaxed);
+                    nodes[at].take_over(&[]);
+                    if run.broken.load(Relaxed) > broken {
+                        run.fault(format!("{event:?}: connections ended"));
+                    }
                 }
                 Event::Kill(at) => {
                     nodes[at].kill();
