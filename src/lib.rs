@@ -19,6 +19,7 @@ pub mod knobs;
 mod membership;
 pub mod net;
 pub mod packing;
+pub mod proxy;
 mod report;
 pub mod server;
 pub mod settings;

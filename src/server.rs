@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::handover::{Doorbell, Estate, Predecessor, Rest, Successor};
 use crate::membership::Membership;
 use crate::net::{Bound, Carried, Handle, Left, Listener, ListenerHandle, Sockets, Tls, Worker};
+use crate::proxy::Control;
 use crate::settings::Settings;
 use crate::snapshot::{Keeper, Log};
 use crate::state::{CONFIG_LEN_MAX, Certs, Figure, Settle, Shared, StopMode, Watcher};
@@ -60,6 +61,7 @@ pub struct Server {
     kept_memory: Option<File>,
     /// The server that serves until this one does.
     predecessor: Option<Predecessor>,
+    proxy: Option<Arc<Control>>,
 }
 
 impl Server {
@@ -84,6 +86,11 @@ impl Server {
         }
         let auth = auth(&settings)?;
         let cluster = cluster(&settings)?;
+        let proxy = settings
+            .proxy_config
+            .clone()
+            .map(|path| Control::open(path).map_err(|reason| format!("-o proxy_config: {reason}")));
+        let proxy = proxy.transpose()?;
         let tls = if settings.tls.enabled {
             Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))
         } else {
@@ -132,6 +139,7 @@ impl Server {
             admin,
             kept_memory: handed_over.memory,
             predecessor,
+            proxy,
         })
     }
 
@@ -147,6 +155,7 @@ impl Server {
             admin,
             kept_memory,
             mut predecessor,
+            proxy,
         } = self;
         let mut estate = predecessor.as_mut().map(|before| &mut before.estate);
         let mut none = Sockets::default();
@@ -218,6 +227,7 @@ impl Server {
             admin,
             (keeper.clone(), log),
             rest.conns,
+            proxy.clone(),
         )
         .map_err(|error| format!("cannot start: {error}"))?;
         if let Some(predecessor) = predecessor.as_ref().filter(|_| is_whole) {
@@ -269,6 +279,7 @@ impl Server {
             tls,
             estate: Arc::new(estate),
             doorbell,
+            proxy,
         })
     }
 }
@@ -584,6 +595,7 @@ pub struct Running {
     tls: Option<Arc<Tls>>,
     estate: Arc<Estate>,
     doorbell: Option<Arc<Doorbell>>,
+    proxy: Option<Arc<Control>>,
 }
 
 /// What came of handing a server over.
@@ -609,7 +621,12 @@ impl Running {
             Some(Err(error)) => log::error!("SIGHUP: the users stay as they were: {error}"),
             None => {}
         }
-        self.shared.certs.is_some() || self.shared.auth.is_some()
+        match self.proxy.as_ref().map(|proxy| proxy.reload()) {
+            Some(Ok(())) => log::info!("SIGHUP: the routes were read again"),
+            Some(Err(reason)) => log::error!("SIGHUP: the routes stay as they were: {reason}"),
+            None => {}
+        }
+        self.shared.certs.is_some() || self.shared.auth.is_some() || self.proxy.is_some()
     }
 
     /// Where those knock who want to take over, and what they get.
@@ -634,6 +651,7 @@ impl Running {
             tls,
             estate,
             doorbell,
+            proxy,
         } = self;
         let wants_snapshot = shared.saving.report().is_running;
         shared.saving.close();
@@ -699,6 +717,7 @@ impl Running {
             stopped.admin,
             (keeper.clone(), log),
             rest.conns,
+            proxy.clone(),
         )
         .map_err(|error| error.to_string())?;
         threads.gate.open();
@@ -713,6 +732,7 @@ impl Running {
             tls,
             estate,
             doorbell,
+            proxy,
         };
         Ok(Handed::Back(Box::new(running), reason))
     }
@@ -817,6 +837,7 @@ impl Threads {
         admin: Option<Admin>,
         (keeper, log): (Option<Arc<Keeper>>, Option<Arc<Log>>),
         conns: Vec<Carried>,
+        proxy: Option<Arc<Control>>,
     ) -> io::Result<Self> {
         // A machine that has no more than this has no room for clients either.
         sys::refill();
@@ -911,6 +932,7 @@ impl Threads {
         for index in 0..shared.settings.threads {
             let (mut worker, handle) = Worker::new(index, listener_handle.clone())?;
             worker.take_udp(&mut bound, &shared)?;
+            worker.take_proxy(proxy.clone());
             let (shared, gate) = (shared.clone(), gate.clone());
             handles.push(handle);
             workers.push(named(format!("worker {index}")).spawn(move || {

@@ -65,7 +65,7 @@ pub enum Expect {
 
 impl Expect {
     /// Takes in a reply with this tag: whether it is the last, and its place in the exchange. `None`: it is none of those.
-    fn take(&mut self, reply: &Reply, tag: Option<u32>) -> Option<(bool, u32)> {
+    pub fn take(&mut self, reply: &Reply, tag: Option<u32>) -> Option<(bool, u32)> {
         let refused = matches!(reply, Reply::Refused(_));
         let tagged = matches!(
             reply,
@@ -114,7 +114,7 @@ impl Expect {
     }
 
     /// True if an error line leaves in doubt what comes behind it.
-    fn is_doubtful(&self) -> bool {
+    pub fn is_doubtful(&self) -> bool {
         !matches!(self, Expect::Each { .. })
     }
 }

@@ -239,27 +239,12 @@ impl Inbox {
         };
         let line = come[..newline].strip_suffix(b"\r").ok_or(Broken)?;
         let behind = newline + 1;
-        let (first, rest) = word(line);
-        let mut tag = None;
-        let mut meta = || {
-            let meta = tokens(rest)?;
-            tag = meta.tag;
-            Ok(meta)
-        };
-        let reply = match first {
+        match word(line).0 {
             b"VA" => return self.value(behind, false),
             b"VALUE" => return self.value(behind, true),
-            b"HD" => Reply::Ok(meta()?),
-            b"EN" | b"NF" => meta().map(|_| Reply::Missing)?,
-            b"NS" => meta().map(|_| Reply::NotStored)?,
-            b"EX" => meta().map(|_| Reply::Exists)?,
-            b"MN" => Reply::Noop,
-            b"STAT" => Reply::Stat(Bytes::copy_from_slice(rest)),
-            b"END" => Reply::End,
-            b"OK" | b"STORED" | b"VERSION" | b"RESET" => Reply::Line(Bytes::copy_from_slice(line)),
-            b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Reply::Refused(refusal(line)),
-            _ => return Err(Broken),
-        };
+            _ => {}
+        }
+        let (reply, tag) = of_line(line)?;
         (self.start, self.tag) = (self.start + behind, tag);
         Ok(Some(reply))
     }
@@ -321,6 +306,55 @@ impl Inbox {
             .get_or_insert_with(|| (at, Bytes::copy_from_slice(&self.buf[at..self.end])));
         shared.slice(at - *origin..at - *origin + len)
     }
+}
+
+/// The reply that `frame` is, all of it and nothing more, and its opaque: for who cuts the stream of a node himself. `shared` gives the
+/// same bytes as what a value may stay in.
+pub fn whole(frame: &[u8], shared: impl FnOnce() -> Bytes) -> Result<(Reply, Option<u32>), Broken> {
+    let newline = memchr::memchr(b'\n', frame).ok_or(Broken)?;
+    let line = frame[..newline].strip_suffix(b"\r").ok_or(Broken)?;
+    let behind = newline + 1;
+    let (head, text) = match word(line).0 {
+        b"VA" => (meta_head(line)?, behind),
+        b"VALUE" => {
+            let head = classic_head(line)?;
+            let text = head.key.start;
+            (head, text)
+        }
+        _ if behind < frame.len() => return Err(Broken),
+        _ => return of_line(line),
+    };
+    let end = behind.checked_add(head.len).ok_or(Broken)?;
+    if frame.get(end..) != Some(b"\r\n") {
+        return Err(Broken);
+    }
+    let tag = head.meta.tag;
+    let reply = head.reply(shared().slice(text..end), behind - text);
+    Ok((reply, tag))
+}
+
+/// A reply without a value, and its opaque.
+fn of_line(line: &[u8]) -> Result<(Reply, Option<u32>), Broken> {
+    let (first, rest) = word(line);
+    let mut tag = None;
+    let mut meta = || {
+        let meta = tokens(rest)?;
+        tag = meta.tag;
+        Ok(meta)
+    };
+    let reply = match first {
+        b"HD" => Reply::Ok(meta()?),
+        b"EN" | b"NF" => meta().map(|_| Reply::Missing)?,
+        b"NS" => meta().map(|_| Reply::NotStored)?,
+        b"EX" => meta().map(|_| Reply::Exists)?,
+        b"MN" => Reply::Noop,
+        b"STAT" => Reply::Stat(Bytes::copy_from_slice(rest)),
+        b"END" => Reply::End,
+        b"OK" | b"STORED" | b"VERSION" | b"RESET" => Reply::Line(Bytes::copy_from_slice(line)),
+        b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => Reply::Refused(refusal(line)),
+        _ => return Err(Broken),
+    };
+    Ok((reply, tag))
 }
 
 /// What the line before a value says.

@@ -348,8 +348,8 @@ pub fn touch(requests: &mut Requests, key: &[u8], exptime: i32) {
     requests.end_line();
 }
 
-/// `ma`; the answer carries the number and the time to live.
-pub fn count(requests: &mut Requests, key: &[u8], count: Count) {
+/// `ma`; the answer carries the number and the time to live. With `want_cas` also the new CAS unique.
+pub fn count(requests: &mut Requests, key: &[u8], count: Count, want_cas: bool) {
     let out = &mut requests.bytes;
     out.extend_from_slice(b"ma ");
     let binary = put_key(out, key);
@@ -361,6 +361,9 @@ pub fn count(requests: &mut Requests, key: &[u8], count: Count) {
         put(out, b" N", exptime);
     }
     out.extend_from_slice(b" v t");
+    if want_cas {
+        out.extend_from_slice(b" c");
+    }
     requests.end_line();
 }
 
@@ -490,10 +493,10 @@ mod tests {
             (text(|o| touch(o, b"k", 0)), "mg k T0\r\n"),
             (text(|o| look(o, b"k")), "mg k c\r\n"),
             (text(|o| look(o, b" ")), "mg IA== b c\r\n"),
-            (text(|o| count(o, b"k", up)), "ma k MI D3 v t\r\n"),
+            (text(|o| count(o, b"k", up, false)), "ma k MI D3 v t\r\n"),
             (
-                text(|o| count(o, b"k", down)),
-                "ma k MD D18446744073709551615 J10 N60 v t\r\n",
+                text(|o| count(o, b"k", down, true)),
+                "ma k MD D18446744073709551615 J10 N60 v t c\r\n",
             ),
         ] {
             assert_eq!(sent, wire);

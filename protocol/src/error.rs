@@ -88,6 +88,11 @@ error_lines! {
     ReplyTooLarge = "SERVER_ERROR reply too large",
     TooManyConnections = "ERROR Too many open connections",
 
+    // What a proxy says where a node has nothing to say.
+    Backend = "SERVER_ERROR backend",
+    ProxyLoop = "SERVER_ERROR proxy loop",
+    Busy = "SERVER_ERROR busy",
+
     // Commands about the server that cannot be obeyed.
     MemlimitTooSmall = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m",
     MemlimitInMegabytes = "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes",

@@ -43,6 +43,12 @@ const GETS: GetVerb = GetVerb {
     touch: None,
 };
 
+/// Bytes of the line at the start of `buf`, with its line end, if that is there.
+#[inline]
+pub fn line_len(buf: &[u8]) -> Option<usize> {
+    memchr(b'\n', buf).map(|at| at + 1)
+}
+
 /// Parses the command at the start of `buf`.
 #[inline]
 pub fn parse(buf: &[u8]) -> Parsed<'_> {

@@ -28,4 +28,5 @@ mod storage;
 mod testing;
 
 pub use output::Output;
+pub use report::general_figures;
 pub use session::{COMMAND_BYTES, Drive, Next, Session};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  buf:   VALUE a 0 3\r\nabc\r\nVALUE big 0 900000\r\n|\r\nEND\r\n
-//!                                                     ^ pin: (offset in buf, PinnedValue)
+//!                                                     ^ pin: (offset in buf, PinnedValue or Bytes)
 //! ```
 //!
 //! O1. Pins are in the order of their offsets.
@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use bytes::{Buf, Bytes};
 use protocol::{ErrorLine, Fault, binary};
 
 use crate::cache::{Cache, PinnedValue};
@@ -24,6 +25,43 @@ const PINNED_BYTES_MAX: usize = 1 << 20;
 /// Pieces given to one `writev`.
 const SLICES_MAX: usize = 64;
 
+/// What is sent from where it lies.
+#[derive(Debug)]
+enum Pin<'c> {
+    /// A value in its item.
+    Item(PinnedValue<'c>),
+    /// Bytes that others may have too.
+    Shared(Bytes),
+}
+
+impl Pin<'_> {
+    fn slices<'s>(&'s self, slices: &mut Vec<IoSlice<'s>>, room: usize) {
+        match self {
+            Pin::Item(value) => slices.extend(value.unsent(room).map(IoSlice::new)),
+            Pin::Shared(bytes) => slices.push(IoSlice::new(bytes)),
+        }
+    }
+
+    /// Notes that `n` bytes were written, of this and what is behind it; gives those that are behind it.
+    fn advance(&mut self, n: usize) -> usize {
+        match self {
+            Pin::Item(value) => value.advance(n),
+            Pin::Shared(bytes) => {
+                let own = n.min(bytes.len());
+                bytes.advance(own);
+                n - own
+            }
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        match self {
+            Pin::Item(value) => value.is_sent(),
+            Pin::Shared(bytes) => bytes.is_empty(),
+        }
+    }
+}
+
 /// Replies not yet written.
 #[derive(Debug, Default)]
 pub struct Output<'c> {
@@ -31,8 +69,10 @@ pub struct Output<'c> {
     pub buf: Vec<u8>,
     /// Bytes of `buf` already written.
     written: usize,
-    pins: VecDeque<(usize, PinnedValue<'c>)>,
+    pins: VecDeque<(usize, Pin<'c>)>,
+    /// Bytes of pins: in items, and others.
     pinned_bytes: usize,
+    shared_bytes: usize,
 }
 
 impl<'c> Output<'c> {
@@ -64,7 +104,37 @@ impl<'c> Output<'c> {
     /// Adds a large value without copying it.
     pub fn value(&mut self, value: PinnedValue<'c>) {
         self.pinned_bytes += value.unsent_len();
-        self.pins.push_back((self.buf.len(), value));
+        self.pins.push_back((self.buf.len(), Pin::Item(value)));
+    }
+
+    /// Adds bytes without copying them.
+    pub fn shared(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.shared_bytes += bytes.len();
+            self.pins.push_back((self.buf.len(), Pin::Shared(bytes)));
+        }
+    }
+
+    /// Adds all that another holds, which is empty then.
+    pub fn append(&mut self, other: &mut Output<'c>) {
+        if self.is_empty() && self.buf.capacity() <= other.buf.capacity() {
+            self.clear();
+            std::mem::swap(self, other);
+            return;
+        }
+        let moved = self.buf.len().wrapping_sub(other.written);
+        self.bytes(&other.buf[other.written..]);
+        let pins = other.pins.drain(..);
+        self.pins
+            .extend(pins.map(|(at, pin)| (at.wrapping_add(moved), pin)));
+        self.pinned_bytes += other.pinned_bytes;
+        self.shared_bytes += other.shared_bytes;
+        other.clear();
+    }
+
+    /// Bytes not yet written.
+    pub fn unsent_len(&self) -> usize {
+        self.buf.len() - self.written + self.pinned_bytes + self.shared_bytes
     }
 
     /// True if nothing is left to write.
@@ -75,7 +145,8 @@ impl<'c> Output<'c> {
     /// True if the peer has to take some of it first.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.buf.len() - self.written >= COPIED_BYTES_MAX || self.pinned_bytes >= PINNED_BYTES_MAX
+        self.buf.len() - self.written >= COPIED_BYTES_MAX
+            || self.pinned_bytes + self.shared_bytes >= PINNED_BYTES_MAX
     }
 
     /// The next pieces to write, in order.
@@ -86,8 +157,10 @@ impl<'c> Output<'c> {
                 slices.push(IoSlice::new(&self.buf[at..*offset]));
                 at = *offset;
             }
-            let room = SLICES_MAX - slices.len();
-            slices.extend(value.unsent(room).map(IoSlice::new));
+            if slices.len() >= SLICES_MAX {
+                return;
+            }
+            value.slices(slices, SLICES_MAX - slices.len());
             // What does not fit now comes with the next write: it must not be overtaken.
             if slices.len() >= SLICES_MAX {
                 return;
@@ -103,9 +176,9 @@ impl<'c> Output<'c> {
         self.pinned_bytes
     }
 
-    /// Bytes of memory it takes. Values it refers to are the cache's.
+    /// Bytes of memory it takes. Values it refers to in items are the cache's.
     pub fn kept_bytes(&self) -> usize {
-        self.buf.capacity()
+        self.buf.capacity() + self.shared_bytes
     }
 
     /// True if there are only copied bytes: one plain write will do.
@@ -116,7 +189,7 @@ impl<'c> Output<'c> {
     /// Notes that `n` bytes were written.
     pub fn advance(&mut self, mut n: usize) {
         while n > 0 {
-            let Some((offset, value)) = self.pins.front_mut() else {
+            let Some((offset, pin)) = self.pins.front_mut() else {
                 break;
             };
             let copied = (*offset - self.written).min(n);
@@ -125,10 +198,13 @@ impl<'c> Output<'c> {
             if n == 0 {
                 break;
             }
-            let beyond = value.advance(n);
-            self.pinned_bytes -= n - beyond;
+            let beyond = pin.advance(n);
+            match pin {
+                Pin::Item(_) => self.pinned_bytes -= n - beyond,
+                Pin::Shared(_) => self.shared_bytes -= n - beyond,
+            }
             n = beyond;
-            if !value.is_sent() {
+            if !pin.is_sent() {
                 break;
             }
             self.pins.pop_front();
@@ -140,12 +216,33 @@ impl<'c> Output<'c> {
     }
 
     /// Writes down what is not written yet, for another process, which has the values' memory.
-    pub fn pack(self, to: &mut Packer) {
+    pub fn pack(mut self, to: &mut Packer) {
+        self.copy_shared();
         to.bytes(&self.buf[self.written..]).size(self.pins.len());
-        for (offset, value) in self.pins {
-            to.size(offset - self.written);
-            value.pack(to);
+        for (offset, pin) in self.pins {
+            if let Pin::Item(value) = pin {
+                to.size(offset - self.written);
+                value.pack(to);
+            }
         }
+    }
+
+    /// Copies what it shares with others to where it stands.
+    fn copy_shared(&mut self) {
+        if self.shared_bytes == 0 {
+            return;
+        }
+        let (mut buf, mut at, mut pins) = (Vec::new(), self.written, VecDeque::new());
+        for (offset, pin) in self.pins.drain(..) {
+            buf.extend_from_slice(&self.buf[at..offset]);
+            at = offset;
+            match pin {
+                Pin::Shared(bytes) => buf.extend_from_slice(&bytes),
+                item => pins.push_back((buf.len(), item)),
+            }
+        }
+        buf.extend_from_slice(&self.buf[at..]);
+        (self.buf, self.written, self.pins, self.shared_bytes) = (buf, 0, pins, 0);
     }
 
     /// Goes on with what another process has not written.
@@ -170,6 +267,6 @@ impl<'c> Output<'c> {
         self.buf.clear();
         self.written = 0;
         self.pins.clear();
-        self.pinned_bytes = 0;
+        (self.pinned_bytes, self.shared_bytes) = (0, 0);
     }
 }

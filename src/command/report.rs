@@ -53,6 +53,22 @@ pub(super) fn stat(binary: Option<BinaryHead>, name: &str, value: Value<'_>, out
     }
 }
 
+/// The figures of `stats` without a group, for who puts others beside them.
+pub fn general_figures(ctx: Ctx<'_>) -> Vec<(String, String)> {
+    let mut figures = Collected::default();
+    while !Report::general().step(ctx, &mut figures) {}
+    figures.0
+}
+
+#[derive(Default)]
+struct Collected(Vec<(String, String)>);
+
+impl Sink for Collected {
+    fn stat(&mut self, key: Key<'_>, value: Value<'_>) {
+        self.0.push((key.to_string(), value.to_string()));
+    }
+}
+
 /// Lines `STAT key value`.
 struct Lines<'o>(&'o mut Vec<u8>);
 

@@ -26,13 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::carried::{Carried, pack_info, unpack_info};
+use super::conversation::Conversation;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
-use crate::command::{COMMAND_BYTES, Next, Output, Session};
+use crate::command::{COMMAND_BYTES, Next, Output};
 use crate::packing::{Packer, Unpacker};
-use crate::settings::WireProtocol;
-use crate::state::{ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
+use crate::proxy::{Desk, Owed};
+use crate::state::{ConnId, ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
 use crate::sys::monotonic_ns;
 
 /// Bytes one connection may read in one turn, when others may be waiting.
@@ -55,7 +56,7 @@ const HANDSHAKE_S: u32 = 60;
 pub(super) struct Conn<'c> {
     pub(super) stream: Stream,
     pub(super) info: Arc<ConnInfo>,
-    session: Session<'c>,
+    session: Conversation<'c>,
     /// Bytes read and not yet consumed: less than the worker's buffer holds.
     input: Box<[u8]>,
     /// Replies the peer has not taken.
@@ -129,7 +130,7 @@ impl<'c> Conn<'c> {
     pub(super) fn new(
         stream: Stream,
         info: Arc<ConnInfo>,
-        protocol: WireProtocol,
+        session: Conversation<'c>,
         now: u32,
     ) -> Self {
         Conn {
@@ -137,7 +138,7 @@ impl<'c> Conn<'c> {
             moved_at: now,
             stream,
             info,
-            session: Session::speaking(protocol),
+            session,
             input: Box::default(),
             output: None,
             unread: None,
@@ -152,11 +153,11 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Writes it down for another process and lets its socket go. None of one with TLS: its peer is told the end, for what was
-    /// agreed on with it stays in this process.
+    /// Writes it down for another process and lets its socket go. None of one with TLS, or one that nodes owe replies: its peer is
+    /// told the end, for what was agreed on with it, or asked of them, stays in this process.
     pub(super) fn pack(mut self, ctx: Ctx<'c>) -> Option<Carried> {
         let is_unix = matches!(self.stream, Stream::Unix(_));
-        if let Stream::Tls(_) = self.stream {
+        if matches!(self.stream, Stream::Tls(_)) || self.session.is_owed() {
             if let Some(out) = &mut self.output {
                 let _ = flush(&mut self.stream, out, ctx);
             }
@@ -205,21 +206,30 @@ impl<'c> Conn<'c> {
             .ok()?;
         let moved_at = from.number()?;
         let input: Box<[u8]> = from.bytes()?.into();
-        let session = Session::unpack(ctx, stream.peer(), was_open, &mut from)?;
+        let session = Conversation::unpack(ctx, stream.peer(), was_open, &mut from)?;
         let output = Output::unpack(ctx.cache, &mut from)?;
         let conn = Conn {
-            session,
             input,
             output: (!output.is_empty()).then(|| Box::new(output)),
             phase,
             deadline,
             moved_at,
-            ..Conn::new(stream, info, WireProtocol::Auto, ctx.now.0)
+            ..Conn::new(stream, info, session, ctx.now.0)
         };
         ctx.shared
             .connections
             .count_kept(Kept::default(), conn.kept());
         Some(conn)
+    }
+
+    /// Tells it its name, by which replies of nodes find it.
+    pub(super) fn is_named(&mut self, id: ConnId) {
+        self.session.is_named(id);
+    }
+
+    /// What its client is owed by nodes, in a proxy.
+    pub(super) fn owed(&mut self) -> Option<&mut Owed<'c>> {
+        self.session.owed()
     }
 
     /// Notes where its peer comes from, of whom a password will be asked.
@@ -263,11 +273,13 @@ impl<'c> Conn<'c> {
         buffer: &mut [u8],
         read: usize,
         out: &mut Output<'c>,
+        desk: Option<&mut Desk>,
     ) -> Turn {
         let kept = self.kept();
         // As `stats conns` shows whoever asks for it.
         self.info.set_state(ConnState::Parse);
-        let turn = self.try_turn(ctx, buffer, read, out).or_else(|error| {
+        let turn = self.try_turn(ctx, buffer, read, out, desk);
+        let turn = turn.or_else(|error| {
             log::debug!("{}: closed: {error}", self.info.addr);
             out.clear();
             // What TLS cannot read it answers with an alert, which is to arrive.
@@ -315,6 +327,7 @@ impl<'c> Conn<'c> {
         buffer: &mut [u8],
         read: usize,
         out: &mut Output<'c>,
+        mut desk: Option<&mut Desk>,
     ) -> io::Result<Turn> {
         if let Some(output) = &mut self.output {
             if !flush(&mut self.stream, output, ctx)? {
@@ -371,15 +384,18 @@ impl<'c> Conn<'c> {
             }
             drive_now = false;
             let before = budget;
+            let input = &buffer[unread.clone()];
             let drive = self
                 .session
-                .drive(ctx, &buffer[unread.clone()], &mut budget, out);
+                .drive(ctx, desk.as_deref_mut(), input, &mut budget, out);
             if budget < before {
                 self.info.last_command.store(ctx.now.0, Relaxed);
             }
             unread.start += drive.consumed;
             bytes_granted = bytes_granted.saturating_sub(drive.consumed);
             match drive.next {
+                // With what is owed to a peer that sends no more it is closed.
+                Next::Read if self.ended && self.session.is_owed() => break Turn::Wait,
                 Next::Read if self.ended => break Turn::Close,
                 Next::Read => {}
                 Next::Flush => {
@@ -398,7 +414,7 @@ impl<'c> Conn<'c> {
                     break Turn::Again;
                 }
                 Next::Verify => break Turn::Verify,
-                Next::Place => break Turn::Wait,
+                Next::Place | Next::Answers | Next::Command => break Turn::Wait,
                 Next::Close => break Turn::Close,
                 Next::HangUp => {
                     self.phase = Phase::HangingUp;

@@ -5,13 +5,15 @@
 //!                                                            its own UDP sockets, if there are any
 //! ```
 //!
-//! Nothing here knows what a command means; [`crate::command::Session`] does.
+//! Nothing here knows what a command means; [`crate::command::Session`] does, or in a proxy [`crate::proxy::ProxySession`], whose
+//! connections to nodes are on the same poll (upstream.rs).
 
 mod bind;
 mod carried;
 mod ciphers;
 mod client_cert;
 mod conn;
+mod conversation;
 mod handles;
 mod listener;
 mod peers;
@@ -21,6 +23,7 @@ mod tls;
 mod tls_files;
 mod tls_stream;
 mod udp;
+mod upstream;
 mod worker;
 mod x509;
 

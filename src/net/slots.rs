@@ -25,6 +25,14 @@ impl<T> Slots<T> {
         self.slab.vacant_key()
     }
 
+    /// The name that it gets.
+    pub(super) fn vacant_id(&self) -> ConnId {
+        ConnId {
+            slot: self.vacant(),
+            generation: self.generation,
+        }
+    }
+
     /// Puts one in the slot that is [`Slots::vacant`].
     pub(super) fn insert(&mut self, item: T) {
         self.slab.insert((self.generation, item));

@@ -39,6 +39,16 @@ impl Stream {
         }
     }
 
+    /// Why it could not be connected, if that is so.
+    pub(super) fn connect_failure(&self) -> Option<io::Error> {
+        let error = match self {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Tls(stream) => stream.socket.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        };
+        error.unwrap_or_else(Some)
+    }
+
     /// The address of the peer, which TCP's handshake has shown to be its own.
     pub(super) fn peer_ip(&self) -> Option<IpAddr> {
         match self {

@@ -20,11 +20,14 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use super::bind::Bound;
 use super::carried::Carried;
 use super::conn::{Conn, Held, Late, Turn};
+use super::conversation::Conversation;
 use super::handles::{Handle, ListenerHandle, Message};
 use super::slots::Slots;
 use super::stream::Stream;
 use super::udp::WorkerUdp;
+use super::upstream::{LANE_ID_MIN, Upstream};
 use crate::command::Output;
+use crate::proxy::Control;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
 use crate::sys;
@@ -55,6 +58,7 @@ pub struct Worker {
     /// Told when a connection has ended, for a listener that waits for room.
     listener: ListenerHandle,
     udp: Option<WorkerUdp>,
+    proxy: Option<Arc<Control>>,
 }
 
 impl Worker {
@@ -72,6 +76,7 @@ impl Worker {
                 handle: handle.clone(),
                 listener,
                 udp: None,
+                proxy: None,
             },
             handle,
         ))
@@ -91,6 +96,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes it pass on what it is asked, to where this says.
+    pub fn take_proxy(&mut self, proxy: Option<Arc<Control>>) {
+        self.proxy = proxy;
+    }
+
     /// Serves until it is told to stop, or to leave what it has to another process.
     pub fn run(self, shared: &Shared) -> io::Result<Left> {
         let Worker {
@@ -100,6 +110,7 @@ impl Worker {
             handle,
             listener,
             udp,
+            proxy,
         } = self;
         let mut serving = Serving {
             shared,
@@ -108,6 +119,7 @@ impl Worker {
             listener: &listener,
             conns: Slots::new(),
             udp,
+            upstream: proxy.map(|control| Box::new(Upstream::new(control, index))),
             again: VecDeque::new(),
             timed: 0,
             buffers: std::array::from_fn(|_| vec![0; READ_BUFFER_BYTES]),
@@ -120,8 +132,11 @@ impl Worker {
         let mut late_checked = shared.clock.now();
         let mut is_leaving = false;
         loop {
-            let timeout = if !serving.again.is_empty() {
+            let upstream = serving.upstream.as_deref();
+            let timeout = if !serving.again.is_empty() || upstream.is_some_and(Upstream::is_busy) {
                 Some(Duration::ZERO)
+            } else if let Some(upstream) = upstream {
+                upstream.desk.sleeps()
             } else if idle_timeout_s > 0 || serving.timed > 0 {
                 Some(LATE_CHECK)
             } else {
@@ -136,6 +151,9 @@ impl Worker {
             let ctx = shared.ctx(index);
             let is_for_several = yielded > 0 || events.iter().nth(1).is_some();
             ctx.observer.woke(is_for_several);
+            if let Some(upstream) = &mut serving.upstream {
+                upstream.desk.wake();
+            }
             serving.serve_ready(ctx, &events);
             if events.iter().any(|event| event.token() == WAKER) {
                 while let Ok(message) = messages.try_recv() {
@@ -163,6 +181,7 @@ impl Worker {
                     serving.take_turn_again(ctx, id);
                 }
             }
+            serving.serve_upstream(ctx, &poll, &events);
             if sys::is_short() {
                 serving.shed(ctx);
             }
@@ -196,6 +215,8 @@ struct Serving<'c> {
     listener: &'c ListenerHandle,
     conns: Slots<Conn<'c>>,
     udp: Option<WorkerUdp>,
+    /// The way to the nodes, in a proxy.
+    upstream: Option<Box<Upstream>>,
     again: VecDeque<usize>,
     /// Connections that are to be looked at once a second.
     timed: usize,
@@ -245,7 +266,8 @@ impl<'c> Serving<'c> {
         info: Arc<ConnInfo>,
         protocol: WireProtocol,
     ) {
-        let mut conn = Conn::new(stream, info, protocol, ctx.now.0);
+        let session = Conversation::speaking(protocol, self.upstream.is_some());
+        let mut conn = Conn::new(stream, info, session, ctx.now.0);
         if self.shared.auth.is_some() {
             conn.note_peer();
         }
@@ -275,13 +297,17 @@ impl<'c> Serving<'c> {
         let proof = self.udp.as_ref().zip(conn.stream.peer_ip());
         self.timed += usize::from(conn.is_timed());
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
+        conn.is_named(self.conns.vacant_id());
         self.conns.insert(conn);
         self.turn(ctx, id);
     }
 
     /// Gives a turn to all that the poll has found ready.
     fn serve_ready(&mut self, ctx: Ctx<'c>, events: &Events) {
-        let mut events = events.iter().filter(|event| event.token() != WAKER);
+        let is_of_lane = |id: usize| (LANE_ID_MIN..UDP_ID_MIN).contains(&id);
+        let mut events = events
+            .iter()
+            .filter(|event| event.token() != WAKER && !is_of_lane(event.token().0));
         loop {
             let mut group = [0; GROUP];
             let mut count = 0;
@@ -310,6 +336,39 @@ impl<'c> Serving<'c> {
                     // The first buffer, which is warm, is free as soon as the first has had its turn.
                     let place = if read > 0 { place } else { 0 };
                     self.turn_with(ctx, id, place, read);
+                }
+            }
+        }
+    }
+
+    /// Takes in what nodes have sent, gives a turn to the clients that have waited for it, and sends the nodes what all of them
+    /// have asked for.
+    fn serve_upstream(&mut self, ctx: Ctx<'c>, poll: &Poll, events: &Events) {
+        let Some(upstream) = &mut self.upstream else {
+            return;
+        };
+        let lanes = LANE_ID_MIN..UDP_ID_MIN;
+        for event in events
+            .iter()
+            .filter(|event| lanes.contains(&event.token().0))
+        {
+            upstream.event(ctx, event, &mut self.conns);
+        }
+        upstream.read_again(ctx, &mut self.conns);
+        upstream.desk.tick(&mut self.conns);
+        // What a write finds out may wake others.
+        loop {
+            let Some(upstream) = &mut self.upstream else {
+                return;
+            };
+            let woken = upstream.desk.take_woken(&mut self.conns);
+            for &id in &woken {
+                self.wake(ctx, id);
+            }
+            if let Some(upstream) = &mut self.upstream {
+                upstream.flush(ctx, poll.registry(), &mut self.conns);
+                if upstream.desk.give_back(woken) {
+                    return;
                 }
             }
         }
@@ -392,7 +451,8 @@ impl<'c> Serving<'c> {
             buffer[0] = 0;
         }
         let was_timed = usize::from(conn.is_timed());
-        let turn = conn.turn(ctx, buffer, read, &mut self.out);
+        let desk = self.upstream.as_mut().map(|upstream| &mut upstream.desk);
+        let turn = conn.turn(ctx, buffer, read, &mut self.out, desk);
         self.timed = self.timed - was_timed + usize::from(conn.is_timed());
         let now_s = ctx.now.0;
         if let Some(slow) = ctx.observer.turn_done(now_s) {

@@ -294,6 +294,15 @@ static REST: &[Opt] = &[
         |s, v| whole("node_lease", v, 1..=3600, "seconds").map(|lease| s.register.lease_s = lease),
         "how long after a crash it still stands in the ring",
     ),
+    value(
+        "",
+        "proxy_config",
+        ("FILE", ""),
+        |s, v| text("file of routes", v).map(|path| s.proxy_config = Some(path)),
+        "be a proxy: pass on what clients ask to the nodes that FILE names, which is TOML",
+    )
+    .more("SIGHUP reads it again, and drops no connection. docs/proxy.md has examples.")
+    .example("/etc/ketch/routes.toml"),
     flag(
         "",
         "track_sizes",
@@ -411,10 +420,9 @@ static REST: &[Opt] = &[
     not_built("", "ext_max_frag", "NUM", "external storage"),
     not_built("", "ext_max_sleep", "US", "external storage"),
     not_built("", "ext_drop_unread", "", "external storage"),
-    not_built("", "proxy_config", "FILE", "proxy mode"),
-    not_built("", "proxy_arg", "TEXT", "proxy mode"),
-    not_built("", "proxy_uring", "", "proxy mode"),
-    not_built("", "proxy_memprofile", "", "proxy mode"),
+    not_built("", "proxy_arg", "TEXT", "a proxy that runs Lua"),
+    not_built("", "proxy_uring", "", "a proxy that runs Lua"),
+    not_built("", "proxy_memprofile", "", "a proxy that runs Lua"),
 ];
 
 /// What memcached's defaults were before version 1.5.

@@ -196,6 +196,8 @@ pub struct Settings {
     pub http: Http,
     /// The ring that the server joins.
     pub register: Register,
+    /// `-o proxy_config`: the routes of a proxy.
+    pub proxy_config: Option<PathBuf>,
     /// `-u`: whom to become when started as root.
     pub user: Option<String>,
     /// `-r`: let the kernel write core files of any size.
@@ -268,6 +270,7 @@ impl Default for Settings {
             log_json: false,
             http: Http::default(),
             register: Register::default(),
+            proxy_config: None,
             user: None,
             coredumps: false,
             notices: Vec::new(),
@@ -424,6 +427,10 @@ impl Settings {
             let reason = "UDP must be off, -U 0, with -Z";
             return Err(blame(given, &["udp-port"], reason));
         }
+        if self.udp_port != 0 && self.proxy_config.is_some() {
+            let reason = "UDP must be off, -U 0, with -o proxy_config";
+            return Err(blame(given, &["udp-port"], reason));
+        }
         if self.udp_port != 0 && !was_given("port") {
             self.tcp_port = self.udp_port;
         }
@@ -542,6 +549,7 @@ impl Settings {
             (&mut self.auth_file, "auth-file"),
             (&mut self.sasl_pwdb, "daemon"),
             (&mut self.cluster_config, "cluster_config"),
+            (&mut self.proxy_config, "proxy_config"),
             (&mut self.snapshot.file, "snapshot"),
             (&mut self.log.file, "log"),
             (&mut self.http.token_file, "http-token-file"),

@@ -120,6 +120,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "node_zone",
             "node_weight",
             "node_lease",
+            "proxy_config",
             "disable-watch",
             "prefix-delimiter",
             "track_sizes",

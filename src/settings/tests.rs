@@ -1077,8 +1077,12 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-o ext_path=x:1g: not built yet: external storage",
         ),
         (
-            "-o proxy_config=x",
-            "-o proxy_config=x: not built yet: proxy mode",
+            "-o proxy_arg=x",
+            "-o proxy_arg=x: not built yet: a proxy that runs Lua",
+        ),
+        (
+            "-o proxy_config=x -U 11211",
+            "-U 11211: UDP must be off, -U 0, with -o proxy_config",
         ),
         (
             "-o eviction=mru",
@@ -1334,12 +1338,7 @@ fn help_names_what_works_and_nothing_else() {
         let text = text.to_lowercase();
         assert!(text.contains("unix-socket") && text.contains("sasl"));
         assert!(text.contains("enable-ssl"));
-        for word in [
-            "ext_path",
-            "proxy_config",
-            "no_drop_privileges",
-            "debugtime",
-        ] {
+        for word in ["ext_path", "proxy_arg", "no_drop_privileges", "debugtime"] {
             assert!(!text.contains(word), "{word}");
         }
     }

@@ -24,6 +24,7 @@ mod membership;
 mod memory;
 mod meta;
 mod options;
+mod proxy;
 #[cfg(target_os = "linux")]
 mod puppet;
 mod restart;

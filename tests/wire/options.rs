@@ -174,7 +174,7 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-Y /etc/auth -B auto", "-Y /etc/auth"),
         ("-Z", "-Z"),
         ("-o ext_path=x:1g", "-o ext_path=x:1g"),
-        ("-o proxy_config=x", "-o proxy_config=x"),
+        ("-o proxy_arg=x", "-o proxy_arg=x"),
         ("-o ssl_keyformat=DER", "-o ssl_keyformat=DER"),
         ("-o ssl_min_version=4", "-o ssl_min_version=4"),
         ("-o ssl_ciphers=", "-o ssl_ciphers="),

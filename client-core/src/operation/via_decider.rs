@@ -98,6 +98,9 @@ pub struct ViaDecider<'a> {
     /// Over exchanges of a phase that is over.
     watches: Vec<(u32, Unawaited)>,
     result: Option<Result<Verdict>>,
+    /// Whether the CAS unique of what is stored is wanted, and that, once the decider has told it.
+    wants_unique: bool,
+    unique: u64,
 }
 
 #[derive(Debug)]
@@ -139,7 +142,20 @@ impl<'a> ViaDecider<'a> {
             took: Vec::new(),
             watches: Vec::new(),
             result: None,
+            wants_unique: false,
+            unique: 0,
         }
+    }
+
+    /// Has the decider tell the CAS unique of what it stores.
+    pub fn with_unique(mut self) -> Self {
+        self.wants_unique = true;
+        self
+    }
+
+    /// That unique, 0 if nothing was stored, and the decider.
+    pub fn unique(&self) -> (u64, usize) {
+        (self.unique, self.decider)
     }
 
     /// Nothing is to be decided, because of this error.
@@ -194,7 +210,8 @@ impl<'a> ViaDecider<'a> {
         let key = self.entry.key;
         match self.decision {
             Decision::Store { mode, exptime } => {
-                let want_cas = mode == StoreMode::Add && ring.copies(options) > 1;
+                let is_undone = mode == StoreMode::Add && ring.copies(options) > 1;
+                let want_cas = is_undone || self.wants_unique;
                 request::store(&mut request, key, value, exptime, mode, None, want_cas);
             }
             Decision::Cas { unique, exptime } => {
@@ -210,14 +227,19 @@ impl<'a> ViaDecider<'a> {
                     exptime,
                     StoreMode::Set,
                     compare,
-                    false,
+                    self.wants_unique,
                 );
             }
             Decision::Count(count) => {
                 // What the decider lacks another copy may have.
                 let looked = self.recovered || ring.copies(options) == 1;
                 let create = count.create.filter(|_| looked);
-                request::count(&mut request, key, Count { create, ..count });
+                request::count(
+                    &mut request,
+                    key,
+                    Count { create, ..count },
+                    self.wants_unique,
+                );
             }
             Decision::Touch { exptime } => request::touch(&mut request, key, exptime),
         }
@@ -293,6 +315,7 @@ impl<'a> ViaDecider<'a> {
 
     /// The decider has done it: the other copies follow.
     fn follow(&mut self, meta: Meta, now: Instant) -> std::result::Result<(), Broken> {
+        self.unique = meta.cas;
         let (mut verdict, set) = (Verdict::Done(0), StoreMode::Set);
         let command = match self.decision {
             Decision::Store {

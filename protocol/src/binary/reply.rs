@@ -82,7 +82,11 @@ impl From<ErrorLine> for Status {
             | ErrorLine::OutOfMemoryStoring
             | ErrorLine::OutOfMemoryDuringRead
             | ErrorLine::OutOfMemoryNewItem => Status::OutOfMemory,
-            ErrorLine::CrawlerBusy | ErrorLine::AuthBusy => Status::Busy,
+            ErrorLine::CrawlerBusy
+            | ErrorLine::AuthBusy
+            | ErrorLine::Backend
+            | ErrorLine::ProxyLoop
+            | ErrorLine::Busy => Status::Busy,
             _ => Status::InvalidArguments,
         }
     }

@@ -322,6 +322,15 @@ fn next_chunk(ctx: Ctx<'_>, missing: usize) -> usize {
     missing.min(ctx.cache.chunk_bytes_max())
 }
 
+/// The answer to a store that is refused, if one is wanted.
+pub(super) fn fault(store: &Store<'_>, error: ErrorLine) -> Option<Fault> {
+    match store.reply {
+        ReplyMode::NoReply => None,
+        ReplyMode::Text | ReplyMode::Meta(_) => Some(Fault::Line(error)),
+        ReplyMode::Binary(head) => Some(Fault::Status(head, error.into())),
+    }
+}
+
 /// Answers a block that does not end where it should.
 pub(super) fn bad_chunk(store: &Store<'_>, out: &mut Output<'_>) {
     match store.reply {

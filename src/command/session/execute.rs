@@ -110,7 +110,7 @@ impl<'c> Session<'c> {
     }
 
     /// A block that is not wanted. Of one that nobody can mean no byte is waited for; what comes may be commands or not.
-    fn refuse_block(
+    pub(super) fn refuse_block(
         &mut self,
         value_len: u32,
         block_len: u64,

@@ -15,7 +15,7 @@
 //!     overrun: no connection keeps a worker. The rest of a long list of keys counts for as many commands as it is long.
 //! D3. What is not consumed must be given again, with more behind it.
 
-use protocol::{ErrorLine, Fault, GetVerb, Parsed, Skip, Status, binary, text};
+use protocol::{ErrorLine, Fault, GetVerb, Parsed, Skip, Status, Store, binary, text};
 
 use self::ahead::{Batch, Plan};
 use self::body::{Body, Fed};
@@ -74,6 +74,8 @@ pub struct Session<'c> {
     state: State<'c>,
     /// It ends with its first input.
     datagram: bool,
+    /// Commands are another's: a drive stops before each.
+    hands_over: bool,
     /// The last input was one whole request about one key.
     lone: bool,
     /// The key of the request that the input to come begins with, if that was read ahead.
@@ -101,10 +103,50 @@ impl<'c> Session<'c> {
             state: State::Start(protocol),
             wire: Wire::Text,
             datagram: false,
+            hands_over: false,
             lone: false,
             foreseen: None,
             visitor: None,
         }
+    }
+
+    /// A conversation of which another has the commands, once the peer may give any ([`Next::Command`]). Those that it does not
+    /// want are executed here one by one ([`Session::one`]).
+    pub fn handing_over(mut self) -> Self {
+        self.hands_over = true;
+        self
+    }
+
+    /// True if the next input is a command, for whom it was handed over to.
+    pub fn awaits_command(&self) -> bool {
+        matches!(self.state, State::Command)
+    }
+
+    /// True if packets are spoken.
+    pub fn is_binary(&self) -> bool {
+        self.wire == Wire::Binary
+    }
+
+    /// Executes the command at the start of `input`, of which the parser said so, or answers what it refused; gives the bytes done with.
+    pub fn one(
+        &mut self,
+        ctx: Ctx<'c>,
+        parsed: Parsed<'_>,
+        input: &[u8],
+        out: &mut Output<'c>,
+    ) -> usize {
+        self.parsed(ctx, parsed, input, out)
+    }
+
+    /// Refuses a store whose line was taken: its block is larger than any may be.
+    pub fn refuse_too_large(&mut self, store: &Store<'_>, out: &mut Output<'c>) {
+        let answer = body::fault(store, ErrorLine::TooLarge);
+        self.refuse_block(store.value_len, store.block_len(), answer, out);
+    }
+
+    /// Answers a store whose block does not end where it should.
+    pub fn bad_chunk(store: &Store<'_>, out: &mut Output<'_>) {
+        body::bad_chunk(store, out);
     }
 
     /// Tells where the peer comes from, by which wrong passwords are counted.
@@ -330,6 +372,7 @@ impl<'c> Session<'c> {
                         None => State::Command,
                     };
                 }
+                State::Command if self.hands_over => break Next::Command,
                 State::Command | State::Keys(..) if *budget == 0 => break Next::Yield,
                 State::Command => {
                     let consumed = self.commands(ctx, rest, budget, out);

@@ -35,6 +35,10 @@ pub enum Next {
     Verify,
     /// A place for the dump in progress: [`Session::see_to_dump`](super::Session::see_to_dump) tells when to try again.
     Place,
+    /// A command is next, and another has them: see [`Session::handing_over`](super::Session::handing_over).
+    Command,
+    /// Replies of others, with which it is given a turn.
+    Answers,
     /// To be closed, once the replies are written: the peer has asked for it.
     Close,
     /// To be closed, once the replies are written, though the peer may go on sending.

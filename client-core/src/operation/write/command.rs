@@ -79,7 +79,7 @@ impl Command {
             }
             Command::Delete { compare } => request::delete(out, entry.key, compare),
             Command::Touch { exptime } => request::touch(out, entry.key, exptime),
-            Command::Count(count) => request::count(out, entry.key, count),
+            Command::Count(count) => request::count(out, entry.key, count, false),
         }
     }
 }

@@ -1,0 +1,246 @@
+//! The sockets of a worker's lanes: connections to the nodes of a proxy.
+//!
+//! ```text
+//!  desk: what is to be written where  --> sockets, on the worker's poll --> what came --> desk --> clients that are to have a turn
+//! ```
+//!
+//! Up1. A lane is written to once in a wakeup, when all that is ready has been put into it.
+//! Up2. Events come at edges: a read that filled its room, or a write that did not end, leaves its mark, and is continued at the
+//!      next occasion.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::Arc;
+
+use client_core::error::Failure;
+use mio::event::Event;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Registry, Token};
+
+use super::conn::Conn;
+use super::slots::Slots;
+use super::stream::Stream;
+use crate::proxy::{Clients, Control, Desk, Owed, Stage, Target};
+use crate::state::{ConnId, Ctx};
+
+/// Ids from here on are lanes, up to those of UDP sockets.
+pub(super) const LANE_ID_MIN: usize = usize::MAX / 4;
+
+/// What one read of a lane takes at most, unless it is in the middle of a large reply.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Reads of one lane in a wakeup: others are to have their turn.
+const READS_MAX: usize = 16;
+
+#[derive(Debug)]
+struct Socket {
+    stream: Stream,
+    readable: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) desk: Desk,
+    /// By lane.
+    sockets: Vec<Option<Socket>>,
+    buffer: Vec<u8>,
+    /// Lanes that are to be read from again.
+    again: Vec<usize>,
+}
+
+impl<'c> Clients<'c> for Slots<Conn<'c>> {
+    fn owed(&mut self, id: ConnId) -> Option<&mut Owed<'c>> {
+        if !self.has(id) {
+            return None;
+        }
+        self.get_mut(id.slot)?.owed()
+    }
+}
+
+impl Upstream {
+    pub(super) fn new(control: Arc<Control>, worker: usize) -> Self {
+        Upstream {
+            desk: Desk::new(control, worker),
+            sockets: Vec::new(),
+            buffer: vec![0; READ_BUFFER_BYTES],
+            again: Vec::new(),
+        }
+    }
+
+    /// True if there is something to do at once.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Takes in what the poll says of a lane.
+    pub(super) fn event<'c>(&mut self, ctx: Ctx<'c>, event: &Event, conns: &mut Slots<Conn<'c>>) {
+        let at = event.token().0 - LANE_ID_MIN;
+        let Some(Some(socket)) = self.sockets.get_mut(at) else {
+            return;
+        };
+        socket.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        if event.is_writable() {
+            let connecting = self
+                .desk
+                .lane(at)
+                .is_some_and(|lane| matches!(lane.stage, Stage::Connecting(_)));
+            if connecting {
+                if let Some(failure) = socket.stream.connect_failure() {
+                    log::debug!("proxy: cannot connect: {failure}");
+                    return self.desk.failed(at, Failure::Connect, conns);
+                }
+                self.desk.opened(at);
+            }
+            self.write(ctx, at, conns);
+        }
+        self.read(ctx, at, conns);
+    }
+
+    /// Reads what has come on a lane.
+    fn read<'c>(&mut self, ctx: Ctx<'c>, at: usize, conns: &mut Slots<Conn<'c>>) {
+        for _ in 0..READS_MAX {
+            let Some(Some(socket)) = self.sockets.get_mut(at) else {
+                return;
+            };
+            if !socket.readable {
+                return;
+            }
+            let Some(lane) = self.desk.lane(at) else {
+                return;
+            };
+            let room = match lane.room() {
+                Some(room) => room,
+                None => &mut self.buffer[..],
+            };
+            let asked = room.len();
+            match socket.stream.read(room) {
+                Ok(0) => return self.desk.failed(at, Failure::Closed, conns),
+                Ok(n) => {
+                    ctx.stats.general.bytes_read.add(n as u64);
+                    socket.readable = n == asked;
+                    self.desk.received(at, &mut self.buffer, n, conns);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => socket.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let connecting = matches!(lane.stage, Stage::Connecting(_));
+                    log::debug!("proxy: {error}");
+                    let failure = match connecting {
+                        true => Failure::Connect,
+                        false => Failure::Closed,
+                    };
+                    return self.desk.failed(at, failure, conns);
+                }
+            }
+            // What the desk has closed meanwhile.
+            self.close();
+        }
+        if !self.again.contains(&at) {
+            self.again.push(at);
+        }
+    }
+
+    /// Reads on where there was more than one wakeup takes.
+    pub(super) fn read_again<'c>(&mut self, ctx: Ctx<'c>, conns: &mut Slots<Conn<'c>>) {
+        for at in std::mem::take(&mut self.again) {
+            self.read(ctx, at, conns);
+        }
+    }
+
+    fn close(&mut self) {
+        for at in self.desk.take_closed() {
+            if let Some(place) = self.sockets.get_mut(at) {
+                *place = None;
+            }
+        }
+    }
+
+    /// Writes what the wakeup has put into the lanes, and connects those that are new.
+    pub(super) fn flush<'c>(
+        &mut self,
+        ctx: Ctx<'c>,
+        registry: &Registry,
+        conns: &mut Slots<Conn<'c>>,
+    ) {
+        self.close();
+        for at in self.desk.take_dirty() {
+            let Some(lane) = self.desk.lane(at) else {
+                continue;
+            };
+            if lane.stage == Stage::Closed && !lane.out.is_empty() {
+                self.connect(at, registry, conns);
+            }
+            self.write(ctx, at, conns);
+        }
+        self.close();
+    }
+
+    fn connect<'c>(&mut self, at: usize, registry: &Registry, conns: &mut Slots<Conn<'c>>) {
+        if self.sockets.len() <= at {
+            self.sockets.resize_with(at + 1, || None);
+        }
+        let opened = match self.desk.target(at) {
+            // Its name is being looked up: that fails when it takes too long.
+            None => return,
+            Some(target) => open(&target, Token(LANE_ID_MIN + at), registry),
+        };
+        match opened {
+            Ok(stream) => {
+                self.sockets[at] = Some(Socket {
+                    stream,
+                    readable: false,
+                });
+            }
+            Err(error) => {
+                log::debug!("proxy: cannot connect: {error}");
+                self.desk.failed(at, Failure::Connect, conns);
+            }
+        }
+    }
+
+    fn write<'c>(&mut self, ctx: Ctx<'c>, at: usize, conns: &mut Slots<Conn<'c>>) {
+        let Some(Some(socket)) = self.sockets.get_mut(at) else {
+            return;
+        };
+        let Some(lane) = self.desk.lane(at) else {
+            return;
+        };
+        if lane.stage != Stage::Open {
+            return;
+        }
+        while !lane.out.is_empty() {
+            let written = match lane.out.plain() {
+                Some(bytes) => socket.stream.write(bytes),
+                None => {
+                    let mut slices: Vec<IoSlice<'_>> = Vec::new();
+                    lane.out.slices(&mut slices);
+                    socket.stream.write_vectored(&slices)
+                }
+            };
+            match written {
+                Ok(0) => return self.desk.failed(at, Failure::Closed, conns),
+                Ok(n) => {
+                    ctx.stats.general.bytes_written.add(n as u64);
+                    lane.out.advance(n);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.desk.failed(at, Failure::Closed, conns),
+            }
+        }
+        self.desk.drained(at, conns);
+    }
+}
+
+/// A socket that is being connected.
+fn open(target: &Target, token: Token, registry: &Registry) -> io::Result<Stream> {
+    let mut stream = match target {
+        Target::Tcp(addr) => {
+            let stream = TcpStream::connect(*addr)?;
+            stream.set_nodelay(true)?;
+            Stream::Tcp(stream)
+        }
+        Target::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+    };
+    stream.register(registry, token)?;
+    Ok(stream)
+}

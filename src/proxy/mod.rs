@@ -1,0 +1,28 @@
+//! The proxy: clients speak to it as to one server, and it passes on what they ask to the nodes of a cluster.
+//!
+//! ```text
+//!  clients --> session.rs --> desk.rs (a worker's) --> lane.rs: one connection to a node, shared by all clients
+//!     ^            |  what a key's node says goes back as it comes: relay.rs, frame.rs
+//!     |            '-- keys with copies, nodes that change: carry.rs, verbs.rs, over the client's core
+//!     '--- replies.rs: replies in the order of the requests
+//!  plan.rs: pools, routes, nodes (shared by the workers)   file.rs: the file that says so
+//! ```
+//!
+//! No file here knows a socket: `net` owns those of clients and of nodes, on the worker's one poll.
+
+mod carry;
+mod desk;
+mod file;
+mod frame;
+mod lane;
+mod plan;
+mod relay;
+mod replies;
+mod session;
+mod verbs;
+
+pub use desk::{Clients, Desk};
+pub use lane::{Lane, Stage};
+pub use plan::{Control, Target};
+pub use replies::Owed;
+pub use session::ProxySession;

@@ -1,0 +1,362 @@
+//! What is to be done with requests: pools of nodes, and the routes to them. Shared by all workers.
+//!
+//! ```text
+//!  Control -- Plan -- routes: prefix -> pool
+//!             '------ Pool -- PoolNow: the ring, and the nodes' addresses     <-- a thread that follows the source
+//! ```
+//!
+//! Pl1. A plan is swapped as a whole; of pools that are in the new one as they were, health, ring and connections stay.
+//! Pl2. A ring never becomes empty by what a source says: an error or an empty list changes nothing.
+//! Pl3. Whoever works with a plan or a ring looks at its version first, which changes after it.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use client_core::addresses::{Addresses, MOVED};
+use client_core::node::Node;
+use client_core::options::ClientOptions;
+use client_core::routing::Ring;
+use ketch_client::topology::Source;
+use parking_lot::Mutex;
+
+use super::file::{self, File, From, PoolSpec};
+
+/// How long a source is waited for at a time.
+const WAIT: Duration = Duration::from_millis(500);
+/// How soon a source is asked again that has not said anything yet.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    plan: Mutex<Arc<Plan>>,
+    version: AtomicU64,
+    pub(super) counts: Counts,
+}
+
+/// What all workers count together.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Requests passed on, and those that were answered with an error since their nodes did not answer.
+    pub(super) requests: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) misses_made: AtomicU64,
+    pub(super) timeouts: AtomicU64,
+    pub(super) lanes_opened: AtomicU64,
+    pub(super) lanes_failed: AtomicU64,
+    pub(super) garbage: AtomicU64,
+    pub(super) reloads: AtomicU64,
+    pub(super) reload_fails: AtomicU64,
+}
+
+/// Pools and routes.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) pools: Vec<Arc<Pool>>,
+    /// The longest prefix first, and the pool's place.
+    pub(super) routes: Vec<(Vec<u8>, usize)>,
+}
+
+/// Nodes that share keys.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) spec: PoolSpec,
+    pub(super) options: Arc<ClientOptions>,
+    now: Mutex<Arc<PoolNow>>,
+    version: AtomicU64,
+}
+
+/// A pool at one moment.
+#[derive(Debug)]
+pub(super) struct PoolNow {
+    pub(super) ring: Arc<Ring>,
+    /// As the ring's members.
+    addresses: Vec<Arc<Mutex<Addresses>>>,
+    nodes: Vec<Node>,
+}
+
+/// Where a node is.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A host.
+    Tcp(SocketAddr),
+    /// A path of this machine.
+    Unix(PathBuf),
+}
+
+impl Control {
+    /// Reads the file of routes, and begins to follow the sources of its pools. The error is why it cannot be.
+    pub fn open(path: PathBuf) -> Result<Arc<Self>, String> {
+        let plan = Plan::new(file::read(&path)?, None);
+        Ok(Arc::new(Control {
+            path,
+            plan: Mutex::new(Arc::new(plan)),
+            version: AtomicU64::new(1),
+            counts: Counts::default(),
+        }))
+    }
+
+    /// Reads the file again. After an error all stays as it was.
+    pub fn reload(&self) -> Result<(), String> {
+        let read = file::read(&self.path);
+        let file = read.inspect_err(|_| {
+            self.counts.reload_fails.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let mut plan = self.plan.lock();
+        *plan = Arc::new(Plan::new(file, Some(&plan)));
+        self.version.fetch_add(1, Ordering::Release);
+        self.counts.reloads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        self.plan.lock().clone()
+    }
+}
+
+impl Plan {
+    fn new(file: File, before: Option<&Plan>) -> Self {
+        let known = |spec: &PoolSpec| {
+            let mut pools = before?.pools.iter();
+            let same =
+                |pool: &&Arc<Pool>| pool.spec.name == spec.name && pool.spec.table == spec.table;
+            pools.find(same).cloned()
+        };
+        let pools = file.pools.into_iter();
+        let routes = file.routes.into_iter();
+        Plan {
+            pools: pools
+                .map(|spec| known(&spec).unwrap_or_else(|| Pool::begin(spec)))
+                .collect(),
+            routes: routes.map(|route| (route.prefix, route.pool)).collect(),
+        }
+    }
+}
+
+impl Pool {
+    fn begin(spec: PoolSpec) -> Arc<Self> {
+        let nodes = match &spec.from {
+            From::List(nodes) => nodes.clone(),
+            From::Source(_) => Vec::new(),
+        };
+        let ring = Ring::new(&nodes, &spec.options, rand());
+        let mut now = PoolNow {
+            ring: Arc::new(ring),
+            addresses: Vec::new(),
+            nodes,
+        };
+        now.addresses = now.addresses_of(None);
+        let pool = Arc::new(Pool {
+            options: Arc::new(spec.options.clone()),
+            now: Mutex::new(Arc::new(now)),
+            version: AtomicU64::new(1),
+            spec,
+        });
+        let needs_thread = match &pool.spec.from {
+            From::Source(_) => true,
+            From::List(nodes) => nodes.iter().any(is_name),
+        };
+        if needs_thread {
+            let pool = Arc::downgrade(&pool);
+            let spawned = thread::Builder::new()
+                .name("proxy pool".to_owned())
+                .spawn(move || follow(&pool));
+            if let Err(error) = spawned {
+                log::error!("proxy: no thread follows the nodes: {error}");
+            }
+        }
+        pool
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn now(&self) -> Arc<PoolNow> {
+        self.now.lock().clone()
+    }
+
+    fn put(&self, change: impl FnOnce(&PoolNow) -> PoolNow) {
+        let mut now = self.now.lock();
+        *now = Arc::new(change(&now));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// From now on these are the nodes.
+    fn set_nodes(&self, nodes: Vec<Node>) {
+        self.put(|before| {
+            let until = Instant::now() + self.spec.dual_read;
+            let ring = match before.nodes.is_empty() || self.spec.dual_read.is_zero() {
+                true => before
+                    .ring
+                    .after(&nodes, &self.options, Instant::now())
+                    .settled(),
+                false => before.ring.after(&nodes, &self.options, until),
+            };
+            let mut now = PoolNow {
+                ring: Arc::new(ring),
+                addresses: Vec::new(),
+                nodes,
+            };
+            now.addresses = now.addresses_of(Some(before));
+            now
+        });
+    }
+
+    /// The places before a change are not asked any more.
+    fn settle(&self) {
+        let now = self.now();
+        if now.ring.has_before() && now.ring.is_settled(Instant::now()) {
+            self.put(|before| {
+                let mut now = PoolNow {
+                    ring: Arc::new(before.ring.settled()),
+                    addresses: Vec::new(),
+                    nodes: before.nodes.clone(),
+                };
+                now.addresses = now.addresses_of(Some(before));
+                now
+            });
+        }
+    }
+}
+
+impl PoolNow {
+    fn addresses_of(&self, before: Option<&PoolNow>) -> Vec<Arc<Mutex<Addresses>>> {
+        let members = self.ring.members.iter();
+        members
+            .map(|member| {
+                let known = before.and_then(|before| {
+                    let mut members = before.ring.members.iter();
+                    let at = members.position(|other| Arc::ptr_eq(other, member))?;
+                    before.addresses.get(at).cloned()
+                });
+                known.unwrap_or_else(|| {
+                    let Node { host, port, .. } = &member.node;
+                    Arc::new(Mutex::new(Addresses::new(host, *port)))
+                })
+            })
+            .collect()
+    }
+
+    /// Where to connect to for this node, if that is known.
+    pub(super) fn target(&self, node: usize) -> Option<Target> {
+        let member = &self.ring.members[node];
+        if let Some(path) = member.node.socket_path() {
+            return Some(Target::Unix(path.into()));
+        }
+        let addr = self.addresses[node].lock().next_address();
+        addr.map(Target::Tcp)
+    }
+
+    /// A connection to it could not be made.
+    pub(super) fn doubt(&self, node: usize) {
+        self.addresses[node].lock().doubt();
+    }
+
+    /// Looks up the names that are due.
+    fn look_up(&self) {
+        for (member, addresses) in self.ring.members.iter().zip(&self.addresses) {
+            let fresh = if member.is_in() { Duration::MAX } else { MOVED };
+            let begins = addresses.lock().begin_look_up(Instant::now(), fresh);
+            if begins {
+                let Node { host, port, .. } = &member.node;
+                let answer = (host.as_str(), *port).to_socket_addrs();
+                addresses.lock().found(host, answer.map(Iterator::collect));
+            }
+        }
+    }
+}
+
+/// True if a node is named by a name.
+fn is_name(node: &Node) -> bool {
+    let host = node.host.trim_start_matches('[').trim_end_matches(']');
+    node.socket_path().is_none() && host.parse::<std::net::IpAddr>().is_err()
+}
+
+/// Keeps a pool at what its source says, and its names looked up, as long as there is the pool.
+fn follow(pool: &Weak<Pool>) {
+    let mut source: Option<Box<dyn Source>> = None;
+    let (mut due, mut complaint) = (Instant::now(), String::new());
+    loop {
+        let Some(pool) = pool.upgrade() else {
+            return;
+        };
+        if source.is_none()
+            && let From::Source(text) = &pool.spec.from
+        {
+            // It was read before.
+            source = file::source(text).ok().map(|mut source| {
+                source.adopt(&pool.options);
+                source
+            });
+        }
+        if let Some(source) = &mut source
+            && Instant::now() >= due
+        {
+            let asked = source.nodes();
+            let is_first = pool.now().nodes.is_empty();
+            match asked {
+                Ok(nodes) if !nodes.is_empty() => {
+                    complaint.clear();
+                    if nodes != pool.now().nodes {
+                        let names: Vec<String> = nodes.iter().map(Node::to_string).collect();
+                        log::info!(
+                            "proxy: pool {}: the nodes are {}",
+                            pool.spec.name,
+                            names.join(", ")
+                        );
+                        pool.set_nodes(nodes);
+                    }
+                    due = Instant::now() + source.interval().unwrap_or(Duration::from_secs(3600));
+                }
+                other => {
+                    let error = match other {
+                        Err(error) => error.to_string(),
+                        Ok(_) => "no nodes".to_owned(),
+                    };
+                    if error != complaint {
+                        log::warn!(
+                            "proxy: pool {}: the nodes stay as they are: {error}",
+                            pool.spec.name
+                        );
+                        complaint = error;
+                    }
+                    let pause = match is_first {
+                        true => AGAIN,
+                        false => source
+                            .interval()
+                            .unwrap_or(WAIT)
+                            .min(Duration::from_secs(1)),
+                    };
+                    due = Instant::now() + pause;
+                }
+            }
+        }
+        pool.settle();
+        pool.now().look_up();
+        drop(pool);
+        let left = due.saturating_duration_since(Instant::now()).min(WAIT);
+        match source.as_mut().and_then(|source| source.wait(left)) {
+            Some(true) => due = Instant::now(),
+            Some(false) => {}
+            None => {
+                thread::sleep(left.clamp(Duration::from_millis(20), Duration::from_millis(100)))
+            }
+        }
+    }
+}
+
+/// Where chance begins.
+fn rand() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

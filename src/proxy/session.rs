@@ -1,0 +1,752 @@
+//! One client's conversation with the proxy, without its socket.
+//!
+//! ```text
+//!  input --> parse --> about a key:      way --> lane, or operation --> owed (replies.rs) --> output
+//!                  '-> about the server, a refusal, a login: the session of a server, when nothing is owed
+//! ```
+//!
+//! Se1. Replies leave in the order of the requests. What is answered here waits until all that was asked before is answered, or
+//!      takes its place among that.
+//! Se2. A request goes to a node when all of it has come: a client that is slow to send holds nobody up.
+//! Se3. A client that is owed [`OWED_MAX`] replies, or does not take them, is not read from.
+//! Se4. What an operation of several steps changes is done before the client's next request begins, and what one is reading is not
+//!      changed by the same client before it has its reply.
+
+use bytes::Bytes;
+use protocol::{
+    AdminVerb, BinaryAdmin, BinaryVerb, Delete, GetVerb, Keys, Parsed, ReplyMode, Request, Store,
+    StoreMode, binary, reply, text,
+};
+
+use super::desk::{Desk, Way};
+use super::frame::mark;
+use super::relay::{self, Data};
+use super::replies::{Gather, Owed, Spares};
+use super::verbs::Job;
+use crate::auth::{Peer, Ticket};
+use crate::command::{Drive, Next, Output, Session, general_figures};
+use crate::state::{ConnId, Ctx};
+
+/// Replies that a client may be owed.
+const OWED_MAX: usize = 256;
+/// Bytes of them that may wait for it, or are to be expected.
+const OWED_BYTES_MAX: usize = 1 << 20;
+/// Keys under way that are remembered before it is looked which of them are read by now.
+const READING_MAX: usize = 4 * OWED_MAX;
+/// Bytes of a data block that are made room for at a time.
+const BLOCK_ROOM: usize = 64 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub struct ProxySession<'c> {
+    /// For what is no matter of the nodes.
+    local: Session<'c>,
+    owed: Owed<'c>,
+    me: ConnId,
+    coming: Option<Coming>,
+    /// The rest of a long list of keys is to come; whether a key was among the pieces.
+    keys: Option<(GetVerb, bool)>,
+    /// An operation of several steps is under way, whose reply is the last that is owed (Se4).
+    is_serial: bool,
+    /// Keys that operations are reading, which may ask another copy yet: the reply's number, and the key's mark (Se4).
+    reading: Vec<(u32, u32)>,
+}
+
+/// A request whose data block has not come whole.
+#[derive(Debug)]
+struct Coming {
+    bytes: Vec<u8>,
+    filled: usize,
+    len: usize,
+}
+
+impl Coming {
+    fn is_whole(&self) -> bool {
+        self.filled == self.len
+    }
+
+    /// Room for what is to come, as it comes.
+    fn room(&mut self) -> &mut [u8] {
+        if self.bytes.len() == self.filled {
+            let more = (self.len - self.filled).min(BLOCK_ROOM.max(self.filled / 2));
+            self.bytes.resize(self.filled + more, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    fn take(&mut self, input: &[u8]) -> usize {
+        let n = input.len().min(self.len - self.filled);
+        self.bytes.truncate(self.filled);
+        self.bytes.extend_from_slice(&input[..n]);
+        self.filled += n;
+        n
+    }
+}
+
+impl<'c> ProxySession<'c> {
+    /// A conversation that begins, or goes on where another process was, with what is no matter of the nodes.
+    pub fn around(local: Session<'c>) -> Self {
+        ProxySession {
+            local: local.handing_over(),
+            owed: Owed::new(),
+            me: ConnId {
+                slot: 0,
+                generation: 0,
+            },
+            coming: None,
+            keys: None,
+            is_serial: false,
+            reading: Vec::new(),
+        }
+    }
+
+    /// Tells it the name of its connection, by which replies find it.
+    pub fn is_named(&mut self, me: ConnId) {
+        self.me = me;
+    }
+
+    /// What is left of it when nodes owe nothing; replies that have come go to `out`.
+    pub fn into_local(mut self: Box<Self>, out: &mut Output<'c>) -> Session<'c> {
+        self.owed.move_ready(out, &mut Spares::default());
+        self.local
+    }
+
+    /// Tells where the peer comes from, by which wrong passwords are counted.
+    pub fn comes_from(&mut self, peer: Peer) {
+        self.local.comes_from(peer);
+    }
+
+    /// What it is owed, for who brings it. It is to have a turn afterwards.
+    pub fn owed(&mut self) -> &mut Owed<'c> {
+        &mut self.owed
+    }
+
+    /// The password that is being checked.
+    pub fn verification(&self) -> Option<&Ticket> {
+        self.local.verification()
+    }
+
+    /// True while replies have not come: its peer's end waits for them.
+    pub fn is_owed(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Where the next bytes from the socket should go directly.
+    pub fn spare(&mut self) -> Option<&mut [u8]> {
+        match &mut self.coming {
+            Some(coming) if !coming.is_whole() => Some(coming.room()),
+            _ => None,
+        }
+    }
+
+    /// Notes that `n` bytes came there.
+    pub fn advance(&mut self, n: usize) {
+        if let Some(coming) = &mut self.coming {
+            coming.filled += n;
+        }
+    }
+
+    /// True in the middle of a data block.
+    pub fn is_waiting_for_body(&self) -> bool {
+        self.coming
+            .as_ref()
+            .is_some_and(|coming| !coming.is_whole())
+            || self.local.is_waiting_for_body()
+    }
+
+    /// True if there is work to do without any input.
+    pub fn has_own_work(&self) -> bool {
+        let is_whole = self.coming.as_ref().is_some_and(Coming::is_whole);
+        self.owed.is_ready() || is_whole || self.local.has_own_work()
+    }
+
+    /// For what is no matter of the nodes.
+    pub fn local(&mut self) -> &mut Session<'c> {
+        &mut self.local
+    }
+
+    /// The same, to look at.
+    pub fn local_ref(&self) -> &Session<'c> {
+        &self.local
+    }
+
+    /// Passes on what `input` holds, and gives out what has come. `budget` is counted down by a request each.
+    pub fn drive(
+        &mut self,
+        ctx: Ctx<'c>,
+        desk: &mut Desk,
+        input: &[u8],
+        budget: &mut u32,
+        out: &mut Output<'c>,
+    ) -> Drive {
+        let mut at = 0;
+        let before = *budget;
+        let next = loop {
+            // What was answered at once may have let others go.
+            self.owed.move_ready(out, &mut desk.spares);
+            if out.is_full() {
+                break Next::Flush;
+            }
+            let rest = &input[at..];
+            if let Some(coming) = &mut self.coming {
+                at += coming.take(rest);
+                if !coming.is_whole() {
+                    break Next::Read;
+                }
+                if self.must_wait() {
+                    break Next::Answers;
+                }
+                let whole = self.coming.take().expect("just seen");
+                if !self.pass_on_whole(desk, whole.bytes.into(), out) {
+                    break Next::Answers;
+                }
+                continue;
+            }
+            if !self.local.awaits_command() {
+                let drive = self.local.drive(ctx, rest, budget, out);
+                at += drive.consumed;
+                match drive.next {
+                    Next::Command => continue,
+                    next => break next,
+                }
+            }
+            if rest.is_empty() {
+                break Next::Read;
+            }
+            if *budget == 0 {
+                break Next::Yield;
+            }
+            if self.must_wait() {
+                break Next::Answers;
+            }
+            *budget -= 1;
+            match self.step(ctx, desk, rest, out) {
+                Step::Taken(n) => at += n,
+                Step::More => {
+                    *budget += 1;
+                    break Next::Read;
+                }
+                Step::Wait => {
+                    *budget += 1;
+                    break Next::Answers;
+                }
+            }
+        };
+        if before > *budget {
+            desk.count_requests(u64::from(before - *budget));
+        }
+        Drive { consumed: at, next }
+    }
+
+    /// True if the next request has to wait for what is under way.
+    fn must_wait(&mut self) -> bool {
+        if self.owed.is_empty() {
+            self.reading.clear();
+        } else if self.reading.len() > READING_MAX {
+            // Most of them have their replies.
+            self.is_reading(None);
+        }
+        self.is_serial &= !self.owed.is_empty();
+        let is_much = !self.owed.is_empty() && self.owed.expected_bytes() >= OWED_BYTES_MAX;
+        self.is_serial || self.owed.len() >= OWED_MAX || is_much
+    }
+
+    /// The request at the start of `input`.
+    fn step(&mut self, ctx: Ctx<'c>, desk: &mut Desk, input: &[u8], out: &mut Output<'c>) -> Step {
+        let is_binary = self.local.is_binary();
+        let parsed = match self.keys {
+            Some((verb, any)) => text::parse_keys(verb, any, input),
+            None if is_binary => binary::parse(input),
+            None => text::parse(input),
+        };
+        let (request, consumed) = match parsed {
+            Parsed::Incomplete => return Step::More,
+            Parsed::Complete { request, consumed } => (request, consumed),
+            refused => {
+                let step = self.locally(ctx, refused, input, out);
+                if let Step::Taken(_) = step {
+                    self.keys = None;
+                }
+                return step;
+            }
+        };
+        if let Request::Get(get) = &request {
+            let any = self.keys.is_some_and(|(_, any)| any) || get.keys.iter().next().is_some();
+            if get.single {
+                return match self.pass_on(desk, &request, &input[..consumed], Data::Slice(b""), out)
+                {
+                    true => Step::Taken(consumed),
+                    false => Step::Wait,
+                };
+            }
+            if !self.get_many(desk, get.verb, get.keys, get.last, out) {
+                return Step::Wait;
+            }
+            self.keys = (!get.last).then_some((get.verb, any));
+            return Step::Taken(consumed);
+        }
+        let mut end = consumed;
+        let mut data = Data::Slice(b"");
+        match &request {
+            Request::Store(store) => {
+                if store.value_len as usize > ctx.shared.settings.item_bytes_max {
+                    return self.refuse(desk, consumed, store, out);
+                }
+                end += store.block_len() as usize;
+                if input.len() < end {
+                    self.coming = Some(Coming {
+                        bytes: input.to_vec(),
+                        filled: input.len(),
+                        len: end,
+                    });
+                    return Step::Taken(input.len());
+                }
+                let block = &input[consumed..end];
+                if !block.ends_with(store.block_end()) {
+                    let mut refused = Output::new();
+                    Session::bad_chunk(store, &mut refused);
+                    self.owed.reply(&refused.buf, out);
+                    return Step::Taken(end);
+                }
+                data = Data::Slice(block);
+            }
+            Request::MetaNoop => {
+                self.owed.reply(reply::MN, out);
+                return Step::Taken(consumed);
+            }
+            Request::BinaryAdmin(admin) if admin.verb == BinaryVerb::Noop => {
+                let mut noop = Vec::with_capacity(binary::HEADER_LEN);
+                binary::ok(&mut noop, admin.head, 0);
+                self.owed.reply(&noop, out);
+                return Step::Taken(consumed);
+            }
+            Request::BinaryAdmin(BinaryAdmin {
+                verb: BinaryVerb::Stat(group),
+                head,
+            }) if is_of_items(group) => {
+                self.stats(ctx, desk, group, Some(*head), out);
+                return Step::Taken(consumed);
+            }
+            Request::Admin(admin)
+                if admin.verb == AdminVerb::Stats && is_of_items(admin.args.0.trim_ascii()) =>
+            {
+                self.stats(ctx, desk, admin.args.0.trim_ascii(), None, out);
+                return Step::Taken(consumed);
+            }
+            Request::BinaryAdmin(BinaryAdmin {
+                verb: BinaryVerb::Flush(at),
+                head,
+            }) if ctx.shared.settings.flush_enabled => {
+                let line = match *at {
+                    protocol::Exptime::NEVER => "flush_all\r\n".to_owned(),
+                    at => format!("flush_all {at}\r\n"),
+                };
+                if self.is_reading(None) {
+                    return Step::Wait;
+                }
+                self.flush(desk, line.into(), Some(*head), true, out);
+                return Step::Taken(consumed);
+            }
+            Request::Admin(admin)
+                if admin.verb == AdminVerb::FlushAll && ctx.shared.settings.flush_enabled =>
+            {
+                let mut line = b"flush_all".to_vec();
+                let mut words = admin.args.iter();
+                let word = words.next();
+                let good = word.is_none_or(|word| {
+                    std::str::from_utf8(word).is_ok_and(|word| word.parse::<i32>().is_ok())
+                });
+                if !good || words.next().is_some() {
+                    return self.locally(ctx, parsed, input, out);
+                }
+                if self.is_reading(None) {
+                    return Step::Wait;
+                }
+                if let Some(word) = word {
+                    line.push(b' ');
+                    line.extend_from_slice(word);
+                }
+                line.extend_from_slice(b"\r\n");
+                self.flush(desk, line.into(), None, !admin.noreply, out);
+                return Step::Taken(consumed);
+            }
+            _ if request.key().is_none() => return self.locally(ctx, parsed, input, out),
+            _ => {}
+        }
+        match self.pass_on(desk, &request, &input[..consumed], data, out) {
+            true => Step::Taken(end),
+            false => Step::Wait,
+        }
+    }
+
+    /// A request that is no matter of the nodes: when nothing is owed any more.
+    fn locally(
+        &mut self,
+        ctx: Ctx<'c>,
+        parsed: Parsed<'_>,
+        input: &[u8],
+        out: &mut Output<'c>,
+    ) -> Step {
+        if !self.owed.is_empty() {
+            return Step::Wait;
+        }
+        Step::Taken(self.local.one(ctx, parsed, input, out))
+    }
+
+    /// A store whose block no node is sent. As it does on a server, it takes the old value with it.
+    fn refuse(
+        &mut self,
+        desk: &mut Desk,
+        consumed: usize,
+        store: &Store<'_>,
+        out: &mut Output<'c>,
+    ) -> Step {
+        if !self.owed.is_empty() {
+            return Step::Wait;
+        }
+        let delete = Request::Delete(Delete {
+            key: store.key,
+            compare_cas: None,
+            new_cas: None,
+            invalidate: false,
+            touch: None,
+            drop_value: false,
+            client_flags: 0,
+            reply: ReplyMode::NoReply,
+        });
+        if store.mode == StoreMode::Set && store.compare_cas.is_none() && !store.key.needs_base64()
+        {
+            let line = [b"delete ", store.key.text, b" noreply\r\n"].concat();
+            self.pass_on(desk, &delete, &line, Data::Slice(b""), out);
+        }
+        self.local.refuse_too_large(store, out);
+        Step::Taken(consumed)
+    }
+
+    /// A store that came in pieces; false if it has to wait, which it does in its place.
+    fn pass_on_whole(&mut self, desk: &mut Desk, bytes: Bytes, out: &mut Output<'c>) -> bool {
+        let parsed = match self.local.is_binary() {
+            true => binary::parse(&bytes),
+            false => text::parse(&bytes),
+        };
+        let Parsed::Complete { request, consumed } = parsed else {
+            unreachable!("it was parsed before");
+        };
+        if let Request::Store(store) = &request
+            && !bytes.ends_with(store.block_end())
+        {
+            let mut refused = Output::new();
+            Session::bad_chunk(store, &mut refused);
+            self.owed.reply(&refused.buf, out);
+            return true;
+        }
+        let data = Data::Shared(bytes.slice(consumed..));
+        let passed = self.pass_on(desk, &request, &bytes[..consumed], data, out);
+        if !passed {
+            let len = bytes.len();
+            self.coming = Some(Coming {
+                bytes: bytes.to_vec(),
+                filled: len,
+                len,
+            });
+        }
+        passed
+    }
+
+    /// Sends a request about one key on its way; false if that takes no more now. `line` is what it came as, without its block.
+    #[inline]
+    fn pass_on(
+        &mut self,
+        desk: &mut Desk,
+        request: &Request<'_>,
+        line: &[u8],
+        data: Data<'_>,
+        out: &mut Output<'c>,
+    ) -> bool {
+        let Some(key) = request.key() else {
+            return true;
+        };
+        let mut room = [0; protocol::KEY_LEN_MAX];
+        let bytes = key.bytes(&mut room);
+        let reads = matches!(
+            request,
+            Request::Get(_) | Request::MetaGet(_) | Request::BinaryGet(_) | Request::MetaDebug(_)
+        );
+        let way = match request {
+            // The client's core has no word for it.
+            Request::MetaDebug(_) => desk.decider(bytes),
+            _ => desk.way(bytes, !reads),
+        };
+        let is_binary = self.local.is_binary();
+        match way {
+            Way::Node(pool, node) => {
+                let lane = desk.lane_to(pool, node, self.me, is_binary);
+                if desk.is_full(lane, self.me) {
+                    return false;
+                }
+                let Some(passed) = relay::one(desk.out(lane), request, line, data) else {
+                    return true;
+                };
+                let number = match passed.no_reply {
+                    true => 0,
+                    false => self.owed.await_one(),
+                };
+                desk.passed(lane, passed, (self.me, number), None);
+            }
+            Way::Core(pool) => {
+                if !reads && self.is_reading(Some(bytes)) {
+                    return false;
+                }
+                if reads {
+                    self.reading.push((self.owed.next(), mark(bytes)));
+                }
+                let block = match data {
+                    Data::Slice(block) => Bytes::copy_from_slice(&[line, block].concat()),
+                    // The line stands before it in the same bytes, but is not to be had from them.
+                    Data::Shared(block) => [line, &block].concat().into(),
+                };
+                let job = match is_binary {
+                    true => Job::Packet(block),
+                    false => Job::Text(block),
+                };
+                self.begin(desk, pool, job, out);
+                self.is_serial = is_decided(request);
+            }
+            Way::Nowhere => {
+                let mut refused = Output::new();
+                match (request.binary_head(), is_no_reply(request)) {
+                    (_, true) => {}
+                    (Some(head), _) => {
+                        binary::error(&mut refused.buf, head, protocol::ErrorLine::Backend.into());
+                    }
+                    (None, _) => {
+                        let classic = matches!(request, Request::Get(_));
+                        refused.bytes(desk.nowhere(classic, bytes));
+                    }
+                }
+                self.owed.reply(&refused.buf, out);
+            }
+        }
+        true
+    }
+
+    /// True while an operation reads this key, or any.
+    fn is_reading(&mut self, key: Option<&[u8]>) -> bool {
+        let owed = &self.owed;
+        self.reading.retain(|(number, _)| owed.awaits(*number));
+        match key.map(mark) {
+            Some(mark) => self.reading.iter().any(|(_, other)| *other == mark),
+            None => !self.reading.is_empty(),
+        }
+    }
+
+    fn begin(&mut self, desk: &mut Desk, pool: usize, job: Job, out: &mut Output<'c>) {
+        let number = self.owed.await_one();
+        if let Some(output) = desk.begin(pool, job, Some((self.me, number))) {
+            self.owed.answer_output(number, output, &mut desk.spares);
+            self.owed.move_ready(out, &mut desk.spares);
+        }
+    }
+
+    /// `flush_all`, to all nodes of all pools.
+    fn flush(
+        &mut self,
+        desk: &mut Desk,
+        line: Bytes,
+        head: Option<protocol::BinaryHead>,
+        replies: bool,
+        out: &mut Output<'c>,
+    ) {
+        let Some((first, others)) = desk.all_pools() else {
+            return;
+        };
+        let job = Job::Flush { line, others, head };
+        match replies {
+            true => {
+                self.begin(desk, first, job, out);
+                self.is_serial = true;
+            }
+            false => {
+                desk.begin(first, job, None);
+            }
+        }
+    }
+
+    /// `stats`: what the server says of itself, and of items what the nodes say together. Of a group that is about items, what each
+    /// node says.
+    fn stats(
+        &mut self,
+        ctx: Ctx<'c>,
+        desk: &mut Desk,
+        group: &[u8],
+        head: Option<protocol::BinaryHead>,
+        out: &mut Output<'c>,
+    ) {
+        let Some((first, others)) = desk.all_pools() else {
+            return;
+        };
+        let (own, group) = match group {
+            b"" => (general_figures(ctx), None),
+            group => (
+                Vec::new(),
+                Some(String::from_utf8_lossy(group).into_owned()),
+            ),
+        };
+        let job = Job::Stats {
+            own,
+            group,
+            others,
+            head,
+        };
+        self.begin(desk, first, job, out);
+        self.is_serial = true;
+    }
+
+    /// A list of keys, or a piece of one; false if it has to wait.
+    fn get_many(
+        &mut self,
+        desk: &mut Desk,
+        verb: GetVerb,
+        keys: Keys<'_>,
+        is_last: bool,
+        out: &mut Output<'c>,
+    ) -> bool {
+        // Keys of one kind of way are asked for together; most lists have but one.
+        let writes = verb.touch.is_some();
+        let ways: Vec<(&[u8], Way)> = keys
+            .iter()
+            .map(|key| (key, desk.way(key, writes)))
+            .collect();
+        if ways.is_empty() {
+            if is_last {
+                self.owed.reply(reply::END, out);
+            }
+            return true;
+        }
+        for (_, way) in &ways {
+            if let Way::Node(pool, node) = *way {
+                let lane = desk.lane_to(pool, node, self.me, false);
+                if desk.is_full(lane, self.me) {
+                    return false;
+                }
+            }
+        }
+        let kind = |way: &Way| match way {
+            Way::Core(pool) => Some(*pool),
+            _ => None,
+        };
+        let runs: Vec<_> = ways
+            .chunk_by(|(_, one), (_, other)| kind(one) == kind(other))
+            .collect();
+        let count = runs.len();
+        for (at, run) in runs.into_iter().enumerate() {
+            let is_last = is_last && at + 1 == count;
+            match kind(&run[0].1) {
+                Some(pool) => {
+                    let keys: Vec<&[u8]> = run.iter().map(|(key, _)| *key).collect();
+                    let number = self.owed.next();
+                    self.reading
+                        .extend(keys.iter().map(|key| (number, mark(key))));
+                    let keys = keys.join(&b' ').into();
+                    let job = Job::Keys {
+                        verb,
+                        keys,
+                        is_last,
+                    };
+                    self.begin(desk, pool, job, out);
+                }
+                None => self.gather(desk, verb, run, is_last, out),
+            }
+        }
+        true
+    }
+
+    /// Keys that live on one node each, asked of all these nodes.
+    fn gather(
+        &mut self,
+        desk: &mut Desk,
+        verb: GetVerb,
+        run: &[(&[u8], Way)],
+        is_last: bool,
+        out: &mut Output<'c>,
+    ) {
+        let mut lanes: Vec<usize> = Vec::with_capacity(8);
+        let mut order = Vec::with_capacity(run.len());
+        for &(key, way) in run {
+            let Way::Node(pool, node) = way else {
+                continue;
+            };
+            let lane = desk.lane_to(pool, node, self.me, false);
+            let part = match lanes.iter().position(|&other| other == lane) {
+                Some(part) => part,
+                None => {
+                    lanes.push(lane);
+                    relay::get_verb(desk.out(lane), verb);
+                    lanes.len() - 1
+                }
+            };
+            relay::get_key(desk.out(lane), key);
+            order.push((mark(key), part as u16));
+        }
+        let is_whole = order.len() == run.len();
+        if lanes.is_empty() {
+            let (key, _) = run[0];
+            let refused = desk.nowhere(true, key);
+            // Of a list in pieces the last tells.
+            if is_last {
+                self.owed.reply(refused, out);
+            }
+            return;
+        }
+        let passed = relay::several();
+        if let [lane] = lanes[..]
+            && is_last
+            && is_whole
+        {
+            desk.out(lane).bytes(reply::CRLF);
+            let number = self.owed.await_one();
+            return desk.passed(lane, passed, (self.me, number), None);
+        }
+        let number = self
+            .owed
+            .await_parts(Gather::new(order, lanes.len(), is_last));
+        for (part, lane) in lanes.into_iter().enumerate() {
+            desk.out(lane).bytes(reply::CRLF);
+            desk.passed(lane, passed, (self.me, number), Some(part as u16));
+        }
+    }
+}
+
+/// How far a step came.
+enum Step {
+    /// So many bytes are done with.
+    Taken(usize),
+    /// More input is needed.
+    More,
+    /// Replies are to come first.
+    Wait,
+}
+
+/// True for what a node decides before the others follow (Se4).
+fn is_decided(request: &Request<'_>) -> bool {
+    match request {
+        Request::Store(store) => store.mode != StoreMode::Set || store.compare_cas.is_some(),
+        Request::Get(_) | Request::BinaryGet(_) | Request::MetaGet(_) => false,
+        _ => true,
+    }
+}
+
+/// True for the groups of `stats` that nodes have more to say to than a proxy.
+fn is_of_items(group: &[u8]) -> bool {
+    matches!(group, b"" | b"items" | b"slabs")
+}
+
+fn is_no_reply(request: &Request<'_>) -> bool {
+    match request {
+        Request::Store(store) => matches!(store.reply, ReplyMode::NoReply),
+        Request::Delete(delete) => matches!(delete.reply, ReplyMode::NoReply),
+        Request::Arith(arith) => matches!(arith.reply, ReplyMode::NoReply),
+        Request::Touch(touch) => touch.noreply,
+        _ => false,
+    }
+}
