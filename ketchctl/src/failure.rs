@@ -33,13 +33,20 @@ impl Failure {
 
 /// One line on standard error about a node.
 pub fn tell(node: &str, error: &ketch_client::Error) {
+    eprintln!("ketchctl: {}", of_node(node, error));
+}
+
+/// What is wrong with a node, which is named.
+pub fn of_node(node: &str, error: &ketch_client::Error) -> String {
+    if let ketch_client::Error::Refused { line, .. } = error
+        && &**line == "ERROR"
+    {
+        return format!("{node}: it does not know what it was asked: it must be ketch");
+    }
     let told = error.to_string();
     // Most errors name the node themselves.
     let named = format!("{node}: ");
-    eprintln!(
-        "ketchctl: {named}{}",
-        told.strip_prefix(&named).unwrap_or(&told)
-    );
+    format!("{named}{}", told.strip_prefix(&named).unwrap_or(&told))
 }
 
 impl From<io::Error> for Failure {

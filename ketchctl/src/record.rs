@@ -2,7 +2,7 @@
 
 use getopts::Options;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::{access, cluster, words};
 
 const USAGE: &str = "usage: ketchctl record --servers NODE [options]\n\n\
@@ -22,7 +22,7 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
     }
     let client = access::from(&matches)?.client(&cluster::Cluster::of(nodes));
     for (node, answer) in client.stats("record") {
-        let lines = answer.map_err(|error| Failure::failed(format!("{node}: {error}")))?;
+        let lines = answer.map_err(|error| Failure::failed(failure::of_node(&node, &error)))?;
         let text: String = lines
             .iter()
             .map(|(key, value)| format!("{key},{}\n", value.replace(' ', ",")))

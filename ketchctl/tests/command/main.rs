@@ -4,6 +4,7 @@
 mod as_node;
 mod commands;
 mod copy;
+mod insight;
 mod ring;
 mod run;
 mod snapshot;
