@@ -483,7 +483,7 @@ impl Judge {
                 return;
             }
             // A copy lost the new value before the other had it.
-            (Some(number), Some(_)) if history[number + 1..].iter().any(|one| one.evicted) => {
+            (Some(_), Some(_)) if self.is_evicted_on_the_way(key, sure) => {
                 self.verdict.evicted_on_the_way += 1;
                 return;
             }
@@ -501,6 +501,13 @@ impl Judge {
             &history[from..]
         );
         self.verdict.breaks(kind, || story);
+    }
+
+    /// True if a copy was evicted while the write that is sure, or one after it, was on its way to the others. What is written later
+    /// ends it.
+    fn is_evicted_on_the_way(&self, key: usize, sure: Option<usize>) -> bool {
+        let history = &self.registers[key];
+        history[sure.unwrap_or(0)..].iter().any(|one| one.evicted)
     }
 
     /// True if `number` was deleted, and that acknowledged, within the moment before `begun`; or overwritten, where copies lose values.
