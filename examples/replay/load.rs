@@ -8,7 +8,7 @@ use std::process::Command;
 const MIXED_FACTOR: f64 = 80.0;
 
 /// A number from 0 to 1 that depends on `n` alone.
-fn fraction(n: u64) -> f64 {
+pub fn fraction(n: u64) -> f64 {
     let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

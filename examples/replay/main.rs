@@ -3,6 +3,7 @@
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
 //!         [--old kept,written,renewed] [--slices N] [--svg FILE] [--report]
+//!  replay --sweep 8,16,64 [--sizes 200,1000,100-8000] [--policy NAME,..] [--server PROGRAM] [--svg FILE] [--report]
 //! ```
 //!
 //! A trace has one object id a line (`.xz` is read through `xzcat`), or is drawn: `zipf:OBJECTS:THETA:REQUESTS`. Each
@@ -15,17 +16,22 @@
 //! says what becomes of values with the sizes of the part before: they stay hits until they are evicted, or one request
 //! in ten is a set whether the key is there or not, or the objects of each part have keys of their own.
 //!
-//! `--policy` drives the store itself, in this process; `--server` starts PROGRAM for each run and speaks to it over a
-//! socket. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
+//! `--policy` drives the store itself, in this process, or with a name in capitals (LRU, SLRU, SIEVE, S3-FIFO, W-TinyLFU) a model
+//! of that policy by bytes, to hold the store against; `--server` starts PROGRAM for each run and speaks to it over a
+//! socket. `--sweep` fills caches of so many megabytes with values of each of `--sizes`, and tells which part of the memory
+//! limit holds keys and values then. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
 
 mod load;
 mod plot;
+mod reference;
+mod sweep;
 mod target;
 
 use std::time::Instant;
 
 use load::{Lens, Sizes, Trace, key};
 use plot::Panel;
+use reference::Reference;
 use target::{Server, Store, Target};
 
 struct Options {
@@ -40,6 +46,9 @@ struct Options {
     slices: usize,
     svg: Option<String>,
     report: bool,
+    /// The memory limits of a sweep; none if traces are replayed.
+    limits: Vec<usize>,
+    sweep_sizes: Vec<String>,
 }
 
 fn options() -> Options {
@@ -55,6 +64,8 @@ fn options() -> Options {
         slices: 1,
         svg: None,
         report: false,
+        limits: Vec::new(),
+        sweep_sizes: Vec::new(),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -63,7 +74,11 @@ fn options() -> Options {
         let number = |text: String| text.parse::<usize>().expect("a number");
         match arg.as_str() {
             "--room" => options.rooms = list(value()).into_iter().map(number).collect(),
-            "--sizes" => options.sizes = list(value()),
+            "--sizes" => {
+                options.sizes = list(value());
+                options.sweep_sizes.clone_from(&options.sizes);
+            }
+            "--sweep" => options.limits = list(value()).into_iter().map(number).collect(),
             "--mb" => options.mb = number(value()),
             "--policy" => options.policies = list(value()),
             "--server" => options.servers = list(value()),
@@ -89,7 +104,12 @@ impl Options {
     fn targets(&self) -> Vec<(String, Start<'_>)> {
         let mut targets: Vec<(String, Start<'_>)> = Vec::new();
         for policy in &self.policies {
-            let new = |megabytes| Box::new(Store::new(megabytes, policy)) as Box<dyn Target>;
+            let new = |megabytes| -> Box<dyn Target> {
+                match Reference::new(megabytes, policy) {
+                    Some(reference) => Box::new(reference),
+                    None => Box::new(Store::new(megabytes, policy)),
+                }
+            };
             targets.push((policy.clone(), Box::new(new)));
         }
         for program in &self.servers {
@@ -138,7 +158,11 @@ fn percent(part: usize, of: usize) -> f64 {
 
 fn main() {
     let options = options();
-    let mut panels = Vec::new();
+    let mut panels = if options.limits.is_empty() {
+        Vec::new()
+    } else {
+        sweep::sweep(&options)
+    };
     for source in &options.traces {
         let trace = Trace::read(source);
         let requests = trace.requests.len();

@@ -26,6 +26,8 @@ pub struct Panel {
     pub x_marks: Vec<f64>,
     /// x counts by its place among the marks, not by its value.
     pub by_rank: bool,
+    /// What is written there instead of the marks, if it is something else.
+    pub x_names: Vec<String>,
 }
 
 impl Panel {
@@ -72,11 +74,13 @@ impl Panel {
                 y(at) + 4.0
             )?;
         }
-        for &mark in &self.x_marks {
+        for (n, &mark) in self.x_marks.iter().enumerate() {
+            let name = self.x_names.get(n).cloned();
+            let name = name.unwrap_or_else(|| mark.to_string());
             writeln!(
                 svg,
                 "<line class=\"grid\" x1=\"{0:.1}\" y1=\"{TOP}\" x2=\"{0:.1}\" y2=\"{bottom}\"/>\
-                 <text x=\"{0:.1}\" y=\"{1}\" text-anchor=\"middle\">{mark}</text>",
+                 <text x=\"{0:.1}\" y=\"{1}\" text-anchor=\"middle\">{name}</text>",
                 self.x(mark),
                 bottom + 16.0
             )?;

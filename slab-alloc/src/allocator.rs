@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -53,6 +53,8 @@ pub struct SlabAllocator {
     pub(crate) table: ClassTable,
     /// By class; index 0 is unused.
     pub(crate) classes: Box<[Class]>,
+    /// How often a page went to a class.
+    attached: AtomicUsize,
 }
 
 /// The changing part of a class, apart from its neighbours so that their locks share no cache line.
@@ -133,6 +135,7 @@ impl SlabAllocator {
             pool,
             table,
             classes,
+            attached: AtomicUsize::new(0),
         })
     }
 
@@ -424,6 +427,7 @@ impl SlabAllocator {
     pub(crate) fn attach(&self, page: PageId, class: ClassId, state: &mut ClassState) {
         let meta = &self.pages[page.index()];
         meta.set_class(Some(class));
+        self.attached.fetch_add(1, Ordering::Relaxed);
         state.pages += 1;
         state.fresh += self.class(class).chunks_per_page as usize;
         state.partial.push(&self.pages, page);
@@ -539,6 +543,12 @@ impl SlabAllocator {
     /// Pages of classes and resident pages of no class.
     pub fn pages_total(&self) -> usize {
         self.pool.assigned() + self.pool.idle()
+    }
+
+    /// How often a page went to a class, of the pool or of another: what grows when the shares of the classes change.
+    #[inline]
+    pub fn pages_attached(&self) -> usize {
+        self.attached.load(Ordering::Relaxed)
     }
 
     /// How many pages classes could still get: idle ones, and those that the limit still allows.

@@ -220,7 +220,8 @@ fn grow(
 }
 
 /// All the sizes that may be worth a class, `chunk_min` to `chunk_max`: every granule up to 1 KB, then 32 to the
-/// octave up to 4 KB, 16 up to 8 KB, 8 above; and from a sixteenth of a page on, the even parts of it.
+/// octave up to 4 KB, 16 up to 8 KB, 8 above, each as large as so many of a page can be; and from a sixteenth of a page on, the
+/// even parts of it.
 fn fine(chunk_min: usize, chunk_max: usize, granule: usize, page_bytes: usize) -> Vec<usize> {
     let step = |size: usize| {
         let octave = 1 << size.ilog2();
@@ -235,8 +236,12 @@ fn fine(chunk_min: usize, chunk_max: usize, granule: usize, page_bytes: usize) -
     let mut sizes = Vec::new();
     let mut size = chunk_min.max(HEADER_BYTES).next_multiple_of(granule);
     while size < chunk_max && size <= page_bytes / 16 {
-        sizes.push(size);
         let step = step(size);
+        // Below, what a page has left over is less than a step.
+        if size > page_bytes.isqrt() * 4 {
+            size = even_part(size, granule, page_bytes);
+        }
+        sizes.push(size);
         size = (size + 1).next_multiple_of(step);
     }
     for parts in (1..16).rev() {
@@ -255,6 +260,11 @@ fn fit_to_page(size: usize, granule: usize, page_bytes: usize) -> usize {
     if size <= page_bytes / 16 || size > page_bytes {
         return size;
     }
+    even_part(size, granule, page_bytes)
+}
+
+/// The largest size of which a page holds as many as of this.
+fn even_part(size: usize, granule: usize, page_bytes: usize) -> usize {
     let even = page_bytes / (page_bytes / size);
     even - even % granule
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::at::At;
 use super::class_mask::ClassMask;
 use super::crawler::{Walk, WalkCursor};
-use super::memory::Sizing;
 use super::segments::{Balance, Segment};
 use super::store::Cache;
 use super::tuning::Automove;
@@ -37,7 +36,6 @@ pub struct Maintainer {
     pass: WalkCursor,
     /// The crawl that clients asked for, and how far it is.
     asked: Option<(ClassMask, WalkCursor)>,
-    sizing: Sizing,
     automove_at: RelTime,
     evicted_before: Vec<u64>,
     asked_for_memory: RelTime,
@@ -52,7 +50,7 @@ impl Maintainer {
             cache.tend_lrus(at);
             cache.counters.lru_maintainer_juggles.fetch_add(1, Relaxed);
         }
-        self.sizing.step(cache);
+        cache.step_sizing();
         if let Some(memory_file) = cache.memory_file() {
             memory_file.take_up_learned(cache);
             if at.now.since(self.asked_for_memory) >= ASK_FOR_MEMORY_S {

@@ -30,7 +30,7 @@ impl Rng {
 fn slabs(megabytes: usize) -> Config {
     let sizes = Sizes::Adaptive {
         chunk_min: 40,
-        growth_factor: 1.14,
+        growth_factor: 1.25,
         chunk_max: 32 << 10,
     };
     Config {

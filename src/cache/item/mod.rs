@@ -35,6 +35,7 @@
 
 mod header;
 mod new_item;
+mod pieces;
 mod pinned;
 mod salvage;
 mod spare;
@@ -104,6 +105,8 @@ pub struct Items {
     item_bytes_max: usize,
     /// The size of the largest chunk.
     chunk_bytes_max: usize,
+    /// Large values are laid in pieces ([`pieces`]).
+    in_pieces: bool,
     /// The size of a class's chunks by the class's number, 0 for a number that no class has.
     chunk_bytes: Box<[u32; CLASSES_MAX]>,
 }
@@ -123,6 +126,9 @@ impl Items {
             chunk_bytes[class.index()] = slabs.chunk_bytes(class) as u32;
         }
         Items {
+            in_pieces: item_bytes_max > chunk_bytes_max
+                && chunk_bytes_max < slab_alloc::PAGE_BYTES_MAX
+                && pieces::are_there(&slabs),
             chunk_bytes,
             slabs,
             use_cas,
@@ -336,9 +342,11 @@ impl Items {
         bytes + chained * HEADER_BYTES
     }
 
-    /// The bytes it would take to keep all of the item in one chunk.
-    pub fn bytes_in_one_chunk(&self, handle: ChunkHandle) -> usize {
-        bytes_unchained(self.header(handle))
+    /// The bytes it takes to keep all of the item in one chunk, of one that is not laid in pieces.
+    pub fn bytes_in_one_chunk(&self, handle: ChunkHandle) -> Option<usize> {
+        let header = self.header(handle);
+        let is_in_pieces = self.in_pieces && header.state().has(State::LARGE);
+        (!is_in_pieces).then(|| bytes_unchained(header))
     }
 
     fn value_pieces_chunks(&self, handle: ChunkHandle) -> impl Iterator<Item = ChunkHandle> {
@@ -369,13 +377,16 @@ impl Items {
 
     /// The class the (head) chunk of such an item comes from; errors if it is above the item limit.
     pub fn class_for(&self, spec: &ItemSpec<'_>) -> Result<ClassId, AllocError> {
-        self.class_for_bytes(self.item_bytes(spec))
+        self.class_for_bytes(self.item_bytes(spec), self.state_for(spec))
     }
 
     #[inline]
-    fn class_for_bytes(&self, bytes: usize) -> Result<ClassId, AllocError> {
+    fn class_for_bytes(&self, bytes: usize, bits: State) -> Result<ClassId, AllocError> {
         if bytes > self.item_bytes_max {
             return Err(AllocError::TooLarge);
+        }
+        if self.in_pieces && bits.has(State::LARGE) {
+            return Ok(self.piece_class(bytes, bytes));
         }
         Ok(self
             .slabs
@@ -413,7 +424,7 @@ impl Items {
         let bits = self.state_for(spec);
         let key_at = key_offset(bits);
         let value_at = key_at + spec.key.len();
-        let class = self.class_for_bytes(value_at + spec.value_len as usize)?;
+        let class = self.class_for_bytes(value_at + spec.value_len as usize, bits)?;
         let handle = alloc(class).ok_or(AllocError::OutOfMemory)?;
         // It may be a larger one, if there was no other.
         let class = self.slabs.class_of(handle);
@@ -478,6 +489,10 @@ impl Items {
             "only large items count references"
         );
         self.refs(handle).fetch_add(1, Relaxed);
+        if let Some(next) = self.chain_start(handle) {
+            // It is looked at when all that is asked for together is written.
+            self.slabs.prefetch(next, HEADER_BYTES);
+        }
         PinnedValue::of(self, handle)
     }
 

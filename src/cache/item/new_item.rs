@@ -9,9 +9,6 @@ use slab_alloc::{ChunkHandle, ClassId};
 use super::{AllocError, HEADER_BYTES, Items};
 use crate::packing::{Packer, Unpacker};
 
-/// The end of a chained item may waste this part of its value: less would cost more chunks for each.
-const END_WASTE_PART: usize = 32;
-
 /// An item that only its owner knows: its value is being written, in order. Dropped unlinked, it is freed.
 pub struct NewItem<'c> {
     items: &'c Items,
@@ -57,8 +54,10 @@ impl NewItem<'_> {
             return Ok(false);
         }
         let (items, slabs) = (self.items, &self.items.slabs);
-        let class = self.next_class();
+        let class = items.piece_class(HEADER_BYTES + self.missing, self.value_len());
         let chunk = alloc(class).ok_or(AllocError::OutOfMemory)?;
+        // It may be a larger one, if there was no other.
+        let class = slabs.class_of(chunk);
         let len = self.missing.min(slabs.chunk_bytes(class) - HEADER_BYTES);
         items
             .header(chunk)
@@ -71,20 +70,6 @@ impl NewItem<'_> {
         self.last = chunk;
         self.missing -= len;
         Ok(true)
-    }
-
-    /// The class of the next chunk. Few classes serve the ends of chains, those of the powers of two, so that their
-    /// pages do not lie half empty: the one that holds all the rest if it wastes little, else the one below it.
-    fn next_class(&self) -> ClassId {
-        let slabs = &self.items.slabs;
-        let rest = HEADER_BYTES + self.missing;
-        let fit = rest.next_power_of_two();
-        let class_for = |bytes| slabs.class_for(bytes).unwrap_or_else(|| slabs.largest());
-        if (fit - rest) * END_WASTE_PART <= self.value_len() {
-            class_for(fit)
-        } else {
-            class_for(fit / 2)
-        }
     }
 
     /// The item's handle.

@@ -39,6 +39,9 @@ impl PinnedValue<'_> {
 
     /// Bytes still to be sent.
     pub fn unsent_len(&self) -> usize {
+        if self.chunk == Some(self.handle) {
+            return self.items.header(self.handle).value_len() - self.sent;
+        }
         self.unsent(usize::MAX).map(<[u8]>::len).sum()
     }
 

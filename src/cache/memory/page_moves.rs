@@ -130,8 +130,16 @@ impl Cache {
             (lru.segments.count() > 0).then(|| lru.cost(self.stores.clock()))
         };
         of(class)
-            .or_else(|| of(self.items.slabs().largest()))
+            .or_else(|| of(self.chaining_class()?))
             .unwrap_or_default()
+    }
+
+    /// The class whose items have most bytes among those that may be chained.
+    pub(in crate::cache) fn chaining_class(&self) -> Option<ClassId> {
+        let classes = self.items.head_classes();
+        let bytes = |class| self.lru(class).requested_bytes;
+        let (bytes, class) = classes.map(|class| (bytes(class), class)).max()?;
+        (bytes > 0).then_some(class)
     }
 
     /// The class that can best do without a page: one with a page's worth of free chunks, else the one whose items cost
@@ -286,12 +294,22 @@ impl Cache {
         if !state.has(State::CONTINUATION) {
             return state.has(State::ITEM) && (!state.has(State::LINKED) || items.is_pinned(chunk));
         }
-        // The head lies in a page that may change its class, unless it is linked.
-        let largest = items.slabs().largest();
-        let _lru = self.lru(largest);
         header
             .continued_head()
-            .is_some_and(|head| !self.is_linked(head, largest) || items.is_pinned(head))
+            .is_some_and(|head| match self.class_around(head) {
+                // The head lies in a page that may change its class, unless it is linked.
+                Some(class) => {
+                    let _lru = self.lru(class);
+                    !self.is_linked(head, class) || items.is_pinned(head)
+                }
+                None => true,
+            })
+    }
+
+    /// The class of the page that a chunk lies in, which may have changed by now unless somebody holds it there.
+    fn class_around(&self, chunk: ChunkHandle) -> Option<ClassId> {
+        let slabs = self.items.slabs();
+        slabs.page_class(slabs.page_of(chunk))
     }
 
     fn empty_page(&self, page: PageId, class: ClassId, at: At) -> bool {
@@ -404,14 +422,16 @@ impl Cache {
     /// Moves one continuation chunk of a draining page, or evicts the item it belongs to.
     fn vacate_continuation(&self, chunk: ChunkHandle, class: ClassId, at: At) {
         let items = &self.items;
-        let largest = items.slabs().largest();
-        let lru = &mut self.lru(largest);
-        // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
         let Some(head) = items.header(chunk).continued_head() else {
             return;
         };
+        let Some(head_class) = self.class_around(head) else {
+            return;
+        };
+        let lru = &mut self.lru(head_class);
+        // Under the LRU's lock a linked head stays one; whether the chunk is really its own, the chain tells.
         if !items.header(chunk).state().has(State::CONTINUATION)
-            || !self.is_linked(head, largest)
+            || !self.is_linked(head, head_class)
             || items.is_pinned(head)
             || !items.owns_chunk(head, chunk)
         {
@@ -426,7 +446,7 @@ impl Cache {
             return;
         }
         let Some(room) = self.room_elsewhere(lru, head, class, at) else {
-            return self.evict_for_page(lru, head, largest);
+            return self.evict_for_page(lru, head, head_class);
         };
         let hash = self.table.hash(items.key(head));
         let stripe = self.table.try_lock(hash);

@@ -51,6 +51,7 @@ impl Cache {
     /// A chunk of `class`, whatever it takes.
     #[inline]
     pub(in crate::cache) fn alloc_chunk(&self, class: ClassId, at: At) -> Option<ChunkHandle> {
+        self.follow_sizes();
         self.items
             .slabs()
             .alloc(class)
@@ -152,6 +153,7 @@ impl Cache {
     fn evict_chain(&self, class: ClassId, at: At) -> bool {
         let slabs = self.items.slabs();
         let ends = slabs.class_stats(class).used_chunks > self.lru(class).segments.count();
-        ends && class != slabs.largest() && self.evict_tail(slabs.largest(), at)
+        let heads = self.chaining_class().filter(|&heads| heads != class);
+        ends && heads.is_some_and(|heads| self.evict_tail(heads, at))
     }
 }

@@ -383,7 +383,7 @@ fn behaves_like_a_map_when_pages_stay_where_they_are() {
 
 #[test]
 fn without_evictions_nothing_is_lost() {
-    let cache = small_cache(8);
+    let cache = small_cache(7);
     cache.tuning.set(Knob::Evictions, 0);
     let mut life = Life::new(&cache, 51, 1500);
     for step in 0..6000 {

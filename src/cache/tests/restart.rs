@@ -274,7 +274,7 @@ fn other_options_come_up_warm() {
             with(&|config| {
                 config.slabs.sizes = Sizes::Adaptive {
                     chunk_min: 40,
-                    growth_factor: 1.14,
+                    growth_factor: 1.25,
                     chunk_max: 32 << 10,
                 };
             }),

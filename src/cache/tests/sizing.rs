@@ -93,3 +93,45 @@ fn a_class_that_is_not_used_any_more_closes() {
     let (made, _) = use_made(&cache);
     assert!(made > 0.96, "{made:.3}");
 }
+
+/// The part of the memory limit that holds keys and values, when twice its bytes were stored by somebody so fast that the
+/// maintainer never comes by.
+fn held(megabytes: usize, mut len: impl FnMut(&mut Rng) -> usize) -> f64 {
+    let cache = small_cache(megabytes);
+    let mut rng = Rng::new(7);
+    let bytes = value(1, 1 << 20);
+    let (mut stored, mut sizes) = (0, Vec::new());
+    while stored < megabytes << 21 {
+        let len = len(&mut rng);
+        let key = format!("{:016x}", sizes.len());
+        set(&cache, key.as_bytes(), &bytes[..len], RelTime(10)).unwrap();
+        stored += len + key.len();
+        sizes.push(len + key.len());
+    }
+    let is_there = |n: usize| holds(&cache, format!("{n:016x}").as_bytes(), RelTime(10));
+    let there = (0..sizes.len()).filter(|&n| is_there(n));
+    let held: usize = there.map(|n| sizes[n]).sum();
+    check(&cache);
+    held as f64 / (megabytes << 20) as f64
+}
+
+/// Each item has a header of 32 bytes, of 40 where its value is large. But for those, what one size or any mix of large ones
+/// leaves empty is a few percent, at small limits too.
+#[test]
+fn memory_is_full_of_keys_and_values_whatever_their_size() {
+    let one_size = [
+        100, 200, 500, 1000, 1500, 2000, 2800, 3800, 4096, 5500, 7500, 10_000, 12_000, 17_000,
+        23_000, 28_000, 33_000, 100_000,
+    ];
+    for megabytes in [8, 16] {
+        for len in one_size {
+            let held = held(megabytes, |_| len);
+            let bar = 0.96 * (16 + len) as f64 / (48 + len) as f64;
+            assert!(held > bar, "{megabytes} MB hold {held:.3} of {len}");
+        }
+        for (low, high, bar) in [(4_000, 40_000, 0.92), (10_000, 100_000, 0.92)] {
+            let held = held(megabytes, |rng| low + rng.below(high - low));
+            assert!(held > bar, "{megabytes} MB: {held:.3} of {low} to {high}");
+        }
+    }
+}

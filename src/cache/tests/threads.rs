@@ -220,6 +220,10 @@ fn unfinished_items_in_most_pages_stop_nobody() {
     let cache = small_cache(64);
     let now = RelTime(10);
     let mut unfinished = Vec::new();
+    // The class for such items opens after a few pages of them.
+    for n in 0..5000u32 {
+        set(&cache, &n.to_le_bytes(), &[1; 100], now).unwrap();
+    }
     let class = cache.items.class_for(&spec(&[0; 4], 100)).unwrap();
     let per_page = cache.items.slabs().class_stats(class).chunks_per_page;
     let pages = cache.limit_bytes() / cache.items.slabs().page_bytes();

@@ -1,0 +1,59 @@
+//! Of which chunks a large item is made.
+//!
+//! ```text
+//!  17,000 bytes   | 16384: header, key, value ..            | 1024 |      28,000   | 16384 | 8192 | 4096 |
+//!  one chunk each, three a page of 64 KB: a quarter of it would be empty
+//! ```
+//!
+//! A value that is sent from where it lies ([`super::LARGE_VALUE_MIN`]) may as well lie in pieces. Their sizes are powers of
+//! two, so that pages of them have no tail; and few classes serve all large items, so that few pages are half empty.
+//! Each piece is the largest that the rest fills, or the next larger where that leaves little of it empty: of each item
+//! less than [`WASTE_PART`], and three pieces below 32 KB on the mean.
+//!
+//! Where the powers of two are no classes (`-f`, `-o slab_sizes`), or the largest chunk holds the largest item
+//! (`-o no_chunked_items`), an item lies in one chunk if it fits one.
+
+use slab_alloc::{ClassId, SlabAllocator};
+
+use super::{Items, LARGE_VALUE_MIN};
+
+/// The pieces of an item may leave this part of it empty: less would cost more pieces.
+const WASTE_PART: usize = 32;
+
+/// True if all powers of two that a large item may begin with are sizes of classes.
+pub(super) fn are_there(slabs: &SlabAllocator) -> bool {
+    let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
+    let mut sizes = std::iter::successors(Some(LARGE_VALUE_MIN), |&size| Some(size * 2))
+        .take_while(|&size| size <= chunk_bytes_max);
+    let is_there = |size| {
+        let class = slabs.class_for(size);
+        class.is_some_and(|class| slabs.chunk_bytes(class) == size)
+    };
+    chunk_bytes_max.is_power_of_two() && sizes.all(is_there)
+}
+
+impl Items {
+    /// The classes that chained items begin in.
+    pub fn head_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
+        let is_head = |&class: &ClassId| {
+            let bytes = self.slabs.chunk_bytes(class);
+            self.in_pieces && bytes >= LARGE_VALUE_MIN && bytes.is_power_of_two()
+        };
+        let largest = self.slabs.largest();
+        let classes = self.slabs.classes();
+        classes.filter(move |class| *class == largest || is_head(class))
+    }
+
+    /// The class of the next piece of an item of about `whole` bytes, where `rest` bytes have no place yet, headers counted.
+    pub(super) fn piece_class(&self, rest: usize, whole: usize) -> ClassId {
+        let fit = rest.next_power_of_two();
+        let bytes = if (fit - rest) * WASTE_PART <= whole {
+            fit
+        } else {
+            fit / 2
+        };
+        self.slabs
+            .class_for(bytes)
+            .unwrap_or_else(|| self.slabs.largest())
+    }
+}
