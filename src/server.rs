@@ -28,7 +28,10 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::handover::{Doorbell, Estate, Predecessor, Rest, Successor};
 use crate::membership::Membership;
-use crate::net::{Bound, Carried, Handle, Left, Listener, ListenerHandle, Sockets, Tls, Worker};
+use crate::net::{
+    Bound, Carried, Handle, Left, Listener, ListenerHandle, Sockets, Tls, Watchers, WatchersHandle,
+    Worker,
+};
 use crate::proxy::Control;
 use crate::settings::Settings;
 use crate::snapshot::{Keeper, Log};
@@ -569,6 +572,8 @@ fn cache_config(settings: &Settings) -> CacheConfig {
 
 /// What of the settings is not fixed when a cache is made.
 fn prepare(cache: &Cache, settings: &Settings) {
+    cache.events().feed.keep(settings.feed_ring_bytes);
+    cache.events().sights.keep(settings.worker_logbuf_bytes);
     if settings.huge_pages
         && let Err(error) = cache.advise_huge()
     {
@@ -819,6 +824,8 @@ struct Threads {
     /// Set when the listener is to end.
     stop: Arc<AtomicBool>,
     listener_handle: ListenerHandle,
+    watchers_handle: WatchersHandle,
+    watchers: JoinHandle<()>,
     listener: JoinHandle<Bound>,
     handles: Vec<Handle>,
     workers: Vec<JoinHandle<Left>>,
@@ -939,9 +946,22 @@ impl Threads {
         }
         let listener = Listener::new()?;
         let listener_handle = listener.handle();
+        let watchers = Watchers::new()?;
+        let watchers_handle = watchers.handle();
+        let (watching, gate_of_watchers) = (
+            (shared.clone(), listener_handle.clone(), stop.clone()),
+            gate.clone(),
+        );
+        let watchers = named("watchers".into()).spawn(move || {
+            gate_of_watchers.wait();
+            let (shared, listener, stop) = watching;
+            let ended = watchers.run(&shared, &listener, &stop);
+            ended.expect("a poll only fails by our own fault");
+        })?;
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
         for index in 0..shared.settings.threads {
-            let (mut worker, handle) = Worker::new(index, listener_handle.clone())?;
+            let (mut worker, handle) =
+                Worker::new(index, listener_handle.clone(), watchers_handle.clone())?;
             worker.take_udp(&mut bound, &shared)?;
             worker.take_proxy(proxy.clone());
             let (shared, gate) = (shared.clone(), gate.clone());
@@ -969,6 +989,8 @@ impl Threads {
             end_clock,
             stop,
             listener_handle,
+            watchers_handle,
+            watchers,
             listener,
             handles,
             workers,
@@ -1007,6 +1029,9 @@ impl Threads {
                 None => self.all_well = false,
             }
         }
+        // Its connections are not carried over: who reads has to learn that it is another server.
+        self.watchers_handle.wake();
+        self.all_well &= join(self.watchers).is_some();
         self.end_clock.open();
         self.all_well &= join(self.clock).is_some();
         let mut bound = bound.filter(|_| self.all_well)?;

@@ -43,6 +43,7 @@ pub use key::Key;
 pub use limits::{
     ITEM_LEN_MAX, KEY_LEN_MAX, KeyBuf, LINE_LEN_MAX, META_TOKENS_MAX, OPAQUE_LEN_MAX, VALUE_LEN_MAX,
 };
+pub use reply::uri_encode;
 pub use request::{
     Admin, AdminVerb, Args, Arith, BinaryAdmin, BinaryGet, BinaryVerb, ConfigSet, Delete, Fault,
     Get, GetVerb, Keys, MetaGet, MetaTokens, Parsed, ReplyMode, Request, Sasl, SaslVerb, Skip,

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::json::{error, ok};
 use crate::cache::{AllocError, ItemSpec, Lookup, Segment};
 use crate::clock::RelTime;
+use crate::events::Cause;
 use crate::state::{Ctx, Shared};
 
 /// Answers a request for one key.
@@ -132,7 +133,9 @@ fn put_text(body: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
 
 /// The value and its end. A copy is taken, so that the key's stripe is let go at once.
 fn read(ctx: Ctx<'_>, key: &[u8]) -> Option<(Vec<u8>, RelTime)> {
-    let mut entry = ctx.cache.entry(ctx.cache.probe(key).of(key), ctx.at());
+    let mut entry = ctx
+        .cache
+        .entry(ctx.cache.probe(key).of(key), ctx.at(Cause::Http));
     let general = &ctx.stats.general;
     general.cmd_get.inc();
     let Some(item) = entry.item() else {
@@ -215,12 +218,14 @@ fn store(ctx: Ctx<'_>, key: &[u8], value: &[u8], ttl: i64) -> Answered<Response>
         value_len: u32::try_from(value.len()).map_err(|_| too_large())?,
     };
     let general = &ctx.stats.general;
-    let mut new = match ctx.cache.create(&spec, ctx.at()) {
+    let mut new = match ctx.cache.create(&spec, ctx.at(Cause::Http)) {
         Ok(new) => new,
         Err(refused) => {
             // As in the other protocols: what it was to replace would be stale.
             let probe = ctx.cache.probe(key);
-            ctx.cache.entry(probe.of(key), ctx.at()).remove();
+            ctx.cache
+                .entry(probe.of(key), ctx.at(Cause::Http))
+                .remove_key(key);
             return Err(match refused {
                 AllocError::TooLarge => {
                     general.store_too_large.inc();
@@ -236,14 +241,17 @@ fn store(ctx: Ctx<'_>, key: &[u8], value: &[u8], ttl: i64) -> Answered<Response>
     new.write(value);
     ctx.stats.classes[new.class().index()].cmd_set.inc();
     let probe = ctx.cache.probe(key);
-    ctx.cache.entry(probe.of(key), ctx.at()).put(new, None);
+    ctx.cache
+        .entry(probe.of(key), ctx.at(Cause::Http))
+        .put(new, None);
     Ok(ok(&json!({ "stored": true })))
 }
 
 fn delete(ctx: Ctx<'_>, key: &[u8]) -> Response {
     let probe = ctx.cache.probe(key);
-    let mut entry = ctx.cache.entry(probe.of(key), ctx.at());
+    let mut entry = ctx.cache.entry(probe.of(key), ctx.at(Cause::Http));
     let Some(item) = entry.item() else {
+        entry.remove_key(key);
         ctx.stats.general.delete_misses.inc();
         return error(404, "there is no such key");
     };

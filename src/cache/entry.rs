@@ -22,6 +22,7 @@ use super::store::{Cache, Lookup};
 use super::table::{KeyHash, Slot, Sought, StripeGuard};
 use super::view::{ItemHead, ItemView};
 use crate::clock::RelTime;
+use crate::events::{Audience, What};
 use crate::keyspace::misses::{Gone, Miss};
 
 /// One key, its stripe locked from the moment it is opened until it is dropped.
@@ -70,7 +71,7 @@ impl Cache {
         Entry {
             cache: self,
             guard: if is_dead {
-                self.unlink_dead(guard, hash, found_at, lookup)
+                self.unlink_dead(guard, hash, found_at, lookup, at)
             } else {
                 guard
             },
@@ -101,9 +102,11 @@ impl Cache {
         hash: KeyHash,
         found_at: Option<(Slot, ChunkHandle)>,
         lookup: Lookup,
+        at: At,
     ) -> StripeGuard<'c> {
         if let Some((slot, handle)) = found_at {
             self.departed.note(hash.0, lookup.gone());
+            self.tell_gone(handle, lookup.gone(), at);
             self.unlink(&mut guard, hash, slot, handle);
         }
         guard
@@ -146,7 +149,7 @@ impl<'c> Entry<'c> {
         let handle = new.into_handle();
         let header = items.header(handle);
         header.set_accessed_at(self.at.now);
-        items.set_cas(handle, self.unique(cas));
+        items.set_cas(handle, self.unique(cas, header.value_len()));
         header.set_bits(cache.flush.generation_bits());
         let old = self.found;
         let slot = match old {
@@ -201,10 +204,20 @@ impl<'c> Entry<'c> {
         Hit::new(self, found)
     }
 
+    /// Takes the item of `key`, which is the entry's, out. Where there is none, that it was to go is told all the same: others
+    /// may have it still.
+    pub fn remove_key(&mut self, key: &[u8]) {
+        let events = &self.cache.events;
+        if self.found.is_none() && events.audience().has(Audience::FEED) {
+            events.gone(self.at.by, What::Delete, key, 0);
+        }
+        self.remove();
+    }
+
     /// Takes the item out, if there is one.
     pub fn remove(&mut self) {
         if let Some(found) = self.found.take() {
-            if self.cache.events.is_heard() {
+            if self.cache.events.audience().has(Audience::OF_ITEMS) {
                 self.tell_deleted(found);
             }
             self.change.set(Change::Nothing);
@@ -217,8 +230,8 @@ impl<'c> Entry<'c> {
 
     /// The CAS unique that was given, or else the next of the key's stripe.
     #[inline]
-    fn unique(&self, given: Option<u64>) -> u64 {
-        given.unwrap_or_else(|| self.cache.stores.count(&self.guard))
+    fn unique(&self, given: Option<u64>, value_len: usize) -> u64 {
+        given.unwrap_or_else(|| self.cache.stores.count(&self.guard, value_len))
     }
 
     #[inline]
@@ -230,10 +243,9 @@ impl<'c> Entry<'c> {
 
     #[cold]
     fn tell_deleted(&self, found: Found<'_>) {
-        let items = &self.cache.items;
-        self.cache.events.tell(self.at.ring, |teller| {
-            teller.deleted(items.key(found.handle), items.cas(found.handle));
-        });
+        let (items, handle) = (&self.cache.items, found.handle);
+        let events = &self.cache.events;
+        events.deleted(self.at.by, items.key(handle), items.cas(handle));
     }
 
     /// Tells what the item has become.
@@ -243,17 +255,18 @@ impl<'c> Entry<'c> {
             return;
         };
         let item = ItemHead::of(&cache.items, found.handle, found.header);
-        cache.events.tell(self.at.ring, |teller| {
-            if cache.life(found.header, self.at.now) == Lookup::Flushed {
-                // Between the change and here (Ev4).
-                teller.deleted(item.key(), item.cas());
-            } else if self.change.get() == Change::Stored {
-                let (meta, len) = (item.meta(), item.value_len() as u32);
-                teller.stored(item.key(), &meta, len, ItemView(item).value_pieces());
-            } else {
-                teller.touched(item.key(), &item.meta());
-            }
-        });
+        let (events, by, key, cas) = (&cache.events, self.at.by, item.key(), item.cas());
+        if cache.life(found.header, self.at.now) == Lookup::Flushed {
+            // Between the change and here (Ev3).
+            events.deleted(by, key, cas);
+        } else if self.change.get() == Change::Stored {
+            let view = ItemView(item);
+            events.stored(by, key, cas, || {
+                (view.meta(), view.value_len() as u32, view.value_pieces())
+            });
+        } else {
+            events.touched(by, key, cas, || item.meta());
+        }
     }
 
     fn slot(&self, found: Found<'c>) -> Slot {
@@ -268,7 +281,9 @@ impl<'c> Entry<'c> {
 impl Drop for Entry<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.change.get() != Change::Nothing && self.cache.events.is_heard() {
+        if self.change.get() != Change::Nothing
+            && self.cache.events.audience().has(Audience::OF_ITEMS)
+        {
             self.tell_changed();
         }
     }
@@ -343,7 +358,7 @@ impl<'e, 'c> Hit<'e, 'c> {
 
     /// Gives the item this CAS unique, or the next; nothing happens with `-C`.
     pub fn set_cas(&self, cas: Option<u64>) {
-        let cas = self.entry.unique(cas);
+        let cas = self.entry.unique(cas, 0);
         self.entry.cache.items.set_cas(self.head.handle(), cas);
         self.entry.changed(Change::Touched);
     }
@@ -370,7 +385,7 @@ impl<'e, 'c> Hit<'e, 'c> {
     /// Overwrites the value, of an item that is not large, by one of the same length, and gives it this CAS unique, or the
     /// next. Panics if it is large, or of another length.
     pub fn overwrite(&mut self, value: &[u8], cas: Option<u64>) {
-        let cas = self.entry.unique(cas);
+        let cas = self.entry.unique(cas, value.len());
         let (cache, handle) = (self.entry.cache, self.head.handle());
         let write = || {
             cache.items.overwrite_value(handle, value);

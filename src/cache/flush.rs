@@ -82,16 +82,24 @@ impl FlushMark {
         (due > now).then_some(due)
     }
 
-    /// Flushes at `when` what is older by then; a later call replaces one that has not come due.
-    pub fn flush_at(&self, when: RelTime, now: RelTime) {
+    /// The second of the last delayed flush that has come due, if there is one.
+    pub fn came_due(&self, now: RelTime) -> Option<RelTime> {
+        let due = RelTime(self.due.load(Relaxed));
+        (due.0 != 0 && due <= now).then_some(due)
+    }
+
+    /// Flushes at `when` what is older by then; a later call replaces one that has not come due. True if one had.
+    pub fn flush_at(&self, when: RelTime, now: RelTime) -> bool {
         let _alone = self.in_a_row.lock();
         let due = self.due.load(Relaxed);
-        if due != 0 && now.0 >= due {
+        let had_come = due != 0 && now.0 >= due;
+        if had_come {
             // What has come due stays so: the mark takes it over, in the present generation.
             let generation = self.mark.load(Relaxed) & 0xff;
             self.mark.store(u64::from(due) << 8 | generation, Relaxed);
         }
         self.due.store(when.0, Relaxed);
+        had_come
     }
 }
 
@@ -124,11 +132,13 @@ mod tests {
     fn a_delayed_flush_waits_for_its_second() {
         let mark = FlushMark::default();
         let bits = mark.generation_bits();
-        mark.flush_at(RelTime(20), RelTime(10));
+        assert!(!mark.flush_at(RelTime(20), RelTime(10)));
+        assert_eq!(mark.came_due(RelTime(19)), None);
+        assert_eq!(mark.came_due(RelTime(20)), Some(RelTime(20)));
         assert!(!mark.covers(bits, RelTime(10), RelTime(19)));
         assert!(mark.covers(bits, RelTime(10), RelTime(20)));
         assert!(!mark.covers(bits, RelTime(20), RelTime(20)));
-        mark.flush_at(RelTime(40), RelTime(30));
+        assert!(mark.flush_at(RelTime(40), RelTime(30)));
         assert!(mark.covers(bits, RelTime(10), RelTime(30)));
         assert!(!mark.covers(bits, RelTime(25), RelTime(30)));
         assert!(mark.covers(bits, RelTime(25), RelTime(40)));

@@ -39,11 +39,18 @@ pub struct Maintainer {
     automove_at: RelTime,
     evicted_before: Vec<u64>,
     asked_for_memory: RelTime,
+    /// The delayed flush that was told of.
+    flush_told: Option<RelTime>,
 }
 
 impl Maintainer {
     /// One slice of all work.
     pub fn step(&mut self, cache: &Cache, at: At) {
+        let flushed = cache.flush.came_due(at.now);
+        if flushed.is_some() && flushed != self.flush_told {
+            cache.events.flush_came(at.by);
+        }
+        self.flush_told = flushed;
         cache.serve_page_move(at);
         cache.shrink_to_limit(at);
         if cache.tuning.is_on(Knob::LruMaintainer) {

@@ -354,7 +354,7 @@ impl Cache {
             self.note_flush();
             generations_used_up
         };
-        if self.events.flush(at.ring, 0, flush) {
+        if self.events.flush(at.by, 0, flush) {
             self.unlink_all();
         }
     }
@@ -362,10 +362,14 @@ impl Cache {
     /// Ends, when `when` comes, every item not accessed from then on.
     pub fn flush_at(&self, when: RelTime, at: At) {
         let flush = || {
-            self.flush.flush_at(when, at.now);
+            let had_come = self.flush.flush_at(when, at.now);
             self.note_flush();
+            had_come
         };
-        self.events.flush(at.ring, when.0, flush);
+        if self.events.flush(at.by, when.0, flush) {
+            // The one before, of which the maintainer may not have told yet.
+            self.events.flush_came(at.by);
+        }
     }
 
     /// What happens to items.

@@ -14,9 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::table::{KeyHash, StripeGuard, Table};
 
-/// Stores to a stripe of which the clock is told together. One in 16 writes the clock's line, and each stripe begins
-/// elsewhere, so that it goes evenly.
-const STEP: u64 = 16;
+/// Stores of small values to a stripe of which the clock is told together, so that one in 16 writes its line. Each stripe
+/// begins elsewhere, so that it goes evenly.
+const STEP: u32 = 16;
+/// A value of so many bytes is told of at once: beside copying it, that costs nothing. Where values are large, few of them are
+/// many.
+const LARGE: usize = 4 << 10;
 
 /// What all stripes' stores make together.
 #[derive(Debug, Default)]
@@ -45,26 +48,28 @@ impl Stores {
         self.highest.load(Relaxed)
     }
 
-    /// Counts a store to this stripe; gives the unique for its item.
+    /// Counts a store of so many bytes to this stripe; gives the unique for its item.
     #[inline]
-    pub fn count(&self, guard: &StripeGuard<'_>) -> u64 {
-        let (count, stripe) = (guard.count_store(), guard.number() as u64);
-        if (count + stripe).is_multiple_of(STEP) {
-            self.step(guard, count);
+    pub fn count(&self, guard: &StripeGuard<'_>, value_len: usize) -> u64 {
+        let count = guard.count_store();
+        if value_len >= LARGE {
+            self.step(guard.table(), count, 1);
+        } else if guard.count_small().is_multiple_of(STEP) {
+            self.step(guard.table(), count, STEP);
         }
-        count << guard.table().stripe_bits() | stripe
+        count << guard.table().stripe_bits() | guard.number() as u64
     }
 
     #[cold]
     #[inline(never)]
-    fn step(&self, guard: &StripeGuard<'_>, count: u64) {
-        self.clock.fetch_add(STEP, Relaxed);
-        self.cover(guard.table(), count);
+    fn step(&self, table: &Table, count: u64, stores: u32) {
+        self.clock.fetch_add(stores.into(), Relaxed);
+        self.cover(table, count);
     }
 
     /// The highest unique covers what a stripe of this count gives out before its next step (Cu2).
     fn cover(&self, table: &Table, count: u64) {
-        let above = (count + STEP + 1) << table.stripe_bits();
+        let above = (count + u64::from(STEP) + 1) << table.stripe_bits();
         if self.highest() < above {
             self.highest.fetch_max(above, Relaxed);
         }
@@ -109,11 +114,20 @@ mod tests {
             } else {
                 rng.below(256)
             };
-            let unique = stores.count(&table.lock_stripe(stripe));
+            let unique = stores.count(&table.lock_stripe(stripe), 100);
             assert!(all.insert(unique));
             assert!(last.insert(stripe, unique).is_none_or(|last| last < unique));
             assert!(unique <= stores.highest());
-            assert!(stores.clock().abs_diff(n) < 256 * STEP);
+            assert!(stores.clock().abs_diff(n) < 256 * u64::from(STEP));
+        }
+    }
+
+    #[test]
+    fn large_values_are_counted_at_once() {
+        let (table, stores) = (table(), Stores::default());
+        for n in 1..=20 {
+            stores.count(&table.lock_stripe(n), LARGE);
+            assert_eq!(stores.clock(), n as u64);
         }
     }
 
@@ -124,7 +138,7 @@ mod tests {
         stores.pass(&table, 5);
         assert_eq!(stores.clock(), 77);
         for stripe in 0..256 {
-            let unique = stores.count(&table.lock_stripe(stripe));
+            let unique = stores.count(&table.lock_stripe(stripe), 100);
             assert!(unique > 1_000_003 && unique < 1_000_003 + 1024);
             assert!(unique <= stores.highest());
         }

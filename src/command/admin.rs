@@ -13,7 +13,9 @@ use super::numbers::{milli, number};
 use super::output::Output;
 use super::owed::AdminOutcome;
 use super::stats;
+use super::watch;
 use crate::cache::{ClassId, ClassMask, MoveError};
+use crate::events::Cause;
 use crate::knobs::{Knob, OFF, in_milli};
 use crate::settings::MEMCACHED_VERSION;
 use crate::state::{Ctx, NotBegun, StopMode};
@@ -62,7 +64,7 @@ pub(super) fn execute<'c>(ctx: Ctx<'c>, request: &Admin<'_>, out: &mut Output<'c
         AdminVerb::Slabs => slabs(ctx, &words),
         AdminVerb::Lru => lru(ctx, &words),
         AdminVerb::DebugTime => debugtime(ctx, &words),
-        AdminVerb::Watch => Err(ErrorLine::WatchNotAllowed),
+        AdminVerb::Watch => return watch::execute(ctx, &words, out),
         AdminVerb::Config => {
             config::execute(ctx, &words, request.noreply, out);
             return AdminOutcome::Done;
@@ -206,9 +208,9 @@ fn flush(ctx: Ctx<'_>, when: Result<Exptime, ErrorLine>) -> Answer {
     let when = ctx.expires_at(when?);
     // A moment that is over is now; 0, which as an expiry is never, as well.
     if when > ctx.now {
-        ctx.cache.flush_at(when, ctx.at());
+        ctx.cache.flush_at(when, ctx.at(Cause::FlushAll));
     } else {
-        ctx.cache.flush_now(ctx.at());
+        ctx.cache.flush_now(ctx.at(Cause::FlushAll));
     }
     Ok(())
 }
@@ -473,7 +475,7 @@ mod tests {
                 "CLIENT_ERROR lru crawler disabled|",
             ),
             ("lru_crawler enable", "OK|"),
-            ("watch", "CLIENT_ERROR watch commands not allowed|"),
+            ("watch nothing", "ERROR|"),
             ("refresh_certs", "Error TLS not enabled|"),
             ("extstore item_size 5", "ERROR|"),
             ("debugtime 5", "ERROR|"),

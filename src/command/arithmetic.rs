@@ -15,8 +15,10 @@ use protocol::{
 
 use super::meta;
 use super::output::Output;
+use super::sights;
 use crate::cache::{Entry, Hit, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
+use crate::events::Cause;
 use crate::state::{self, Ctx, Seen, Verb};
 
 /// Values up to this long are padded on the stack.
@@ -36,7 +38,17 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
     let sought = probe.of(key);
-    let entry = ctx.cache.entry(sought, ctx.at());
+    let cause = if request.decrement {
+        Cause::Decr
+    } else {
+        Cause::Incr
+    };
+    let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
+    let entry = ctx.cache.entry(sought, at);
+    let is_watched = sights::are_wanted(ctx);
+    if is_watched {
+        sights::looked_up(ctx, key, &entry);
+    }
     let mut class = None;
     let (mut entry, outcome) = entry.update(key, |entry, room| {
         class = entry.item().map(|item| item.class());
@@ -47,6 +59,12 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
         }
     });
     answer(ctx, request, outcome, entry.found(), out);
+    if is_watched
+        && matches!(outcome, Outcome::Counted { created: true, .. })
+        && let Some(item) = entry.item()
+    {
+        sights::began_to_count(ctx, key, &item);
+    }
     drop(entry);
     ctx.note(&Seen {
         verb: if request.decrement {

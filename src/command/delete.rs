@@ -12,8 +12,10 @@ use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary
 
 use super::meta;
 use super::output::Output;
+use super::sights;
 use crate::cache::{Entry, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
+use crate::events::Cause;
 use crate::state::{self, Ctx, Seen, Verb};
 
 /// How a delete ended.
@@ -30,20 +32,37 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let key = request.key.bytes(&mut room);
     let sought = probe.of(key);
-    let entry = ctx.cache.entry(sought, ctx.at());
+    let cause = match request.reply {
+        ReplyMode::Meta(_) => Cause::Md,
+        _ => Cause::Delete,
+    };
+    let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
+    let entry = ctx.cache.entry(sought, at);
+    let is_watched = sights::are_wanted(ctx);
+    if is_watched {
+        sights::looked_up(ctx, key, &entry);
+    }
     // Before it is changed: an update may run more than once, and the item is another one then.
-    let mut class = None;
+    let mut before = None;
     let (entry, outcome) = entry.update(key, |entry, room| {
-        class = entry.item().map(|item| item.class());
+        let item = entry.item();
+        before = item.map(|item| (item.class(), item.value_len() as u32));
         delete(ctx, request, key, entry, room)
     });
+    if is_watched
+        && outcome == Outcome::Done
+        && !request.invalidate
+        && let Some(before) = before
+    {
+        sights::deleted(ctx, key, cause, before);
+    }
     drop(entry);
     ctx.note(&Seen {
         verb: Verb::Delete,
         key_hash: sought.hash(),
         key,
         outcome: told(request, outcome),
-        class,
+        class: before.map(|(class, _)| class),
         bytes: 0,
     });
     answer(ctx, request, outcome, out);
@@ -57,6 +76,7 @@ fn delete<'c>(
     room: &mut Room<'c>,
 ) -> Result<Outcome, Shortage> {
     let Some(item) = entry.item() else {
+        entry.remove_key(key);
         return Ok(Outcome::NotFound);
     };
     if request.compare_cas.is_some_and(|cas| cas != item.cas()) {

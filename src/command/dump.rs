@@ -360,7 +360,7 @@ impl Kind {
 /// One line of a metadump. Like memcached's, it ends without a `\r`.
 fn metadata(clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"key=");
-    uri_encode(item.key(), out);
+    protocol::uri_encode(item.key(), out);
     out.extend_from_slice(b" exp=");
     reply::number(out, unix_expiry(clock, item).unwrap_or(-1));
     out.extend_from_slice(b" la=");
@@ -384,22 +384,6 @@ fn metadata(clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) {
 fn unix_expiry(clock: &Clock, item: &ItemHead<'_>) -> Option<i64> {
     let expires_at = item.expires_at();
     (expires_at != RelTime::NEVER).then(|| clock.unix(expires_at))
-}
-
-/// RFC 3986 section 2: all but the unreserved characters as `%` and two hex digits.
-fn uri_encode(bytes: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
-        }
-    }
 }
 
 #[cfg(test)]

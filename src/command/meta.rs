@@ -17,12 +17,15 @@
 //!     one winner at a time. It is read and set under the key's stripe lock.
 
 use protocol::reply::{CRLF, MetaCode, MetaLine};
-use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
+use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, ReplyMode, base64, reply};
 
+use super::numbers::number;
 use super::output::Output;
 use super::retrieval;
+use super::sights;
 use crate::cache::{Entry, Hit, ItemHead, ItemSpec, Probe, Room, Shortage, Sought};
 use crate::clock::RelTime;
+use crate::events::{Audience, Cause};
 use crate::state::{Ctx, Outcome, Seen};
 
 /// `mg`.
@@ -36,7 +39,10 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
         request.key.text
     };
     let sought = probe.of(key);
-    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Mg));
+    if sights::are_wanted(ctx) {
+        sights::looked_up(ctx, key, &entry);
+    }
     let mut created = false;
     if entry.item().is_none() && request.vivify.is_some() {
         (entry, created) = entry.update(key, |entry, room| vivify(request, key, entry, room));
@@ -183,6 +189,24 @@ fn seen<'k>(
     seen
 }
 
+/// Where a change comes from, as the client says with `L` and a number: other servers ignore that flag. Of interest to
+/// readers of the feed alone.
+#[inline]
+pub(super) fn origin(ctx: Ctx<'_>, reply: &ReplyMode<'_>) -> u16 {
+    match reply {
+        ReplyMode::Meta(tokens) if ctx.cache.events().audience().has(Audience::FEED) => {
+            origin_in(tokens)
+        }
+        _ => 0,
+    }
+}
+
+#[cold]
+fn origin_in(tokens: &MetaTokens<'_>) -> u16 {
+    let token = tokens.iter().find(|&(flag, _)| flag == b'L');
+    token.and_then(|(_, token)| number(token)).unwrap_or(0)
+}
+
 /// A reply that has no item to tell of: only the opaque and the key are given back.
 pub(super) fn bare(
     ctx: Ctx<'_>,
@@ -247,7 +271,11 @@ fn seconds_left(ctx: Ctx<'_>, item: &ItemHead<'_>) -> i64 {
 pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'_>) {
     ctx.stats.general.cmd_meta.inc();
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
-    let entry = ctx.cache.entry(probe.of(key.bytes(&mut room)), ctx.at());
+    let sought = probe.of(key.bytes(&mut room));
+    let entry = ctx.cache.entry(sought, ctx.at(Cause::Get));
+    if sights::are_wanted(ctx) {
+        sights::looked_up(ctx, sought.key, &entry);
+    }
     let Some(item) = entry.item() else {
         return out.bytes(b"EN\r\n");
     };

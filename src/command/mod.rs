@@ -22,10 +22,12 @@ mod race_tests;
 mod report;
 mod retrieval;
 mod session;
+mod sights;
 mod stats;
 mod storage;
 #[cfg(test)]
 mod testing;
+mod watch;
 
 pub use output::Output;
 pub use report::general_figures;

@@ -2,6 +2,7 @@
 
 use super::dump::Dump;
 use super::report::Running;
+use crate::events::{Taken, Watch};
 
 /// What a connection does next.
 #[derive(Debug)]
@@ -14,4 +15,6 @@ pub(super) enum AdminOutcome {
     Dump(Dump),
     /// The same with a report.
     Report(Running),
+    /// Is handed over to who serves watchers, with its place among them.
+    Watch(Box<Watch>, Taken),
 }

@@ -5,7 +5,9 @@ use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
 use super::output::Output;
+use super::sights;
 use crate::cache::{Ahead, Entry, Hit, Probe, Sought};
+use crate::events::Cause;
 use crate::state::{Ctx, Outcome, Seen, Verb};
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
@@ -79,7 +81,11 @@ pub(super) fn get_one<'c>(
     out: &mut Output<'c>,
 ) {
     let key = sought.key;
-    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let cause = verb.touch.map_or(Cause::Get, |_| Cause::Gat);
+    let mut entry = ctx.cache.entry(sought, ctx.at(cause));
+    if sights::are_wanted(ctx) {
+        sights::looked_up(ctx, key, &entry);
+    }
     let seen = seen_read(&entry, sought, verb.touch.is_some());
     let Some(hit) = entry.found() else {
         drop(entry);
@@ -150,7 +156,15 @@ pub(super) fn get_binary<'c>(
 ) {
     let (head, key) = (request.head, request.key.text);
     let sought = probe.of(key);
-    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let cause = match request.touch {
+        None => Cause::Get,
+        Some(_) if request.want_value => Cause::Gat,
+        Some(_) => Cause::Touch,
+    };
+    let mut entry = ctx.cache.entry(sought, ctx.at(cause));
+    if sights::are_wanted(ctx) {
+        sights::looked_up(ctx, key, &entry);
+    }
     let seen = seen_read(&entry, sought, request.touch.is_some());
     let Some(hit) = entry.found() else {
         drop(entry);
@@ -184,7 +198,10 @@ pub(super) fn get_binary<'c>(
 pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut Output<'_>) {
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
     let sought = probe.of(request.key.bytes(&mut room));
-    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Touch));
+    if sights::are_wanted(ctx) {
+        sights::looked_up(ctx, sought.key, &entry);
+    }
     let seen = Seen {
         verb: Verb::Touch,
         ..seen_read(&entry, sought, true)

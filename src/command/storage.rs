@@ -6,10 +6,12 @@ use protocol::{BinaryHead, ErrorLine, Fault, KeyBuf, ReplyMode, Status, Store, S
 
 use super::meta;
 use super::output::Output;
+use super::sights;
 use crate::cache::{
     AllocError, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
     Sought,
 };
+use crate::events::StoreEnd;
 use crate::keyspace::slow::{self, Stage};
 use crate::state::{self, Ctx, Seen, Verb};
 
@@ -20,6 +22,18 @@ enum Outcome {
     NotStored,
     NotFound,
     Exists,
+}
+
+impl Outcome {
+    /// As watchers are shown it.
+    fn as_shown(self) -> StoreEnd {
+        match self {
+            Outcome::Stored => StoreEnd::Stored,
+            Outcome::NotStored => StoreEnd::NotStored,
+            Outcome::NotFound => StoreEnd::NotFound,
+            Outcome::Exists => StoreEnd::Exists,
+        }
+    }
 }
 
 /// The new item's data, when all of it has come.
@@ -53,12 +67,13 @@ pub(super) fn execute<'c>(
     let key = store.key.bytes(&mut room);
     let sought = probe.of(key);
     let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
+    let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
         Data::Item(item) => Ok(item),
         Data::Bytes(bytes) => ctx
             .cache
-            .create(&spec(ctx, store, key), ctx.at())
+            .create(&spec(ctx, store, key), at)
             .map(|mut item| {
                 copied(bytes.len(), || item.write(bytes));
                 item
@@ -72,7 +87,11 @@ pub(super) fn execute<'c>(
         }
     };
     let class = Some(new.class());
-    let mut entry = ctx.cache.entry(sought, ctx.at());
+    let mut entry = ctx.cache.entry(sought, at);
+    let is_watched = sights::are_wanted(ctx);
+    if is_watched {
+        sights::looked_up(ctx, key, &entry);
+    }
     let outcome = if extends {
         let extended;
         (entry, extended) = entry.update(key, |entry, room| extend(ctx, store, &new, entry, room));
@@ -81,6 +100,9 @@ pub(super) fn execute<'c>(
         replace(ctx, store, new, &mut entry)
     };
     answer(ctx, store, outcome, entry.item(), out);
+    if is_watched {
+        sights::stored(ctx, store, key, outcome.as_shown(), class, &entry);
+    }
     drop(entry);
     let outcome = match outcome {
         Outcome::Stored => state::Outcome::Done,
@@ -114,8 +136,16 @@ pub(super) fn refuse(
     sought: Sought<'_>,
     error: ErrorLine,
 ) -> Option<Fault> {
+    if sights::are_wanted(ctx) {
+        sights::refused(ctx, store, sought.key, error);
+    }
     if drops_old_value(store) {
-        ctx.cache.entry(sought, ctx.at()).remove();
+        let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
+        let mut entry = ctx.cache.entry(sought, at);
+        if sights::are_wanted(ctx) {
+            sights::looked_up(ctx, sought.key, &entry);
+        }
+        entry.remove_key(sought.key);
     }
     count_refusal(ctx, error);
     match store.reply {

@@ -1,342 +1,394 @@
-//! What happens to items, told to whoever listens: to the log, now.
+//! What happens to items, and what is asked of the server, told by who does it to who listens.
 //!
 //! ```text
-//!  entry (its stripe is locked) --tell--> ring of its worker: records and tickets --drain: all rings, by ticket--> reader
-//!                                                                                    ^ before the worker's replies leave: is_unsettled
+//!  entry (its stripe is locked) --tell--> log     records with their values --> before the replies leave, to a file
+//!                                    |--> feed    what, why, key, CAS unique --> ring of the last megabytes --> readers
+//!  verb, connection --show--------------> sights  lines of `watch`, as long as there is room for them ------> watchers
 //! ```
 //!
-//! A leaf: who tells knows nothing of who listens.
+//! A leaf: who tells knows nothing of who listens, but whether somebody does.
 //!
 //! Ev1. Nobody listens: an event costs one relaxed load.
-//! Ev2. An event gets its ticket and its place in the ring under the ring's lock, while its key's stripe is locked. So of two
-//!     events of a key the later has the larger ticket, and is in its ring only when the earlier one is in its own.
-//! Ev3. A drain holds all rings at once: with an event it takes all earlier ones of its key. So what drains give, one after
-//!     the other, is in each key's order.
-//! Ev4. A flush is told and done with all rings held: a store that it ends has a smaller ticket, one that outlives it a
-//!     larger one.
+//! Ev2. What an entry changes is told while its key's stripe is locked, before its reply can leave: in each key's order.
+//! Ev3. A flush is told and done with all rings held: a store that it ends is told before, one that outlives it afterwards.
+//!     Whoever begins to listen does so with all rings held too: it is told of a flush, or was there after it.
+//! Ev4. Who begins to listen is told of all that happens to a key after the next request about it: the change and the look
+//!     at who listens are both made under the key's stripe.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+mod feed;
+mod hash;
+mod rings;
+mod sights;
+#[cfg(test)]
+mod simulation;
+mod subscription;
+mod watch;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
+pub use feed::{Feed, FeedReport};
+pub use hash::key_hash;
+pub use rings::{Drained, RingId};
+pub use sights::{Closed, Shown, Sights, StoreEnd};
 pub use snapshot_file::{Marks, Meta};
 use snapshot_file::{Pieces, push};
+pub use subscription::Subscription;
+pub use watch::{Places, Refusal, SightFilter, Taken, Watch, parse};
 
-/// Room that an emptied ring keeps, in bytes.
-const KEPT_BYTES: usize = 256 << 10;
+use rings::{Held, Rings};
 
-/// The ring of a thread, by number.
+/// Who listens, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RingId(pub u16);
+pub struct Audience(u32);
 
-impl RingId {
-    /// That of threads that have none of their own.
-    pub const COMMON: RingId = RingId(u16::MAX);
+impl Audience {
+    /// The log that is written to a file.
+    pub const LOG: Audience = Audience(1);
+    /// Readers of the feed.
+    pub const FEED: Audience = Audience(1 << 1);
+    /// Watchers of reads, and of what else looks a key up.
+    pub const FETCHERS: Audience = Audience(1 << 2);
+    /// Watchers of stores.
+    pub const MUTATIONS: Audience = Audience(1 << 3);
+    /// Watchers of deletes.
+    pub const DELETIONS: Audience = Audience(1 << 4);
+    /// Watchers of items that give way.
+    pub const EVICTIONS: Audience = Audience(1 << 5);
+    /// Watchers of connections.
+    pub const CONNEVENTS: Audience = Audience(1 << 6);
+    /// Watchers of what the server does by itself.
+    pub const SYSEVENTS: Audience = Audience(1 << 7);
+    /// Watchers of request lines.
+    pub const RAWCMDS: Audience = Audience(1 << 8);
+    /// Watchers of the proxy's requests.
+    pub const PROXYREQS: Audience = Audience(1 << 9);
+    /// Watchers of the proxy's errors.
+    pub const PROXYEVENTS: Audience = Audience(1 << 10);
+    /// Watchers of what routes of the proxy say.
+    pub const PROXYUSER: Audience = Audience(1 << 11);
+    /// Whoever is told what happens to items.
+    pub const OF_ITEMS: Audience = Audience(0b11);
+    /// Whoever is shown requests about keys.
+    pub const OF_REQUESTS: Audience = Audience(0b111 << 2);
+
+    /// True if one of these is there.
+    #[inline]
+    pub fn has(self, any: Audience) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn with(self, other: Audience) -> Audience {
+        Audience(self.0 | other.0)
+    }
 }
 
-/// All rings.
+/// What an item's change comes from: what the server was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "each is the command of that name")]
+pub enum Cause {
+    /// Nothing that a client asked for.
+    #[default]
+    Upkeep,
+    Get,
+    Gat,
+    Touch,
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    Cas,
+    Incr,
+    Decr,
+    Delete,
+    /// `mg`, which can make an item that is missing.
+    Mg,
+    /// `md` that marks an item as stale, or leaves a tombstone.
+    Md,
+    FlushAll,
+    /// A request over HTTP.
+    Http,
+}
+
+impl Cause {
+    const NAMES: [&'static str; 17] = [
+        "upkeep",
+        "get",
+        "gat",
+        "touch",
+        "set",
+        "add",
+        "replace",
+        "append",
+        "prepend",
+        "cas",
+        "incr",
+        "decr",
+        "delete",
+        "mg",
+        "md",
+        "flush_all",
+        "http",
+    ];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        Cause::NAMES[self as usize]
+    }
+
+    fn name_of(number: u8) -> &'static str {
+        Cause::NAMES
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or("upkeep")
+    }
+}
+
+/// Who does something to an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct By {
+    /// Where its thread tells of it.
+    pub ring: RingId,
+    /// Where the client says that the change comes from (meta flag `L`); 0 is here.
+    pub origin: u16,
+    /// What it is doing.
+    pub cause: Cause,
+}
+
+/// What becomes of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum What {
+    /// It was stored, or its value changed.
+    Set,
+    /// Somebody asked for it to go, whether it was there or not.
+    Delete,
+    /// All but its value may have changed.
+    Touch,
+    /// Its time had run out.
+    Expire,
+    /// It gave way to others.
+    Evict,
+    /// All items are gone.
+    Flush,
+}
+
+impl What {
+    const NAMES: [&'static str; 6] = ["set", "delete", "touch", "expire", "evict", "flush"];
+
+    fn name_of(number: u8) -> &'static str {
+        What::NAMES
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or("flush")
+    }
+}
+
+/// All who may listen.
 #[derive(Debug)]
 pub struct Events {
-    is_heard: AtomicBool,
-    rings: Box<[CachePadded<Ring>]>,
-    ticket: CachePadded<AtomicU64>,
-}
-
-/// What one thread has told.
-#[derive(Debug, Default)]
-struct Ring {
-    told: Mutex<Told>,
-    /// Its thread has told something since it last settled.
-    is_unsettled: AtomicBool,
-}
-
-/// Records, one behind the other.
-#[derive(Debug, Default)]
-struct Told {
-    records: Vec<u8>,
-    /// Of each its ticket and its length.
-    index: Vec<(u64, u32)>,
-}
-
-/// A ring that is being told something.
-#[derive(Debug)]
-pub struct Teller<'r> {
-    told: &'r mut Told,
-    ticket: &'r AtomicU64,
-}
-
-impl Teller<'_> {
-    fn told(&mut self, before: usize) {
-        let ticket = self.ticket.fetch_add(1, Relaxed);
-        let len = (self.told.records.len() - before) as u32;
-        self.told.index.push((ticket, len));
-    }
-
-    /// An item was stored, or its value changed.
-    pub fn stored<'p>(&mut self, key: &[u8], meta: &Meta, len: u32, value: impl Pieces<'p>) {
-        let before = self.told.records.len();
-        push::item(&mut self.told.records, key, meta, len, value);
-        self.told(before);
-    }
-
-    /// An item was deleted that had this CAS unique.
-    pub fn deleted(&mut self, key: &[u8], cas: u64) {
-        let before = self.told.records.len();
-        push::delete(&mut self.told.records, key, cas);
-        self.told(before);
-    }
-
-    /// All but the value of an item has changed.
-    pub fn touched(&mut self, key: &[u8], meta: &Meta) {
-        let before = self.told.records.len();
-        push::touch(&mut self.told.records, key, meta);
-        self.told(before);
-    }
-
-    fn flushed(&mut self, at: u32) {
-        let before = self.told.records.len();
-        push::flush(&mut self.told.records, at);
-        self.told(before);
-    }
+    audience: CachePadded<AtomicU32>,
+    log: Rings,
+    /// Threads that have told the log something since they last settled.
+    unsettled: Box<[CachePadded<AtomicBool>]>,
+    /// What happens to items, for readers who must not miss anything.
+    pub feed: Feed,
+    /// What is shown to watchers.
+    pub sights: Sights,
+    /// Places for those who watch.
+    pub places: Places,
 }
 
 impl Events {
-    /// With a ring for each of so many threads, and a common one.
+    /// For so many threads, and all others together.
     pub fn new(threads: usize) -> Self {
         Events {
-            is_heard: AtomicBool::new(false),
-            rings: (0..=threads).map(|_| CachePadded::default()).collect(),
-            ticket: CachePadded::default(),
+            audience: CachePadded::default(),
+            log: Rings::new(threads),
+            unsettled: (0..=threads).map(|_| CachePadded::default()).collect(),
+            feed: Feed::new(threads),
+            sights: Sights::new(threads),
+            places: Places::default(),
         }
     }
 
-    /// True if somebody listens.
+    /// Who listens (Ev1).
     #[inline]
-    pub fn is_heard(&self) -> bool {
-        self.is_heard.load(Relaxed)
+    pub fn audience(&self) -> Audience {
+        Audience(self.audience.load(Relaxed))
     }
 
-    /// Somebody listens from now on, or nobody any more.
-    pub fn listen(&self, is_heard: bool) {
-        self.is_heard.store(is_heard, Relaxed);
+    /// Lets these listen from now on, or no more.
+    pub fn listen(&self, who: Audience, is_there: bool) {
+        let _nobody_flushes = (self.log.hold(), self.feed.hold());
+        if is_there {
+            self.audience.fetch_or(who.0, Relaxed);
+        } else {
+            self.audience.fetch_and(!who.0, Relaxed);
+        }
     }
 
-    fn ring(&self, ring: RingId) -> &Ring {
-        &self.rings[usize::from(ring.0).min(self.rings.len() - 1)]
+    /// Begins to record the feed.
+    pub fn begin_feed(&self) {
+        self.feed.record(true);
+        self.listen(Audience::FEED, true);
     }
 
-    /// Tells something on a ring; the caller has the key's stripe locked.
+    /// Records it no more.
+    pub fn end_feed(&self) {
+        self.listen(Audience::FEED, false);
+        self.feed.record(false);
+    }
+
+    /// Has these kinds of sights shown, and no others.
+    pub fn show_only(&self, kinds: Audience) {
+        self.listen(kinds, true);
+        self.listen(Audience(!(Audience::OF_ITEMS.0 | kinds.0)), false);
+    }
+
+    // ---- who tells; the caller has the key's stripe locked --------------------------------------------------------
+
+    /// An item was stored, or its value changed. `record` gives what the log wants to know besides.
     #[cold]
-    pub fn tell(&self, ring: RingId, tell: impl FnOnce(&mut Teller<'_>)) {
-        let ring = self.ring(ring);
-        let mut told = ring.told.lock();
-        tell(&mut Teller {
-            told: &mut told,
-            ticket: &self.ticket,
+    pub fn stored<'p, P: Pieces<'p>>(
+        &self,
+        by: By,
+        key: &[u8],
+        cas: u64,
+        record: impl FnOnce() -> (Meta, u32, P),
+    ) {
+        self.to_log(by.ring, |out| {
+            let (meta, len, value) = record();
+            push::item(out, key, &meta, len, value);
         });
-        ring.is_unsettled.store(true, Relaxed);
+        self.to_feed(by, What::Set, key, cas);
     }
 
-    /// Does a flush and tells of it: all items are gone that were not asked for from `at` on, or 0 for now.
-    pub fn flush<R>(&self, ring: RingId, at: u32, flush: impl FnOnce() -> R) -> R {
-        if !self.is_heard() {
-            return flush();
+    /// All but the value of an item may have changed.
+    #[cold]
+    pub fn touched(&self, by: By, key: &[u8], cas: u64, meta: impl FnOnce() -> Meta) {
+        self.to_log(by.ring, |out| push::touch(out, key, &meta()));
+        self.to_feed(by, What::Touch, key, cas);
+    }
+
+    /// An item was deleted that had this CAS unique.
+    #[cold]
+    pub fn deleted(&self, by: By, key: &[u8], cas: u64) {
+        self.to_log(by.ring, |out| push::delete(out, key, cas));
+        self.to_feed(by, What::Delete, key, cas);
+    }
+
+    /// An item is gone that nobody deleted, or was not there when somebody did: of no interest to the log.
+    #[cold]
+    pub fn gone(&self, by: By, what: What, key: &[u8], cas: u64) {
+        self.to_feed(by, what, key, cas);
+    }
+
+    #[inline]
+    fn to_log(&self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.audience().has(Audience::LOG) {
+            self.log.tell(ring, write);
+            self.unsettled(ring).store(true, Relaxed);
         }
-        let mut all = self.hold_all();
+    }
+
+    #[inline]
+    fn to_feed(&self, by: By, what: What, key: &[u8], cas: u64) {
+        if self.audience().has(Audience::FEED) {
+            self.feed.tell(by, what, key, cas);
+        }
+    }
+
+    /// Does a flush and tells of it: all items are gone that were not asked for from `at` on, or 0 for now (Ev3).
+    pub fn flush<R>(&self, by: By, at: u32, flush: impl FnOnce() -> R) -> R {
+        let mut held: (Held<'_>, Held<'_>) = (self.log.hold(), self.feed.hold());
         let flushed = flush();
-        let own = usize::from(ring.0).min(all.len() - 1);
-        Teller {
-            told: &mut all[own],
-            ticket: &self.ticket,
+        if self.audience().has(Audience::LOG) {
+            held.0.tell(by.ring, |out| push::flush(out, at));
+            self.unsettled(by.ring).store(true, Relaxed);
         }
-        .flushed(at);
-        self.rings[own].is_unsettled.store(true, Relaxed);
+        // Of one that is ahead the feed is told when its time has come.
+        if at == 0 && self.audience().has(Audience::FEED) {
+            Feed::tell_flush(&mut held.1, by);
+        }
         flushed
     }
 
-    fn hold_all(&self) -> Vec<MutexGuard<'_, Told>> {
-        self.rings.iter().map(|ring| ring.told.lock()).collect()
+    /// Tells the feed of a delayed flush whose time has come.
+    pub fn flush_came(&self, by: By) {
+        if self.audience().has(Audience::FEED) {
+            Feed::tell_flush(&mut self.feed.hold(), by);
+        }
     }
 
-    /// True if the ring's thread has told something since it last asked: what listens has to be done with it before that
-    /// thread's replies leave.
+    // ---- the log --------------------------------------------------------------------------------------------------
+
+    fn unsettled(&self, ring: RingId) -> &AtomicBool {
+        &self.unsettled[ring.index(self.unsettled.len())]
+    }
+
+    /// True if the ring's thread has told the log something since it last asked: what listens has to be done with it before
+    /// that thread's replies leave.
     #[inline]
     pub fn is_unsettled(&self, ring: RingId) -> bool {
-        self.ring(ring).is_unsettled.load(Relaxed) && self.settles(ring)
+        self.unsettled(ring).load(Relaxed) && self.settles(ring)
     }
 
     #[cold]
     fn settles(&self, ring: RingId) -> bool {
-        self.ring(ring).is_unsettled.swap(false, Relaxed)
+        self.unsettled(ring).swap(false, Relaxed)
     }
 
-    /// Takes the records of all rings into `drained`, in order (Ev3). False if there are none.
-    pub fn drain(&self, drained: &mut Drained) -> bool {
-        let mut all = self.hold_all();
-        drained.taken.resize_with(all.len(), Told::default);
-        let mut rings = 0;
-        for (taken, told) in drained.taken.iter_mut().zip(&mut all) {
-            taken.records.clear();
-            taken.index.clear();
-            if !told.index.is_empty() {
-                std::mem::swap(taken, told);
-                rings += 1;
-            }
-        }
-        drop(all);
-        drained.merge(rings);
-        rings > 0
-    }
-}
-
-/// What a drain has taken. Kept from drain to drain, for its memory.
-#[derive(Debug, Default)]
-pub struct Drained {
-    taken: Vec<Told>,
-    merged: Vec<u8>,
-    /// The ring whose records are all there are.
-    only: Option<usize>,
-}
-
-/// What is left of a ring: of each record its ticket and length, and the records.
-type Rest<'t> = (std::slice::Iter<'t, (u64, u32)>, &'t [u8]);
-
-impl Drained {
-    fn merge(&mut self, rings: usize) {
-        self.merged.clear();
-        self.only = None;
-        match rings {
-            0 => {}
-            1 => self.only = self.taken.iter().position(|told| !told.index.is_empty()),
-            _ => {
-                let mut next: Vec<Rest<'_>> = self
-                    .taken
-                    .iter()
-                    .map(|told| (told.index.iter(), &told.records[..]))
-                    .collect();
-                let ticket =
-                    |(index, _): &Rest<'_>| index.as_slice().first().map(|&(ticket, _)| ticket);
-                while let Some((index, records)) = next
-                    .iter_mut()
-                    .filter(|told| ticket(told).is_some())
-                    .min_by_key(|told| ticket(told))
-                {
-                    let Some(&(_, len)) = index.next() else { break };
-                    let (record, rest) = records.split_at(len as usize);
-                    self.merged.extend_from_slice(record);
-                    *records = rest;
-                }
-            }
-        }
-    }
-
-    /// The records.
-    pub fn records(&self) -> &[u8] {
-        match self.only {
-            Some(ring) => &self.taken[ring].records,
-            None => &self.merged,
-        }
-    }
-
-    /// Gives back memory that large values took.
-    pub fn shrink(&mut self) {
-        for told in &mut self.taken {
-            told.records.clear();
-            told.records.shrink_to(KEPT_BYTES);
-        }
-        self.merged.clear();
-        self.merged.shrink_to(KEPT_BYTES);
-        self.only = None;
+    /// Takes what the log was told, in each key's order. False if that is nothing.
+    pub fn drain_log(&self, drained: &mut Drained) -> bool {
+        self.log.drain(drained)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::SeqCst;
-
-    fn keys(drained: &Drained) -> Vec<Vec<u8>> {
-        let mut keys = Vec::new();
-        let mut rest = drained.records();
-        while !rest.is_empty() {
-            let (record, behind) = snapshot_file::split_long(rest);
-            let key_len = usize::from(record.bytes[1]);
-            let from = snapshot_file::RECORD_BYTES;
-            keys.push(record.bytes[from..from + key_len].to_vec());
-            rest = behind;
-        }
-        keys
-    }
 
     #[test]
-    fn what_several_rings_tell_comes_in_the_order_it_was_told() {
-        let events = Events::new(3);
-        let mut drained = Drained::default();
-        assert!(!events.drain(&mut drained) && drained.records().is_empty());
-        for n in 0..100u16 {
-            let ring = RingId(n * 7 % 3);
-            events.tell(ring, |teller| teller.deleted(&n.to_be_bytes(), 1));
-        }
-        assert!(events.drain(&mut drained));
-        let expected: Vec<Vec<u8>> = (0..100u16).map(|n| n.to_be_bytes().to_vec()).collect();
-        assert_eq!(keys(&drained), expected);
-        events.tell(RingId(1), |teller| teller.deleted(b"one", 1));
-        assert!(events.drain(&mut drained));
-        assert_eq!(keys(&drained), [b"one"]);
-        drained.shrink();
-        assert!(!events.drain(&mut drained) && drained.records().is_empty());
-    }
-
-    #[test]
-    fn who_has_told_something_settles_once() {
+    fn who_has_told_the_log_something_settles_once() {
         let events = Events::new(2);
-        assert!(!events.is_unsettled(RingId(0)));
-        events.tell(RingId(0), |teller| teller.deleted(b"a", 1));
+        let by = By::default();
+        events.deleted(by, b"a", 1);
+        assert!(!events.is_unsettled(by.ring), "nobody listens");
+        events.listen(Audience::LOG, true);
+        events.deleted(by, b"a", 1);
         assert!(!events.is_unsettled(RingId(1)), "another ring");
-        assert!(events.is_unsettled(RingId(0)));
-        assert!(!events.is_unsettled(RingId(0)));
+        assert!(events.is_unsettled(by.ring));
+        assert!(!events.is_unsettled(by.ring));
+        assert!(events.drain_log(&mut Drained::default()));
     }
 
-    /// Ev2 and Ev3: threads that take turns at a lock, as at a key's stripe.
     #[test]
-    fn drains_keep_the_order_of_each_key() {
-        let events = Events::new(4);
-        events.listen(true);
-        let stripes: Vec<Mutex<u64>> = (0..3).map(|_| Mutex::default()).collect();
-        const EACH: u64 = 20_000;
-        let (done, mut seen) = (AtomicU64::new(0), vec![0u64; 3]);
-        std::thread::scope(|scope| {
-            for thread in 0..3u16 {
-                let (events, stripes, done) = (&events, &stripes, &done);
-                scope.spawn(move || {
-                    for n in 0..EACH {
-                        let stripe = (n * 5 + u64::from(thread)) as usize % 3;
-                        let mut count = stripes[stripe].lock();
-                        *count += 1;
-                        let key = [stripe as u8];
-                        events.tell(RingId(thread), |teller| teller.deleted(&key, *count));
-                    }
-                    done.fetch_add(1, SeqCst);
-                });
-            }
-            let mut drained = Drained::default();
-            loop {
-                let last = done.load(SeqCst) == 3;
-                events.drain(&mut drained);
-                let mut rest = drained.records();
-                while !rest.is_empty() {
-                    let (record, behind) = snapshot_file::split_long(rest);
-                    let key = usize::from(record.bytes[snapshot_file::RECORD_BYTES]);
-                    let cas = u64::from_le_bytes(record.bytes[16..24].try_into().unwrap());
-                    assert_eq!(cas, seen[key] + 1, "key {key}");
-                    seen[key] = cas;
-                    rest = behind;
-                }
-                if last {
-                    break;
-                }
-            }
-        });
-        assert_eq!(seen.iter().sum::<u64>(), 3 * EACH);
+    fn each_is_told_what_it_listens_for() {
+        let events = Events::new(1);
+        let by = By::default();
+        let mut drained = Drained::default();
+        events.listen(Audience::FEED, true);
+        events.deleted(by, b"a", 1);
+        events.gone(by, What::Evict, b"a", 1);
+        events.flush(by, 0, || ());
+        events.flush(by, 77, || ());
+        assert!(!events.drain_log(&mut drained));
+        assert_eq!(events.feed.collect(), 3);
+        events.listen(Audience::FEED, false);
+        events.listen(Audience::LOG, true);
+        events.flush(by, 77, || ());
+        events.gone(by, What::Expire, b"a", 1);
+        assert_eq!(events.feed.collect(), 3);
+        assert!(events.drain_log(&mut drained));
+        let (record, rest) = snapshot_file::split_long(drained.records());
+        assert!(
+            !record.bytes.is_empty() && rest.is_empty(),
+            "the flush alone"
+        );
     }
 }

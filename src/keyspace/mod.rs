@@ -24,7 +24,7 @@ mod sampler;
 pub mod slow;
 mod space_saving;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod turns;
 mod turns_left;
 pub mod whatif;

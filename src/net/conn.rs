@@ -31,6 +31,7 @@ use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
 use crate::command::{COMMAND_BYTES, Next, Output};
+use crate::events::{Audience, Closed, Shown, Taken, Watch};
 use crate::packing::{Packer, Unpacker};
 use crate::proxy::{Desk, Owed};
 use crate::state::{ConnId, ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
@@ -69,6 +70,8 @@ pub(super) struct Conn<'c> {
     /// The peer has said that it sends no more.
     ended: bool,
     phase: Phase,
+    /// Why it is closed, when it is.
+    pub(super) closed: Closed,
     /// The second in which it is closed, if it is not done by then with what it is at: a handshake, a data block that does
     /// not move, or going.
     pub(super) deadline: Option<u32>,
@@ -122,6 +125,8 @@ pub(super) enum Turn {
     Again,
     /// Another turn, when its session's password is checked.
     Verify,
+    /// Hand it over to who serves watchers.
+    Watch,
     /// Close it.
     Close,
 }
@@ -148,6 +153,7 @@ impl<'c> Conn<'c> {
             half_closed: false,
             ended: false,
             phase: Phase::Serving,
+            closed: Closed::Normal,
             queued: false,
             proof: None,
         }
@@ -278,15 +284,18 @@ impl<'c> Conn<'c> {
         let kept = self.kept();
         // As `stats conns` shows whoever asks for it.
         self.info.set_state(ConnState::Parse);
+        ctx.cache.events().sights.serves(ctx.ring, self.info.fd);
         let turn = self.try_turn(ctx, buffer, read, out, desk);
         let turn = turn.or_else(|error| {
             log::debug!("{}: closed: {error}", self.info.addr);
             out.clear();
+            self.closed = Closed::Error;
             // What TLS cannot read it answers with an alert, which is to arrive.
             let is_told = error.kind() == ErrorKind::InvalidData && self.phase == Phase::Serving;
             if !is_told {
                 return Ok(Turn::Close);
             }
+            self.show_tls_error(ctx, &error);
             self.output = None;
             self.hang_up(ctx, buffer)
         });
@@ -415,8 +424,10 @@ impl<'c> Conn<'c> {
                 }
                 Next::Verify => break Turn::Verify,
                 Next::Place | Next::Answers | Next::Command => break Turn::Wait,
+                Next::Watch => break Turn::Watch,
                 Next::Close => break Turn::Close,
                 Next::HangUp => {
+                    self.closed = Closed::Error;
                     self.phase = Phase::HangingUp;
                     break Turn::Close;
                 }
@@ -440,6 +451,24 @@ impl<'c> Conn<'c> {
             return self.hang_up(ctx, buffer);
         }
         Ok(turn)
+    }
+
+    #[cold]
+    fn show_tls_error(&self, ctx: Ctx<'_>, error: &io::Error) {
+        let events = ctx.cache.events();
+        if events.audience().has(Audience::CONNEVENTS) {
+            let (message, fd) = (error.to_string(), self.info.fd);
+            let message = message.as_bytes();
+            events
+                .sights
+                .show(ctx.ring, &Shown::TlsError { message, fd });
+        }
+    }
+
+    /// What is left of it when it is to be handed over: what is to be watched, and its socket.
+    pub(super) fn into_watched(mut self) -> Option<(Stream, Arc<ConnInfo>, Box<Watch>, Taken)> {
+        let (watch, place) = self.session.take_watch()?;
+        Some((self.stream, self.info, watch, place))
     }
 
     /// Tells the budget what the replies that wait keep in item memory.

@@ -3,6 +3,7 @@
 use crate::auth::{Peer, Ticket};
 use crate::clock::RelTime;
 use crate::command::{Drive, Output, Session};
+use crate::events::{Taken, Watch};
 use crate::packing::{Packer, Unpacker};
 use crate::proxy::{Desk, Owed, ProxySession};
 use crate::settings::WireProtocol;
@@ -133,6 +134,11 @@ impl<'c> Conversation<'c> {
             Conversation::Serve(session) => session.has_own_work(),
             Conversation::Proxy(session) => session.has_own_work(),
         }
+    }
+
+    /// What is to be watched: see [`Session::take_watch`].
+    pub(super) fn take_watch(&mut self) -> Option<(Box<Watch>, Taken)> {
+        self.local_mut().take_watch()
     }
 
     pub(super) fn is_dumping(&self) -> bool {

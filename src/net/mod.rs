@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  listener --accept, round robin--> channel + waker --> worker 0..N: poll, conns, one read buffer, one output
-//!                                                            its own UDP sockets, if there are any
+//!                                                            |   its own UDP sockets, if there are any
+//!                                                            `-- watch: handed over --> watchers
 //! ```
 //!
 //! Nothing here knows what a command means; [`crate::command::Session`] does, or in a proxy [`crate::proxy::ProxySession`], whose
@@ -24,6 +25,7 @@ mod tls_files;
 mod tls_stream;
 mod udp;
 mod upstream;
+mod watchers;
 mod worker;
 mod x509;
 
@@ -34,6 +36,7 @@ pub use handles::{Handle, ListenerHandle};
 pub use listener::Listener;
 pub(crate) use stream::Stream;
 pub use tls::Tls;
+pub use watchers::{Watchers, WatchersHandle};
 pub use worker::{Left, Worker};
 
 use std::io::Write;

@@ -30,6 +30,14 @@ impl Stream {
         }
     }
 
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => registry.deregister(stream),
+            Stream::Tls(stream) => registry.deregister(&mut stream.socket),
+            Stream::Unix(stream) => registry.deregister(stream),
+        }
+    }
+
     /// The socket itself, unless TLS stands between.
     pub(super) fn into_socket(self) -> Option<OwnedFd> {
         match self {

@@ -26,7 +26,9 @@ use super::slots::Slots;
 use super::stream::Stream;
 use super::udp::WorkerUdp;
 use super::upstream::{LANE_ID_MIN, Upstream};
+use super::watchers::{Arrival, WatchersHandle, free_place, show_close};
 use crate::command::Output;
+use crate::events::{Audience, Closed, Shown};
 use crate::proxy::Control;
 use crate::settings::WireProtocol;
 use crate::state::{ConnId, ConnInfo, Ctx, Shared};
@@ -57,13 +59,18 @@ pub struct Worker {
     handle: Handle,
     /// Told when a connection has ended, for a listener that waits for room.
     listener: ListenerHandle,
+    watchers: WatchersHandle,
     udp: Option<WorkerUdp>,
     proxy: Option<Arc<Control>>,
 }
 
 impl Worker {
     /// Worker number `index`, and the way to reach it.
-    pub fn new(index: usize, listener: ListenerHandle) -> io::Result<(Self, Handle)> {
+    pub fn new(
+        index: usize,
+        listener: ListenerHandle,
+        watchers: WatchersHandle,
+    ) -> io::Result<(Self, Handle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (sender, messages) = crossbeam::channel::unbounded();
@@ -75,6 +82,7 @@ impl Worker {
                 messages,
                 handle: handle.clone(),
                 listener,
+                watchers,
                 udp: None,
                 proxy: None,
             },
@@ -109,6 +117,7 @@ impl Worker {
             messages,
             handle,
             listener,
+            watchers,
             udp,
             proxy,
         } = self;
@@ -117,6 +126,8 @@ impl Worker {
             index,
             handle,
             listener: &listener,
+            watchers: &watchers,
+            registry: poll.registry().try_clone()?,
             conns: Slots::new(),
             udp,
             upstream: proxy.map(|control| Box::new(Upstream::new(control, index))),
@@ -159,10 +170,10 @@ impl Worker {
                 while let Ok(message) = messages.try_recv() {
                     match message {
                         Message::Serve(stream, info, protocol) => {
-                            serving.add(ctx, &poll, stream, info, protocol);
+                            serving.add(ctx, stream, info, protocol);
                         }
                         Message::Wake(id) => serving.wake(ctx, id),
-                        Message::GoOn(carried) => serving.go_on(ctx, &poll, carried),
+                        Message::GoOn(carried) => serving.go_on(ctx, carried),
                         Message::GiveWay => serving.give_way(ctx),
                         Message::Stop => return Ok(Left::default()),
                         Message::Leave => {
@@ -213,6 +224,8 @@ struct Serving<'c> {
     index: usize,
     handle: Handle,
     listener: &'c ListenerHandle,
+    watchers: &'c WatchersHandle,
+    registry: Registry,
     conns: Slots<Conn<'c>>,
     udp: Option<WorkerUdp>,
     /// The way to the nodes, in a proxy.
@@ -248,43 +261,36 @@ impl<'c> Serving<'c> {
     }
 
     /// Goes on with a connection of another process.
-    fn go_on(&mut self, ctx: Ctx<'c>, poll: &Poll, carried: Carried) {
+    fn go_on(&mut self, ctx: Ctx<'c>, carried: Carried) {
         let counts = &self.shared.connections.counts;
         counts.curr_connections.fetch_add(1, Relaxed);
         let Some(conn) = Conn::unpack(ctx, carried) else {
             log::error!("a connection that was handed over cannot be read, and is closed");
-            return self.free_place();
+            return free_place(self.shared, self.listener);
         };
-        self.keep(ctx, poll, conn);
+        self.keep(ctx, conn);
     }
 
-    fn add(
-        &mut self,
-        ctx: Ctx<'c>,
-        poll: &Poll,
-        stream: Stream,
-        info: Arc<ConnInfo>,
-        protocol: WireProtocol,
-    ) {
+    fn add(&mut self, ctx: Ctx<'c>, stream: Stream, info: Arc<ConnInfo>, protocol: WireProtocol) {
         let session = Conversation::speaking(protocol, self.upstream.is_some());
         let mut conn = Conn::new(stream, info, session, ctx.now.0);
         if self.shared.auth.is_some() {
             conn.note_peer();
         }
-        self.keep(ctx, poll, conn);
+        self.keep(ctx, conn);
     }
 
-    fn keep(&mut self, ctx: Ctx<'c>, poll: &Poll, mut conn: Conn<'c>) {
+    fn keep(&mut self, ctx: Ctx<'c>, mut conn: Conn<'c>) {
         let id = self.conns.vacant();
-        if let Err(error) = conn.stream.register(poll.registry(), Token(id)) {
+        if let Err(error) = conn.stream.register(&self.registry, Token(id)) {
             log::warn!("{}: closed: {error}", conn.info.addr);
             conn.forget_buffers(&self.shared.connections);
-            self.free_place();
+            free_place(self.shared, self.listener);
             return;
         }
         if sys::is_short() {
             conn.forget_buffers(&self.shared.connections);
-            self.free_place();
+            free_place(self.shared, self.listener);
             return;
         }
         log::debug!(
@@ -294,6 +300,11 @@ impl<'c> Serving<'c> {
             self.index
         );
         self.shared.connections.add(conn.info.clone());
+        let events = ctx.cache.events();
+        if events.audience().has(Audience::CONNEVENTS) {
+            let (addr, fd) = (conn.info.addr.as_bytes(), conn.info.fd);
+            events.sights.show(ctx.ring, &Shown::ConnNew { addr, fd });
+        }
         let proof = self.udp.as_ref().zip(conn.stream.peer_ip());
         self.timed += usize::from(conn.is_timed());
         conn.proof = proof.map(|(udp, ip)| udp.peers.prove(ip));
@@ -403,7 +414,7 @@ impl<'c> Serving<'c> {
         let ids: Vec<usize> = self.conns.iter_mut().filter_map(to_close).collect();
         for id in ids {
             ctx.stats.general.readers_given_way.inc();
-            self.close(id);
+            self.close(ctx, id, Some(Closed::Error));
         }
     }
 
@@ -420,7 +431,7 @@ impl<'c> Serving<'c> {
             Some(Held::Replies) => ctx.stats.general.response_obj_oom.inc(),
             Some(Held::Requests) => ctx.stats.general.read_buf_oom.inc(),
         }
-        self.close(id);
+        self.close(ctx, id, Some(Closed::Error));
     }
 
     fn take_turn_again(&mut self, ctx: Ctx<'c>, id: usize) {
@@ -475,7 +486,8 @@ impl<'c> Serving<'c> {
                     conn.when_verified(Box::new(wake));
                 }
             }
-            Turn::Close => self.close(id),
+            Turn::Watch => self.hand_over(ctx, id),
+            Turn::Close => self.close(ctx, id, None),
         }
         if self.out.buf.capacity() > OUTPUT_KEPT_BYTES {
             self.out = Output::new();
@@ -504,29 +516,48 @@ impl<'c> Serving<'c> {
         }
     }
 
-    fn close(&mut self, id: usize) {
+    /// Takes a connection out.
+    fn remove(&mut self, id: usize) -> Conn<'c> {
         let conn = self.conns.remove(id);
-        log::debug!("<{} connection closed", conn.info.fd);
-        let info = conn.info.clone();
         self.timed -= usize::from(conn.is_timed());
         conn.forget_buffers(&self.shared.connections);
+        conn
+    }
+
+    /// Hands a connection over to who serves watchers. It keeps its place.
+    fn hand_over(&mut self, ctx: Ctx<'c>, id: usize) {
+        let conn = self.remove(id);
+        let info = conn.info.clone();
+        if let Some((mut stream, info, watch, place)) = conn.into_watched()
+            && stream.deregister(&self.registry).is_ok()
+        {
+            return self.watchers.hand_over(Arrival {
+                stream,
+                info,
+                watch,
+                place,
+            });
+        }
+        show_close(ctx.cache.events(), ctx.ring, &info, Closed::Error);
+        self.shared.connections.remove(&info);
+        free_place(self.shared, self.listener);
+    }
+
+    /// Closes a connection, for this reason or its own.
+    fn close(&mut self, ctx: Ctx<'c>, id: usize, reason: Option<Closed>) {
+        let conn = self.remove(id);
+        log::debug!("<{} connection closed", conn.info.fd);
+        let info = conn.info.clone();
+        show_close(
+            ctx.cache.events(),
+            ctx.ring,
+            &info,
+            reason.unwrap_or(conn.closed),
+        );
         self.shared.connections.remove(&info);
         // The socket is closed before the place is given free.
         drop(conn);
-        self.free_place();
-    }
-
-    /// Lets another client in.
-    fn free_place(&self) {
-        let before = self
-            .shared
-            .connections
-            .counts
-            .curr_connections
-            .fetch_sub(1, Relaxed);
-        if before >= self.shared.settings.conns_allowed() as u64 {
-            self.listener.wake();
-        }
+        free_place(self.shared, self.listener);
     }
 
     /// Gives a turn to the dumps that wait for a place.
@@ -545,6 +576,10 @@ impl<'c> Serving<'c> {
         };
         let all: Vec<(usize, Late)> = self.conns.iter().filter_map(lateness).collect();
         for (id, late) in all {
+            let reason = match late {
+                Late::Idle => Closed::Idle,
+                Late::Deadline => Closed::Error,
+            };
             match late {
                 Late::Idle => ctx.stats.general.idle_kicks.inc(),
                 Late::Deadline => {
@@ -553,7 +588,7 @@ impl<'c> Serving<'c> {
                     }
                 }
             }
-            self.close(id);
+            self.close(ctx, id, Some(reason));
         }
     }
 }

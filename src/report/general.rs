@@ -189,15 +189,27 @@ fn server(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
     let juggles = loaded(&counters.lru_maintainer_juggles);
     figures.count("lru_maintainer_juggles", juggles);
     figures.count("malloc_fails", loaded(&counters.malloc_fails));
-    figures.zeros(&[
-        "log_worker_dropped",
-        "log_worker_written",
-        "log_watcher_skipped",
-    ]);
-    figures.zeros(&["log_watcher_sent", "log_watchers"]);
+    watching(ctx, figures);
     saving(ctx, figures);
     tls(ctx, figures);
     figures.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
+}
+
+fn watching(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let events = ctx.cache.events();
+    let (written, dropped) = events.sights.counts();
+    let (watchers, readers) = events.places.taken();
+    let loaded = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    figures.count("log_worker_dropped", dropped);
+    figures.count("log_worker_written", written);
+    figures.count("log_watcher_skipped", loaded(&events.sights.skipped));
+    figures.count("log_watcher_sent", loaded(&events.sights.sent));
+    figures.count("log_watchers", watchers);
+    let feed = events.feed.report();
+    figures.count("ketch_feed_readers", readers);
+    figures.count("ketch_feed_events", feed.last);
+    figures.count("ketch_feed_gaps", feed.gaps);
+    figures.bytes("ketch_feed_bytes", feed.history_bytes);
 }
 
 fn saving(ctx: Ctx<'_>, figures: &mut Figures<'_>) {

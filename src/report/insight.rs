@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::figures::Figures;
 use super::sink::{Of, Sink};
+use crate::events::Cause;
 use crate::keyspace::hot_keys::HotKey;
 use crate::keyspace::latency::{Group, Times};
 use crate::keyspace::misses::Miss;
@@ -193,7 +194,9 @@ pub(super) fn record(
 
 /// What is known of one key: `there`, or why it is not.
 pub(crate) fn why(ctx: Ctx<'_>, key: &[u8]) -> &'static str {
-    let entry = ctx.cache.entry(ctx.cache.probe(key).of(key), ctx.at());
+    let entry = ctx
+        .cache
+        .entry(ctx.cache.probe(key).of(key), ctx.at(Cause::Get));
     match entry.item() {
         Some(_) => "there",
         None => entry.why_missing().name(),

@@ -141,9 +141,8 @@ static REST: &[Opt] = &[
             size("watcher_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.watcher_logbuf_bytes = bytes)
         },
-        "\"watch\" is refused",
-    )
-    .shown_only(),
+        "lines that wait for a watcher which does not take them; what is more is skipped, and counted",
+    ),
     value(
         "",
         "worker_logbuf_size",
@@ -152,9 +151,17 @@ static REST: &[Opt] = &[
             size("worker_logbuf_size", v, 0..=1 << 20, Unit::Kb)
                 .map(|bytes| s.worker_logbuf_bytes = bytes)
         },
-        "\"watch\" is refused",
-    )
-    .shown_only(),
+        "what a thread may have to show to watchers that is not taken yet; what is more is dropped, and counted",
+    ),
+    value(
+        "",
+        "feed_ring",
+        ("MB", "16"),
+        |s, v| {
+            size("feed_ring", v, 1..=1 << 14, Unit::Mb).map(|bytes| s.feed_ring_bytes = bytes)
+        },
+        "events kept for readers of \"watch feed\" that are slow or come back",
+    ),
     value(
         "",
         "read_buf_mem_limit",

@@ -177,6 +177,8 @@ pub struct Settings {
     pub watcher_logbuf_bytes: usize,
     /// Bytes of log buffered by each worker.
     pub worker_logbuf_bytes: usize,
+    /// Bytes of events kept for readers of the feed.
+    pub feed_ring_bytes: usize,
 
     /// How many `-v` there were: 1 events, 2 commands, 3 everything.
     pub verbosity: u8,
@@ -261,6 +263,7 @@ impl Default for Settings {
             prefix_delimiter: b':',
             watcher_logbuf_bytes: 256 << 10,
             worker_logbuf_bytes: 64 << 10,
+            feed_ring_bytes: 16 << 20,
             verbosity: 0,
             daemon: false,
             pid_file: None,

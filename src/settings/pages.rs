@@ -126,6 +126,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "track_sizes",
             "watcher_logbuf_size",
             "worker_logbuf_size",
+            "feed_ring",
         ],
     ),
     (

@@ -230,6 +230,7 @@ fn each_option_changes_its_setting() {
         ("-o watcher_logbuf_size=8", |s| {
             s.watcher_logbuf_bytes = 8 << 10
         }),
+        ("-o feed_ring=2", |s| s.feed_ring_bytes = 2 << 20),
         ("-o worker_logbuf_size=16", |s| {
             s.worker_logbuf_bytes = 16 << 10
         }),
@@ -434,6 +435,11 @@ fn sizes_have_units() {
             &[("8", 8 * K), ("1m", K * K)],
         ),
         (
+            "-o feed_ring=",
+            |s| s.feed_ring_bytes,
+            &[("8", 8 * K * K), ("1g", K * K * K)],
+        ),
+        (
             "-o worker_logbuf_size=",
             |s| s.worker_logbuf_bytes,
             &[("8", 8 * K), ("1M", K * K)],
@@ -582,8 +588,6 @@ fn what_has_no_effect_says_so_and_starts() {
         ("slab_automove_window=20", "pages move by"),
         ("slab_automove_freeratio=0.02", "pages are freed when"),
         ("lru_crawler_tocrawl=7", "the crawler looks at all"),
-        ("watcher_logbuf_size=64", "\"watch\" is"),
-        ("worker_logbuf_size=32", "\"watch\" is"),
         ("read_buf_mem_limit=9", "the connections of"),
     ] {
         let notices = settings(&format!("-o {given}")).unwrap().notices;

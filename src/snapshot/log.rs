@@ -28,7 +28,7 @@ use super::files::Shared as SharedFile;
 use super::load::Loader;
 use crate::cache::Cache;
 use crate::clock::{Clock, RelTime};
-use crate::events::Drained;
+use crate::events::{Audience, Drained};
 use crate::settings::LogSync;
 use crate::state::{LogReport, Settle, Shared};
 use crate::sys;
@@ -208,7 +208,7 @@ impl Log {
         let segment = segments.prepare(next, follows_gap, &shared.clock)?;
         segments.adopt(next)?;
         sys::sync_directory_of(&segments.path)?;
-        shared.cache.events().listen(true);
+        shared.cache.events().listen(Audience::LOG, true);
         Ok(Log {
             segments,
             sync,
@@ -236,7 +236,7 @@ impl Log {
         shared: &Shared,
     ) -> Self {
         let file = Arc::new(left.file);
-        shared.cache.events().listen(true);
+        shared.cache.events().listen(Audience::LOG, true);
         Log {
             segments,
             sync,
@@ -279,7 +279,7 @@ impl Log {
     /// Has events told again in a cache that goes on with that of before.
     pub fn listen_in(&self, shared: &Shared) {
         let is_on = self.writing.lock().segment.is_some();
-        shared.cache.events().listen(is_on);
+        shared.cache.events().listen(Audience::LOG, is_on);
     }
 
     /// Begins another segment, for a snapshot that is about to begin; gives its number. Workers wait no longer than for what
@@ -300,7 +300,7 @@ impl Log {
         }
         let mut writing = self.writing.lock();
         // Where it was off: what is not told from now on, the snapshot will see.
-        events.listen(true);
+        events.listen(Audience::LOG, true);
         writing.write(shared, self.sync);
         if let Some(segment) = writing.segment.take() {
             let ended = segment.writer.end(stamp(shared));
@@ -395,7 +395,7 @@ impl Settle for Log {
 
 impl Writing {
     fn write(&mut self, shared: &Shared, sync: LogSync) {
-        if !shared.cache.events().drain(&mut self.drained) {
+        if !shared.cache.events().drain_log(&mut self.drained) {
             return;
         }
         let Some(segment) = &mut self.segment else {
@@ -422,7 +422,7 @@ impl Writing {
 
     /// Writes no more (Lg3).
     fn stop(&mut self, error: &io::Error, shared: &Shared) {
-        shared.cache.events().listen(false);
+        shared.cache.events().listen(Audience::LOG, false);
         self.segment = None;
         self.report.is_on = false;
         self.report.stops += 1;

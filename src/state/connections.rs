@@ -24,6 +24,8 @@ pub enum ConnState {
     Closing = 4,
     /// Has its commands executed.
     Parse = 5,
+    /// Watches what happens.
+    Watch = 6,
 }
 
 impl ConnState {
@@ -36,6 +38,7 @@ impl ConnState {
             ConnState::Write => "conn_mwrite",
             ConnState::Closing => "conn_closing",
             ConnState::Parse => "conn_parse_cmd",
+            ConnState::Watch => "conn_watch",
         }
     }
 }
@@ -85,6 +88,7 @@ impl ConnInfo {
             ConnState::Write,
             ConnState::Closing,
             ConnState::Parse,
+            ConnState::Watch,
         ];
         states[usize::from(self.state.load(Relaxed))]
     }

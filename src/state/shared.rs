@@ -17,7 +17,7 @@ use super::settle::Settle;
 use crate::auth::Auth;
 use crate::cache::{At, Cache, Restart};
 use crate::clock::{Clock, Moment, RelTime};
-use crate::events::RingId;
+use crate::events::{By, Cause, RingId};
 use crate::keyspace::{Keyspace, Observer, Prefixes};
 use crate::settings::Settings;
 use crate::stats::{Stats, ThreadStats, TlsCounters};
@@ -215,6 +215,7 @@ impl Shared {
         self.prefixes.clear();
         self.keyspace.reset();
         self.cache.reset_counters();
+        self.cache.events().sights.reset();
         self.connections.counts.reset();
         if let Some(certs) = &self.certs {
             certs.counters.reset();
@@ -251,10 +252,21 @@ pub struct Ctx<'c> {
 }
 
 impl Ctx<'_> {
-    /// The moment of what is asked of the store now.
+    /// The moment of what is asked of the store now, for this reason.
     #[inline]
-    pub fn at(&self) -> At {
-        At::of(self.now, self.ring)
+    pub fn at(&self, cause: Cause) -> At {
+        self.at_from(cause, 0)
+    }
+
+    /// The same, of a change that has been made elsewhere already.
+    #[inline]
+    pub fn at_from(&self, cause: Cause, origin: u16) -> At {
+        let by = By {
+            ring: self.ring,
+            origin,
+            cause,
+        };
+        At { now: self.now, by }
     }
 
     /// To be called before replies leave: what they acknowledge is written down by then, if it is to be.

@@ -40,3 +40,4 @@ mod takeover;
 mod tls;
 mod touch_expiry;
 mod udp;
+mod watch;

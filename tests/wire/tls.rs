@@ -1049,3 +1049,37 @@ fn http_with_the_servers_certificates() {
         b"{\"status\":\"ok\"}\n"
     );
 }
+
+/// A connection that watches is handed over to another thread, with all that TLS keeps for it.
+#[test]
+fn watching_over_tls() {
+    let setup = Setup::start("");
+    let (mut conn, mut lines, mut feed) = (setup.connect(), setup.connect(), setup.connect());
+    lines.round("get a\r\nwatch mutations\r\n", "END\r\nOK\r\n");
+    feed.round("watch feed heartbeat=20\r\n", "OK\r\n");
+    assert!(feed.read_until(b"\n").starts_with(b"FEED "));
+    let key = "k".repeat(200);
+    for n in 0..300 {
+        conn.send(format!("set {key}{n} 0 0 1 noreply\r\nx\r\n"));
+    }
+    conn.expect_nothing();
+    for n in 0..300 {
+        let line = String::from_utf8(lines.read_until(b"\n")).expect("text");
+        assert!(
+            line.contains(&format!(" type=item_store key={key}{n} ")),
+            "{line}"
+        );
+        let event = loop {
+            let line = String::from_utf8(feed.read_until(b"\n")).expect("text");
+            if !line.starts_with("HB ") {
+                break line;
+            }
+        };
+        assert!(event.contains(&format!(" set set {key}{n} ")), "{event}");
+    }
+    // What they send is not listened to, and they go when they like.
+    lines.send("get a\r\n");
+    drop((lines, feed));
+    wait_within("they are gone", PATIENCE, || conn.stat("log_watchers") == 0);
+    conn.round("get a\r\n", "END\r\n");
+}

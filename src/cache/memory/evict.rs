@@ -14,6 +14,7 @@ use super::super::segments::Segment;
 use super::super::store::{Cache, Lookup};
 use super::super::table::KeyHash;
 use crate::clock::RelTime;
+use crate::events::{Audience, Shown, What};
 use crate::keyspace::misses::Gone;
 use crate::knobs::Knob;
 
@@ -51,7 +52,7 @@ impl Cache {
             let (state, hash) = (items.header(victim).state(), hash(victim));
             let expires_at = items.header(victim).expires_at();
             let idle_s = at.now.since(items.header(victim).accessed_at());
-            if !self.unlink_hashed(lru, victim, hash, life.gone()) {
+            if !self.unlink_hashed(lru, victim, hash, life.gone(), at) {
                 lru.pass_over(items, victim);
                 continue;
             }
@@ -93,9 +94,10 @@ impl Cache {
         lru: &mut ClassLru,
         handle: ChunkHandle,
         gone: Gone,
+        at: At,
     ) -> bool {
         let hash = self.table.hash(self.items.key(handle));
-        self.unlink_hashed(lru, handle, hash, gone)
+        self.unlink_hashed(lru, handle, hash, gone, at)
     }
 
     /// The same for who has the hash of its key.
@@ -105,6 +107,7 @@ impl Cache {
         handle: ChunkHandle,
         hash: KeyHash,
         gone: Gone,
+        at: At,
     ) -> bool {
         if self.items.is_pinned(handle) {
             return false;
@@ -113,14 +116,48 @@ impl Cache {
             return false;
         };
         // A tail is in the table; only what a walk found in a page that changed its class twice meanwhile may not be.
-        let Some((slot, _)) = stripe.find(hash, |at| at == handle) else {
+        let Some((slot, _)) = stripe.find(hash, |other| other == handle) else {
             return false;
         };
         self.departed.note(hash.0, gone);
+        self.tell_gone(handle, gone, at);
         stripe.remove(hash, slot);
         lru.unlink(&self.items, handle);
         self.items.release(handle);
         true
+    }
+
+    /// Tells that an item goes which nobody asked to go; its stripe is locked. Of flushed ones the flush has told.
+    pub(in crate::cache) fn tell_gone(&self, handle: ChunkHandle, gone: Gone, at: At) {
+        let audience = self.events.audience();
+        if gone != Gone::Flushed && audience.has(Audience::FEED.with(Audience::EVICTIONS)) {
+            self.tell_gone_now(audience, handle, gone, at);
+        }
+    }
+
+    #[cold]
+    fn tell_gone_now(&self, audience: Audience, handle: ChunkHandle, gone: Gone, at: At) {
+        let (items, header) = (&self.items, self.items.header(handle));
+        let (key, what) = match gone {
+            Gone::Evicted => (items.key(handle), What::Evict),
+            _ => (items.key(handle), What::Expire),
+        };
+        self.events.gone(at.by, what, key, items.cas(handle));
+        if what == What::Evict && audience.has(Audience::EVICTIONS) {
+            let ttl = match header.expires_at() {
+                RelTime::NEVER => -1,
+                ends => i64::from(ends.0) - i64::from(at.now.0),
+            };
+            let eviction = Shown::Eviction {
+                key,
+                fetched: header.state().is_fetched(),
+                ttl,
+                idle: at.now.since(header.accessed_at()),
+                class: self.class_of(handle).get(),
+                size: header.value_len() as u32,
+            };
+            self.events.sights.show(at.by.ring, &eviction);
+        }
     }
 
     /// True if `handle` is a linked item of `class`; the caller holds the class's LRU lock, so that it stays one.
@@ -155,7 +192,7 @@ impl Cache {
         }
         let state = self.items.header(handle).state();
         let life = self.life(self.items.header(handle), at.now);
-        let dead = life != Lookup::Found && self.unlink_from_tail(lru, handle, life.gone());
+        let dead = life != Lookup::Found && self.unlink_from_tail(lru, handle, life.gone(), at);
         if dead {
             lru.segments.counters.crawler_reclaimed += 1;
             lru.segments.counters.expired_unfetched += u64::from(!state.is_fetched());
@@ -173,7 +210,7 @@ impl Cache {
             {
                 let unfetched = !self.items.header(tail).state().is_fetched();
                 let life = self.life(self.items.header(tail), at.now);
-                if life == Lookup::Found || !self.unlink_from_tail(lru, tail, life.gone()) {
+                if life == Lookup::Found || !self.unlink_from_tail(lru, tail, life.gone(), at) {
                     break;
                 }
                 lru.segments.counters.count_reclaimed(unfetched);

@@ -23,6 +23,7 @@ use super::super::store::{Cache, Lookup};
 use super::super::tuning::Automove;
 use super::super::uniques::stores_since;
 use super::move_state::{MoveError, MoveStats, WANTED};
+use crate::events::{Audience, Shown};
 use crate::keyspace::misses::Gone;
 use crate::knobs::Knob;
 
@@ -45,7 +46,7 @@ const PAGES_SHRUNK: usize = 8;
 const PASSES: usize = 2;
 
 /// How long ago an item was used, and how many items were stored since it was: within one second, only the second
-/// number tells. It comes from the CAS unique, and is 0 without those.
+/// number tells. It comes from the CAS unique, and is the same for all without those.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Age {
     seconds: u32,
@@ -268,7 +269,21 @@ impl Cache {
             slabs.cancel_drain(page);
         }
         self.moves.running.store(false, Relaxed);
+        if self.events.audience().has(Audience::SYSEVENTS) {
+            self.show_page_move(donor, to, moved, at);
+        }
         moved
+    }
+
+    #[cold]
+    fn show_page_move(&self, from: ClassId, to: Option<ClassId>, moved: bool, at: At) {
+        let (to, state) = (
+            to.map_or(0, ClassId::get),
+            if moved { "ok" } else { "fail" },
+        );
+        let text = format!("type=slab_move src={} dst={to} state={state}", from.get());
+        let text = text.as_bytes();
+        self.events.sights.show(at.by.ring, &Shown::System { text });
     }
 
     /// How old the item is that `lru` would evict next.
@@ -341,13 +356,13 @@ impl Cache {
         let life = self.life(self.items.header(chunk), at.now);
         if life != Lookup::Found {
             let unfetched = !items.header(chunk).state().is_fetched();
-            if self.unlink_from_tail(lru, chunk, life.gone()) {
+            if self.unlink_from_tail(lru, chunk, life.gone(), at) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }
         let Some(room) = self.room_elsewhere(lru, chunk, class, at) else {
-            return self.evict_for_page(lru, chunk, class);
+            return self.evict_for_page(lru, chunk, class, at);
         };
         let hash = self.table.hash(items.key(chunk));
         let Some(mut stripe) = self.table.try_lock(hash) else {
@@ -403,7 +418,7 @@ impl Cache {
     }
 
     /// Evicts an item that found no room elsewhere; nothing happens if it has been evicted already.
-    fn evict_for_page(&self, lru: &mut ClassLru, head: ChunkHandle, class: ClassId) {
+    fn evict_for_page(&self, lru: &mut ClassLru, head: ChunkHandle, class: ClassId, at: At) {
         if !self.tuning.is_on(Knob::Evictions) {
             self.moves.busy_nomem.fetch_add(1, Relaxed);
             return;
@@ -412,7 +427,7 @@ impl Cache {
             return;
         }
         let state = self.items.header(head).state();
-        if self.unlink_from_tail(lru, head, Gone::Evicted) {
+        if self.unlink_from_tail(lru, head, Gone::Evicted, at) {
             lru.segments.counters.evicted += 1;
             lru.segments.counters.evicted_unfetched += u64::from(!state.is_fetched());
             lru.segments.counters.evicted_active += u64::from(state.uses() > 1);
@@ -440,13 +455,13 @@ impl Cache {
         let life = self.life(self.items.header(head), at.now);
         if life != Lookup::Found {
             let unfetched = !items.header(head).state().is_fetched();
-            if self.unlink_from_tail(lru, head, life.gone()) {
+            if self.unlink_from_tail(lru, head, life.gone(), at) {
                 lru.segments.counters.count_reclaimed(unfetched);
             }
             return;
         }
         let Some(room) = self.room_elsewhere(lru, head, class, at) else {
-            return self.evict_for_page(lru, head, head_class);
+            return self.evict_for_page(lru, head, head_class, at);
         };
         let hash = self.table.hash(items.key(head));
         let stripe = self.table.try_lock(hash);

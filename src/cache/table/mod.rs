@@ -88,6 +88,8 @@ struct Stripe {
     shape: AtomicU32,
     /// Stores counted so far; written under the lock, read by all.
     stores: AtomicU64,
+    /// Those of small values; likewise.
+    small: AtomicU32,
     lock: Mutex<StripeState>,
 }
 
@@ -184,14 +186,15 @@ impl Table {
         may_grow: bool,
         memory_bytes: usize,
     ) -> Self {
-        let stripe = |state: StripeState| {
+        let stripe = |(number, state): (u32, StripeState)| {
             CachePadded::new(Stripe {
                 shape: AtomicU32::new(state.shape()),
                 stores: AtomicU64::default(),
+                small: AtomicU32::new(number),
                 lock: Mutex::new(state),
             })
         };
-        let stripes: Box<[_]> = stripes.map(stripe).collect();
+        let stripes: Box<[_]> = (0..).zip(stripes).map(stripe).collect();
         let stripe_bits = stripes.len().ilog2();
         Table {
             hasher,

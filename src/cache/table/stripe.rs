@@ -95,6 +95,15 @@ impl<'t> StripeGuard<'t> {
         count
     }
 
+    /// Counts a store of a small value likewise, from the number of the stripe on.
+    #[inline]
+    pub fn count_small(&self) -> u32 {
+        let small = &self.table.stripes[self.stripe].small;
+        let count = small.load(Relaxed).wrapping_add(1);
+        small.store(count, Relaxed);
+        count
+    }
+
     /// Goes on counting stores from `count` at least.
     pub fn raise_count(&self, count: u64) {
         self.table.stripes[self.stripe]

@@ -21,6 +21,7 @@ use crate::cache::{NewItem, Probe};
 use crate::command::output::Output;
 use crate::command::retrieval;
 use crate::command::storage::{self, Data};
+use crate::events::Cause;
 use crate::packing::{Packer, Unpacker};
 use crate::state::{Ctx, Hold};
 
@@ -78,7 +79,7 @@ impl<'c> Body<'c> {
         }
         let mut hold = Hold::new(ctx);
         let place = if hold.take_in_advance(ctx, next_chunk(ctx, store.value_len as usize)) {
-            match ctx.cache.begin(&spec, ctx.at()) {
+            match ctx.cache.begin(&spec, ctx.at(Cause::Set)) {
                 Ok(item) => Place::Chunk(item),
                 Err(error) => {
                     let error = storage::error_line(error);
@@ -249,7 +250,7 @@ impl<'c> Body<'c> {
             let item = self.store.with(|store| {
                 let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
                 let spec = storage::spec(ctx, store, store.key.bytes(&mut room));
-                ctx.cache.begin(&spec, ctx.at())
+                ctx.cache.begin(&spec, ctx.at(Cause::Set))
             });
             self.place = Place::Chunk(item.map_err(storage::error_line)?);
             self.hold.unstage();
@@ -277,7 +278,7 @@ impl<'c> Body<'c> {
             if !self.hold.take(ctx, next_chunk(ctx, missing)) {
                 return Err(ErrorLine::OutOfMemoryDuringRead);
             }
-            match ctx.cache.extend(item, ctx.at()) {
+            match ctx.cache.extend(item, ctx.at(Cause::Set)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(_) => return Err(ErrorLine::OutOfMemoryDuringRead),

@@ -206,6 +206,7 @@ impl<'c> Session<'c> {
                     self.state = State::Dump(Box::new(running));
                 }
             }
+            AdminOutcome::Watch(watch, place) => self.state = State::Watch(watch, place),
             AdminOutcome::Report(report) => self.state = State::Report(Box::new(report)),
         }
     }

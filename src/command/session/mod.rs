@@ -6,6 +6,7 @@
 //!    |                            +--> Config      a node list is coming                  --+
 //!  Start --+----------> Command --+--> Swallow     bytes of a refused store, or a line   --+--> Command
 //!    |     +-> SignIn --^         +--> Dump        a dump in progress                    --+
+//!    |                            +--> Watch       to be handed over, for good
 //!    |            if there are users; only the right password leads on (sign_in.rs); a Report is like a Dump
 //!    +- its first byte tells whether a connection speaks text or binary, and that stays
 //! ```
@@ -25,9 +26,11 @@ use self::wire::Wire;
 use super::dump::{Running, Stepped};
 use super::output::Output;
 use super::report;
+use super::sights;
 use crate::auth::{Peer, Ticket, Visitor};
 use crate::cache::Ahead;
 use crate::clock::RelTime;
+use crate::events::{Audience, Taken, Watch};
 use crate::settings::WireProtocol;
 use crate::state::Ctx;
 
@@ -63,6 +66,8 @@ enum State<'c> {
     SwallowLine,
     Dump(Box<Running<'c>>),
     Report(Box<report::Running>),
+    /// Waits to be handed over.
+    Watch(Box<Watch>, Taken),
     Closing,
     /// Where the next request begins is not known.
     Lost,
@@ -238,7 +243,18 @@ impl<'c> Session<'c> {
 
     /// True if there is work to do without any input.
     pub fn has_own_work(&self) -> bool {
-        matches!(self.state, State::Dump(_) | State::Report(_)) || self.verification().is_some()
+        matches!(
+            self.state,
+            State::Dump(_) | State::Report(_) | State::Watch(..)
+        ) || self.verification().is_some()
+    }
+
+    /// What is to be watched, when a drive has ended with [`Next::Watch`]; the conversation is over.
+    pub fn take_watch(&mut self) -> Option<(Box<Watch>, Taken)> {
+        match std::mem::replace(&mut self.state, State::Closing) {
+            State::Watch(watch, place) => Some((watch, place)),
+            _ => None,
+        }
     }
 
     /// True while a dump is in progress: [`Session::see_to_dump`] is to be called once a second.
@@ -298,6 +314,7 @@ impl<'c> Session<'c> {
             match &mut self.state {
                 State::Closing => break Next::Close,
                 State::Lost => break Next::HangUp,
+                State::Watch(..) => break Next::Watch,
                 State::SignIn(sign_in) => {
                     let visitor = self.visitor.get_or_insert_default();
                     let (taken, step) = sign_in.step(ctx, visitor, rest, budget, out);
@@ -425,9 +442,14 @@ impl<'c> Session<'c> {
         }
         let planned = plan.make(ctx, &parsed, input, 0, self.foreseen.take());
         self.lone = false;
+        let is_shown =
+            matches!(self.wire, Wire::Text) && ctx.cache.events().audience().has(Audience::RAWCMDS);
+        if is_shown {
+            sights::raw(ctx, input);
+        }
         match &parsed {
             Parsed::Complete { request, .. } if planned => {
-                if plan.end < input.len() && *budget > 1 {
+                if plan.end < input.len() && *budget > 1 && !is_shown {
                     return self.batch(ctx, (parsed, plan), input, budget, out);
                 }
                 *budget -= 1;

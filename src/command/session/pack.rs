@@ -42,7 +42,8 @@ impl<'c> Session<'c> {
                 while !report.step(ctx, out) {}
                 to.number(2u8);
             }
-            State::Closing => _ = to.number(9u8),
+            // What happens elsewhere is another feed.
+            State::Closing | State::Watch(..) => _ = to.number(9u8),
             State::Lost => _ = to.number(10u8),
         }
     }

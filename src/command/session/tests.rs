@@ -77,7 +77,7 @@ fn replies_of(server: &Server, input: &[u8], manner: Manner, rng: &mut Rng) -> V
                 Next::Close | Next::HangUp => return replies,
                 Next::Read => break,
                 Next::Flush | Next::Yield => {}
-                Next::Place => panic!("no other dump runs"),
+                Next::Place | Next::Watch => panic!("no dump runs, and nobody watches"),
                 Next::Command | Next::Answers => panic!("this is no proxy"),
                 Next::Verify => {
                     server.shared.auth.as_ref().expect("users").verify_queued();

@@ -39,6 +39,9 @@ pub enum Next {
     Command,
     /// Replies of others, with which it is given a turn.
     Answers,
+    /// To be handed over to who serves watchers, once the replies are written:
+    /// [`Session::take_watch`](super::Session::take_watch) has the rest.
+    Watch,
     /// To be closed, once the replies are written: the peer has asked for it.
     Close,
     /// To be closed, once the replies are written, though the peer may go on sending.
