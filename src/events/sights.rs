@@ -4,8 +4,8 @@
 //!  worker --show--> its buffer, while there is room --taken, buffer by buffer--> lines, as memcached's `watch` writes them
 //! ```
 //!
-//! Si1. Nobody waits: what finds no room is counted and forgotten.
-//! Si2. Each has a number (`gid`) that grows in the order in which they were shown.
+//! Sg1. Nobody waits: what finds no room is counted and forgotten.
+//! Sg2. Each has a number (`gid`) that grows in the order in which they were shown.
 //!
 //! Costs: 48 bytes and the text in the buffer.
 
@@ -270,7 +270,7 @@ impl Sights {
         self.gid.load(Relaxed) + 1
     }
 
-    /// Shows something, by the thread of this ring (Si1).
+    /// Shows something, by the thread of this ring (Sg1).
     #[cold]
     pub fn show(&self, ring: RingId, sight: &Shown<'_>) {
         let buffer = self.buffer(ring);

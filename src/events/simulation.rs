@@ -341,6 +341,31 @@ fn who_comes_back_at_the_edge_misses_nothing() {
     assert!(begin(301).contains("GAP 300"));
 }
 
+/// Fd4: whoever had seen all when recording ended, and comes back when it has begun again.
+#[test]
+fn what_nobody_recorded_is_a_gap() {
+    let events = Events::new(1);
+    let begin = |from: u64| {
+        let from = format!("from={:x}:{from}", events.feed.epoch());
+        let words = [&b"feed"[..], from.as_bytes()];
+        let Ok(super::Watch::Feed(mut subscription)) = parse(words.into_iter()) else {
+            panic!("known words");
+        };
+        let (mut out, last) = (Vec::new(), events.feed.collect());
+        subscription.begin(&events.feed, last, 0, &mut out);
+        out.ends_with(format!("GAP {last}\n").as_bytes())
+    };
+    events.begin_feed();
+    events.deleted(By::default(), b"a", 1);
+    assert!(!begin(1));
+    events.end_feed();
+    events.deleted(By::default(), b"a", 2);
+    events.begin_feed();
+    assert!(begin(1));
+    let last = events.feed.collect();
+    assert!(!begin(last));
+}
+
 /// Threads that tell while others collect and read: numbers without holes, each key's events in order.
 #[test]
 fn threads_tell_while_others_read() {
