@@ -35,7 +35,7 @@ use crate::net::{
 use crate::proxy::Control;
 use crate::settings::Settings;
 use crate::snapshot::{Keeper, Log};
-use crate::state::{CONFIG_LEN_MAX, Certs, Figure, Settle, Shared, StopMode, Watcher};
+use crate::state::{CONFIG_LEN_MAX, Certs, Figure, Proxying, Settle, Shared, StopMode, Watcher};
 use crate::sys::{self, HandedOver};
 
 /// How often the clock is read: a second is never more than this late.
@@ -205,6 +205,7 @@ impl Server {
             };
             shared.settler = log.clone().map(|log| log as Arc<dyn Settle>);
         }
+        shared.proxy = proxy.clone().map(|proxy| proxy as Arc<dyn Proxying>);
         if let Some(list) = cluster {
             shared.cluster.set(0, &list, false);
         }

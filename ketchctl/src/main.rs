@@ -24,6 +24,7 @@ mod nodes;
 mod ping;
 mod record;
 mod ring;
+mod routes;
 mod set;
 mod snapshot;
 mod stats;
@@ -94,6 +95,11 @@ const COMMANDS: &[Command] = &[
         nodes::run,
     ),
     command("ping", "which nodes answer, and how fast", ping::run),
+    command(
+        "routes",
+        "a proxy's file from that of twemproxy or mcrouter",
+        routes::run,
+    ),
 ];
 
 /// What a caller learns from the status.

@@ -82,6 +82,8 @@ pub(super) struct Figures {
     pub slabs: Told,
     /// `stats restart`.
     pub restart: Group,
+    /// `stats proxy`.
+    pub proxy: Group,
 }
 
 impl Figures {
@@ -99,6 +101,7 @@ impl Figures {
             items: told(Report::items()),
             slabs: told(Report::slabs()),
             restart: told(Report::restart()).server,
+            proxy: told(Report::proxy()).server,
         }
     }
 }

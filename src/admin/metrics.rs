@@ -9,7 +9,7 @@ mod own;
 use std::collections::BTreeMap;
 
 use self::families::{CLASS_ITEMS, CLASS_SLABS, GENERAL, SETTINGS, Single};
-use self::own::{OWN, RESTART};
+use self::own::{OWN, PROXY, RESTART};
 use super::figures::{Figures, Group};
 use super::insight::Insight;
 use super::prometheus::Kind::{Counter, Gauge, Histogram};
@@ -57,6 +57,9 @@ pub(super) fn write(figures: &Figures, insight: &Insight, process: &Process) -> 
     singles(&mut text, &figures.general, GENERAL);
     singles(&mut text, &figures.settings, SETTINGS);
     restart(&mut text, &figures.restart);
+    if figures.proxy.get("backend_total").is_some() {
+        singles(&mut text, &figures.proxy, PROXY);
+    }
     text.single(
         "memcached_malloced_bytes",
         Gauge,

@@ -33,6 +33,7 @@ pub(super) fn execute(ctx: Ctx<'_>, args: Args<'_>, out: &mut Output<'_>) -> Adm
     match group {
         b"record" => later(Report::record(), None),
         b"restart" => show(ctx, Report::restart(), None, out),
+        b"proxy" => show(ctx, Report::proxy(), None, out),
         b"items" => later(Report::items(), None),
         b"slabs" => later(Report::slabs(), None),
         b"sizes" => sizes(ctx, None, out),
@@ -126,6 +127,7 @@ pub(super) fn execute_binary(
         b"sizes" => return sizes(ctx, binary, out),
         b"record" => return later(Report::record(), binary),
         b"restart" => return show(ctx, Report::restart(), binary, out),
+        b"proxy" => return show(ctx, Report::proxy(), binary, out),
         b"items" => return later(Report::items(), binary),
         b"slabs" => return later(Report::slabs(), binary),
         b"conns" => return later(Report::conns(), binary),

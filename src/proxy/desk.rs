@@ -37,6 +37,7 @@ use super::lane::{Hush, Lane, Owner, Replies, Stage, Ticket};
 use super::plan::{Control, Plan, Pool, PoolNow, Target};
 use super::relay::Passed;
 use super::replies::{LARGE, Owed, Piece, Spares};
+use super::trace;
 use super::verbs::{self, Job};
 use crate::command::Output;
 use crate::state::ConnId;
@@ -115,8 +116,6 @@ pub struct Desk {
     ticked_ms: u32,
     /// It sees to nodes that are ejected.
     tends: bool,
-    /// Tickets and operations under way.
-    outstanding: usize,
 }
 
 impl Desk {
@@ -143,7 +142,6 @@ impl Desk {
             now_ms: 0,
             ticked_ms: 0,
             tends: worker == 0,
-            outstanding: 0,
         };
         desk.renew();
         desk
@@ -289,29 +287,83 @@ impl Desk {
     /// Where requests for this lane are put, before [`Desk::passed`].
     #[inline]
     pub(super) fn out(&mut self, lane: usize) -> &mut Output<'static> {
-        if self.lanes[lane].stage == Stage::Closed && self.lanes[lane].tickets.is_empty() {
+        let (is_new, is_probe) = {
+            let lane = &self.lanes[lane];
+            let is_new = lane.stage == Stage::Closed && lane.tickets.is_empty();
+            (is_new, lane.is_probe)
+        };
+        if is_new && !is_probe {
             self.greet(lane);
         }
         &mut self.lanes[lane].out
     }
 
-    /// The first words on a connection.
+    /// The first words on a connection: a login, and a trace of this proxy.
     #[cold]
     fn greet(&mut self, at: usize) {
         let (lane, now_ms) = (&mut self.lanes[at], self.now_ms);
         let options = &self.views[lane.pool].pool.options;
+        let due_ms = now_ms + ms(options.attempt_timeout + options.connect_timeout);
         if let Some(login) = &options.login
             && !lane.binary
         {
             lane.out
                 .bytes(&request::login(&login.user, &login.password));
+            self.control.counts.active.fetch_add(1, Relaxed);
             lane.tickets.push_back(Ticket {
                 replies: Replies::One(Shape::Line),
                 owner: Owner::Login,
-                due_ms: now_ms + ms(options.attempt_timeout + options.connect_timeout),
+                due_ms,
                 watch: None,
             });
         }
+        self.put_trace(at, self.control.id, 1);
+    }
+
+    /// Puts a trace into a lane, by which proxies notice that they lead back to themselves.
+    fn put_trace(&mut self, at: usize, id: u64, hops: u32) {
+        let lane = &mut self.lanes[at];
+        let options = &self.views[lane.pool].pool.options;
+        let due_ms = self.now_ms + ms(options.attempt_timeout + options.connect_timeout);
+        let shape = match lane.binary {
+            true => {
+                trace::packet(&mut lane.out.buf, id, hops);
+                Shape::Packet
+            }
+            false => {
+                trace::line(&mut lane.out.buf, id, hops);
+                Shape::Values
+            }
+        };
+        self.push(at, Replies::One(shape), Owner::Nobody, due_ms);
+    }
+
+    /// A trace has come from a client. True if it has come in a circle, or too far.
+    pub(super) fn traced(&mut self, (id, hops): (u64, u32)) -> bool {
+        if id == self.control.id || hops > trace::HOPS_MAX {
+            self.control.counts.loops.fetch_add(1, Relaxed);
+            log::error!("proxy: proxies lead to each other in a circle: who does is not served");
+            return true;
+        }
+        if self.control.passes(id) {
+            let nobody = ConnId {
+                slot: 0,
+                generation: 0,
+            };
+            for pool in 0..self.views.len() {
+                for node in 0..self.views[pool].now.ring.members.len() {
+                    let lane = self.lane_to(pool, node, nobody, false);
+                    self.out(lane);
+                    self.put_trace(lane, id, hops + 1);
+                }
+            }
+        }
+        false
+    }
+
+    /// Reads the file of routes again.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        self.control.reload()
     }
 
     /// A request was put into a lane: its reply is this client's.
@@ -359,7 +411,7 @@ impl Desk {
             lane.is_dirty = true;
             self.dirty.push(at);
         }
-        self.outstanding += 1;
+        self.control.counts.active.fetch_add(1, Relaxed);
     }
 
     /// True if a lane takes no more now; the client is woken when it does.
@@ -820,7 +872,7 @@ impl Desk {
         lane.progress.reset();
         if is_last {
             let ticket = lane.tickets.pop_front().expect("just seen");
-            self.outstanding -= 1;
+            self.control.counts.active.fetch_sub(1, Relaxed);
             if let Some(watch) = ticket.watch {
                 watch.answered();
             }
@@ -879,7 +931,7 @@ impl Desk {
         }
         self.close(at);
         for ticket in tickets {
-            self.outstanding -= 1;
+            self.control.counts.active.fetch_sub(1, Relaxed);
             self.fail(pool, &member, ticket, failure, clients);
         }
         for conn in waiting {

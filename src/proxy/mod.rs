@@ -19,6 +19,7 @@ mod plan;
 mod relay;
 mod replies;
 mod session;
+mod trace;
 mod verbs;
 
 pub use desk::{Clients, Desk};

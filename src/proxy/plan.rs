@@ -24,9 +24,13 @@ use ketch_client::topology::Source;
 use parking_lot::Mutex;
 
 use super::file::{self, File, From, PoolSpec};
+use crate::state::Proxying;
 
 /// How long a source is waited for at a time.
 const WAIT: Duration = Duration::from_millis(500);
+/// For how long a trace of another proxy is not passed on again, and how many are remembered.
+const TRACE_AGAIN: Duration = Duration::from_secs(1);
+const TRACES_MAX: usize = 256;
 /// How soon a source is asked again that has not said anything yet.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -37,6 +41,10 @@ pub struct Control {
     plan: Mutex<Arc<Plan>>,
     version: AtomicU64,
     pub(super) counts: Counts,
+    /// Tells this proxy from others.
+    pub(super) id: u64,
+    /// Proxies whose traces have passed here, and when.
+    seen: Mutex<Vec<(u64, Instant)>>,
 }
 
 /// What all workers count together.
@@ -44,12 +52,15 @@ pub struct Control {
 pub(super) struct Counts {
     /// Requests passed on, and those that were answered with an error since their nodes did not answer.
     pub(super) requests: AtomicU64,
+    /// Requests under way.
+    pub(super) active: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) misses_made: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) lanes_opened: AtomicU64,
     pub(super) lanes_failed: AtomicU64,
     pub(super) garbage: AtomicU64,
+    pub(super) loops: AtomicU64,
     pub(super) reloads: AtomicU64,
     pub(super) reload_fails: AtomicU64,
 }
@@ -98,6 +109,8 @@ impl Control {
             plan: Mutex::new(Arc::new(plan)),
             version: AtomicU64::new(1),
             counts: Counts::default(),
+            id: rand(),
+            seen: Mutex::default(),
         }))
     }
 
@@ -114,12 +127,65 @@ impl Control {
         Ok(())
     }
 
+    /// Notes that a trace of another proxy passes; false if it did a moment ago.
+    pub(super) fn passes(&self, id: u64) -> bool {
+        let (mut seen, now) = (self.seen.lock(), Instant::now());
+        seen.retain(|(_, at)| now.duration_since(*at) < TRACE_AGAIN);
+        let is_new = seen.len() < TRACES_MAX && seen.iter().all(|(other, _)| *other != id);
+        if is_new {
+            seen.push((id, now));
+        }
+        is_new
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
     pub(super) fn plan(&self) -> Arc<Plan> {
         self.plan.lock().clone()
+    }
+}
+
+impl Proxying for Control {
+    fn reload(&self) -> Result<(), String> {
+        Control::reload(self)
+    }
+
+    fn figures(&self) -> Vec<(String, u64)> {
+        let counts = &self.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let plan = self.plan();
+        let rings: Vec<_> = plan.pools.iter().map(|pool| pool.now()).collect();
+        let nodes = || {
+            rings
+                .iter()
+                .flat_map(|now| now.ring.current().map(|at| &now.ring.members[at]))
+        };
+        let out = nodes().filter(|member| !member.is_in()).count();
+        let mut figures = vec![
+            ("conn_requests".to_owned(), read(&counts.requests)),
+            ("conn_errors".to_owned(), read(&counts.errors)),
+            ("conn_oom".to_owned(), 0),
+            ("misses_made".to_owned(), read(&counts.misses_made)),
+            ("timeouts".to_owned(), read(&counts.timeouts)),
+            ("req_active".to_owned(), read(&counts.active)),
+            ("lanes_opened".to_owned(), read(&counts.lanes_opened)),
+            ("backend_marked_bad".to_owned(), read(&counts.lanes_failed)),
+            ("garbage".to_owned(), read(&counts.garbage)),
+            ("request_failed_depth".to_owned(), read(&counts.loops)),
+            ("config_reloads".to_owned(), read(&counts.reloads)),
+            ("config_reload_fails".to_owned(), read(&counts.reload_fails)),
+            ("backend_total".to_owned(), nodes().count() as u64),
+            ("backend_failed".to_owned(), out as u64),
+        ];
+        for (pool, now) in plan.pools.iter().zip(&rings) {
+            for member in now.ring.current().map(|at| &now.ring.members[at]) {
+                let name = format!("{}:{}:is_in", pool.spec.name, member.name);
+                figures.push((name, u64::from(member.is_in())));
+            }
+        }
+        figures
     }
 }
 

@@ -22,6 +22,7 @@ use super::desk::{Desk, Way};
 use super::frame::mark;
 use super::relay::{self, Data};
 use super::replies::{Gather, Owed, Spares};
+use super::trace;
 use super::verbs::Job;
 use crate::auth::{Peer, Ticket};
 use crate::command::{Drive, Next, Output, Session, general_figures};
@@ -33,6 +34,8 @@ const OWED_MAX: usize = 256;
 const OWED_BYTES_MAX: usize = 1 << 20;
 /// Keys under way that are remembered before it is looked which of them are read by now.
 const READING_MAX: usize = 4 * OWED_MAX;
+/// Bytes of a line that begins with `proxy`.
+const PROXY_LINE_MAX: usize = 256;
 /// Bytes of a data block that are made room for at a time.
 const BLOCK_ROOM: usize = 64 << 10;
 
@@ -50,6 +53,8 @@ pub struct ProxySession<'c> {
     is_serial: bool,
     /// Keys that operations are reading, which may ask another copy yet: the reply's number, and the key's mark (Se4).
     reading: Vec<(u32, u32)>,
+    /// The peer is a proxy that leads back here.
+    is_looped: bool,
 }
 
 /// A request whose data block has not come whole.
@@ -97,6 +102,7 @@ impl<'c> ProxySession<'c> {
             keys: None,
             is_serial: false,
             reading: Vec::new(),
+            is_looped: false,
         }
     }
 
@@ -210,11 +216,18 @@ impl<'c> ProxySession<'c> {
                     next => break next,
                 }
             }
-            if rest.is_empty() {
+            if rest.is_empty() && !self.is_looped {
                 break Next::Read;
             }
             if *budget == 0 {
                 break Next::Yield;
+            }
+            if self.is_looped {
+                // Who leads here in a circle is told so, and left.
+                if !self.local.is_binary() {
+                    out.error(protocol::ErrorLine::ProxyLoop);
+                }
+                break Next::HangUp;
             }
             if self.must_wait() {
                 break Next::Answers;
@@ -254,6 +267,9 @@ impl<'c> ProxySession<'c> {
     /// The request at the start of `input`.
     fn step(&mut self, ctx: Ctx<'c>, desk: &mut Desk, input: &[u8], out: &mut Output<'c>) -> Step {
         let is_binary = self.local.is_binary();
+        if !is_binary && self.keys.is_none() && input.starts_with(b"proxy ") {
+            return self.command(desk, input, out);
+        }
         let parsed = match self.keys {
             Some((verb, any)) => text::parse_keys(verb, any, input),
             None if is_binary => binary::parse(input),
@@ -270,6 +286,14 @@ impl<'c> ProxySession<'c> {
                 return step;
             }
         };
+        if let Request::Get(_) | Request::BinaryGet(_) = &request
+            && let Some(key) = request.key()
+            && let Some(trace) = trace::of_key(key.text)
+            && desk.traced(trace)
+        {
+            self.is_looped = true;
+            return Step::Taken(consumed);
+        }
         if let Request::Get(get) = &request {
             let any = self.keys.is_some_and(|(_, any)| any) || get.keys.iter().next().is_some();
             if get.single {
@@ -377,6 +401,31 @@ impl<'c> ProxySession<'c> {
             true => Step::Taken(end),
             false => Step::Wait,
         }
+    }
+
+    /// `proxy reload`: when nothing is owed any more.
+    fn command(&mut self, desk: &mut Desk, input: &[u8], out: &mut Output<'c>) -> Step {
+        let Some(len) = text::line_len(input) else {
+            return match input.len() {
+                ..PROXY_LINE_MAX => Step::More,
+                _ => Step::Taken(input.len()),
+            };
+        };
+        if !self.owed.is_empty() {
+            return Step::Wait;
+        }
+        match input[..len].trim_ascii_end() {
+            b"proxy reload" => match desk.reload() {
+                Ok(()) => out.bytes(reply::OK),
+                Err(reason) => {
+                    log::error!("proxy reload: the routes stay as they were: {reason}");
+                    let line = format!("SERVER_ERROR {}\r\n", reason.replace(['\r', '\n'], " "));
+                    out.bytes(line.as_bytes());
+                }
+            },
+            _ => out.error(protocol::ErrorLine::Error),
+        }
+        Step::Taken(len)
     }
 
     /// A request that is no matter of the nodes: when nothing is owed any more.

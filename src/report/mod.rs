@@ -22,6 +22,7 @@ mod conns;
 mod figures;
 mod general;
 mod insight;
+mod proxy;
 mod restart;
 mod settings;
 mod sink;
@@ -59,6 +60,7 @@ enum Kind {
     },
     Conns,
     Restart,
+    Proxy,
     Insight(Insight),
     /// The second to go on after, none before the first step.
     Record(Option<i64>),
@@ -96,6 +98,11 @@ impl Report {
         Report::of(Kind::Restart)
     }
 
+    /// What a proxy passes on.
+    pub(crate) fn proxy() -> Self {
+        Report::of(Kind::Proxy)
+    }
+
     /// The last minutes, second by second.
     pub(crate) fn record() -> Self {
         Report::of(Kind::Record(None))
@@ -123,6 +130,10 @@ impl Report {
             }
             Kind::Restart => {
                 restart::restart(ctx, sink);
+                true
+            }
+            Kind::Proxy => {
+                proxy::proxy(ctx, sink);
                 true
             }
             Kind::Insight(insight) => {

@@ -308,7 +308,7 @@ static REST: &[Opt] = &[
         |s, v| text("file of routes", v).map(|path| s.proxy_config = Some(path)),
         "be a proxy: pass on what clients ask to the nodes that FILE names, which is TOML",
     )
-    .more("SIGHUP reads it again, and drops no connection. docs/proxy.md has examples.")
+    .more("SIGHUP and \"proxy reload\" read it again, and drop no connection. docs/proxy.md has examples.")
     .example("/etc/ketch/routes.toml"),
     flag(
         "",

@@ -11,6 +11,7 @@ use super::carried::Carried;
 use super::cluster::ClusterConfig;
 use super::connections::Registry;
 use super::dump_places::DumpPlaces;
+use super::proxying::Proxying;
 use super::record::Record;
 use super::saving::Saving;
 use super::settle::Settle;
@@ -113,6 +114,8 @@ pub struct Shared {
     pub saving: Saving,
     /// Who writes down what clients are told, before they are.
     pub settler: Option<Arc<dyn Settle>>,
+    /// Who passes on what this server is asked, if it is a proxy.
+    pub proxy: Option<Arc<dyn Proxying>>,
     /// What was kept over the start.
     pub carried: Carried,
     /// Stops the server (`shutdown`).
@@ -145,6 +148,7 @@ impl Shared {
             base_bytes: sys::resident_bytes().unwrap_or_default(),
             saving: Saving::new(settings.snapshot.file.is_some()),
             settler: None,
+            proxy: None,
             carried: Carried::default(),
             stop,
             certs: None,

@@ -495,3 +495,70 @@ fn replies_wait_for_a_client_that_has_said_all() {
         assert_eq!(conn.read_to_end(), b"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
     }
 }
+
+#[test]
+fn routes_are_read_again_by_a_command_and_figures_are_told() {
+    if !is_ketch() {
+        return;
+    }
+    let [a, b] = [(); 2].map(|()| Server::start(&["-t", "1"]));
+    let path = file(&pool([&a], ""));
+    let proxy = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let mut conn = proxy.connect();
+    conn.set("k", b"a");
+    std::fs::write(&path, pool([&a, &b], "copies = 2")).expect("it is written");
+    conn.round("proxy reload\r\n", "OK\r\n");
+    std::fs::write(&path, "[pools.main]\nnods = []\n").expect("it is written");
+    conn.send("proxy reload\r\n");
+    let line = conn.expect_line();
+    assert!(
+        line.starts_with("SERVER_ERROR") && line.contains("pools.main.nodes: is not there"),
+        "{line}"
+    );
+    conn.round("proxy foo\r\n", "ERROR\r\n");
+    conn.set("k", b"both");
+    assert_eq!(
+        (a.holds("k").is_some(), b.holds("k").is_some()),
+        (true, true)
+    );
+    let figures = proxy.stats("proxy");
+    for (name, value) in [
+        ("config_reloads", "1"),
+        ("config_reload_fails", "1"),
+        ("backend_total", "2"),
+        ("backend_failed", "0"),
+        ("conn_errors", "0"),
+    ] {
+        assert_eq!(figures.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn proxies_in_a_circle_do_not_go_round() {
+    if !is_ketch() {
+        return;
+    }
+    // Two proxies that lead to each other: the second is started with the port of the first, which learns of it later.
+    let node = Server::start(&["-t", "1"]);
+    let path = file(&pool([&node], ""));
+    let first = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let second = proxy(&pool([&first], ""), &[]);
+    let mut conn = second.connect();
+    // A proxy behind a proxy is no circle.
+    assert_eq!(conn.set("k", b"x"), "STORED");
+    std::fs::write(&path, pool([&second], "dual_read_s = 0")).expect("it is written");
+    first.connect().round("proxy reload\r\n", "OK\r\n");
+    let mut conn = first.connect();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        conn.send("get k\r\n");
+        let line = conn.expect_line();
+        assert!(line.starts_with("SERVER_ERROR"), "{line}");
+    }
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    let told = || {
+        first.stats("proxy")["request_failed_depth"] != "0"
+            || second.stats("proxy")["request_failed_depth"] != "0"
+    };
+    wait_within("the circle is noticed", PATIENCE, told);
+}

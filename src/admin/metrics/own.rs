@@ -296,6 +296,94 @@ pub(super) const OWN: &[Single] = &[
     ),
 ];
 
+/// Of a proxy.
+pub(super) const PROXY: &[Single] = &[
+    (
+        "memcached_proxy_conn_requests_total",
+        Counter,
+        "Requests that were passed on.",
+        "conn_requests",
+    ),
+    (
+        "memcached_proxy_conn_errors_total",
+        Counter,
+        "Requests that were answered with an error, since their nodes did not answer.",
+        "conn_errors",
+    ),
+    (
+        "memcached_proxy_conn_oom_total",
+        Counter,
+        "Requests refused for memory.",
+        "conn_oom",
+    ),
+    (
+        "memcached_proxy_req_active",
+        Gauge,
+        "Requests under way to nodes.",
+        "req_active",
+    ),
+    (
+        "memcached_proxy_config_reloads_total",
+        Counter,
+        "How often the routes were read again.",
+        "config_reloads",
+    ),
+    (
+        "memcached_proxy_config_reload_fails_total",
+        Counter,
+        "How often they had a fault.",
+        "config_reload_fails",
+    ),
+    (
+        "memcached_proxy_backend_total",
+        Gauge,
+        "Nodes of all pools.",
+        "backend_total",
+    ),
+    (
+        "memcached_proxy_backend_failed",
+        Gauge,
+        "Nodes that are left out now.",
+        "backend_failed",
+    ),
+    (
+        "memcached_proxy_backend_marked_bad_total",
+        Counter,
+        "Connections to nodes that failed with requests on them.",
+        "backend_marked_bad",
+    ),
+    (
+        "memcached_proxy_request_failed_depth_total",
+        Counter,
+        "Requests refused since proxies lead to each other in a circle.",
+        "request_failed_depth",
+    ),
+    (
+        "ketch_proxy_timeouts_total",
+        Counter,
+        "Requests that a node did not answer in time.",
+        "timeouts",
+    ),
+    (
+        "ketch_proxy_misses_made_total",
+        Counter,
+        "Reads answered as misses, since their nodes did not answer.",
+        "misses_made",
+    ),
+    (
+        "ketch_proxy_lanes_opened_total",
+        Counter,
+        "Connections made to nodes.",
+        "lanes_opened",
+    ),
+    (
+        "ketch_proxy_garbage_total",
+        Counter,
+        "Connections closed since a node answered what is no reply.",
+        "garbage",
+    ),
+];
+
 /// Of `stats restart`, with a memory file.
 pub(super) const RESTART: &[Single] = &[
     (
