@@ -515,6 +515,11 @@ impl SlabAllocator {
         self.table.largest()
     }
 
+    /// That class's twin of this number, from 1, or the last there is below; 0 is the class itself.
+    pub fn twin(&self, number: u32) -> ClassId {
+        self.table.twin(number)
+    }
+
     /// What a class has. Panics when there is no such class.
     pub fn class_stats(&self, class: ClassId) -> ClassStats {
         let slab = self.class(class);

@@ -7,8 +7,9 @@
 //!           every 8 bytes  that could do; step on until it holds
 //! ```
 //!
-//! C1. Sizes grow strictly from class 1 to the last, which is the largest chunk; each is a multiple
-//!     of the granule, at least `HEADER_BYTES` and at most a page.
+//! C1. Sizes grow strictly from class 1 to that of the largest chunk; each is a multiple of the granule, at least
+//!     `HEADER_BYTES` and at most a page. Behind it there may be twins: classes of the same size, that no number of bytes
+//!     leads to. Who takes chunks for things of different kinds has a class for each kind.
 //! C2. `small[i]` is the first class of at least `8 * i` bytes, `large[i]` of at least `1024 * i`;
 //!     0 where no class is large enough.
 //! C3. `serving[c]` is the first open class that is at least `c`. The largest class is always open.
@@ -80,6 +81,8 @@ pub enum Sizes {
         growth_factor: f64,
         /// The largest chunk; at most a page.
         chunk_max: usize,
+        /// How many twins the largest class has.
+        twins: usize,
     },
     /// Exactly these, all open: those of a file that was found.
     Exact(Vec<usize>),
@@ -113,10 +116,13 @@ impl Sizes {
                 chunk_min,
                 growth_factor,
                 chunk_max,
+                twins,
             } => {
                 check_factor(growth_factor)?;
                 let chunk_max = chunk_max.next_multiple_of(granule);
-                (fine(chunk_min, chunk_max, granule, page_bytes), chunk_max)
+                let mut sizes = fine(chunk_min, chunk_max, granule, page_bytes);
+                sizes.extend(std::iter::repeat_n(chunk_max, twins));
+                (sizes, chunk_max)
             }
             Sizes::Exact(ref sizes) => {
                 let is_whole = |size: &usize| size.is_multiple_of(granule);
@@ -147,7 +153,8 @@ impl Sizes {
         if sizes.first().is_none_or(|&size| size < HEADER_BYTES) {
             return Err(invalid("the smallest chunk must hold a header of 32 bytes"));
         }
-        if !sizes.is_sorted_by(|a, b| a < b) {
+        let may_have_twins = matches!(self, Sizes::Adaptive { .. } | Sizes::Exact(_));
+        if !sizes.is_sorted_by(|&a, &b| a < b || (a == chunk_max && b == a && may_have_twins)) {
             return Err(invalid("chunk sizes must grow from class to class"));
         }
         if sizes.len() > self.count_max() {
@@ -179,7 +186,9 @@ impl Sizes {
                 opens
             })
             .collect();
-        *open.last_mut().expect("there is at least one class") = true;
+        let largest = sizes.partition_point(|size| Some(size) < sizes.last());
+        open[largest] = true;
+        open[largest + 1..].fill(false);
         open
     }
 }
@@ -281,6 +290,7 @@ pub(crate) struct ClassTable {
     serving: Box<[AtomicU8; CLASSES_MAX]>,
     /// By class; what `serving` is made from.
     open: Mutex<Vec<bool>>,
+    largest: ClassId,
 }
 
 impl ClassTable {
@@ -298,6 +308,8 @@ impl ClassTable {
         let large = Box::new(std::array::from_fn(|i| first_of(1024 * i)));
         let open = std::iter::once(false).chain(sizes.open(&resolved));
         let open = Mutex::new(open.collect());
+        let chunk_max = resolved.last().copied().unwrap_or_default();
+        let largest = ClassId::new(first_of(chunk_max)).expect("there is at least one class");
         let sizes = std::iter::once(0)
             .chain(resolved.iter().map(|&size| size as u32))
             .collect();
@@ -307,6 +319,7 @@ impl ClassTable {
             large,
             serving: Box::new(std::array::from_fn(|_| AtomicU8::new(0))),
             open,
+            largest,
         };
         table.set_open(table.largest(), true);
         Ok(table)
@@ -373,7 +386,14 @@ impl ClassTable {
 
     /// The class of the largest chunks.
     pub(crate) fn largest(&self) -> ClassId {
-        ClassId::new(self.sizes.len() as u8 - 1).expect("there is at least one class")
+        self.largest
+    }
+
+    /// Its twin of this number, from 1, or the last there is below; 0 is the class itself.
+    pub(crate) fn twin(&self, number: u32) -> ClassId {
+        let last = self.sizes.len() - 1;
+        let class = (self.largest.index() + number as usize).min(last);
+        ClassId::new(class as u8).unwrap_or(self.largest)
     }
 }
 
@@ -481,6 +501,28 @@ mod tests {
             fit_to_page(PAGE_BYTES_MAX, 8, PAGE_BYTES_MAX),
             PAGE_BYTES_MAX
         );
+    }
+
+    #[test]
+    fn no_number_of_bytes_leads_to_a_twin() {
+        let sizes = Sizes::Adaptive {
+            chunk_min: 40,
+            growth_factor: 1.25,
+            chunk_max: 32 << 10,
+            twins: 3,
+        };
+        let table = ClassTable::new(&sizes, 8, 64 << 10).unwrap();
+        let largest = table.largest();
+        assert_eq!(table.classes().count(), largest.index() + 3);
+        for bytes in 0..=32 << 10 {
+            assert!(table.class_for(bytes).unwrap() <= largest, "{bytes}");
+            assert!(table.exact_class_for(bytes).unwrap() <= largest, "{bytes}");
+        }
+        assert_eq!(table.twin(0), largest);
+        assert_eq!(table.twin(2).index(), largest.index() + 2);
+        assert_eq!(table.twin(9).index(), largest.index() + 3);
+        assert!(!table.is_open(table.twin(1)) && table.is_open(largest));
+        assert_eq!(table.chunk_bytes(table.twin(1)), 32 << 10);
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn slabs(megabytes: usize) -> Config {
         chunk_min: 40,
         growth_factor: 1.25,
         chunk_max: 32 << 10,
+        twins: 5,
     };
     Config {
         page_bytes: 64 << 10,

@@ -386,7 +386,7 @@ impl Items {
             return Err(AllocError::TooLarge);
         }
         if self.in_pieces && bits.has(State::LARGE) {
-            return Ok(self.piece_class(bytes, bytes));
+            return Ok(self.head_class(bytes));
         }
         Ok(self
             .slabs

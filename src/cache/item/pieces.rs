@@ -10,6 +10,10 @@
 //! Each piece is the largest that the rest fills, or the next larger where that leaves little of it empty: of each item
 //! less than [`WASTE_PART`], and three pieces below 32 KB on the mean.
 //!
+//! An item of more than the largest chunk begins with one of a class of its own for each octave of sizes, a twin of the largest, so
+//! that small and large ones are in orders of their own: an item costs its bytes (`memory/reclaim.rs`). Its other pieces are
+//! of the classes that all share.
+//!
 //! Where the powers of two are no classes (`-f`, `-o slab_sizes`), or the largest chunk holds the largest item
 //! (`-o no_chunked_items`), an item lies in one chunk if it fits one.
 
@@ -41,7 +45,17 @@ impl Items {
         };
         let largest = self.slabs.largest();
         let classes = self.slabs.classes();
-        classes.filter(move |class| *class == largest || is_head(class))
+        classes.filter(move |class| *class >= largest || is_head(class))
+    }
+
+    /// The class of the first piece of an item of `whole` bytes.
+    pub(super) fn head_class(&self, whole: usize) -> ClassId {
+        match whole.checked_ilog2() {
+            Some(octave) if whole > self.chunk_bytes_max => {
+                self.slabs.twin(octave - self.chunk_bytes_max.ilog2())
+            }
+            _ => self.piece_class(whole, whole),
+        }
     }
 
     /// The class of the next piece of an item of about `whole` bytes, where `rest` bytes have no place yet, headers counted.

@@ -91,7 +91,7 @@ impl Cache {
         let mut in_vain = 0;
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, at)
-                || self.evict_tail(class, at)
+                || self.evict_tail(self.class_to_evict_from(class), at)
                 || slow::timed(Stage::PageMove, || self.take_page(class, at, true))
                 || self.evict_chain(class, at);
             if round % ROUNDS_UNHURRIED == 0 && slabs.class_stats(class).draining_pages > 0 {
@@ -142,6 +142,21 @@ impl Cache {
             (asked_after * 2).clamp(least, most)
         };
         got
+    }
+
+    /// The class whose item gives way for a chunk of `class`: itself, but for pieces of the items that are larger, which their
+    /// pieces come from too. Of all these the dearest.
+    fn class_to_evict_from(&self, class: ClassId) -> ClassId {
+        let slabs = self.items.slabs();
+        if class != slabs.largest() {
+            return class;
+        }
+        let twins = slabs.classes().skip_while(|&twin| twin < class);
+        let has_items = |&class: &ClassId| self.lru(class).segments.count() > 0;
+        let dearest = twins
+            .filter(has_items)
+            .max_by_key(|&class| self.cost(class));
+        dearest.unwrap_or(class)
     }
 
     /// Frees one item of the class: a dead one, or the least used.

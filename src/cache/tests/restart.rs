@@ -276,6 +276,7 @@ fn other_options_come_up_warm() {
                     chunk_min: 40,
                     growth_factor: 1.25,
                     chunk_max: 32 << 10,
+                    twins: 5,
                 };
             }),
             How::Imported,
