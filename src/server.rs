@@ -430,14 +430,9 @@ const KEY_AND_VALUE_MIN: usize = 8;
 /// themselves, finds its items in larger ones: with 1.4 and 2, mixed sizes miss up to 20 % more on a trace of docs/eviction.md.
 const GROWTH_AT_FIRST: f64 = 1.25;
 
-/// Octaves of sizes from twice the largest chunk to the largest item.
-fn octaves_above(chunk_bytes_max: usize, item_bytes_max: usize) -> usize {
-    let octaves = (item_bytes_max / chunk_bytes_max).checked_ilog2();
-    octaves.unwrap_or(0).min(OCTAVES_MAX) as usize
-}
-
-/// The most of them that are told apart: items of 8 MB and more are few.
-const OCTAVES_MAX: u32 = 8;
+/// Octaves of sizes that are told apart above the largest chunk: up to 1 MB, and all beyond. `-I` changes nothing about them, so
+/// that a memory file (`-e`) is gone on with whatever it says.
+const OCTAVES_ABOVE: usize = 5;
 
 /// The node list to begin with, if there is one.
 fn cluster(settings: &Settings) -> Result<Option<Vec<u8>>, String> {
@@ -560,7 +555,7 @@ fn cache_config(settings: &Settings) -> CacheConfig {
             chunk_min: ITEM_HEAD_BYTES + KEY_AND_VALUE_MIN,
             growth_factor: GROWTH_AT_FIRST,
             chunk_max,
-            twins: octaves_above(chunk_max, settings.item_bytes_max),
+            twins: OCTAVES_ABOVE,
         }
     };
     CacheConfig {

@@ -22,6 +22,7 @@ use slab_alloc::{CLASSES_MAX, ClassId, PageId};
 
 use super::super::store::Cache;
 use super::super::tuning::Automove;
+use crate::knobs::Knob;
 
 /// Pages looked at in one step.
 const PAGES_A_STEP: usize = 64;
@@ -91,8 +92,10 @@ impl Sizing {
     /// Looks at some pages; opens and closes classes when enough were seen.
     fn step(&mut self, cache: &Cache) {
         let slabs = cache.items.slabs();
-        // A class that is opened where pages do not move may never get one.
-        if cache.tuning.automove() == Automove::Never {
+        // A class that is opened where pages do not move may never get one. Where nobody is evicted, what is given back must
+        // do for others of the same size, and so must a value for the one that takes its place.
+        let evicts = cache.tuning.is_on(Knob::Evictions);
+        if cache.tuning.automove() == Automove::Never || !evicts {
             return;
         }
         if self.by_class.is_empty() {
