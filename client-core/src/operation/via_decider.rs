@@ -341,7 +341,8 @@ impl<'a> ViaDecider<'a> {
         let mut decider = Nodes::default();
         decider.push(self.decider);
         let before = ring.before_only(self.entry.key, &decider, now, options);
-        if ring.copies(options) == 1 && before.is_empty() {
+        let former = ring.former_only(self.entry.key, &decider, now, options);
+        if ring.copies(options) == 1 && before.is_empty() && former.is_empty() {
             self.result = Some(Ok(verdict));
             return Ok(());
         }

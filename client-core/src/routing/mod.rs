@@ -17,6 +17,8 @@
 //! T3. Each node that may hold a key, and does not take a write of it, is owed a delete: the ejected ones that the write
 //!     passes, and those that hold the key for others. So what a client reads is never older than what it wrote.
 //! T4. What a node holds for others is deleted when their owners are back and settled, by the ring of that moment.
+//! T5. What an earlier placement left on a node is deleted there by whatever is done to the key, long after it is asked no more: a key
+//!     that comes back to the node, as where one is added and taken away again, does not bring back what it was before.
 
 mod hot;
 mod layout;
@@ -51,6 +53,8 @@ pub struct Ring {
     layout: Arc<Layout>,
     /// The placement before, in indices of `members`, and how long it is asked.
     before: Option<(Layout, Instant)>,
+    /// Earlier placements, the newest first, and until when what is done to keys is told their nodes (T5). `GONE` is who left.
+    former: Vec<(Layout, Instant)>,
     /// Some node may hold keys for others: from then on, writes look.
     strays: Arc<AtomicBool>,
     hot: Arc<Hot>,
@@ -66,6 +70,12 @@ pub fn spreads_hot_keys(options: &ClientOptions) -> bool {
     options.copies > 1 && options.ack == Ack::All && options.reads != Reads::Spread
 }
 
+/// In a former placement, a node that is not in the ring any more.
+const GONE: u16 = u16::MAX;
+/// How many former placements are known, and how long after reads are done with them.
+const FORMER_MAX: usize = 4;
+const FORMER_FOR: Duration = Duration::from_secs(3600);
+
 /// How often it is looked whether stand-ins are still needed, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -80,6 +90,7 @@ impl Ring {
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: None,
+            former: Vec::new(),
             strays: Arc::default(),
             hot: Arc::default(),
             notices: Arc::default(),
@@ -101,6 +112,17 @@ impl Ring {
             });
             *index = known as u16;
         }
+        let mut former = self.placements_before();
+        for (layout, _) in &mut former {
+            for index in &mut layout.members {
+                let member = self.members.get(usize::from(*index));
+                let known = |other: &Arc<Member>| member.is_some_and(|one| Arc::ptr_eq(other, one));
+                *index = members[..own]
+                    .iter()
+                    .position(known)
+                    .map_or(GONE, |at| at as u16);
+            }
+        }
         Ring {
             circle: circle(&members, &indices),
             own,
@@ -108,11 +130,46 @@ impl Ring {
             members,
             layout: Arc::new(Layout::new(nodes, indices, options)),
             before: Some((before, dual_until)),
+            former,
             strays: self.strays.clone(),
             hot: self.hot.clone(),
             notices: self.notices.clone(),
             chance: AtomicU64::new(self.random()),
         }
+    }
+
+    /// The placements before this one, the newest first, and until when what is done to keys is told their nodes.
+    fn placements_before(&self) -> Vec<(Layout, Instant)> {
+        let before = self.before.as_ref();
+        let before = before.map(|(layout, until)| (layout.clone(), *until + FORMER_FOR));
+        let all = before.into_iter().chain(self.former.iter().cloned());
+        all.take(FORMER_MAX).collect()
+    }
+
+    /// Where former placements had the key, but for `nodes` (T5).
+    pub fn former_only(
+        &self,
+        key: &[u8],
+        nodes: &Nodes,
+        now: Instant,
+        options: &ClientOptions,
+    ) -> Nodes {
+        let mut others = Nodes::default();
+        let former = self.former.iter().filter(|(_, until)| now < *until);
+        // The one before is among them when its window is over.
+        let over = |until: Instant| until <= now && now < until + FORMER_FOR;
+        let before = self.before.iter().filter(|(_, until)| over(*until));
+        for (layout, _) in before.chain(former) {
+            let is_there = |node: usize| node < self.own;
+            let copies = options.copies.min(layout.members.len());
+            let had = layout.copies(key, copies, &self.members, is_there);
+            had.iter().for_each(|node| {
+                if !nodes.contains(node) && !others.contains(node) {
+                    others.push(node);
+                }
+            });
+        }
+        others
     }
 
     /// True if the placement before is not asked any more.
@@ -129,6 +186,13 @@ impl Ring {
 
     /// The same, without the placement before and the nodes that only it has.
     pub fn settled(&self) -> Self {
+        let mut former = self.placements_before();
+        let indices = former
+            .iter_mut()
+            .flat_map(|(layout, _)| &mut layout.members);
+        indices
+            .filter(|index| usize::from(**index) >= self.own)
+            .for_each(|index| *index = GONE);
         Ring {
             circle: self.circle.clone(),
             members: self.members[..self.own].to_vec(),
@@ -136,6 +200,7 @@ impl Ring {
             ejecting: Mutex::default(),
             layout: self.layout.clone(),
             before: None,
+            former,
             strays: self.strays.clone(),
             hot: self.hot.clone(),
             notices: self.notices.clone(),

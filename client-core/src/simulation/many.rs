@@ -30,6 +30,8 @@ enum Trouble {
     Late,
     /// As well, while nodes join.
     LateLists,
+    /// A node joins and leaves again, so that keys move back to where they were.
+    Back,
 }
 
 fn options(seed: u64, copies: usize) -> ClientOptions {
@@ -123,6 +125,23 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
                 fleet.script(at, Step::List(list.clone(), window_ms, 0));
                 at += 5_000 * MS;
                 fleet.script(at, Step::Recount);
+            }
+        }
+        Trouble::Back => {
+            // What nobody reads within the window of a change is not carried over.
+            fleet.judge.may_lose = true;
+            // Not written within the window of the one change, but before the next: then the old node still has it.
+            fleet.registers = 100;
+            (fleet.sets, fleet.deletes) = (2, 2);
+            for round in 0..6 {
+                let list = (0..5 + (round + 1) % 2).collect();
+                // Who leaves is emptied before it comes again; those that stay keep what they had.
+                if round % 2 == 1 {
+                    fleet.script(at + 2_500 * MS, Step::Mode(5, Mode::Crashed));
+                    fleet.script(at + 2_600 * MS, Step::Mode(5, Mode::Up));
+                }
+                fleet.script(at, Step::List(list, 1_000, 0));
+                at += 3_000 * MS;
             }
         }
         Trouble::Evictions => {
@@ -285,6 +304,13 @@ fn lists_change() {
     all(Trouble::Lists, 1, 2, own);
     all(Trouble::Lists, 1, 1, own);
     all(Trouble::Lists, 3, 2, own);
+}
+
+#[test]
+fn keys_move_away_and_back() {
+    all(Trouble::Back, 1, 1, own);
+    all(Trouble::Back, 1, 2, own);
+    all(Trouble::Back, 3, 2, everybody);
 }
 
 #[test]

@@ -20,7 +20,8 @@
 //!     [`notices`](crate::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
-//!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it.
+//!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it. Where earlier
+//!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too, and nobody waits for that.
 
 mod command;
 mod send;
@@ -93,6 +94,8 @@ enum Part {
     Copy,
     /// To delete the key where it was before a change of the ring (W4).
     Before,
+    /// To delete it where it was before an earlier one.
+    Former,
     /// To look whether it is there again (W3).
     Look,
     /// To ask whether a note says that a repair has stored it.
@@ -104,9 +107,10 @@ enum Part {
 }
 
 /// Those of entries.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part::Copy,
     Part::Before,
+    Part::Former,
     Part::Look,
     Part::Noted,
     Part::Undo,
@@ -305,18 +309,27 @@ impl<'a> Write<'a> {
                 // The decider was ejected meanwhile; it has taken the write all the same.
                 state.acknowledged = 1;
             }
+            let mut told = state.targets;
             if self.only.is_none() && ring.has_before() {
                 for node in ring.before_only(key, &state.targets, now, options).iter() {
                     if !ring.members[node].is_in() {
                         ring.members[node].missed(key, now, options);
                         continue;
                     }
+                    told.push(node);
                     state.places_before += u8::from(self.command.is_delete());
                     self.due.push(Target {
                         entry: at as u32,
                         node: node as u16,
                         part: Part::Before,
                     });
+                }
+            }
+            if self.only.is_none() {
+                for node in ring.former_only(key, &told, now, options).iter() {
+                    let part = Part::Former;
+                    let (entry, node) = (at as u32, node as u16);
+                    self.due.push(Target { entry, node, part });
                 }
             }
             self.settle(at);
@@ -409,6 +422,10 @@ impl<'a> Write<'a> {
         match part {
             Part::Copy => self.do_without(at, node, now),
             Part::Before => self.leave_before(at, node, now),
+            Part::Former => {
+                let Context { ring, options, .. } = &self.context;
+                ring.members[node].unsure(self.entries[at].key, now, options);
+            }
             Part::Notice => {}
             Part::Look | Part::Noted | Part::Undo if !self.command.is_delete() => {
                 self.states[at].written.opposed = true;
@@ -637,6 +654,7 @@ impl Operation for Write<'_> {
         let state = &mut self.states[at];
         let mut acknowledged = true;
         match reply {
+            _ if part == Part::Former => {}
             Reply::Ok(meta) if part == Part::Look => self.see(at, node, meta),
             Reply::Ok(_) if part == Part::Noted && self.command.is_delete() => {
                 let noted = state.seen.iter().find(|one| usize::from(one.node) == node);
@@ -678,7 +696,7 @@ impl Operation for Write<'_> {
                 state.answered.push(node);
                 self.settle(at);
             }
-            Part::Before => {}
+            Part::Before | Part::Former => {}
             Part::Look | Part::Noted | Part::Undo => self.looked(at, part, now),
             Part::Notice => {}
         }
@@ -698,7 +716,7 @@ impl Operation for Write<'_> {
             match part {
                 Part::Copy => self.failed(at, node, failure, now),
                 Part::Before => self.failed_before(at, node, failure, now),
-                Part::Look | Part::Noted | Part::Undo | Part::Notice => {
+                Part::Former | Part::Look | Part::Noted | Part::Undo | Part::Notice => {
                     self.leave(part, at, node, now)
                 }
             }

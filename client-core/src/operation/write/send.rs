@@ -120,7 +120,7 @@ impl Write<'_> {
                 let compare = seen.map(|seen| seen.unique).filter(|&unique| unique != 0);
                 Command::Delete { compare }.encode(out, entry);
             }
-            Part::Before | Part::Notice => DELETE.encode(out, entry),
+            Part::Before | Part::Former | Part::Notice => DELETE.encode(out, entry),
         }
     }
 
