@@ -2,8 +2,10 @@
 //! they say may be wrong, and what they take must not grow.
 //!
 //! ```text
-//!  main: starts three nodes, does one thing after the other to them, takes a sample a second, judges, draws
+//!  main: starts three nodes and a proxy before them, does one thing after the other to them, takes a sample a second, judges, draws
 //!    |-- raw workers: text, meta and binary, each with keys of its own at one node     (truth.rs: what a read may give)
+//!    |-- the same through the proxy, with two copies
+//!    |-- watchers: the feed, whose numbers have no holes, and lines for people
 //!    |-- ring workers: a ketch_client with two copies over all nodes
 //!    '-- rude clients: come and go, send halves, read nothing
 //! ```
@@ -15,6 +17,7 @@ mod ring;
 mod rude;
 mod samples;
 mod truth;
+mod watchers;
 mod wire;
 
 use std::sync::Mutex;
@@ -34,6 +37,8 @@ pub struct Run {
     operations: AtomicU64,
     connections: AtomicU64,
     refused: AtomicU64,
+    failed: AtomicU64,
+    events: AtomicU64,
     broken: AtomicU64,
     ring_errors: AtomicU64,
     last_ring_error: Mutex<String>,
@@ -49,6 +54,8 @@ impl Run {
             operations: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            events: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             ring_errors: AtomicU64::new(0),
             last_ring_error: Mutex::default(),
@@ -76,6 +83,19 @@ impl Run {
 
     fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
+    }
+
+    fn failed(&self, key: &str, ask: &raw::Ask) {
+        if self.failed.fetch_add(1, Relaxed) < 20 {
+            println!(
+                "{:.1} s: no answer through the proxy: {key}: {ask:?}",
+                self.start.elapsed().as_secs_f64()
+            );
+        }
+    }
+
+    fn count_event(&self) {
+        self.events.fetch_add(1, Relaxed);
     }
 
     fn broken(&self) {
@@ -121,7 +141,7 @@ enum Event {
 
 /// Between two events: what a client knows of one is over before the next (docs/client.md).
 const GAP: Duration = Duration::from_secs(5);
-const NAMES: [&str; 3] = ["plain", "memory file", "snapshot and log"];
+const NAMES: [&str; 4] = ["plain", "memory file", "snapshot and log", "proxy"];
 const EVENTS: [Event; 14] = [
     Event::TakeOver(0),
     Event::Restart(1),
@@ -162,6 +182,17 @@ fn main() {
         Server::start(&[&common[..], &["-o", &log]].concat()),
     ];
     let ports: Vec<u16> = nodes.iter().map(Server::port).collect();
+    let routes = path("routes.toml");
+    let listed: Vec<String> = ports
+        .iter()
+        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .collect();
+    let pool = format!(
+        "[pools.main]\nnodes = [{}]\ncopies = 2\nack = \"all\"\nsettle_ms = 500\nprobe_after_max_ms = 500\n",
+        listed.join(", ")
+    );
+    std::fs::write(&routes, pool).expect("a file of routes");
+    let proxy = Server::start(&["-t", "2", "-o", &format!("proxy_config={routes}")]);
     let run = Run::new(Duration::from_millis(2));
     let options = ClientOptions::default()
         .copies(2)
@@ -192,6 +223,16 @@ fn main() {
                 number += 1;
             }
         }
+        for tongue in [Tongue::Text, Tongue::Meta, Tongue::Binary] {
+            let (run, this, port) = (&run, number, proxy.port());
+            scope.spawn(move || raw::work(run, port, tongue, this));
+            number += 1;
+        }
+        for &port in &ports {
+            let run = &run;
+            scope.spawn(move || watchers::follow(run, port));
+            scope.spawn(move || watchers::watch(run, port));
+        }
         for this in 0..2 {
             let (run, client) = (&run, &client);
             scope.spawn(move || ring::work(run, client, this));
@@ -207,7 +248,7 @@ fn main() {
             let operations = run.operations.load(Relaxed);
             let rate = (operations - before.1) as f64 / (now - before.0).as_secs_f64();
             before = (now, operations);
-            for (at, node) in nodes.iter().enumerate() {
+            for (at, node) in nodes.iter().chain([&proxy]).enumerate() {
                 if let Some(sample) = sample(at, node, start, rate) {
                     all.push(sample);
                 }
@@ -270,6 +311,7 @@ fn main() {
     std::fs::write(out.join("soak.svg"), samples::plot(&all, &NAMES, &marks)).expect("soak.svg");
     let _ = std::fs::remove_dir_all(&files);
     drop(nodes);
+    drop(proxy);
     report(&run, start, marks.len(), &all);
 }
 
@@ -344,11 +386,13 @@ fn report(run: &Run, start: Instant, events: usize, all: &[Sample]) {
     let operations = count(&run.operations);
     println!(
         "{operations} operations in {:.0} s, {events} events, {} connections, {} of them ended by a server; \
-         {} stores refused; ring: {} errors{}; {} samples",
+         {} stores refused; {} events followed; {} answers missing through the proxy; ring: {} errors{}; {} samples",
         start.elapsed().as_secs_f64(),
         count(&run.connections),
         count(&run.broken),
         count(&run.refused),
+        count(&run.events),
+        count(&run.failed),
         count(&run.ring_errors),
         run.last_ring_error
             .lock()

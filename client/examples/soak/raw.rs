@@ -24,7 +24,8 @@ pub enum Tongue {
     Binary,
 }
 
-enum Ask {
+#[derive(Debug)]
+pub enum Ask {
     Get,
     Set(u64),
     Delete,
@@ -44,6 +45,8 @@ enum Answer {
     Exists,
     /// The server took no value for want of memory, and has none of the key now.
     Refused,
+    /// A proxy whose nodes did not answer: it was done or not.
+    Failed,
 }
 
 /// Runs until the end; counts what it does and reports each value that is not right.
@@ -149,6 +152,7 @@ fn judge(run: &Run, key: &mut Truth, ask: &Ask, answer: Answer) {
             run.refused();
             key.is(None);
         }
+        (ask, Answer::Failed) => run.failed(&key.name, ask),
         (Ask::Delete, Answer::Done | Answer::Missing) => key.is(None),
         (Ask::Incr, Answer::Number(number)) => {
             if !key.possible().any(|known| known == number) {
@@ -245,6 +249,7 @@ fn read(conn: &mut Wire, tongue: Tongue) -> io::Result<Answer> {
         ["STORED" | "DELETED" | "TOUCHED" | "HD", ..] => Answer::Done,
         ["NOT_STORED" | "NS", ..] => Answer::Exists,
         ["SERVER_ERROR", "out", ..] => Answer::Refused,
+        ["SERVER_ERROR", "backend", ..] => Answer::Failed,
         [digits] => Answer::Number(digits.parse().map_err(|_| wrong(&line))?),
         _ => return Err(wrong(&line)),
     })
@@ -273,6 +278,7 @@ fn read_packet(conn: &mut Wire) -> io::Result<Answer> {
         (_, 1) => Answer::Missing,
         (_, 2) => Answer::Exists,
         (_, 0x82) => Answer::Refused,
+        (_, 0x84..0x87) => Answer::Failed,
         (opcode, status) => return Err(wrong((opcode, status))),
     })
 }

@@ -17,6 +17,11 @@ impl Wire {
         Ok(Wire(BufReader::with_capacity(64 * 1024, stream)))
     }
 
+    /// The longest that one read takes from here on.
+    pub fn patience(&self, patience: Duration) -> io::Result<()> {
+        self.0.get_ref().set_read_timeout(Some(patience))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.get_mut().write_all(bytes)
     }
