@@ -51,6 +51,7 @@ impl Maintainer {
             cache.events.flush_came(at.by);
         }
         self.flush_told = flushed;
+        cache.departed.prepare();
         cache.serve_page_move(at);
         cache.shrink_to_limit(at);
         if cache.tuning.is_on(Knob::LruMaintainer) {

@@ -8,7 +8,7 @@
 //!                          lru.rs     the items' order, by class     segments.rs its lists   eviction/  the policies
 //!    +- Entry::update      update.rs  verbs that make an item from the one they find
 //!  ahead.rs    a key looked for before its request is answered    at.rs   when a verb is carried out
-//!  memory_file/  all of it in a file     revive.rs  from which the next process goes on
+//!  memory_file/  all of it in a file     revive/    from which the next process goes on
 //!  store.rs    Cache: what all this hangs from           entry.rs   Entry       tuning.rs  the knobs
 //!  uniques.rs  CAS uniques, and the clock of stores
 //!  copying.rs  all items, step by step, in the table's order       loading.rs   items put back as they were

@@ -191,6 +191,12 @@ impl Cache {
         let tuning = Tuning::default();
         tuning.set_all(&config.knobs);
         let padded = |lru| CachePadded::new(Mutex::new(lru));
+        let notes = config.slabs.limit_bytes / MEMORY_A_NOTE;
+        let departed = match parts.memory_file {
+            // It may be that of a server before, whose clients wait. The maintainer sees to it.
+            Some(_) => Departed::later(notes),
+            None => Departed::new(notes),
+        };
         Cache {
             items: parts.items,
             table: parts.table,
@@ -205,7 +211,7 @@ impl Cache {
             counters: CacheCounters::default(),
             // One more than workers, for keys over HTTP.
             events: Events::new(config.threads + 1),
-            departed: Departed::new(config.slabs.limit_bytes / MEMORY_A_NOTE),
+            departed,
             crawl_wanted: Mutex::default(),
             memory_file: parts.memory_file,
             seeds: parts.seeds,

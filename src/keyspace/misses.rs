@@ -12,6 +12,7 @@
 //!
 //! Costs: 3.2 bytes a note; a note or a question touches one line.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 
 /// Notes of a line.
@@ -95,33 +96,50 @@ const _: () = assert!(size_of::<Line>() == 64);
 /// The notes of all stripes.
 #[derive(Debug)]
 pub struct Departed {
-    lines: Box<[Line]>,
+    count: usize,
+    lines: OnceLock<Box<[Line]>>,
 }
 
 impl Departed {
     /// Room for about so many notes.
     pub fn new(notes: usize) -> Self {
-        let lines = notes.div_ceil(NOTES).max(1);
+        let departed = Self::later(notes);
+        departed.prepare();
+        departed
+    }
+
+    /// The same, but nothing is noted before [`Departed::prepare`]: for a start that nobody should wait for.
+    pub fn later(notes: usize) -> Self {
         Departed {
-            lines: (0..lines).map(|_| Line::default()).collect(),
+            count: notes.div_ceil(NOTES).max(1),
+            lines: OnceLock::new(),
         }
+    }
+
+    /// Gets the memory for the notes, if they have none: some milliseconds for each gigabyte of items.
+    pub fn prepare(&self) {
+        let lines = || (0..self.count).map(|_| Line::default()).collect();
+        self.lines.get_or_init(lines);
     }
 
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.lines[..])
+        self.lines.get().map_or(0, |lines| size_of_val(&lines[..]))
     }
 
     #[inline]
-    fn line(&self, hash: u32) -> &Line {
-        let index = (u64::from(hash) * self.lines.len() as u64) >> 32;
-        &self.lines[index as usize]
+    fn line(&self, hash: u32) -> Option<&Line> {
+        let lines = self.lines.get()?;
+        let index = (u64::from(hash) * lines.len() as u64) >> 32;
+        Some(&lines[index as usize])
     }
 
     /// Notes what became of an item whose key has this hash.
     #[inline]
     pub fn note(&self, hash: u32, gone: Gone) {
-        let line = self.line(hash);
+        let Some(line) = self.line(hash) else {
+            return;
+        };
         let next = usize::from(line.next.load(Relaxed));
         line.tags[next].store(hash as u16, Relaxed);
         line.reasons[next].store(gone as u8, Relaxed);
@@ -132,7 +150,9 @@ impl Departed {
     /// Why a key is not there.
     #[inline]
     pub fn why(&self, hash: u32) -> Miss {
-        let line = self.line(hash);
+        let Some(line) = self.line(hash) else {
+            return Miss::NeverSeen;
+        };
         let tag = hash as u16;
         let next = usize::from(line.next.load(Relaxed));
         // From the newest to the oldest.

@@ -222,7 +222,12 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.child = successor;
+        self.becomes(successor);
+    }
+
+    /// From now on it is this process, on the same port.
+    pub fn becomes(&mut self, process: Child) {
+        self.child = process;
         self.first = Mutex::new(None);
     }
 

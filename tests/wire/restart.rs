@@ -250,3 +250,54 @@ fn without_space_the_start_is_refused() {
     let refused = refusal(&["-e", place.path(), "-m", "262144"]);
     assert!(refused.contains("MB left"), "{refused}");
 }
+
+/// The memory file is taken while it is warm; where it is gone, the snapshot and the log have all of it.
+#[test]
+fn with_a_snapshot_beside_it_the_memory_file_comes_first() {
+    let place = Place::new();
+    let dir = std::env::temp_dir().join(format!("ketch-both-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let options = format!("snapshot={0}/snapshot,log={0}/log", dir.display());
+    let options = ["-o", &options];
+    let mut server = place.server(&options);
+    fill(&mut server.connect(), KEYS);
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        server.signal(signal);
+        server.wait_exit(END_PATIENCE);
+        server = place.server(&options);
+        let told = server.stats("restart");
+        let how = if signal == libc::SIGKILL {
+            "walked"
+        } else {
+            "attached"
+        };
+        assert_eq!(
+            (&*told["memory_file"], &*told["snapshot"]),
+            (how, "not needed")
+        );
+        let mut conn = server.connect();
+        assert_eq!(count(&mut conn, KEYS), KEYS);
+        ketch_testing::wait_within("what was warm is written down", END_PATIENCE, || {
+            conn.stat("ketch_snapshot_written") == 1
+        });
+    }
+    // What changes now is in the log alone, if the memory is lost.
+    let mut conn = server.connect();
+    assert_eq!(conn.set("k0", b"newer"), "STORED");
+    assert_eq!(conn.ask("delete k1\r\n"), "DELETED");
+    server.kill();
+    std::fs::remove_file(place.path()).expect("it is there");
+    server = place.server(&options);
+    let told = server.stats("restart");
+    assert_eq!(
+        (&*told["memory_file"], &*told["snapshot"]),
+        ("cold", "loaded")
+    );
+    let mut conn = server.connect();
+    assert_eq!(conn.get("k0"), Some(b"newer".to_vec()));
+    assert_eq!(conn.get("k1"), None);
+    assert_eq!(conn.set("k0", value(0, 0).as_bytes()), "STORED");
+    assert_eq!(count(&mut conn, KEYS), KEYS - 1);
+    drop(server);
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}

@@ -1,6 +1,9 @@
 //! A server goes on in another process (`--takeover`, SIGUSR2), and whoever fails in it leaves the other one serving.
 
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -10,6 +13,7 @@ use std::time::{Duration, Instant};
 use ketch_testing::packet::{count, op, packet, store};
 use ketch_testing::udp::UdpClient;
 use ketch_testing::{Conn, Server, wait_within};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::puppet;
 
@@ -482,6 +486,119 @@ fn a_log_goes_on_in_its_segment_and_a_snapshot_begins_anew() {
         assert!(conn.get(&format!("k{n}")) == Some(value), "k{n}");
     }
     std::fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+// ---- systemd ------------------------------------------------------------------------------------------------------------
+
+/// A service manager, as far as a server knows it.
+struct Manager {
+    socket: UnixDatagram,
+    dir: PathBuf,
+}
+
+impl Manager {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("ketch-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let socket = UnixDatagram::bind(dir.join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        Manager { socket, dir }
+    }
+
+    fn address(&self) -> String {
+        let path = self.dir.join("notify");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// The next state that it is told, and what it is given.
+    fn hear(&self) -> (String, Vec<OwnedFd>) {
+        let mut bytes = [0; 256];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let heard = recvmsg(&self.socket, &mut slices, &mut control, flags).expect("a state");
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(given) = message {
+                fds.extend(given);
+            }
+        }
+        let state = String::from_utf8_lossy(&bytes[..heard.bytes]).into_owned();
+        (state, fds)
+    }
+
+    /// What it is given with the first state that begins so.
+    fn hear_of(&self, begin: &str) -> (String, Vec<OwnedFd>) {
+        loop {
+            let (state, fds) = self.hear();
+            if state.starts_with(begin) {
+                return (state, fds);
+            }
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn a_service_manager_keeps_the_memory_over_a_crash() {
+    let manager = Manager::new("keeps");
+    let address = manager.address();
+    let mut server = Server::start_in(&[("NOTIFY_SOCKET", &address)], &["-t", "2"]);
+    manager.hear_of("READY=1");
+    let (state, mut fds) = manager.hear_of("FDSTORE=1");
+    assert!(state.contains("FDNAME=ketch-memory"), "{state}");
+    let memory = fds.pop().expect("the memory");
+    let mut conn = server.connect();
+    for n in 0..500 {
+        let value = format!("{n}:").repeat(1 + n);
+        assert_eq!(conn.set(&format!("k{n}"), value.as_bytes()), "STORED");
+    }
+    for (signal, how) in [(libc::SIGKILL, "walked"), (libc::SIGTERM, "attached")] {
+        Server::signal_whoever_serves(&mut conn, signal);
+        conn.ended();
+        server.wait_exit(PATIENCE);
+        let port = server.port();
+        let line = format!(
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=ketch-memory exec {} -l 127.0.0.1 -p {port} -u root",
+            ketch_testing::binary().display()
+        );
+        let next = Command::new("sh")
+            .args(["-c", &line])
+            .env("NOTIFY_SOCKET", &address)
+            .stdin(memory.try_clone().expect("a descriptor"))
+            .spawn();
+        server.becomes(next.expect("a shell"));
+        manager.hear_of("READY=1");
+        conn = server.connect();
+        assert_eq!(conn.stats("restart")["memory_file"], how);
+        for n in 0..500 {
+            let value = format!("{n}:").repeat(1 + n);
+            assert_eq!(conn.get(&format!("k{n}")), Some(value.into_bytes()), "k{n}");
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_hears_whom_to_watch() {
+    let manager = Manager::new("watches");
+    let address = manager.address();
+    let mut server = Server::start_in(&[("NOTIFY_SOCKET", &address)], &["-t", "2"]);
+    let mut conn = server.connect();
+    manager.hear_of("READY=1");
+    for _ in 0..2 {
+        Server::signal_whoever_serves(&mut conn, libc::SIGUSR2);
+        let (state, _) = manager.hear_of("MAINPID=");
+        assert_eq!(state, format!("MAINPID={}", conn.stat("pid")));
+    }
+    assert!(server.wait_exit(PATIENCE).success());
+    Server::signal_whoever_serves(&mut conn, libc::SIGTERM);
+    manager.hear_of("STOPPING=1");
 }
 
 // ---- failures -----------------------------------------------------------------------------------------------------------

@@ -1083,3 +1083,22 @@ fn watching_over_tls() {
     wait_within("they are gone", PATIENCE, || conn.stat("log_watchers") == 0);
     conn.round("get a\r\n", "END\r\n");
 }
+
+/// What was agreed on with a client cannot leave the process: it is told the end, and comes again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_takeover_ends_connections_in_good_order_and_takes_new_ones() {
+    let mut setup = Setup::start("");
+    let (mut secret, mut plain) = (setup.connect(), setup.plain());
+    assert_eq!(secret.set("a", b"1"), "STORED");
+    plain.send("set b 0 0 5\r\nhe");
+    setup.server.take_over(&[]);
+    secret.closed();
+    plain.round("llo\r\n", "STORED\r\n");
+    let mut again = setup.connect();
+    assert_eq!(again.get("a"), Some(b"1".to_vec()));
+    assert_eq!(again.get("b"), Some(b"hello".to_vec()));
+    let told = plain.stats("restart");
+    // This one, and the one by which the test has seen that the server is there.
+    assert_eq!(told["takeover_connections_ended"], "2");
+}
