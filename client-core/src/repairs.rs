@@ -5,10 +5,10 @@
 //!  older memcached:                    beside the item lies a note, `ketch:given:` and a hash of key and value, for some seconds
 //! ```
 //!
-//! R1. What a repair stores is marked, or a note was acknowledged by its node before it was sent. Until it is known which of both the
+//! Rp1. What a repair stores is marked, or a note was acknowledged by its node before it was sent. Until it is known which of both the
 //!     node takes, it is given nothing.
-//! R2. A note outlives every `delete` that may look for it: what that finds when all copies have been deleted was stored since it began.
-//! R3. A mark or note stays with what was confirmed. Only what a repair stores has one: any other store gives a CAS unique of the node.
+//! Rp2. A note outlives every `delete` that may look for it: what that finds when all copies have been deleted was stored since it began.
+//! Rp3. A mark or note stays with what was confirmed. Only what a repair stores has one: any other store gives a CAS unique of the node.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub fn note_key(key: &[u8], item: &Item) -> String {
     format!("ketch:given:{hash:016x}")
 }
 
-/// A note's time to live, in seconds, where a `delete` takes at most `request_timeout` (R2).
+/// A note's time to live, in seconds, where a `delete` takes at most `request_timeout` (Rp2).
 pub fn note_ttl_s(request_timeout: Duration) -> i32 {
     // Nodes count whole seconds, and the last one begins at any time.
     let longest = request_timeout.as_secs().min(3600) as i32 + 1;

@@ -159,11 +159,11 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Writes it down for another process and lets its socket go. None of one with TLS, or one that nodes owe replies: its peer is
-    /// told the end, for what was agreed on with it, or asked of them, stays in this process.
+    /// Writes it down for another process and lets its socket go. None of one with TLS, or one that is in the midst of something with
+    /// nodes: its peer is told the end, for what was agreed on with it, or is under way to them, stays in this process.
     pub(super) fn pack(mut self, ctx: Ctx<'c>) -> Option<Carried> {
         let is_unix = matches!(self.stream, Stream::Unix(_));
-        if matches!(self.stream, Stream::Tls(_)) || self.session.is_owed() {
+        if matches!(self.stream, Stream::Tls(_)) || self.session.must_stay() {
             if let Some(out) = &mut self.output {
                 let _ = flush(&mut self.stream, out, ctx);
             }

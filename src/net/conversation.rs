@@ -87,6 +87,11 @@ impl<'c> Conversation<'c> {
         matches!(self, Conversation::Proxy(session) if session.is_owed())
     }
 
+    /// True if another process could not go on with it.
+    pub(super) fn must_stay(&self) -> bool {
+        matches!(self, Conversation::Proxy(session) if session.must_stay())
+    }
+
     pub(super) fn drive(
         &mut self,
         ctx: Ctx<'c>,

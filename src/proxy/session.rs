@@ -137,6 +137,12 @@ impl<'c> ProxySession<'c> {
         !self.owed.is_empty()
     }
 
+    /// True in the midst of a request: of its replies, its data block, or its list of keys. What comes next would be taken for commands
+    /// by whoever does not know of it.
+    pub fn must_stay(&self) -> bool {
+        self.is_owed() || self.coming.is_some() || self.keys.is_some() || self.is_looped
+    }
+
     /// Where the next bytes from the socket should go directly.
     pub fn spare(&mut self) -> Option<&mut [u8]> {
         match &mut self.coming {

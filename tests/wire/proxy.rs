@@ -562,3 +562,29 @@ fn proxies_in_a_circle_do_not_go_round() {
     };
     wait_within("the circle is noticed", PATIENCE, told);
 }
+
+/// Another process takes over: who waits goes on with it, and who is in the midst of a value is told the end. Its rest is never
+/// taken for commands.
+#[test]
+fn a_value_that_is_half_sent_ends_with_its_process() {
+    let nodes = [(); 2].map(|()| Server::start(&["-t", "1"]));
+    let mut proxy = proxy(&pool(&nodes, ""), &[]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.set("keep", b"1"), "STORED");
+    let mut half = proxy.connect();
+    half.round("mn\r\n", "MN\r\n");
+    half.send("set half 0 0 60\r\nget keep\r\n");
+    let mut keys = proxy.connect();
+    keys.send(format!("get {}", "key ".repeat(9000)));
+    wait_within("half a value is read", PATIENCE, || {
+        proxy.stats("conns").values().any(|state| state == "conn_nread")
+    });
+    proxy.take_over(&[]);
+    assert_eq!(idle.get("keep").as_deref(), Some(&b"1"[..]));
+    let _ =
+        half.try_send("delete keep\r\nflush_all\r\n0123456789012345678901234567890123456789\r\n");
+    assert_eq!(half.try_line(), None, "the rest of a value was answered");
+    let _ = keys.try_send("keep\r\n");
+    assert_eq!(idle.get("keep").as_deref(), Some(&b"1"[..]));
+    assert_eq!(proxy.connect().get("half"), None);
+}
