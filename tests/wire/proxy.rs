@@ -577,7 +577,10 @@ fn a_value_that_is_half_sent_ends_with_its_process() {
     let mut keys = proxy.connect();
     keys.send(format!("get {}", "key ".repeat(9000)));
     wait_within("half a value is read", PATIENCE, || {
-        proxy.stats("conns").values().any(|state| state == "conn_nread")
+        proxy
+            .stats("conns")
+            .values()
+            .any(|state| state == "conn_nread")
     });
     proxy.take_over(&[]);
     assert_eq!(idle.get("keep").as_deref(), Some(&b"1"[..]));

@@ -283,6 +283,8 @@ fn main() {
                 Event::Leave(at) => {
                     client.set_nodes(ring(Some(at)), Duration::from_secs(1));
                     std::thread::sleep(Duration::from_millis(1500));
+                    // What it was not told of meanwhile must not come back with it (docs/client.md).
+                    nodes[at].connect().round("flush_all\r\n", "OK\r\n");
                     client.set_nodes(ring(None), Duration::from_secs(1));
                 }
                 Event::ReadNothing(at) => {
