@@ -57,7 +57,7 @@ pub use revive::Opened;
 pub use segments::{LruCounters, Segment};
 pub use slab_alloc::{CLASSES_MAX, ClassId, ClassStats};
 pub use store::{Cache, CacheConfig, ClassReport, Lookup};
-pub use table::{KeyHash, Probe, Sought, TableShape};
+pub use table::{KeyHash, Probe, Sought, TableShape, place_keys_alike};
 pub use tuning::Tuning;
 pub use update::{Room, Shortage};
 pub use view::{ItemHead, ItemView};

@@ -349,18 +349,7 @@ impl Serving<'_> {
                 exptime,
             },
             (None, protocol::StoreMode::Set) if !wants_unique => {
-                let command = Command::Store {
-                    mode: StoreMode::Set,
-                    exptime,
-                };
-                let write = Write::new(self.context(), vec![entry], command);
-                let written = self.carry(write).await.finish().next();
-                let verdict = match written {
-                    Some(Ok(_)) => Ok(Verdict::Done(0)),
-                    Some(Err(error)) => Err(error),
-                    None => Err(Error::Timeout),
-                };
-                return stored(out, store, verdict, 0);
+                return stored(out, store, self.set(entry, exptime).await, 0);
             }
             (None, mode) => Decision::Store {
                 mode: match mode {
@@ -380,7 +369,30 @@ impl Serving<'_> {
         }
         let decide = self.carry(decide).await;
         let unique = self.unique_of(&decide);
-        stored(out, store, decide.finish(), unique);
+        match decide.finish() {
+            // A value may be set once more, which needs no decider; then nobody knows its unique.
+            Err(Error::Node { .. } | Error::Timeout)
+                if store.compare_cas.is_none() && store.mode == protocol::StoreMode::Set =>
+            {
+                stored(out, store, self.set(entry, exptime).await, 0);
+            }
+            verdict => stored(out, store, verdict, unique),
+        }
+    }
+
+    /// Sets a value on all copies.
+    async fn set(&self, entry: Entry<'_>, exptime: i32) -> Result<Verdict, Error> {
+        let mode = StoreMode::Set;
+        let write = Write::new(
+            self.context(),
+            vec![entry],
+            Command::Store { mode, exptime },
+        );
+        match self.carry(write).await.finish().next() {
+            Some(Ok(_)) => Ok(Verdict::Done(0)),
+            Some(Err(error)) => Err(error),
+            None => Err(Error::Timeout),
+        }
     }
 
     /// The unique of what was stored, as clients are told it.

@@ -97,6 +97,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "Restart and crash",
         &[
+            "takeover",
             "snapshot",
             "snapshot_interval",
             "snapshot_rate",

@@ -8,18 +8,22 @@
 //! A program in Rust ends when an allocation fails. So the first failure costs the spare, and there is time to let go of what clients
 //! hold: who has not taken its replies or is in the midst of a request loses its connection, the others go on.
 //!
-//! Y5. The spare is a block of `LAYOUT` from the system's allocator, or null: whoever swaps it out gives it back, once.
+//! The spare is in many blocks: where memory is in pieces, and a large one cannot be had, some of them can.
+//!
+//! Y5. A place of the spare is a block of `LAYOUT` from the system's allocator, or null: whoever swaps it out gives it back, once.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicPtr};
 
-/// Enough for some thousand small allocations by each worker, until it has looked after its connections.
-const SPARE_BYTES: usize = 8 << 20;
-const LAYOUT: Layout = Layout::new::<[u8; SPARE_BYTES]>();
+/// All blocks are enough for some thousand small allocations by each worker, until it has looked after its connections; a few
+/// are enough to go on.
+const BLOCKS: usize = 64;
+const BLOCKS_MIN: usize = 8;
+const LAYOUT: Layout = Layout::new::<[u8; 128 << 10]>();
 
-static SPARE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+static SPARE: [AtomicPtr<u8>; BLOCKS] = [const { AtomicPtr::new(null_mut()) }; BLOCKS];
 static SHORT: AtomicBool = AtomicBool::new(false);
 
 /// The system's allocator, with a spare.
@@ -71,15 +75,18 @@ unsafe impl GlobalAlloc for Sparing {
 /// Gives the spare back to the system; false if there is none.
 #[cold]
 fn spend() -> bool {
-    let spare = SPARE.swap(null_mut(), Acquire);
-    if spare.is_null() {
-        // Another thread may have spent it in this moment.
-        return SHORT.load(Relaxed);
+    // Another thread may have spent it in this moment: what is there then is for all.
+    let was_short = SHORT.swap(true, Relaxed);
+    let mut spent = false;
+    for place in &SPARE {
+        let block = place.swap(null_mut(), Acquire);
+        if !block.is_null() {
+            spent = true;
+            // SAFETY: nobody else has it any more, and it was made with this layout (Y5).
+            unsafe { System.dealloc(block, LAYOUT) };
+        }
     }
-    SHORT.store(true, Relaxed);
-    // SAFETY: nobody else has it any more, and it was made with this layout (Y5).
-    unsafe { System.dealloc(spare, LAYOUT) };
-    true
+    spent || was_short
 }
 
 /// The system has refused memory, and the spare is gone: what can be let go of must go.
@@ -88,20 +95,23 @@ pub fn is_short() -> bool {
     SHORT.load(Relaxed)
 }
 
-/// Puts memory aside, at the start and whenever it was spent. True if there was none and there is some now.
+/// Puts memory aside, at the start and whenever it was spent, as far as there is any. True if it was short and is not any more.
 pub fn refill() -> bool {
-    if !SPARE.load(Relaxed).is_null() {
-        return false;
+    let mut blocks = 0;
+    for place in &SPARE {
+        if place.load(Relaxed).is_null() {
+            // SAFETY: the layout is not of size 0.
+            let block = unsafe { System.alloc(LAYOUT) };
+            if block.is_null() {
+                break;
+            }
+            let before = place.swap(block, Release);
+            if !before.is_null() {
+                // SAFETY: another thread has filled it meanwhile; its block is nobody's now (Y5).
+                unsafe { System.dealloc(before, LAYOUT) };
+            }
+        }
+        blocks += 1;
     }
-    // SAFETY: the layout is not of size 0.
-    let block = unsafe { System.alloc(LAYOUT) };
-    if block.is_null() {
-        return false;
-    }
-    let before = SPARE.swap(block, Release);
-    if !before.is_null() {
-        // SAFETY: another thread has filled it meanwhile; its block is nobody's now (Y5).
-        unsafe { System.dealloc(before, LAYOUT) };
-    }
-    SHORT.swap(false, Relaxed)
+    blocks >= BLOCKS_MIN && SHORT.swap(false, Relaxed)
 }

@@ -430,9 +430,13 @@ struct Side {
 
 impl Side {
     fn new(server: Server) -> Side {
+        let mut asker = server.connect();
+        // The unique 1 is what an older item had ([`Age::Older`]), whatever a server begins with.
+        asker.round("set first 0 0 1\r\n1\r\n", "STORED\r\n");
+        asker.round("delete first\r\n", "DELETED\r\n");
         Side {
             conn: server.connect(),
-            asker: server.connect(),
+            asker,
             _server: server,
         }
     }

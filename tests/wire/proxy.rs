@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ketch_testing::packet::{op, store};
 use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
 
 /// A proxy with this file of routes.
@@ -256,6 +257,24 @@ fn a_node_that_is_killed_costs_nothing_where_there_are_copies() {
     let proxy = proxy(&pool(&nodes, "copies = 2"), &[]);
     let stop = Arc::new(AtomicBool::new(false));
     let clients = load(&proxy, &stop, 8);
+    // A binary set tells the unique, which one node decides.
+    let binary = {
+        let (mut conn, stop) = (proxy.connect(), stop.clone());
+        thread::spawn(move || {
+            let mut refused = Vec::new();
+            for round in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let set = store(op::SET, format!("binary:{}", round % 50), "value");
+                let status = conn.ask_packet(&set).status;
+                if status != 0 {
+                    refused.push((round, status));
+                }
+            }
+            refused
+        })
+    };
     let served = |more: u64| {
         let before = proxy.stat("cmd_get");
         wait_within("clients are served", PATIENCE, || {
@@ -273,6 +292,7 @@ fn a_node_that_is_killed_costs_nothing_where_there_are_copies() {
         assert!(count > 0);
         assert_eq!(faults, Vec::<String>::new());
     }
+    assert_eq!(binary.join().expect("the client runs"), Vec::new());
 }
 
 /// Something that listens as a node would, and does what it is told with each connection.
