@@ -231,8 +231,11 @@ impl Table {
 }
 
 impl KeyHash {
-    /// Seeds for [`Table::create`]: random.
+    /// Seeds for a table that begins anew: random, but see [`place_keys_alike`](super::place_keys_alike).
     pub fn seeds() -> [u64; 4] {
+        if super::are_alike() {
+            return [1, 2, 3, 4];
+        }
         std::array::from_fn(|n| RandomState::new().hash_one(n))
     }
 }

@@ -160,6 +160,10 @@ pub fn place_keys_alike() {
     ALIKE.store(true, Relaxed);
 }
 
+fn are_alike() -> bool {
+    cfg!(test) || ALIKE.load(Relaxed)
+}
+
 impl Table {
     /// A table of `2^stripe_bits` stripes (2^16 at most) that starts with about `2^buckets_log2` buckets, 2^16 at least,
     /// and grows if `may_grow`. It is for so many bytes of items as `memory_bytes` says.
@@ -178,11 +182,8 @@ impl Table {
         let buckets = Reserved::new(1 << log2_max)?;
         let level = (buckets_log2.max(BUCKETS_LOG2_MIN) - stripe_bits).min(log2_max - stripe_bits);
         let stripes = (0..1 << stripe_bits).map(|_| StripeState::empty(level));
-        let hasher = if cfg!(test) || ALIKE.load(Relaxed) {
-            RandomState::with_seeds(1, 2, 3, 4)
-        } else {
-            RandomState::new()
-        };
+        let [first, second, third, fourth] = KeyHash::seeds();
+        let hasher = RandomState::with_seeds(first, second, third, fourth);
         let parts = (buckets, overflow, hasher);
         Ok(Table::of(parts, stripes, may_grow, memory_bytes))
     }
