@@ -88,7 +88,11 @@ impl Watcher {
             classes.cmd_set,
             classes.delete_hits + general.delete_misses,
             general.cmd_touch,
-            reports.iter().map(|class| class.lru.evicted).sum(),
+            // One class may count below nothing what another counts too much: the sum is right.
+            reports
+                .iter()
+                .map(|class| class.lru.evicted)
+                .fold(0, u64::wrapping_add),
             general.bytes_read,
             general.bytes_written,
             counts.total_connections.load(Relaxed),
@@ -106,7 +110,10 @@ impl Watcher {
             times.since(&self.times).quantile(0.99),
             shared.connections.counts.curr_connections.load(Relaxed),
             reports.iter().flat_map(|class| class.counts).sum::<usize>() as u64,
-            reports.iter().map(|class| class.mem_requested).sum(),
+            reports
+                .iter()
+                .map(|class| class.mem_requested)
+                .fold(0, u64::wrapping_add),
         ];
         for (place, value) in row.values.iter_mut().zip(of_second.chain(there)) {
             *place = value;
