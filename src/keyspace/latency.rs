@@ -175,11 +175,15 @@ impl Times {
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
     }
 
-    /// What was counted since `before`.
+    /// What was counted since `before`; all of it where there is less now, as after `stats reset`.
     pub fn since(&self, before: &Times) -> Times {
         let pairs = self.counts.iter().zip(&before.counts);
+        let is_less = |(now, then): (&u64, &u64)| now < then;
+        if pairs.clone().any(is_less) {
+            return self.clone();
+        }
         Times {
-            counts: pairs.map(|(now, then)| now.wrapping_sub(*then)).collect(),
+            counts: pairs.map(|(now, then)| now - then).collect(),
             sum_ns: self.sum_ns.wrapping_sub(before.sum_ns),
         }
     }
@@ -282,5 +286,16 @@ mod tests {
         assert_eq!((since.count(), since.sum_ns), (3, 15_000));
         assert!((4900..5100).contains(&since.quantile(0.5)));
         assert_eq!(Times::default().quantile(0.99), 0);
+    }
+
+    #[test]
+    fn after_a_reset_all_is_new() {
+        let (before, after) = (Histogram::default(), Histogram::default());
+        before.add(1_000, 5);
+        before.add(1_000_000, 1);
+        after.add(1_000, 2);
+        let since = Histogram::sum([&after]).since(&Histogram::sum([&before]));
+        assert_eq!((since.count(), since.sum_ns), (2, 2_000));
+        assert!(since.quantile(0.99) < 1_100);
     }
 }

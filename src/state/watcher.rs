@@ -88,11 +88,7 @@ impl Watcher {
             classes.cmd_set,
             classes.delete_hits + general.delete_misses,
             general.cmd_touch,
-            // One class may count below nothing what another counts too much: the sum is right.
-            reports
-                .iter()
-                .map(|class| class.lru.evicted)
-                .fold(0, u64::wrapping_add),
+            reports.iter().map(|class| class.lru.evicted).sum(),
             general.bytes_read,
             general.bytes_written,
             counts.total_connections.load(Relaxed),
@@ -110,10 +106,7 @@ impl Watcher {
             times.since(&self.times).quantile(0.99),
             shared.connections.counts.curr_connections.load(Relaxed),
             reports.iter().flat_map(|class| class.counts).sum::<usize>() as u64,
-            reports
-                .iter()
-                .map(|class| class.mem_requested)
-                .fold(0, u64::wrapping_add),
+            reports.iter().map(|class| class.mem_requested).sum(),
         ];
         for (place, value) in row.values.iter_mut().zip(of_second.chain(there)) {
             *place = value;
