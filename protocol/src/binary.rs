@@ -76,8 +76,8 @@ pub mod opcode {
 }
 use opcode::*;
 
-/// The opcode without its quietness, and that.
-fn loud(opcode: u8) -> (u8, bool) {
+/// The opcode without its quietness, and whether it was quiet.
+pub fn loud(opcode: u8) -> (u8, bool) {
     let loud = match opcode {
         GETQ => GET,
         GETKQ => GETK,

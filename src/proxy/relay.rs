@@ -5,7 +5,7 @@
 //! request has its reply, by which the next is known.
 
 use bytes::Bytes;
-use protocol::binary::{HEADER_LEN, opcode};
+use protocol::binary::{HEADER_LEN, loud};
 use protocol::{Exptime, GetVerb, MetaTokens, ReplyMode, Request, Store, StoreMode, reply};
 
 use super::frame::{Shape, mark};
@@ -239,13 +239,14 @@ fn packet(
 ) -> Passed {
     let was = packet[1];
     let (before, behind) = packet.split_at(HEADER_LEN.min(packet.len()));
-    out.bytes(&[before[0], loud(was)]);
+    let (loud, was_quiet) = loud(was);
+    out.bytes(&[before[0], loud]);
     out.bytes(&before[2..]);
     out.bytes(behind);
     block.put(out);
-    let hush = match loud(was) == was {
-        true => Hush::Loud(was),
-        false => Hush::Quiet(was),
+    let hush = match was_quiet {
+        false => Hush::Loud(was),
+        true => Hush::Quiet(was),
     };
     Passed {
         shape: Shape::Packet,
@@ -253,26 +254,6 @@ fn packet(
         mark: opaque,
         reads: matches!(request, Request::BinaryGet(_)),
         no_reply: false,
-    }
-}
-
-/// The opcode without its quietness.
-fn loud(was: u8) -> u8 {
-    use opcode::*;
-    match was {
-        GETQ => GET,
-        GETKQ => GETK,
-        SETQ => SET,
-        ADDQ => ADD,
-        REPLACEQ => REPLACE,
-        DELETEQ => DELETE,
-        INCREMENTQ => INCREMENT,
-        DECREMENTQ => DECREMENT,
-        APPENDQ => APPEND,
-        PREPENDQ => PREPEND,
-        GATQ => GAT,
-        GATKQ => GATK,
-        other => other,
     }
 }
 
