@@ -1,7 +1,7 @@
 //! The client's core on a worker: its operations as futures that never wait by themselves.
 //!
 //! ```text
-//!  async fn of verbs.rs -- carry(operation) --exchanges--> Seat --> lanes
+//!  async fn of verbs/ -- carry(operation) --exchanges--> Seat --> lanes
 //!                                '--<--replies, failures--- Seat <-- lanes
 //! ```
 //!

@@ -1,9 +1,9 @@
 //! The proxy: clients speak to it as to one server, and it passes on what they ask to the nodes of a cluster.
 //!
 //! ```text
-//!  clients --> session.rs --> desk.rs (a worker's) --> lane.rs: one connection to a node, shared by all clients
+//!  clients --> session/ --> desk/ (a worker's) --> lane.rs: one connection to a node, shared by all clients
 //!     ^            |  what a key's node says goes back as it comes: relay.rs, frame.rs
-//!     |            '-- keys with copies, nodes that change: carry.rs, verbs.rs, over the client's core
+//!     |            '-- keys with copies, nodes that change: carry.rs, verbs/, over the client's core
 //!     '--- replies.rs: replies in the order of the requests
 //!  plan.rs: pools, routes, nodes (shared by the workers)   file.rs: the file that says so
 //! ```

@@ -12,20 +12,27 @@
 //! Se4. What an operation of several steps changes is done before the client's next request begins, and what one is reading is not
 //!      changed by the same client before it has its reply.
 
+mod coming;
+mod many;
+mod server;
+mod step;
+
 use bytes::Bytes;
 use protocol::{
-    AdminVerb, BinaryAdmin, BinaryVerb, Delete, GetVerb, Keys, Parsed, ReplyMode, Request, Store,
+    AdminVerb, BinaryAdmin, BinaryVerb, Delete, GetVerb, Parsed, ReplyMode, Request, Store,
     StoreMode, binary, reply, text,
 };
 
+use self::coming::Coming;
+use self::step::Step;
 use super::desk::{Desk, Way};
 use super::frame::mark;
 use super::relay::{self, Data};
-use super::replies::{Gather, Owed, Spares};
+use super::replies::{Owed, Spares};
 use super::trace;
 use super::verbs::Job;
 use crate::auth::{Peer, Ticket};
-use crate::command::{Drive, Next, Output, Session, general_figures};
+use crate::command::{Drive, Next, Output, Session};
 use crate::state::{ConnId, Ctx};
 
 /// Replies that a client may be owed.
@@ -34,10 +41,6 @@ const OWED_MAX: usize = 256;
 const OWED_BYTES_MAX: usize = 1 << 20;
 /// Keys under way that are remembered before it is looked which of them are read by now.
 const READING_MAX: usize = 4 * OWED_MAX;
-/// Bytes of a line that begins with `proxy`.
-const PROXY_LINE_MAX: usize = 256;
-/// Bytes of a data block that are made room for at a time.
-const BLOCK_ROOM: usize = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,37 +58,6 @@ pub struct ProxySession<'c> {
     reading: Vec<(u32, u32)>,
     /// The peer is a proxy that leads back here.
     is_looped: bool,
-}
-
-/// A request whose data block has not come whole.
-#[derive(Debug)]
-struct Coming {
-    bytes: Vec<u8>,
-    filled: usize,
-    len: usize,
-}
-
-impl Coming {
-    fn is_whole(&self) -> bool {
-        self.filled == self.len
-    }
-
-    /// Room for what is to come, as it comes.
-    fn room(&mut self) -> &mut [u8] {
-        if self.bytes.len() == self.filled {
-            let more = (self.len - self.filled).min(BLOCK_ROOM.max(self.filled / 2));
-            self.bytes.resize(self.filled + more, 0);
-        }
-        &mut self.bytes[self.filled..]
-    }
-
-    fn take(&mut self, input: &[u8]) -> usize {
-        let n = input.len().min(self.len - self.filled);
-        self.bytes.truncate(self.filled);
-        self.bytes.extend_from_slice(&input[..n]);
-        self.filled += n;
-        n
-    }
 }
 
 impl<'c> ProxySession<'c> {
@@ -409,31 +381,6 @@ impl<'c> ProxySession<'c> {
         }
     }
 
-    /// `proxy reload`: when nothing is owed any more.
-    fn command(&mut self, desk: &mut Desk, input: &[u8], out: &mut Output<'c>) -> Step {
-        let Some(len) = text::line_len(input) else {
-            return match input.len() {
-                ..PROXY_LINE_MAX => Step::More,
-                _ => Step::Taken(input.len()),
-            };
-        };
-        if !self.owed.is_empty() {
-            return Step::Wait;
-        }
-        match input[..len].trim_ascii_end() {
-            b"proxy reload" => match desk.reload() {
-                Ok(()) => out.bytes(reply::OK),
-                Err(reason) => {
-                    log::error!("proxy reload: the routes stay as they were: {reason}");
-                    let line = format!("SERVER_ERROR {}\r\n", reason.replace(['\r', '\n'], " "));
-                    out.bytes(line.as_bytes());
-                }
-            },
-            _ => out.error(protocol::ErrorLine::Error),
-        }
-        Step::Taken(len)
-    }
-
     /// A request that is no matter of the nodes: when nothing is owed any more.
     fn locally(
         &mut self,
@@ -602,184 +549,6 @@ impl<'c> ProxySession<'c> {
             self.owed.move_ready(out, &mut desk.spares);
         }
     }
-
-    /// `flush_all`, to all nodes of all pools.
-    fn flush(
-        &mut self,
-        desk: &mut Desk,
-        line: Bytes,
-        head: Option<protocol::BinaryHead>,
-        replies: bool,
-        out: &mut Output<'c>,
-    ) {
-        let Some((first, others)) = desk.all_pools() else {
-            return;
-        };
-        let job = Job::Flush { line, others, head };
-        match replies {
-            true => {
-                self.begin(desk, first, job, out);
-                self.is_serial = true;
-            }
-            false => {
-                desk.begin(first, job, None);
-            }
-        }
-    }
-
-    /// `stats`: what the server says of itself, and of items what the nodes say together. Of a group that is about items, what each
-    /// node says.
-    fn stats(
-        &mut self,
-        ctx: Ctx<'c>,
-        desk: &mut Desk,
-        group: &[u8],
-        head: Option<protocol::BinaryHead>,
-        out: &mut Output<'c>,
-    ) {
-        let Some((first, others)) = desk.all_pools() else {
-            return;
-        };
-        let (own, group) = match group {
-            b"" => (general_figures(ctx), None),
-            group => (
-                Vec::new(),
-                Some(String::from_utf8_lossy(group).into_owned()),
-            ),
-        };
-        let job = Job::Stats {
-            own,
-            group,
-            others,
-            head,
-        };
-        self.begin(desk, first, job, out);
-        self.is_serial = true;
-    }
-
-    /// A list of keys, or a piece of one; false if it has to wait.
-    fn get_many(
-        &mut self,
-        desk: &mut Desk,
-        verb: GetVerb,
-        keys: Keys<'_>,
-        is_last: bool,
-        out: &mut Output<'c>,
-    ) -> bool {
-        // Keys of one kind of way are asked for together; most lists have but one.
-        let writes = verb.touch.is_some();
-        let ways: Vec<(&[u8], Way)> = keys
-            .iter()
-            .map(|key| (key, desk.way(key, writes)))
-            .collect();
-        if ways.is_empty() {
-            if is_last {
-                self.owed.reply(reply::END, out);
-            }
-            return true;
-        }
-        for (_, way) in &ways {
-            if let Way::Node(pool, node) = *way {
-                let lane = desk.lane_to(pool, node, self.me, false);
-                if desk.is_full(lane, self.me) {
-                    return false;
-                }
-            }
-        }
-        let kind = |way: &Way| match way {
-            Way::Core(pool) => Some(*pool),
-            _ => None,
-        };
-        let runs: Vec<_> = ways
-            .chunk_by(|(_, one), (_, other)| kind(one) == kind(other))
-            .collect();
-        let count = runs.len();
-        for (at, run) in runs.into_iter().enumerate() {
-            let is_last = is_last && at + 1 == count;
-            match kind(&run[0].1) {
-                Some(pool) => {
-                    let keys: Vec<&[u8]> = run.iter().map(|(key, _)| *key).collect();
-                    let number = self.owed.next();
-                    self.reading
-                        .extend(keys.iter().map(|key| (number, mark(key))));
-                    let keys = keys.join(&b' ').into();
-                    let job = Job::Keys {
-                        verb,
-                        keys,
-                        is_last,
-                    };
-                    self.begin(desk, pool, job, out);
-                }
-                None => self.gather(desk, verb, run, is_last, out),
-            }
-        }
-        true
-    }
-
-    /// Keys that live on one node each, asked of all these nodes.
-    fn gather(
-        &mut self,
-        desk: &mut Desk,
-        verb: GetVerb,
-        run: &[(&[u8], Way)],
-        is_last: bool,
-        out: &mut Output<'c>,
-    ) {
-        let mut lanes: Vec<usize> = Vec::with_capacity(8);
-        let mut order = Vec::with_capacity(run.len());
-        for &(key, way) in run {
-            let Way::Node(pool, node) = way else {
-                continue;
-            };
-            let lane = desk.lane_to(pool, node, self.me, false);
-            let part = match lanes.iter().position(|&other| other == lane) {
-                Some(part) => part,
-                None => {
-                    lanes.push(lane);
-                    relay::get_verb(desk.out(lane), verb);
-                    lanes.len() - 1
-                }
-            };
-            relay::get_key(desk.out(lane), key);
-            order.push((mark(key), part as u16));
-        }
-        let is_whole = order.len() == run.len();
-        if lanes.is_empty() {
-            let (key, _) = run[0];
-            let refused = desk.nowhere(true, key);
-            // Of a list in pieces the last tells.
-            if is_last {
-                self.owed.reply(refused, out);
-            }
-            return;
-        }
-        let passed = relay::several();
-        if let [lane] = lanes[..]
-            && is_last
-            && is_whole
-        {
-            desk.out(lane).bytes(reply::CRLF);
-            let number = self.owed.await_one();
-            return desk.passed(lane, passed, (self.me, number), None);
-        }
-        let number = self
-            .owed
-            .await_parts(Gather::new(order, lanes.len(), is_last));
-        for (part, lane) in lanes.into_iter().enumerate() {
-            desk.out(lane).bytes(reply::CRLF);
-            desk.passed(lane, passed, (self.me, number), Some(part as u16));
-        }
-    }
-}
-
-/// How far a step came.
-enum Step {
-    /// So many bytes are done with.
-    Taken(usize),
-    /// More input is needed.
-    More,
-    /// Replies are to come first.
-    Wait,
 }
 
 /// True for what a node decides before the others follow (Se4).
@@ -791,11 +560,6 @@ fn is_decided(request: &Request<'_>) -> bool {
     }
 }
 
-/// True for the groups of `stats` that nodes have more to say to than a proxy.
-fn is_of_items(group: &[u8]) -> bool {
-    matches!(group, b"" | b"items" | b"slabs")
-}
-
 fn is_no_reply(request: &Request<'_>) -> bool {
     match request {
         Request::Store(store) => matches!(store.reply, ReplyMode::NoReply),
@@ -804,4 +568,9 @@ fn is_no_reply(request: &Request<'_>) -> bool {
         Request::Touch(touch) => touch.noreply,
         _ => false,
     }
+}
+
+/// True for the groups of `stats` that nodes have more to say to than a proxy.
+fn is_of_items(group: &[u8]) -> bool {
+    matches!(group, b"" | b"items" | b"slabs")
 }

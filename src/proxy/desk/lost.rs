@@ -1,0 +1,156 @@
+//! What does not come: whose it would have been is told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use client_core::error::Failure;
+use client_core::health::Member;
+use protocol::binary::{BinaryHead, Status};
+use protocol::{ErrorLine, binary, reply};
+
+use super::Desk;
+use super::parts::{Clients, wake};
+use crate::proxy::carry::Event;
+use crate::proxy::frame::Shape;
+use crate::proxy::lane::{Hush, Owner, Ticket};
+use crate::proxy::replies::Piece;
+
+impl Desk {
+    /// A lane's connection is lost, or makes no sense.
+    pub fn failed<'c>(&mut self, at: usize, failure: Failure, clients: &mut impl Clients<'c>) {
+        let Some(lane) = self.lanes.get_mut(at) else {
+            return;
+        };
+        let tickets = std::mem::take(&mut lane.tickets);
+        let waiting = std::mem::take(&mut lane.waiting);
+        let (pool, member) = (lane.pool, lane.member.clone());
+        if !tickets.is_empty() {
+            self.control.counts.lanes_failed.fetch_add(1, Relaxed);
+            log::debug!("proxy: {}: {failure}", member.name);
+        }
+        if failure == Failure::Connect
+            && let Some(node) = self.node_of(pool, &member)
+        {
+            self.views[pool].now.doubt(node);
+        }
+        self.close(at);
+        for ticket in tickets {
+            self.control.counts.active.fetch_sub(1, Relaxed);
+            self.fail(pool, &member, ticket, failure, clients);
+        }
+        for conn in waiting {
+            if let Some(owed) = clients.owed(conn) {
+                wake(&mut self.woken, owed, conn);
+            }
+        }
+        self.run(clients);
+    }
+
+    /// The socket of a lane is to be closed; the lane is gone if its node is, or it was made for a probe.
+    pub(super) fn close(&mut self, at: usize) {
+        self.closed.push(at);
+        let lane = &mut self.lanes[at];
+        lane.reset();
+        if lane.is_retired || lane.is_probe {
+            self.lanes.remove(at);
+        }
+    }
+
+    /// Tells whose a reply would have been that it does not come.
+    pub(super) fn fail<'c>(
+        &mut self,
+        pool: usize,
+        member: &Arc<Member>,
+        ticket: Ticket,
+        failure: Failure,
+        clients: &mut impl Clients<'c>,
+    ) {
+        if let Some(watch) = ticket.watch {
+            watch.failed(failure);
+        }
+        let shape = ticket.replies.shape();
+        match ticket.owner {
+            Owner::Nobody | Owner::Login => {}
+            Owner::Probe => self.probed(pool, member, false),
+            Owner::Flight {
+                op,
+                generation,
+                flight,
+            } => {
+                if self
+                    .ops
+                    .get(op)
+                    .is_some_and(|op| op.generation == generation)
+                {
+                    self.ops[op].seat.tell(flight, Event::Failed(failure));
+                    self.make_due(op);
+                }
+            }
+            Owner::Client {
+                conn,
+                number,
+                part,
+                hush,
+                mark,
+                reads,
+            } => {
+                if failure.counts()
+                    && let Some(node) = self.node_of(pool, member)
+                {
+                    let view = &self.views[pool];
+                    view.now.ring.failed(node, self.now, &view.pool.options);
+                }
+                let misses = reads
+                    && self
+                        .views
+                        .get(pool)
+                        .is_some_and(|view| view.pool.spec.misses);
+                let counts = &self.control.counts;
+                match misses {
+                    true => counts.misses_made.fetch_add(1, Relaxed),
+                    false => counts.errors.fetch_add(1, Relaxed),
+                };
+                let Some(owed) = clients.owed(conn) else {
+                    return;
+                };
+                let line = ErrorLine::Backend.line();
+                if part.is_some() {
+                    owed.fail_part(number, (!misses).then_some(line), &mut self.spares);
+                } else {
+                    let mut room = Vec::new();
+                    let bytes = match (shape, misses, hush) {
+                        (Shape::Packet, ..) => {
+                            failed_packet(&mut room, hush, mark, misses);
+                            &room
+                        }
+                        (Shape::Values, true, _) => reply::END,
+                        (Shape::Meta, true, Hush::Miss) => b"",
+                        (Shape::Meta, true, _) => b"EN\r\n",
+                        _ => line,
+                    };
+                    owed.answer(number, Piece::Copied(bytes), &mut self.spares);
+                }
+                wake(&mut self.woken, owed, conn);
+            }
+        }
+    }
+}
+
+/// A packet that tells that no node has answered.
+fn failed_packet(out: &mut Vec<u8>, hush: Hush, opaque: u32, misses: bool) {
+    let (opcode, quiet) = match hush {
+        Hush::Quiet(opcode) => (opcode, true),
+        Hush::Loud(opcode) => (opcode, false),
+        _ => (0, false),
+    };
+    let head = BinaryHead {
+        opcode,
+        quiet,
+        opaque,
+    };
+    match misses {
+        true if quiet => {}
+        true => binary::error(out, head, Status::NotFound),
+        false => binary::error(out, head, ErrorLine::Backend.into()),
+    }
+}

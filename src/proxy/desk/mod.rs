@@ -1,0 +1,427 @@
+//! A worker's part of the proxy: its lanes, what is under way on them, and what its clients are to be told.
+//!
+//! ```text
+//!  session --pass_on--> lanes --(written once a wakeup)--> nodes
+//!          --begin----> operations (carry.rs) --exchanges--> lanes
+//!  clients' replies  <--deliver-- received(lane, bytes), tick
+//! ```
+//!
+//! De1. What a client sends to one node goes by one lane, so that its order stays.
+//! De2. Every ticket ends once: with its reply, or with a failure that its owner is told.
+//! De3. The desk owns no socket: who has them asks what is to be written where, and tells what came.
+//!
+//! greet.rs has what is said first on a lane, operations.rs what goes on over several of them; received.rs gives replies to whom they
+//! belong, lost.rs tells who has none, tending.rs is what time brings.
+
+mod greet;
+mod lost;
+mod operations;
+mod parts;
+mod received;
+mod tending;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use client_core::health::Member;
+use client_core::routing::Nodes;
+use protocol::{ErrorLine, reply};
+use slab::Slab;
+
+pub use self::parts::Clients;
+use self::parts::{Op, View, ms, wake};
+use super::carry::Over;
+use super::lane::{Lane, Owner, Replies, Stage, Ticket};
+use super::plan::{Control, Plan, Target};
+use super::relay::Passed;
+use super::replies::Spares;
+use crate::command::Output;
+use crate::state::ConnId;
+
+/// How often it is looked who is late.
+const TICK_MS: u32 = 10;
+/// Where a key goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    /// To this node of this pool, whose reply is the client's.
+    Node(usize, usize),
+    /// To this pool, by the client's core.
+    Core(usize),
+    /// There is no node.
+    Nowhere,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Desk {
+    control: Arc<Control>,
+    version: u64,
+    plan: Arc<Plan>,
+    views: Vec<View>,
+    lanes: Slab<Lane>,
+    dirty: Vec<usize>,
+    /// Lanes whose sockets are to be closed.
+    closed: Vec<usize>,
+    ops: Slab<Op>,
+    generation: u32,
+    due: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
+    woken: Vec<ConnId>,
+    pub(super) spares: Spares,
+    begun: Instant,
+    now: Instant,
+    now_ms: u32,
+    ticked_ms: u32,
+    /// It sees to nodes that are ejected.
+    tends: bool,
+}
+
+impl Desk {
+    /// That of one worker; the first sees to the nodes.
+    pub fn new(control: Arc<Control>, worker: usize) -> Self {
+        let now = Instant::now();
+        let plan = control.plan();
+        let mut desk = Desk {
+            version: 0,
+            plan,
+            control,
+            views: Vec::new(),
+            lanes: Slab::new(),
+            dirty: Vec::new(),
+            closed: Vec::new(),
+            ops: Slab::new(),
+            generation: 0,
+            due: Vec::new(),
+            timers: BinaryHeap::new(),
+            woken: Vec::new(),
+            spares: Spares::default(),
+            begun: now,
+            now,
+            now_ms: 0,
+            ticked_ms: 0,
+            tends: worker == 0,
+        };
+        desk.renew();
+        desk
+    }
+
+    /// A wakeup of the worker begins.
+    pub fn wake(&mut self) {
+        self.now = Instant::now();
+        self.now_ms = self.now.duration_since(self.begun).as_millis() as u32;
+        let is_old = self.version != self.control.version();
+        if is_old
+            || self
+                .views
+                .iter()
+                .any(|view| view.version != view.pool.version())
+        {
+            self.renew();
+        }
+    }
+
+    /// How long the worker may sleep.
+    pub fn sleeps(&self) -> Option<Duration> {
+        let is_awaiting = self.lanes.iter().any(|(_, lane)| !lane.tickets.is_empty());
+        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
+        let tick = is_awaiting.then_some(Duration::from_millis(TICK_MS.into()));
+        // Nodes that are away are to be probed, lists to be looked at.
+        let idle = Duration::from_millis(100);
+        timer.into_iter().chain(tick).chain([idle]).min()
+    }
+
+    /// Takes over what has changed of plan and rings.
+    #[cold]
+    fn renew(&mut self) {
+        self.version = self.control.version();
+        self.plan = self.control.plan();
+        let mut old = std::mem::take(&mut self.views);
+        // Lanes by their nodes: who stays keeps them.
+        let mut kept: HashMap<*const Member, Vec<Option<usize>>> = HashMap::new();
+        for view in &mut old {
+            let members = view.now.ring.members.iter();
+            for (member, lanes) in members.zip(view.lanes.drain(..)) {
+                kept.insert(Arc::as_ptr(member), lanes);
+            }
+        }
+        let plan = self.plan.clone();
+        for (at, pool) in plan.pools.iter().enumerate() {
+            let version = pool.version();
+            let now = pool.now();
+            let lanes = now.ring.members.iter().map(|member| {
+                let lanes = kept.remove(&Arc::as_ptr(member));
+                let lanes = lanes.unwrap_or_else(|| vec![None; 2 * pool.spec.connections]);
+                for &lane in lanes.iter().flatten() {
+                    self.lanes[lane].pool = at;
+                }
+                lanes
+            });
+            self.views.push(View {
+                is_plain: pool.options.copies == 1 && !now.ring.has_before(),
+                lanes: lanes.collect(),
+                pool: pool.clone(),
+                version,
+                now,
+            });
+        }
+        for lane in kept.into_values().flatten().flatten() {
+            self.lanes[lane].is_retired = true;
+            if self.lanes[lane].tickets.is_empty() {
+                self.close(lane);
+            }
+        }
+    }
+
+    /// The pool of a key.
+    #[inline]
+    fn pool_of(&self, key: &[u8]) -> Option<usize> {
+        let mut routes = self.plan.routes.iter();
+        let route = routes.find(|(prefix, _)| key.starts_with(prefix));
+        route.map(|(_, pool)| *pool)
+    }
+
+    /// Where a key goes, for a read or a write.
+    #[inline]
+    pub(super) fn way(&self, key: &[u8], writes: bool) -> Way {
+        let Some(pool) = self.pool_of(key) else {
+            return Way::Nowhere;
+        };
+        let view = &self.views[pool];
+        if !view.is_plain {
+            return Way::Core(pool);
+        }
+        match self.owner(view, key, writes) {
+            Some(node) => Way::Node(pool, node),
+            None => Way::Nowhere,
+        }
+    }
+
+    /// The node that decides for a key, whatever its pool is like.
+    pub(super) fn decider(&self, key: &[u8]) -> Way {
+        match self.pool_of(key) {
+            Some(pool) => match self.owner(&self.views[pool], key, true) {
+                Some(node) => Way::Node(pool, node),
+                None => Way::Nowhere,
+            },
+            None => Way::Nowhere,
+        }
+    }
+
+    #[inline]
+    fn owner(&self, view: &View, key: &[u8], writes: bool) -> Option<usize> {
+        let (ring, options) = (&view.now.ring, &view.pool.options);
+        if writes {
+            return ring.writers(key, self.now, options).first();
+        }
+        let readers = ring.readers(key, self.now, options);
+        let none = Nodes::default();
+        readers.next(&none, &none, false)
+    }
+
+    /// The lane that this client's requests to a node go by.
+    pub(super) fn lane_to(
+        &mut self,
+        pool: usize,
+        node: usize,
+        conn: ConnId,
+        binary: bool,
+    ) -> usize {
+        let view = &mut self.views[pool];
+        let each = view.pool.spec.connections;
+        let place = conn.slot % each + if binary { each } else { 0 };
+        let slot = &mut view.lanes[node][place];
+        match *slot {
+            Some(lane) => lane,
+            None => {
+                let member = view.now.ring.members[node].clone();
+                let lane = self.lanes.insert(Lane::new(pool, member, binary));
+                *slot = Some(lane);
+                lane
+            }
+        }
+    }
+
+    /// Where requests for this lane are put, before [`Desk::passed`].
+    #[inline]
+    pub(super) fn out(&mut self, lane: usize) -> &mut Output<'static> {
+        let (is_new, is_probe) = {
+            let lane = &self.lanes[lane];
+            let is_new = lane.stage == Stage::Closed && lane.tickets.is_empty();
+            (is_new, lane.is_probe)
+        };
+        if is_new && !is_probe {
+            self.greet(lane);
+        }
+        &mut self.lanes[lane].out
+    }
+
+    /// Reads the file of routes again.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        self.control.reload()
+    }
+
+    /// A request was put into a lane: its reply is this client's.
+    #[inline]
+    pub(super) fn passed(
+        &mut self,
+        lane: usize,
+        passed: Passed,
+        (conn, number): (ConnId, u32),
+        part: Option<u16>,
+    ) {
+        let owner = match passed.no_reply {
+            true => Owner::Nobody,
+            false => Owner::Client {
+                conn,
+                number,
+                part,
+                hush: passed.hush,
+                mark: passed.mark,
+                reads: passed.reads,
+            },
+        };
+        let pool = self.lanes[lane].pool;
+        let timeout = self.views[pool].pool.options.attempt_timeout;
+        self.push(
+            lane,
+            Replies::One(passed.shape),
+            owner,
+            self.now_ms + ms(timeout),
+        );
+    }
+
+    fn push(&mut self, at: usize, replies: Replies, owner: Owner, due_ms: u32) {
+        let lane = &mut self.lanes[at];
+        if lane.tickets.is_empty() {
+            lane.heard_ms = self.now_ms;
+        }
+        lane.tickets.push_back(Ticket {
+            replies,
+            owner,
+            due_ms,
+            watch: None,
+        });
+        if !lane.is_dirty {
+            lane.is_dirty = true;
+            self.dirty.push(at);
+        }
+        self.control.counts.active.fetch_add(1, Relaxed);
+    }
+
+    /// True if a lane takes no more now; the client is woken when it does.
+    pub(super) fn is_full(&mut self, lane: usize, conn: ConnId) -> bool {
+        let lane = &mut self.lanes[lane];
+        let is_full = lane.is_full();
+        if is_full && !lane.waiting.contains(&conn) {
+            lane.waiting.push(conn);
+        }
+        is_full
+    }
+
+    /// What is answered where there is no node for a key, as text.
+    pub(super) fn nowhere(&self, reads: bool, key: &[u8]) -> &'static [u8] {
+        let misses = self
+            .pool_of(key)
+            .is_some_and(|at| self.views[at].pool.spec.misses);
+        self.control.counts.errors.fetch_add(1, Relaxed);
+        match reads && misses {
+            true => reply::END,
+            false => ErrorLine::Backend.line(),
+        }
+    }
+
+    pub(super) fn count_requests(&self, count: u64) {
+        self.control.counts.requests.fetch_add(count, Relaxed);
+    }
+
+    /// The first pool, and the others as operations see them.
+    pub(super) fn all_pools(&self) -> Option<(usize, Vec<Over>)> {
+        let over = |(at, view): (usize, &View)| Over {
+            at,
+            pool: view.pool.clone(),
+            now: view.now.clone(),
+        };
+        let others = self.views.iter().enumerate().skip(1).map(over);
+        (!self.views.is_empty()).then(|| (0, others.collect()))
+    }
+
+    /// Clients that something has come for: each is to have a turn.
+    pub fn take_woken<'c>(&mut self, clients: &mut impl Clients<'c>) -> Vec<ConnId> {
+        let woken = std::mem::take(&mut self.woken);
+        for &conn in &woken {
+            if let Some(owed) = clients.owed(conn) {
+                owed.woken = false;
+            }
+        }
+        woken
+    }
+
+    /// Lanes that have something to be written, or are to be connected first.
+    pub fn take_dirty(&mut self) -> Vec<usize> {
+        let dirty = std::mem::take(&mut self.dirty);
+        for &lane in &dirty {
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.is_dirty = false;
+            }
+        }
+        dirty
+    }
+
+    /// Gives back the list of those that had a turn, to be used again; true if nobody is to have one now.
+    pub fn give_back(&mut self, mut had: Vec<ConnId>) -> bool {
+        let nobody = self.woken.is_empty();
+        if nobody {
+            had.clear();
+            self.woken = had;
+        }
+        nobody
+    }
+
+    /// Lanes whose sockets are to be closed.
+    pub fn take_closed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// A lane, if it is there.
+    pub fn lane(&mut self, at: usize) -> Option<&mut Lane> {
+        self.lanes.get_mut(at)
+    }
+
+    /// Where a lane is to be connected to.
+    pub fn target(&mut self, at: usize) -> Option<Target> {
+        let lane = &mut self.lanes[at];
+        let view = &self.views[lane.pool];
+        let timeout = view.pool.options.connect_timeout;
+        lane.stage = Stage::Connecting(self.now_ms + ms(timeout).max(1));
+        let mut members = view.now.ring.members.iter();
+        let node = members.position(|member| Arc::ptr_eq(member, &lane.member))?;
+        view.now.target(node)
+    }
+
+    /// A lane's socket takes bytes.
+    pub fn opened(&mut self, at: usize) {
+        let lane = &mut self.lanes[at];
+        if matches!(lane.stage, Stage::Connecting(_)) {
+            lane.stage = Stage::Open;
+            lane.heard_ms = self.now_ms;
+            self.control.counts.lanes_opened.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A lane's bytes were written: who waited for that goes on.
+    pub fn drained<'c>(&mut self, at: usize, clients: &mut impl Clients<'c>) {
+        let lane = &mut self.lanes[at];
+        if lane.waiting.is_empty() || lane.is_full() {
+            return;
+        }
+        for conn in std::mem::take(&mut lane.waiting) {
+            if let Some(owed) = clients.owed(conn) {
+                wake(&mut self.woken, owed, conn);
+            }
+        }
+    }
+}
