@@ -471,6 +471,25 @@ impl Server {
             .count()
     }
 
+    /// How many files of each kind the server has open: `socket`, `anon_inode`, or a path.
+    #[track_caller]
+    pub fn open_files_by_kind(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a running process");
+        for entry in entries.flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else {
+                continue;
+            };
+            let kind = target
+                .to_string_lossy()
+                .split(":[")
+                .next()
+                .map(str::to_owned);
+            *kinds.entry(kind.unwrap_or_default()).or_default() += 1;
+        }
+        kinds
+    }
+
     /// `stats GROUP` on a connection of its own.
     #[track_caller]
     pub fn stats(&self, group: &str) -> BTreeMap<String, String> {

@@ -11,6 +11,8 @@ pub struct Sample {
     pub at_s: f64,
     pub node: usize,
     pub resident_mb: f64,
+    /// Of it, the pages that items lie in.
+    pub pages_mb: f64,
     pub files: usize,
     pub connections: u64,
     pub items: u64,
