@@ -28,6 +28,7 @@ pub mod compression;
 pub mod config;
 pub mod continuum;
 pub mod error;
+pub mod feed;
 pub mod health;
 pub mod link;
 pub mod meta;

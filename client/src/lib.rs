@@ -67,6 +67,7 @@ struct Readme;
 
 pub mod blocking;
 pub mod codec;
+pub mod feed;
 mod front;
 mod keys;
 mod limit;

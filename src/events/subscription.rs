@@ -1,14 +1,15 @@
 //! One reader's view of the feed, as the lines that are sent to it. docs/invalidation.md describes them for readers.
 //!
 //! ```text
-//!  FEED epoch seq                              once: what follows is behind event seq
+//!  FEED epoch seq [ms]                         once: what follows is behind event seq
 //!  n seq what cause key cas origin             an event: the n-th line of this kind, without holes
-//!  HB n seq                                    all up to event seq is said, in n events
+//!  HB n seq [ms]                               all up to event seq is said, in n events; that is all that was before ms
 //!  GAP seq                                     of what was up to event seq, something is lost
 //! ```
 //!
 //! Sb1. `n` counts the events that were sent, one by one. `seq` grows; with a prefix it has holes.
-//! Sb2. A heartbeat is said only when all before its `seq` is said.
+//! Sb2. A heartbeat is said only when all before its `seq` is said, and all that happened before its `ms`, which are milliseconds
+//!     of a clock that only goes forward.
 
 use super::feed::{Event, Feed, Look, Place};
 use super::{Cause, What, key_hash};
@@ -34,6 +35,8 @@ pub struct Subscription {
     pub(super) prefix: Box<[u8]>,
     pub(super) form: Form,
     pub(super) heartbeat_ms: u32,
+    /// The first line and heartbeats tell the time.
+    pub(super) tells_time: bool,
     /// Where it was before, and in which epoch.
     pub(super) from: Option<(u64, u64)>,
     place: Place,
@@ -49,6 +52,7 @@ impl Default for Subscription {
             prefix: Box::default(),
             form: Form::Text,
             heartbeat_ms: HEARTBEAT_MS,
+            tells_time: false,
             from: None,
             place: Place::default(),
             sent: 0,
@@ -77,6 +81,7 @@ impl Subscription {
         hex(epoch, out);
         out.push(b' ');
         number(last, out);
+        self.clock(now_ms, out);
         out.push(b'\n');
         if !is_whole {
             feed.count_gap();
@@ -114,7 +119,7 @@ impl Subscription {
     }
 
     /// Writes a heartbeat, if one is due. To be called when all events are written, and all of that is sent. `last` is
-    /// the number of the last of them (Sb2).
+    /// the number of the last of them, and what they are was looked for at `now_ms` or later (Sb2).
     pub fn beat(&mut self, now_ms: u64, out: &mut Vec<u8>) {
         if now_ms.saturating_sub(self.said_ms) < u64::from(self.heartbeat_ms) {
             return;
@@ -124,7 +129,16 @@ impl Subscription {
         number(self.sent, out);
         out.push(b' ');
         number(self.said, out);
+        self.clock(now_ms, out);
         out.push(b'\n');
+    }
+
+    /// What the clock says, if the reader wants to know.
+    fn clock(&self, now_ms: u64, out: &mut Vec<u8>) {
+        if self.tells_time {
+            out.push(b' ');
+            number(now_ms, out);
+        }
     }
 
     fn gap(&mut self, out: &mut Vec<u8>) {

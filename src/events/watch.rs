@@ -110,6 +110,8 @@ fn parse_feed<'w>(words: impl Iterator<Item = &'w [u8]>) -> Result<Subscription,
                     _ => return Err(Refusal::Value),
                 };
             }
+            b"clock" if value == b"ms" => feed.tells_time = true,
+            b"clock" => return Err(Refusal::Value),
             b"from" => feed.from = Some(position(value).ok_or(Refusal::Value)?),
             b"heartbeat" => {
                 let ms = number(value).and_then(|ms| u32::try_from(ms).ok());

@@ -763,6 +763,38 @@ fn hashes_and_prefixes() {
     assert_eq!(beat, "HB 2 4");
 }
 
+/// With a clock a reader knows how old a heartbeat is: the clock goes on as the reader's own does.
+#[test]
+fn heartbeats_tell_the_time_to_who_asks() {
+    if !is_ketch() {
+        return;
+    }
+    let server = Server::start(&[]);
+    for words in ["clock", "clock=", "clock=s"] {
+        let reply = server.connect().ask(format!("watch feed {words}\r\n"));
+        assert!(reply.contains("ERROR"), "{words}: {reply}");
+    }
+    let mut reader = server.connect();
+    let begun = Instant::now();
+    reader.round("watch feed clock=ms heartbeat=10\r\n", "OK\r\n");
+    let head = line(&mut reader);
+    let ms = |line: &str| {
+        line.split(' ')
+            .nth(3)
+            .and_then(|word| word.parse::<u64>().ok())
+    };
+    let first = ms(&head).expect("the time");
+    let mut last = first;
+    for _ in 0..20 {
+        let beat = line(&mut reader);
+        let now = ms(&beat).expect("the time");
+        assert!(now >= last + 10, "{beat} behind {last}");
+        last = now;
+    }
+    let passed = begun.elapsed().as_millis() as u64;
+    assert!(last - first <= passed, "{first} {last} {passed}");
+}
+
 /// Comes back to where it was: after a cut, and when too much has happened meanwhile.
 #[test]
 fn a_reader_comes_back() {

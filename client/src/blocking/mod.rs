@@ -13,7 +13,7 @@ mod drive;
 mod front;
 mod load;
 mod pool;
-mod resolve;
+pub(crate) mod resolve;
 pub(crate) mod stream;
 
 use std::fmt;

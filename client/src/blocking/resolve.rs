@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use client_core::addresses::{Addresses, MOVED};
 
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     host: String,
     port: u16,
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ impl Shared {
 }
 
 impl Resolver {
-    pub(super) fn new(host: &str, port: u16, on_move: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(host: &str, port: u16, on_move: impl Fn() + Send + Sync + 'static) -> Self {
         Resolver {
             host: host.to_owned(),
             port,
@@ -42,22 +42,22 @@ impl Resolver {
     }
 
     /// The thread that looked the name up is that of another process.
-    pub(super) fn part(&self) {
+    pub(crate) fn part(&self) {
         self.shared.addresses().forget_look_up();
     }
 
     /// A connection could not be made.
-    pub(super) fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.shared.addresses().doubt();
     }
 
     /// Looks the name of a node up that is ejected, if that was not done lately.
-    pub(super) fn follow(&self, now: Instant) {
+    pub(crate) fn follow(&self, now: Instant) {
         self.look_up(&mut self.shared.addresses(), now, MOVED);
     }
 
     /// The next of the node's addresses, if one is known by `until`.
-    pub(super) fn next(&self, now: Instant, until: Instant) -> Option<SocketAddr> {
+    pub(crate) fn next(&self, now: Instant, until: Instant) -> Option<SocketAddr> {
         let mut addresses = self.shared.addresses();
         self.look_up(&mut addresses, now, Duration::MAX);
         while addresses.is_awaited() {

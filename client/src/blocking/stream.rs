@@ -20,7 +20,7 @@ use client_core::options::ClientOptions;
 /// waited for by `poll`.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Of either family: std only sends, receives and peeks on it.
     socket: TcpStream,
     #[cfg(feature = "tls")]
@@ -29,7 +29,7 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Begins to connect. `host` is what a certificate must be for.
-    pub(super) fn open(
+    pub(crate) fn open(
         addr: SocketAddr,
         host: &str,
         options: &ClientOptions,
@@ -50,7 +50,7 @@ impl Stream {
     }
 
     /// Begins to connect to a unix socket, on which there is no TLS.
-    pub(super) fn open_unix(path: &str) -> io::Result<Stream> {
+    pub(crate) fn open_unix(path: &str) -> io::Result<Stream> {
         Ok(Stream {
             socket: connect_unix(path)?.into(),
             #[cfg(feature = "tls")]
@@ -59,7 +59,7 @@ impl Stream {
     }
 
     /// What became of connecting, once the socket is writable.
-    pub(super) fn connected(&self) -> io::Result<()> {
+    pub(crate) fn connected(&self) -> io::Result<()> {
         sockopt::socket_error(&self.socket)??;
         // From here on each call says whether it waits.
         ioctl_fionbio(&self.socket, false)?;
@@ -68,7 +68,7 @@ impl Stream {
     }
 
     /// True if nothing has come and the peer has not closed; only to be asked when nothing is expected.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         match recv(
             &self.socket,
             &mut [0; 1],
@@ -83,7 +83,7 @@ impl Stream {
     }
 
     /// True if something that counts as written has not gone to the socket.
-    pub(super) fn wants_write(&self) -> bool {
+    pub(crate) fn wants_write(&self) -> bool {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             return tls.wants_write();
@@ -92,7 +92,7 @@ impl Stream {
     }
 
     /// Writes some of `bytes`, which may be empty: then what was held back.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = Wire {
             socket: &self.socket,
             wait: false,
@@ -122,7 +122,7 @@ impl Stream {
     }
 
     /// Reads what has come; 0 is the end. With `wait`, if nothing has come, what comes within [`PATIENCE`].
-    pub(super) fn read(&mut self, room: &mut [u8], wait: bool) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, room: &mut [u8], wait: bool) -> io::Result<usize> {
         let mut wire = Wire {
             socket: &self.socket,
             wait,

@@ -8,6 +8,7 @@
 mod as_node;
 mod async_load;
 mod blocking;
+mod feed;
 mod fill;
 mod growing;
 mod hot;

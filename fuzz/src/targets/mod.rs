@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod client_reply;
 pub mod cut;
+pub mod feed;
 pub mod http;
 pub mod memory_file;
 pub mod options;
@@ -14,11 +15,12 @@ pub mod text;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 9] = [
+pub const ALL: [Target; 10] = [
     ("text", text::run),
     ("binary", binary::run),
     ("options", options::run),
     ("client_reply", client_reply::run),
+    ("feed", feed::run),
     ("http", http::run),
     ("memory_file", memory_file::run),
     ("cut", cut::run),
