@@ -7,10 +7,12 @@
 //!
 //! With several copies only: with one there is nobody else to believe. An ordinary item on any memcached.
 //!
-//! M1. A write that goes around a node is done when its notice is at the witnesses and [`HOLD`] has passed since, unless its
-//!     deadline comes before. A read begins with what the witnesses say, if it was not asked for [`EVERY`]. So who reads after the write
-//!     was acknowledged knows of it.
+//! M1. A write that goes around a node is done when its notice is at the witnesses and [`HOLD`] has passed since; if its deadline
+//!     comes before, it is an error. A read begins with what the witnesses say, if it was not asked for [`EVERY`]. So who reads after
+//!     the write was acknowledged knows of it.
 //! M2. A notice is set again as long as its client owes the node deletes and is used. It is never deleted, it expires.
+//! M4. A node that does not answer takes most of a write's time before it is ejected. So the notice is set when it has failed
+//!     [`FAILURES`] times in a row, and the write need not be held any more when it comes to go around the node.
 //! M3. A notice changes whom a read believes first, nothing else: writes go to the node as before, and who spreads a false notice costs
 //!     others no more than the reads of one copy.
 
@@ -26,6 +28,10 @@ pub const PATIENCE: Duration = Duration::from_millis(5);
 pub const HOLD: Duration = Duration::from_millis(150);
 /// How long a notice is believed after it was seen.
 pub const BELIEVED: Duration = Duration::from_millis(500);
+/// How often in a row a node fails before there is one.
+pub const FAILURES: u32 = 2;
+/// How long it surely lives: nodes count whole seconds.
+pub const LASTS: Duration = Duration::from_secs(2);
 /// After how long it is set again.
 pub const AGAIN: Duration = Duration::from_millis(500);
 /// A notice's time to live, in seconds.

@@ -252,7 +252,6 @@ impl Member {
             state.pause = options.probe_after;
             state.probe_at = Some(now + spread(state.pause, chance));
             state.settled_at = None;
-            (state.noticed_at, state.first_noticed_at) = (None, None);
             self.standing
                 .store(Standing::Ejected as u8, Ordering::Relaxed);
         }
@@ -414,21 +413,42 @@ impl Member {
         self.owing.load(Ordering::Acquire)
     }
 
-    /// True if others are to be told, once more, that the node is ejected. Whoever is told so by this tells them.
+    /// True if it has failed so often in a row that others are told before it is ejected.
+    #[inline]
+    pub(super) fn is_failing(&self, now: Instant, options: &ClientOptions) -> bool {
+        let is_failing = |state: &State| {
+            let first = state.first_failure;
+            let since = first.map(|first| now.saturating_duration_since(first));
+            state.failures >= notices::FAILURES
+                && since.is_some_and(|since| since <= options.eject_window)
+        };
+        self.unwell.load(Ordering::Relaxed) && is_failing(&self.state())
+    }
+
+    /// True if others are to be told, once more, that they cannot rely on the node. Whoever is told so by this tells them.
     pub(super) fn is_to_be_noticed(&self, now: Instant) -> bool {
-        let state = &mut *self.state();
         let fresh = |at: Instant| now.saturating_duration_since(at) < notices::AGAIN;
-        if state.noticed_at.is_some_and(fresh) {
+        if self.state().noticed_at.is_some_and(fresh) {
             return false;
         }
-        state.noticed_at = Some(now);
-        state.first_noticed_at.get_or_insert(now);
+        self.noticed(now);
         true
     }
 
-    /// Until when writes around the node are held.
-    pub(super) fn held_until(&self) -> Option<Instant> {
-        Some(self.state().first_noticed_at? + notices::HOLD)
+    /// Others are told now.
+    pub(super) fn noticed(&self, now: Instant) {
+        let state = &mut *self.state();
+        if !state.is_noticed(now) {
+            state.first_noticed_at = Some(now);
+        }
+        state.noticed_at = Some(now);
+    }
+
+    /// Until when writes around the node are held; `None` if others do not know of it, or not any more.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let state = self.state();
+        let first = state.first_noticed_at.filter(|_| state.is_noticed(now))?;
+        Some(first + notices::HOLD)
     }
 
     /// True if the node, which settles, is to be given `key`: that is once for a while.

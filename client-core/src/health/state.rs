@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::error::SignInError;
+use crate::notices;
 use crate::options::ClientOptions;
 
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub(super) struct State {
     pub(super) strays: BTreeSet<Box<[u8]>>,
     /// Until when a notice about the node is believed.
     pub(super) doubted_until: Option<Instant>,
-    /// When the notice that it is ejected was set last, and when that first was since it is ejected.
+    /// When the notice about it was set last, and when first, without a gap since.
     pub(super) noticed_at: Option<Instant>,
     pub(super) first_noticed_at: Option<Instant>,
     /// When to look which strays are needed no more.
@@ -55,6 +56,12 @@ impl State {
             || self.sweep_at.is_some()
             || self.overlooked > 0
             || !self.missed.is_empty()
+    }
+
+    /// True if others still have the notice that was set last.
+    pub(super) fn is_noticed(&self, now: Instant) -> bool {
+        let last = self.noticed_at;
+        last.is_some_and(|at| now.saturating_duration_since(at) < notices::LASTS)
     }
 
     pub(super) fn owes(&self, key: &[u8]) -> bool {

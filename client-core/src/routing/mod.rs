@@ -277,6 +277,19 @@ impl Ring {
         ejected
     }
 
+    /// Those of the nodes that a key lives on that others are to be told of: the ejected ones, and those that fail.
+    pub fn noticed(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Nodes {
+        let mut noticed = Nodes::default();
+        let is_noticed = |member: &Member| !member.is_in() || member.is_failing(now, options);
+        if options.copies < 2 || !self.members.iter().any(|member| is_noticed(member)) {
+            return noticed;
+        }
+        let own = self.own(key, options);
+        let those = own.iter().filter(|&node| is_noticed(&self.members[node]));
+        those.for_each(|node| noticed.push(node));
+        noticed
+    }
+
     /// The ejected nodes that a write passes on its way to those that take it.
     fn passed_over(&self, key: &[u8], own: &Nodes, live: &Nodes, options: &ClientOptions) -> Nodes {
         let mut passed = Nodes::default();
@@ -439,7 +452,7 @@ impl Ring {
         let ejected = self.ejected(key, options);
         let held = |node: usize| {
             self.members[node]
-                .held_until()
+                .held_until(now)
                 .is_none_or(|until| now < until)
         };
         ejected.iter().any(held)

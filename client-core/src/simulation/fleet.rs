@@ -11,7 +11,8 @@
 //!
 //! What is not simulated: bytes that come in pieces (the other simulation has that), pools and lanes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,24 +52,55 @@ pub enum Step {
     Recount,
 }
 
+/// Small, as there are many.
 #[derive(Debug)]
 enum Event {
     Next(usize),
-    Step(Step),
-    Follow(usize, Vec<usize>, u64),
+    Step(Box<Step>),
+    Follow(usize, Box<(Vec<usize>, u64)>),
     Wake(usize, u64),
-    Arrives(usize, usize),
-    Answered(usize, usize, Vec<u8>),
-    Fails(usize, usize, Failure),
-    ProbeArrives(usize, String, Vec<u8>),
-    ProbeEnds(usize, String, Option<Vec<u8>>),
+    Arrives(usize, u32),
+    Answered(usize, u32),
+    Fails(usize, u32, Failure),
+    ProbeArrives(usize, Box<(String, Vec<u8>)>),
+    ProbeEnds(usize, Box<(String, Option<Vec<u8>>)>),
 }
+
+/// An event and its time; of two at the same time, the one that was planned first comes first.
+struct Planned {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl Ord for Planned {
+    /// The greatest is the next.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Planned {}
 
 struct Flight {
     exchange: Exchange,
     /// The node's number.
     node: usize,
     link: Link,
+    /// What the node answered, while that is on its way.
+    answer: Vec<u8>,
     ended: bool,
     watch: Option<Unawaited>,
 }
@@ -82,8 +114,9 @@ struct Task {
     job: Option<Box<dyn Job>>,
     todo: Todo,
     flights: Vec<Flight>,
-    /// Which wake-up counts.
+    /// Which wake-up counts, and when it comes.
     wake: u64,
+    wakes_at: Option<Instant>,
 }
 
 struct Client {
@@ -102,10 +135,10 @@ pub struct Fleet {
     nodes: Vec<SimulatedNode>,
     clients: Vec<Client>,
     cuts: HashSet<(usize, usize)>,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BinaryHeap<Planned>,
     number: u64,
-    tasks: HashMap<usize, Task>,
-    tasks_begun: usize,
+    /// By number; `None` when they are over.
+    tasks: Vec<Option<Box<Task>>>,
     /// Connections without an exchange, whose buffers are taken again.
     idle_links: Vec<Link>,
     pub judge: Judge,
@@ -145,10 +178,9 @@ impl Fleet {
             nodes: (0..nodes).map(|_| SimulatedNode::default()).collect(),
             clients: Vec::new(),
             cuts: HashSet::new(),
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             number: 0,
-            tasks: HashMap::new(),
-            tasks_begun: 0,
+            tasks: Vec::new(),
             idle_links: Vec::new(),
             judge: Judge::new(clients),
             registers: 60,
@@ -185,7 +217,8 @@ impl Fleet {
 
     fn put(&mut self, at: u64, event: Event) {
         self.number += 1;
-        self.queue.insert((at.max(self.now_us), self.number), event);
+        let (at, number) = (at.max(self.now_us), self.number);
+        self.queue.push(Planned { at, number, event });
     }
 
     /// All nodes are old memcached.
@@ -195,7 +228,7 @@ impl Fleet {
 
     /// Has `step` happen at a time.
     pub fn script(&mut self, at_us: u64, step: Step) {
-        self.put(at_us, Event::Step(step));
+        self.put(at_us, Event::Step(Box::new(step)));
     }
 
     fn at(&self, us: u64) -> Instant {
@@ -214,7 +247,7 @@ impl Fleet {
     /// Runs to `until_us`.
     pub fn run(&mut self, until_us: u64) {
         self.until_us = until_us;
-        while let Some(((at, _), event)) = self.queue.pop_first() {
+        while let Some(Planned { at, event, .. }) = self.queue.pop() {
             if at > until_us {
                 return;
             }
@@ -227,22 +260,31 @@ impl Fleet {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Next(client) => self.begin(client),
-            Event::Step(step) => self.script_step(step),
-            Event::Follow(client, nodes, window_ms) => {
+            Event::Step(step) => self.script_step(*step),
+            Event::Follow(client, change) => {
+                let (nodes, window_ms) = *change;
                 let list: Vec<Node> = nodes.iter().map(|&node| node_name(node)).collect();
                 let until = self.at(self.now_us + window_ms * 1000);
                 let client = &mut self.clients[client];
                 client.ring = Arc::new(client.ring.after(&list, &client.options, until));
             }
             Event::Wake(task, wake) => {
-                if self.tasks.get(&task).is_some_and(|task| task.wake == wake) {
+                let is_due = |task: &mut Box<Task>| {
+                    let is_due = task.wake == wake;
+                    if is_due {
+                        task.wakes_at = None;
+                    }
+                    is_due
+                };
+                if self.tasks[task].as_mut().is_some_and(is_due) {
                     self.step(task);
                 }
             }
             Event::Arrives(task, flight) => self.arrive(task, flight),
-            Event::Answered(task, flight, bytes) => self.answered(task, flight, &bytes),
+            Event::Answered(task, flight) => self.answered(task, flight),
             Event::Fails(task, flight, failure) => self.failed(task, flight, failure),
-            Event::ProbeArrives(client, name, request) => {
+            Event::ProbeArrives(client, probe) => {
+                let (name, request) = *probe;
                 let (node, now_s) = (node_number(&name), self.now_s());
                 let reached = !self.cuts.contains(&(client, node));
                 let answer = (reached && self.nodes[node].mode == Mode::Up)
@@ -252,9 +294,10 @@ impl Fleet {
                     // It refuses, or says nothing.
                     None => self.now_us + [1_000, 300_000][self.chance(2) as usize],
                 };
-                self.put(back, Event::ProbeEnds(client, name, answer));
+                self.put(back, Event::ProbeEnds(client, Box::new((name, answer))));
             }
-            Event::ProbeEnds(client, name, answer) => {
+            Event::ProbeEnds(client, probe) => {
+                let (name, answer) = *probe;
                 let now = self.at(self.now_us);
                 let Client { ring, options, .. } = &self.clients[client];
                 let (ring, options) = (ring.clone(), options.clone());
@@ -312,7 +355,8 @@ impl Fleet {
             Step::List(nodes, window_ms, within_us) => {
                 for client in 0..self.clients.len() {
                     let at = self.now_us + self.chance(within_us + 1);
-                    self.put(at, Event::Follow(client, nodes.clone(), window_ms));
+                    let change = Box::new((nodes.clone(), window_ms));
+                    self.put(at, Event::Follow(client, change));
                 }
             }
             Step::Evict => {
@@ -448,21 +492,17 @@ impl Fleet {
         self.note(format_args!("client {client}: {deed:?}"));
         let job = deeds::begin(context, client, &deed);
         let act = self.judge.begins(client, deed, self.now_us);
-        let task = self.tasks_begun;
-        self.tasks_begun += 1;
-        self.tasks.insert(
-            task,
-            Task {
-                client,
-                ring,
-                act,
-                job: Some(job),
-                todo: Todo::default(),
-                flights: Vec::new(),
-                wake: 0,
-            },
-        );
-        self.step(task);
+        self.tasks.push(Some(Box::new(Task {
+            client,
+            ring,
+            act,
+            job: Some(job),
+            todo: Todo::default(),
+            flights: Vec::new(),
+            wake: 0,
+            wakes_at: None,
+        })));
+        self.step(self.tasks.len() - 1);
     }
 
     fn probe(&mut self, client: usize) {
@@ -477,7 +517,8 @@ impl Fleet {
             if let Some(request) = member.probe_due(now) {
                 let at = self.now_us + self.delay();
                 let name = member.name.to_string();
-                self.put(at, Event::ProbeArrives(client, name, request.to_vec()));
+                let probe = Box::new((name, request.to_vec()));
+                self.put(at, Event::ProbeArrives(client, probe));
             }
         }
     }
@@ -485,7 +526,7 @@ impl Fleet {
     /// Steps an operation, sends what it wants to be sent, and judges it when it is done.
     fn step(&mut self, id: usize) {
         let now = self.at(self.now_us);
-        let Some(mut task) = self.tasks.remove(&id) else {
+        let Some(mut task) = self.tasks[id].take() else {
             return;
         };
         let Some(job) = &mut task.job else {
@@ -497,7 +538,7 @@ impl Fleet {
             let mut link = self.idle_links.pop().unwrap_or_else(|| Link::new(None));
             link.send(exchange.request.clone(), exchange.expect);
             link.sent(exchange.request.len());
-            let flight = task.flights.len();
+            let flight = task.flights.len() as u32;
             let at = self.us(exchange.deadline);
             self.put(at, Event::Fails(id, flight, Failure::Timeout));
             let mut at = self.now_us + self.delay();
@@ -510,6 +551,7 @@ impl Fleet {
                 exchange,
                 node,
                 link,
+                answer: Vec::new(),
                 ended: false,
                 watch: None,
             });
@@ -541,23 +583,26 @@ impl Fleet {
             self.put(self.now_us + pause, Event::Next(task.client));
         } else {
             let wake_at = task.todo.wake_at.expect("there is a deadline");
-            task.wake += 1;
-            self.put(self.us(wake_at), Event::Wake(id, task.wake));
+            if task.wakes_at != Some(wake_at) {
+                task.wake += 1;
+                task.wakes_at = Some(wake_at);
+                self.put(self.us(wake_at), Event::Wake(id, task.wake));
+            }
         }
         self.keep(id, task);
     }
 
-    fn keep(&mut self, id: usize, task: Task) {
+    fn keep(&mut self, id: usize, task: Box<Task>) {
         if task.job.is_some() || task.flights.iter().any(|flight| !flight.ended) {
-            self.tasks.insert(id, task);
+            self.tasks[id] = Some(task);
         }
     }
 
-    fn arrive(&mut self, id: usize, at: usize) {
-        let Some(task) = self.tasks.get(&id) else {
+    fn arrive(&mut self, id: usize, at: u32) {
+        let Some(task) = &self.tasks[id] else {
             return;
         };
-        let flight = &task.flights[at];
+        let flight = &task.flights[at as usize];
         if flight.ended {
             return;
         }
@@ -588,7 +633,9 @@ impl Fleet {
                         "node {node}: {request:?} {:?}",
                         Bytes::copy_from_slice(&answer)
                     ));
-                    return self.put(back, Event::Answered(id, at, answer));
+                    let task = self.tasks[id].as_mut().expect("just seen");
+                    task.flights[at as usize].answer = answer;
+                    return self.put(back, Event::Answered(id, at));
                 }
                 if kind.is_multiple_of(2) {
                     self.nodes[node].execute(&request, now_s);
@@ -599,15 +646,17 @@ impl Fleet {
         }
     }
 
-    fn answered(&mut self, id: usize, at: usize, mut bytes: &[u8]) {
+    fn answered(&mut self, id: usize, at: u32) {
         let now = self.at(self.now_us);
-        let Some(task) = self.tasks.get_mut(&id) else {
+        let Some(task) = &mut self.tasks[id] else {
             return;
         };
-        let flight = &mut task.flights[at];
+        let flight = &mut task.flights[at as usize];
         if flight.ended {
             return;
         }
+        let answer = std::mem::take(&mut flight.answer);
+        let mut bytes = &answer[..];
         while !bytes.is_empty() {
             let space = flight.link.space();
             let count = space.len().min(bytes.len());
@@ -636,12 +685,12 @@ impl Fleet {
         self.step(id);
     }
 
-    fn failed(&mut self, id: usize, at: usize, failure: Failure) {
+    fn failed(&mut self, id: usize, at: u32, failure: Failure) {
         let now = self.at(self.now_us);
-        let Some(task) = self.tasks.get_mut(&id) else {
+        let Some(task) = &mut self.tasks[id] else {
             return;
         };
-        let flight = &mut task.flights[at];
+        let flight = &mut task.flights[at as usize];
         if std::mem::replace(&mut flight.ended, true) {
             return;
         }

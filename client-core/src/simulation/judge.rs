@@ -51,6 +51,8 @@ pub struct Verdict {
     pub moments: u64,
     /// Old values where a copy was evicted while the new one was on its way.
     pub evicted_on_the_way: u64,
+    /// Reads that missed a key while another client wrote it, and it moved.
+    pub missed_moving: u64,
     /// Counters that were ahead, by no more than a step of each other client.
     pub ahead: u64,
     /// Lists with a piece twice, where copies are evicted.
@@ -79,6 +81,7 @@ impl Verdict {
         self.errors += other.errors;
         self.moments += other.moments;
         self.evicted_on_the_way += other.evicted_on_the_way;
+        self.missed_moving += other.missed_moving;
         self.ahead += other.ahead;
         self.twice += other.twice;
         for (kind, count) in &other.broken {
@@ -103,6 +106,8 @@ pub struct Judge {
     void: [bool; KEYS],
     /// Any key may be missing.
     pub may_lose: bool,
+    /// Keys move to other nodes.
+    pub moves: bool,
     /// Copies are evicted all the time.
     pub evicts: bool,
     /// For how long after a delete its value may be seen, since a repair may have been under way, in microseconds.
@@ -120,6 +125,7 @@ impl Judge {
             thin: [false; KEYS],
             void: [false; KEYS],
             may_lose: false,
+            moves: false,
             evicts: false,
             moment_us: 2_000_000,
             verdict: Verdict::default(),
@@ -476,6 +482,11 @@ impl Judge {
         let kind = match (number, last) {
             // What was not acknowledged is deleted everywhere, later or sooner.
             (None, _) if self.may_lose || unsure || self.thin[key] => return,
+            // It asked the new owner before a write that was under way with it, and the old one after it.
+            (None, _) if self.moves && !own && later.clone().next().is_some() => {
+                self.verdict.missed_moving += 1;
+                return;
+            }
             (None, _) => "lost",
             // What was there within the moment before, by a repair that is not confirmed yet.
             (Some(_), _) if self.has_ended_lately(key, number, act.begun) => {

@@ -94,6 +94,7 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
         Trouble::Lists | Trouble::ListsAndFailures => {
             let failures = trouble == Trouble::ListsAndFailures;
             fleet.judge.may_lose = copies == 1 || failures;
+            fleet.judge.moves = true;
             let mut list = vec![0, 1, 2, 3, 4];
             let window_ms = 3_000;
             for _ in 0..4 {
@@ -169,8 +170,7 @@ fn run(trouble: Trouble, clients: usize, copies: usize, seed: u64, traced: bool)
             (fleet.sets, fleet.deletes) = (3, 3);
             for listed in 6..8 {
                 if trouble == Trouble::LateLists {
-                    // Who asks the new owner before a write and the old one after it finds the key on neither.
-                    fleet.judge.may_lose = true;
+                    fleet.judge.moves = true;
                     let list = (0..listed).collect();
                     fleet.script(at + 200 * MS, Step::List(list, 4_000, 0));
                 }
@@ -207,6 +207,7 @@ fn all(trouble: Trouble, clients: usize, copies: usize, check: impl Fn(&Verdict)
     println!("{trouble:?}, {clients} clients, {copies} copies: {sum:?}");
     assert!(sum.reads > 50 * count && sum.writes > 5 * count);
     assert!(sum.moments * 200 < sum.reads, "{} moments", sum.moments);
+    assert!(sum.missed_moving * 2_000 <= sum.reads, "{sum:?}");
     // A run has two counters.
     assert!(sum.ahead * 10 <= count, "{} of {count} ahead", sum.ahead);
     // docs/client.md names what several clients may do to each other, and how rare it is.
@@ -281,6 +282,14 @@ fn several_clients_one_failure_at_a_time() {
 #[test]
 fn a_client_that_cannot_reach_a_node_others_reach() {
     all(Trouble::Asymmetric, 2, 2, everybody);
+}
+
+/// A delete spent all its time on a node that did not answer, and others were not told before it was acknowledged: what they read of
+/// that node they gave back to the copy that had been deleted.
+#[test]
+fn what_is_deleted_around_a_silent_node_stays_deleted() {
+    let (_, verdict) = run(Trouble::Asymmetric, 2, 2, 1122, false);
+    assert!(everybody(&verdict), "{verdict:#?}");
 }
 
 #[test]

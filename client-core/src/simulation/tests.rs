@@ -735,6 +735,34 @@ fn a_grown_ring_finds_what_lies_on_the_old_nodes() {
     }
 }
 
+/// A node that does not answer takes a write's time. Others are told of it before it is ejected, so that the write need not wait any
+/// longer; what is left no time for that is an error.
+#[test]
+fn a_write_around_a_node_is_done_when_others_know() {
+    for (eject_after, timeout_ms, done) in [(3, 1000, true), (2, 1000, true), (2, 700, false)] {
+        let options = ClientOptions::default()
+            .copies(2)
+            .eject_after(eject_after)
+            .request_timeout(Duration::from_millis(timeout_ms));
+        let mut cluster = Simulation::new(5, 4, options);
+        cluster.set("k", "1").expect("up");
+        let home = cluster.homes("k")[1];
+        cluster.nodes[home].set_mode(Mode::Hung, EPOCH_S);
+        let written = cluster.set("k", "2");
+        assert!(!cluster.ring.members[home].is_in());
+        assert_eq!(written.is_ok(), done, "{eject_after} {timeout_ms}");
+        let notices = cluster.nodes.iter().flat_map(|node| node.items.keys());
+        let notices = notices.filter(|key| key.starts_with(b"ketch:out:"));
+        assert_eq!(notices.count(), 3);
+        // It waits once, and again when others have not been told for long.
+        for (pause_ms, held) in [(200, false), (5_000, true)] {
+            cluster.pass(cluster.now_us + pause_ms * 1000);
+            cluster.set("k", "3").expect("its stand-in takes it");
+            assert_eq!(cluster.took >= Duration::from_millis(140), held);
+        }
+    }
+}
+
 /// While a change is fresh, nothing that was overwritten or deleted is found again where it was, whatever the new owner
 /// forgets; and what was there counts for `add` and counters.
 #[test]

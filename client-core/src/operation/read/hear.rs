@@ -31,6 +31,7 @@ impl Read<'_> {
             for (at, &node) in others.iter().chain(&asked).enumerate() {
                 let key = notices::key(ring.members[usize::from(node)].identity);
                 if at < others.len() {
+                    ring.members[usize::from(node)].noticed(now);
                     let mode = StoreMode::Set;
                     let value = (&b"1"[..], 0);
                     let exptime = notices::TTL_S;

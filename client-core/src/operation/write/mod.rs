@@ -8,7 +8,7 @@
 //!
 //! W1. A copy that could not be written is told to its node's member, which deletes the key there as soon as it answers. Those
 //!     that are still under way when enough have acknowledged are watched (see [`Unawaited`]), and not repeated.
-//! W2. The result is an error only if fewer copies took the write than were asked for; then it may be on some of them.
+//! W2. The result is an error if fewer copies took the write than were asked for; then it may be on some of them.
 //! W3. A `delete` looks at all copies once more when all have answered, and others know of those it went around (W5): a read may have
 //!     found the key on one that was not deleted yet, or could not be, and given it to those that were (see [`Read`](super::Read), D4).
 //!     What a repair has stored (see [`repairs`](crate::repairs)) is deleted, by CAS, and the copies are looked at again; what somebody
@@ -16,8 +16,8 @@
 //!     is looked at too: others may not know of the change yet.
 //! W6. An `add` that follows a decision, and finds the key, looks at what is there: what a repair has given is the decided value
 //!     itself. An `add` in vain is taken back from the copies that took it, and from those that repairs have given it.
-//! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know (see
-//!     [`notices`](crate::notices)).
+//! W5. A write that goes around an ejected node tells other clients so, and is acknowledged when they know; it is an error if its
+//!     time is over before (see [`notices`](crate::notices)).
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it. Where earlier
@@ -565,6 +565,17 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// Others do not know yet of the nodes that were gone around, and the time is over: nothing of that is acknowledged (W5).
+    fn leave_untold(&mut self) {
+        let Context { ring, options, .. } = &self.context;
+        for (state, entry) in self.states.iter_mut().zip(&self.entries) {
+            if matches!(state.result, Some(Ok(_))) && !ring.is_whole(entry.key, options) {
+                let error = state.error.clone().unwrap_or(Error::Timeout);
+                state.result = Some(Err(error));
+            }
+        }
+    }
+
     fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
         let ring = &self.context.ring;
         let state = &mut self.states[at];
@@ -634,7 +645,11 @@ impl Operation for Write<'_> {
             todo.wake(until);
         }
         todo.wake(self.context.deadline);
-        todo.done = (self.unresolved == 0 && held.is_none()) || now >= self.context.deadline;
+        let is_over = now >= self.context.deadline;
+        if is_over && held.is_some() {
+            self.leave_untold();
+        }
+        todo.done = (self.unresolved == 0 && held.is_none()) || is_over;
     }
 
     fn on_reply(

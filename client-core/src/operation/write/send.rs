@@ -9,6 +9,7 @@ use super::{Command, PARTS, Part, Sent, Target, Write};
 use crate::link::Expect;
 use crate::notices;
 use crate::operation::Context;
+use crate::options::Ack;
 use crate::repairs;
 use crate::request::{self, LINE_LEN, Requests, StoreMode, Wanted};
 use crate::{Exchange, Todo};
@@ -151,15 +152,17 @@ impl Write<'_> {
         self.sent.push(sent);
     }
 
-    /// Tells other clients of the ejected nodes that the write goes around, if that was not done lately.
+    /// Tells other clients of the nodes that the write goes around, or is about to, if that was not done lately.
     pub(super) fn post_notices(&mut self, now: Instant, todo: &mut Todo) {
         let Context { ring, options, .. } = &self.context;
-        if options.copies < 2 || ring.members.iter().all(|member| member.is_in()) {
+        // As a rule all are well, and the keys need not be looked for.
+        if options.copies < 2 || !ring.members.iter().any(|member| member.is_unwell()) {
             return;
         }
         let (ring, options) = (ring.clone(), options.clone());
         for entry in 0..self.entries.len() {
-            for node in ring.ejected(self.entries[entry].key, &options).iter() {
+            let noticed = ring.noticed(self.entries[entry].key, now, &options);
+            for node in noticed.iter() {
                 let member = &ring.members[node];
                 if member.is_to_be_noticed(now) {
                     for witness in ring
@@ -188,7 +191,9 @@ impl Write<'_> {
                         self.send(todo, now, request.finish(), sent);
                     }
                 }
-                self.held_until = self.held_until.max(member.held_until());
+                if !member.is_in() && options.ack != Ack::None {
+                    self.held_until = self.held_until.max(member.held_until(now));
+                }
             }
         }
     }
