@@ -11,7 +11,7 @@ const LINE_LEN_MAX: usize = 8 << 10;
 
 /// What a reply looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// One line.
     Line,
     /// `VALUE` with its block, any number of times, and `END`; or one line of refusal.
@@ -26,24 +26,27 @@ pub(super) enum Shape {
 
 /// The stream of a node makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Garbage;
+pub struct Garbage;
 
-/// A `VALUE` in a reply: its bytes, line and block, from the reply's start; and its key's [`mark`].
+/// A `VALUE` in a reply: its bytes, line and block, from the reply's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Block {
-    pub(super) start: u32,
-    pub(super) end: u32,
-    pub(super) mark: u32,
+pub struct Block {
+    /// Where its line begins.
+    pub start: u32,
+    /// Where its block ends.
+    pub end: u32,
+    /// Its key's [`mark`].
+    pub mark: u32,
 }
 
 /// How far a reply was looked at.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub struct Progress {
     at: usize,
     /// Bytes that the reply has at least.
-    pub(super) wanted: usize,
+    pub wanted: usize,
     /// Of [`Shape::Values`].
-    pub(super) blocks: Vec<Block>,
+    pub blocks: Vec<Block>,
 }
 
 impl Progress {
@@ -72,11 +75,7 @@ pub(super) fn mark(key: &[u8]) -> u32 {
 
 /// Where the reply at the start of `buf` ends, if all of it is there.
 #[inline]
-pub(super) fn end(
-    shape: Shape,
-    buf: &[u8],
-    progress: &mut Progress,
-) -> Result<Option<usize>, Garbage> {
+pub fn end(shape: Shape, buf: &[u8], progress: &mut Progress) -> Result<Option<usize>, Garbage> {
     match shape {
         Shape::Line => {
             let Some(line) = line(buf, 0)? else {

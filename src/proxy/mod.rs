@@ -13,7 +13,7 @@
 mod carry;
 mod desk;
 mod file;
-mod frame;
+pub mod frame;
 mod lane;
 mod plan;
 mod relay;
@@ -27,3 +27,8 @@ pub use lane::{Lane, Stage};
 pub use plan::{Control, Target};
 pub use replies::Owed;
 pub use session::ProxySession;
+
+/// Whether `text` is a file of routes; the error names the word and the way out.
+pub fn check(text: &str) -> Result<(), String> {
+    file::parse(text).map(drop)
+}

@@ -4,9 +4,11 @@ pub mod binary;
 pub mod client_reply;
 pub mod cut;
 pub mod feed;
+pub mod frames;
 pub mod http;
 pub mod memory_file;
 pub mod options;
+pub mod routes;
 pub mod session;
 pub mod snapshot;
 pub mod text;
@@ -15,7 +17,7 @@ pub mod text;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 10] = [
+pub const ALL: [Target; 12] = [
     ("text", text::run),
     ("binary", binary::run),
     ("options", options::run),
@@ -26,4 +28,6 @@ pub const ALL: [Target; 10] = [
     ("cut", cut::run),
     ("session", session::run),
     ("snapshot", snapshot::run),
+    ("frames", frames::run),
+    ("routes", routes::run),
 ];
