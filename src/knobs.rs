@@ -21,9 +21,9 @@ pub enum Form {
     Count,
     /// Percent, from 1 to the number.
     Percent(u8),
-    /// A ratio above 0, kept in thousandths; below 1 or of any size. Told with so many digits.
+    /// A ratio above 0, kept in thousandths; at most 1 or of any size. Told with so many digits.
     #[allow(missing_docs, reason = "told in the line above")]
-    Ratio { below_1: bool, digits: usize },
+    Ratio { to_1: bool, digits: usize },
     /// One of these names, by its place.
     Name(&'static [&'static str]),
     /// Seconds, or [`OFF`].
@@ -149,7 +149,7 @@ knobs! {
         hint: "NUM",
         told: "0.8",
         help: "how near the costs of two classes' items must be for pages to stay; nearer 1 moves more",
-        form: Form::Ratio { below_1: true, digits: 2 },
+        form: Form::Ratio { to_1: true, digits: 2 },
         default: 800,
         ..PAGES
     };
@@ -173,7 +173,7 @@ knobs! {
         told: "0.01",
         help: "pages are freed when they are needed",
         shown_only: true,
-        form: Form::Ratio { below_1: true, digits: 3 },
+        form: Form::Ratio { to_1: true, digits: 3 },
         default: 10,
         ..PAGES
     };
@@ -237,7 +237,7 @@ knobs! {
         hint: "NUM",
         told: "0.2",
         help: "age an item may reach in HOT, as a share of COLD's age",
-        form: Form::Ratio { below_1: false, digits: 2 },
+        form: Form::Ratio { to_1: false, digits: 2 },
         default: 200,
         ..LRU
     };
@@ -248,7 +248,7 @@ knobs! {
         hint: "NUM",
         told: "2.0",
         help: "age an item may reach in WARM, as a share of COLD's age",
-        form: Form::Ratio { below_1: false, digits: 2 },
+        form: Form::Ratio { to_1: false, digits: 2 },
         default: 2000,
         ..LRU
     };
@@ -315,7 +315,7 @@ impl Row {
             Form::Whole(least, most, _) => (least..=most).contains(&number),
             Form::Count | Form::Ttl => true,
             Form::Percent(most) => (1..=u32::from(most)).contains(&number),
-            Form::Ratio { below_1, .. } => number > 0 && (!below_1 || number < 1000),
+            Form::Ratio { to_1, .. } => number > 0 && (!to_1 || number <= 1000),
             Form::Name(names) => (number as usize) < names.len(),
         }
     }

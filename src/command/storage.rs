@@ -129,16 +129,14 @@ fn seen<'k>(
     }
 }
 
-/// A store that cannot be, because of its size or for want of memory. Gives the answer to it, if one is wanted.
+/// A store that cannot begin, because of its size or for want of memory. Gives the answer to it, if one is wanted.
 pub(super) fn refuse(
     ctx: Ctx<'_>,
     store: &Store<'_>,
     sought: Sought<'_>,
     error: ErrorLine,
 ) -> Option<Fault> {
-    if sights::are_wanted(ctx) {
-        sights::refused(ctx, store, sought.key, error);
-    }
+    let answer = give_up(ctx, store, sought.key, error);
     if drops_old_value(store) {
         let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
         let mut entry = ctx.cache.entry(sought, at);
@@ -147,7 +145,25 @@ pub(super) fn refuse(
         }
         entry.remove_key(sought.key);
     }
+    answer
+}
+
+/// A store that had begun, and for whose rest there is no memory: what it was to replace stays, as in memcached.
+pub(super) fn give_up(
+    ctx: Ctx<'_>,
+    store: &Store<'_>,
+    key: &[u8],
+    error: ErrorLine,
+) -> Option<Fault> {
+    if sights::are_wanted(ctx) {
+        sights::refused(ctx, store, key, error);
+    }
     count_refusal(ctx, error);
+    fault(store, error)
+}
+
+/// The answer to a store that is refused, if one is wanted.
+pub(super) fn fault(store: &Store<'_>, error: ErrorLine) -> Option<Fault> {
     match store.reply {
         ReplyMode::NoReply => None,
         ReplyMode::Text | ReplyMode::Meta(_) => Some(Fault::Line(error)),

@@ -19,9 +19,8 @@ pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
     sockets(ctx, &mut figures);
     memory(ctx, &mut figures);
     buffers(ctx, &mut figures);
-    external_storage(&mut figures);
-    knobs(ctx, &mut figures);
-    figures.switch("ext_drop_unread", false);
+    external_storage(ctx, &mut figures);
+    own(ctx, &mut figures);
     tls(&ctx.shared.settings.tls, &mut figures);
     figures.zeros(&["num_napi_ids"]);
     let memory_file = ctx.shared.settings.memory_file.as_deref();
@@ -30,10 +29,48 @@ pub(super) fn settings(ctx: Ctx<'_>, sink: &mut dyn Sink) {
     figures.bytes("client_flags_size", size_of::<u32>());
 }
 
-/// The knobs, as their table says.
-fn knobs(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+/// The knobs that memcached shows behind `hashpower_init`. Its figures are in its order.
+const PAGES: &[Knob] = &[
+    Knob::SlabReassign,
+    Knob::SlabAutomove,
+    Knob::SlabAutomoveRatio,
+    Knob::SlabAutomoveWindow,
+];
+/// Those behind `slab_chunk_max`.
+const CRAWLER: &[Knob] = &[
+    Knob::LruCrawler,
+    Knob::LruCrawlerSleep,
+    Knob::LruCrawlerTocrawl,
+];
+/// Those behind `hash_algorithm`.
+const LRU: &[Knob] = &[
+    Knob::LruMaintainer,
+    Knob::LruSegmented,
+    Knob::HotLruPct,
+    Knob::WarmLruPct,
+    Knob::HotMaxFactor,
+    Knob::WarmMaxFactor,
+];
+/// Those among the figures of storage on disk, whose mover it is.
+const FREE: &[Knob] = &[Knob::SlabAutomoveFreeratio];
+/// That behind `oldest`.
+const EVICTIONS: &[Knob] = &[Knob::Evictions];
+
+/// What memcached does not have: the knobs that stand nowhere else, and the policy in force, which without segments is
+/// another than asked for.
+fn own(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
+    let of_memcached = [PAGES, CRAWLER, LRU, FREE, EVICTIONS].concat();
+    let is_own = |knob: &Knob| !of_memcached.contains(knob);
+    let own: Vec<Knob> = Knob::ALL.into_iter().filter(is_own).collect();
+    knobs(ctx, &own, figures);
+    figures.text("ketch_eviction", ctx.cache.tuning.policy().name());
+    figures.seconds("ketch_body_timeout", ctx.shared.settings.body_timeout_s);
+}
+
+/// Knobs as their table says.
+fn knobs(ctx: Ctx<'_>, knobs: &[Knob], figures: &mut Figures<'_>) {
     let tuning = &ctx.cache.tuning;
-    for knob in Knob::ALL {
+    for &knob in knobs {
         let (row, number) = (knob.row(), tuning.get(knob));
         match row.form {
             _ if row.stat.is_empty() => {}
@@ -48,12 +85,6 @@ fn knobs(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
             }
         }
     }
-    // The policy in force: without segments it is another than asked for.
-    figures.text("ketch_eviction", tuning.policy().name());
-    let ttl_s = tuning.get(Knob::TemporaryTtl);
-    figures.switch("temp_lru", ttl_s != OFF);
-    let shown_s = if ttl_s == OFF { TEMPORARY_TTL_S } else { ttl_s };
-    figures.seconds("temporary_ttl", shown_s);
 }
 
 fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
@@ -65,6 +96,7 @@ fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     figures.text("inter", settings.listen_given.as_deref().unwrap_or("NULL"));
     figures.count("verbosity", ctx.shared.verbosity.load(Relaxed));
     figures.zeros(&["oldest"]);
+    knobs(ctx, EVICTIONS, figures);
     let socket = settings.unix_socket.as_deref().unwrap_or(Path::new("NULL"));
     figures.text("domain_socket", &socket.display().to_string());
     figures.text("umask", &format!("{:o}", settings.unix_mask));
@@ -90,12 +122,18 @@ fn sockets(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
 
 fn memory(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     let settings = &ctx.shared.settings;
+    knobs(ctx, PAGES, figures);
     figures.bytes("slab_chunk_max", settings.slab_chunk_bytes_max);
+    knobs(ctx, CRAWLER, figures);
     figures.seconds("tail_repair_time", settings.tail_repair_time_s);
     figures.switch("flush_enabled", settings.flush_enabled);
     figures.switch("dump_enabled", settings.dump_enabled);
     figures.text("hash_algorithm", settings.hash_algorithm);
-    figures.seconds("ketch_body_timeout", settings.body_timeout_s);
+    knobs(ctx, LRU, figures);
+    let ttl_s = ctx.cache.tuning.get(Knob::TemporaryTtl);
+    figures.switch("temp_lru", ttl_s != OFF);
+    let shown_s = if ttl_s == OFF { TEMPORARY_TTL_S } else { ttl_s };
+    figures.seconds("temporary_ttl", shown_s);
 }
 
 fn buffers(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
@@ -109,7 +147,7 @@ fn buffers(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
 }
 
 /// What memcached shows of its storage on disk when it has none.
-fn external_storage(figures: &mut Figures<'_>) {
+fn external_storage(ctx: Ctx<'_>, figures: &mut Figures<'_>) {
     figures.bytes("ext_item_size", 512u64);
     // Never.
     figures.seconds("ext_item_age", u32::MAX);
@@ -119,6 +157,8 @@ fn external_storage(figures: &mut Figures<'_>) {
     figures.zeros(&["ext_compact_under", "ext_drop_under"]);
     figures.count("ext_max_sleep", 1_000_000u64);
     figures.ratio("ext_max_frag", 0.8, 2);
+    knobs(ctx, FREE, figures);
+    figures.switch("ext_drop_unread", false);
 }
 
 fn tls(tls: &Tls, figures: &mut Figures<'_>) {

@@ -2,7 +2,62 @@
 
 use super::given::Given;
 use super::tls::ClientCert;
-use super::{LogSync, Settings, SettingsError, blame};
+use super::{LogSync, PAGE_BYTES, Settings, SettingsError, blame};
+
+/// Those about sizes.
+pub(super) fn sizes(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    let was_given = |long| given.iter().any(|one| one.is(long));
+    if settings.item_bytes_max > settings.memory_limit_bytes / 2 {
+        let (memory, item) = (
+            settings.memory_limit_bytes >> 20,
+            settings.item_bytes_max >> 10,
+        );
+        return Err(if was_given("max-item-size") {
+            let reason = format!("item size must be at most half of the memory limit, -m {memory}");
+            blame(given, &["max-item-size"], reason)
+        } else {
+            let reason = format!("memory limit must be at least twice the item size, -I {item}k");
+            blame(given, &["memory-limit"], reason)
+        });
+    }
+
+    // Classes of chunks this large need a largest one that is larger.
+    if !was_given("slab_chunk_max") {
+        let chunk = (2 * settings.chunk_bytes_min).next_power_of_two();
+        settings.slab_chunk_bytes_max = settings.slab_chunk_bytes_max.max(chunk.min(PAGE_BYTES));
+    }
+
+    let whole_items = was_given("no_chunked_items") && settings.slab_chunk_bytes_max == PAGE_BYTES;
+    if settings.slab_chunk_bytes_max > settings.item_bytes_max {
+        if was_given("slab_chunk_max") && !whole_items {
+            let item = settings.item_bytes_max >> 10;
+            let reason = format!("slab_chunk_max must be at most the item size, -I {item}k");
+            return Err(blame(given, &["slab_chunk_max"], reason));
+        }
+        settings.slab_chunk_bytes_max = settings.item_bytes_max;
+    }
+
+    let chunk_max = settings.slab_chunk_bytes_max;
+    if settings.chunk_bytes_min > chunk_max / 2 {
+        let reason = format!(
+            "chunk size must be 1 to {} bytes, half of the largest chunk",
+            chunk_max / 2
+        );
+        return Err(blame(given, &["slab-min-size"], reason));
+    }
+    if settings
+        .slab_sizes
+        .iter()
+        .any(|&size| size < settings.chunk_bytes_min || size > chunk_max)
+    {
+        let reason = format!(
+            "slab sizes must be {} to {chunk_max} bytes",
+            settings.chunk_bytes_min
+        );
+        return Err(blame(given, &["slab_sizes"], reason));
+    }
+    Ok(())
+}
 
 /// Those about TLS, once the listeners are known.
 pub(super) fn tls(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {

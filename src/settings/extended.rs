@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::opt::{self, Opt, flag, inert, not_built, value};
-use super::values::{Unit, size, slab_sizes, text, whole};
+use super::values::{Unit, seconds, size, slab_sizes, text, whole};
 use super::{LogSync, PAGE_BYTES, Settings, register, tls};
 use crate::knobs::Knob;
 
@@ -117,8 +117,7 @@ static REST: &[Opt] = &[
         "idle_timeout",
         ("SECONDS", "0"),
         |s, v| {
-            whole("idle_timeout", v, 0..=i32::MAX as u32, "seconds")
-                .map(|timeout| s.idle_timeout_s = timeout)
+            seconds("idle_timeout", v).map(|timeout| s.idle_timeout_s = timeout)
         },
         "close connections after this long without a command; 0 is never",
     )
@@ -395,7 +394,15 @@ static REST: &[Opt] = &[
         "",
         "ssl_wbuf_size",
         ("KB", "16"),
-        |s, v| size("ssl_wbuf_size", v, 1..=1024, Unit::Kb).map(|bytes| s.tls.wbuf_bytes = bytes),
+        |s, v| {
+            size("ssl_wbuf_size", v, 0..=1 << 20, Unit::Kb).map(|bytes| {
+                s.tls.wbuf_bytes = bytes.clamp(1 << 10, 1 << 20);
+                if s.tls.wbuf_bytes != bytes {
+                    let used = s.tls.wbuf_bytes >> 10;
+                    s.notices.push(format!("-o ssl_wbuf_size={v}: {used} KB are used"));
+                }
+            })
+        },
         "output encrypted at once and kept for a slow reader, in kilobytes",
     )
     .more("1 to 1024. As much may wait for a client that reads slowly."),

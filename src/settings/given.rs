@@ -28,7 +28,7 @@ pub(super) struct Given {
     /// As it stands in an error: the words as they were written.
     label: String,
     at: At,
-    /// A flag that was handed a value.
+    /// A value was handed over: to a flag, which takes none, or to an extended option.
     surplus: bool,
 }
 
@@ -83,13 +83,10 @@ impl Given {
                 Ok(())
             }
             Kind::Value { .. } | Kind::Knob(_) => {
-                let read = match &self.opt.kind {
-                    Kind::Knob(knob) => values::knob(knob.row(), &self.value)
-                        .map(|number| settings.knobs.set(*knob, number)),
-                    Kind::Value { set, .. } => set(settings, &self.value),
-                    _ => Ok(()),
-                };
-                read.map_err(|reason| self.error(reason + self.likely_slip()))?;
+                if let Err(reason) = self.set(settings, &self.value) {
+                    self.set_beginning(settings)
+                        .ok_or_else(|| self.error(reason + self.likely_slip()))?;
+                }
                 if self.opt.shown_only && self.value != self.opt.hint_and_default().1 {
                     let label = self.label.trim_end_matches(',');
                     settings
@@ -109,6 +106,37 @@ impl Given {
             }
             Kind::NotBuilt { what, .. } => Err(self.error(not_built_reason(what))),
         }
+    }
+
+    /// Sets what `value` says.
+    fn set(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
+        match &self.opt.kind {
+            Kind::Knob(knob) => {
+                values::knob(knob.row(), value).map(|number| settings.knobs.set(*knob, number))
+            }
+            Kind::Value { set, .. } => set(settings, value),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the number that a refused value begins with, where memcached reads over what follows it, and says so.
+    fn set_beginning(&self, settings: &mut Settings) -> Option<()> {
+        let is_there = !self.value.is_empty() || self.surplus || !is_extended(self.opt);
+        if !is_there || !self.likely_slip().is_empty() {
+            return None;
+        }
+        let number = self.opt.beginning()?.of(&self.value);
+        // Of 300g, 300 is not what was asked for.
+        if values::has_unit(&self.value) {
+            return None;
+        }
+        self.set(settings, number).ok()?;
+        if self.value.trim_start_matches('+') != number {
+            let label = self.label.trim_end_matches(',');
+            let notice = format!("{label}: read as {number}, as memcached reads it");
+            settings.notices.push(notice);
+        }
+        Some(())
     }
 
     /// What has probably happened, by the look of a value that is refused.

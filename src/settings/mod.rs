@@ -402,7 +402,7 @@ impl Settings {
 
     /// Checks what no option can check alone, and fills in what depends on several.
     fn finish(&mut self, given: &[Given]) -> Result<(), SettingsError> {
-        self.check_sizes(given)?;
+        checks::sizes(self, given)?;
         self.check_auth(given)?;
         let pct = |knob| self.knobs.get(knob);
         if pct(Knob::HotLruPct) + pct(Knob::WarmLruPct) > 80 {
@@ -448,53 +448,6 @@ impl Settings {
                 "-o ssl_min_version: TLS 1.2 is the oldest that is spoken, so it is the least";
             self.notices.push(notice.to_owned());
         }
-    }
-
-    fn check_sizes(&mut self, given: &[Given]) -> Result<(), SettingsError> {
-        let was_given = |long| given.iter().any(|one| one.is(long));
-        if self.item_bytes_max > self.memory_limit_bytes / 2 {
-            let (memory, item) = (self.memory_limit_bytes >> 20, self.item_bytes_max >> 10);
-            return Err(if was_given("max-item-size") {
-                let reason =
-                    format!("item size must be at most half of the memory limit, -m {memory}");
-                blame(given, &["max-item-size"], reason)
-            } else {
-                let reason =
-                    format!("memory limit must be at least twice the item size, -I {item}k");
-                blame(given, &["memory-limit"], reason)
-            });
-        }
-
-        let whole_items = was_given("no_chunked_items") && self.slab_chunk_bytes_max == PAGE_BYTES;
-        if self.slab_chunk_bytes_max > self.item_bytes_max {
-            if was_given("slab_chunk_max") && !whole_items {
-                let item = self.item_bytes_max >> 10;
-                let reason = format!("slab_chunk_max must be at most the item size, -I {item}k");
-                return Err(blame(given, &["slab_chunk_max"], reason));
-            }
-            self.slab_chunk_bytes_max = self.item_bytes_max;
-        }
-
-        let chunk_max = self.slab_chunk_bytes_max;
-        if self.chunk_bytes_min > chunk_max / 2 {
-            let reason = format!(
-                "chunk size must be 1 to {} bytes, half of the largest chunk",
-                chunk_max / 2
-            );
-            return Err(blame(given, &["slab-min-size"], reason));
-        }
-        if self
-            .slab_sizes
-            .iter()
-            .any(|&size| size < self.chunk_bytes_min || size > chunk_max)
-        {
-            let reason = format!(
-                "slab sizes must be {} to {chunk_max} bytes",
-                self.chunk_bytes_min
-            );
-            return Err(blame(given, &["slab_sizes"], reason));
-        }
-        Ok(())
     }
 
     /// A login of one protocol is none of the other, and a datagram comes from nobody in particular.

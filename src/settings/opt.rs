@@ -1,6 +1,7 @@
 //! What an option is: its names, what it does, and what is told of it. The tables of them are in `options.rs` and `extended.rs`.
 
 use super::Settings;
+use super::values::Beginning;
 use crate::knobs::Knob;
 
 /// One option, with a dash or behind `-o`.
@@ -109,6 +110,37 @@ impl Opt {
                 | Kind::NotBuilt { value: "", .. }
                 | Kind::Inert { value: "", .. }
         )
+    }
+
+    /// How memcached reads its number, where it takes one and reads over what follows.
+    pub fn beginning(&self) -> Option<Beginning> {
+        Some(match self.long {
+            "unix-mask" => Beginning::Octal,
+            "slab-growth-factor"
+            | "slab_automove_ratio"
+            | "slab_automove_freeratio"
+            | "hot_max_factor"
+            | "warm_max_factor" => Beginning::Fraction,
+            "port"
+            | "udp-port"
+            | "memory-limit"
+            | "conn-limit"
+            | "max-reqs-per-event"
+            | "slab-min-size"
+            | "threads"
+            | "listen-backlog"
+            | "max-item-size"
+            | "hashpower"
+            | "slab_automove"
+            | "slab_automove_window"
+            | "tail_repair_time"
+            | "lru_crawler_sleep"
+            | "hot_lru_pct"
+            | "warm_lru_pct"
+            | "temporary_ttl"
+            | "idle_timeout" => Beginning::Whole,
+            _ => return None,
+        })
     }
 
     /// Whether memcached does not have it.

@@ -160,13 +160,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "slab-growth-factor",
         ("NUM", ""),
         |s, v| {
-            decimal(
-                "growth factor",
-                v,
-                |f| f > 1.0 && f <= 100.0,
-                "above 1, and at most 100",
-            )
-            .map(|f| (s.growth_factor, s.fixed_classes) = (f, true))
+            decimal("growth factor", v, |f| f > 1.0, "above 1").map(|f| (s.growth_factor, s.fixed_classes) = (f, true))
         },
         "slab classes that are each larger by this factor, instead of some that follow the sizes of the items",
     )
@@ -237,7 +231,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         ("NUM", "1024"),
         |s, v| {
             // The kernel takes a negative backlog for the longest.
-            if v == "-1" {
+            if v.parse::<i32>().is_ok_and(|backlog| backlog < 0) {
                 s.backlog = i32::MAX;
                 return Ok(());
             }

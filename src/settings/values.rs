@@ -29,6 +29,45 @@ where
     }
 }
 
+/// Seconds; -1 asks for none of them, as 0 does.
+pub(super) fn seconds(what: &str, value: &str) -> Result<u32, String> {
+    match value {
+        "-1" => Ok(0),
+        _ => whole(what, value, 0..=i32::MAX as u32, "seconds"),
+    }
+}
+
+/// How far into a value C reads it as a number.
+#[derive(Clone, Copy)]
+pub(super) enum Beginning {
+    /// Its digits.
+    Whole,
+    /// Its digits below 8.
+    Octal,
+    /// Its digits and what follows a point.
+    Fraction,
+}
+
+impl Beginning {
+    /// The number that `value` begins with, without a `+`; 0 if it begins with none.
+    pub fn of(self, value: &str) -> &str {
+        let value = value.strip_prefix('+').unwrap_or(value);
+        let digits = value.strip_prefix('-').unwrap_or(value);
+        let is_digit = |c: char| match self {
+            Beginning::Octal => c.is_digit(8),
+            Beginning::Whole | Beginning::Fraction => c.is_ascii_digit(),
+        };
+        let mut rest = digits.trim_start_matches(is_digit);
+        if rest.len() == digits.len() {
+            return "0";
+        }
+        if let (Beginning::Fraction, Some(part)) = (self, rest.strip_prefix('.')) {
+            rest = part.trim_start_matches(is_digit);
+        }
+        &value[..value.len() - rest.len()]
+    }
+}
+
 /// A finite number that `accepts` agrees to; `range` says in words which ones those are.
 pub(super) fn decimal(
     what: &str,
@@ -51,12 +90,16 @@ pub(super) fn knob(row: &Row, value: &str) -> Result<u32, String> {
     match row.form {
         Form::Switch | Form::OnOff => whole(name, value, 0..=1, ""),
         Form::Whole(least, most, unit) => whole(name, value, least..=most, unit),
-        Form::Ttl => whole(name, value, 0..=i32::MAX as u32, "seconds"),
+        Form::Ttl => seconds(name, value),
         Form::Count => size(name, value, 0..=u32::MAX as usize, Unit::Count).map(|n| n as u32),
         Form::Percent(most) => percent(name, value, 1..=most).map(u32::from),
-        Form::Ratio { below_1: true, .. } => {
-            decimal(name, value, |r| r > 0.0 && r < 1.0, "above 0 and below 1").map(in_milli)
-        }
+        Form::Ratio { to_1: true, .. } => decimal(
+            name,
+            value,
+            |r| r > 0.0 && r <= 1.0,
+            "above 0 and at most 1",
+        )
+        .map(in_milli),
         Form::Ratio { .. } => decimal(name, value, |r| r > 0.0, "above 0").map(in_milli),
         Form::Name(names) => names
             .iter()
@@ -72,10 +115,10 @@ pub(super) fn percent(what: &str, value: &str, range: RangeInclusive<u8>) -> Res
     whole(what, number, range, "percent")
 }
 
-/// Permission bits, written in octal.
+/// Permission bits, written in octal; others than those of owner, group and world are left out.
 pub(super) fn octal_mask(value: &str) -> Result<u32, String> {
     match u32::from_str_radix(value, 8) {
-        Ok(mask) if mask <= 0o777 && !value.starts_with('+') => Ok(mask),
+        Ok(mask) if !value.starts_with('+') => Ok(mask & 0o777),
         _ => Err("unix socket mask must be 0 to 777, in octal".to_owned()),
     }
 }
@@ -125,18 +168,31 @@ pub(super) fn size(
         })
 }
 
+/// What the unit behind a number multiplies it with; `None` if that is no unit.
+fn scale_of(suffix: &str, unit: Unit) -> Option<usize> {
+    let step: usize = if unit == Unit::Count { 1000 } else { 1024 };
+    match &*suffix.to_ascii_lowercase() {
+        "" => Some(unit.scale()),
+        "k" | "kb" | "ki" | "kib" => Some(step),
+        "m" | "mb" | "mi" | "mib" => Some(step.pow(2)),
+        "g" | "gb" | "gi" | "gib" => Some(step.pow(3)),
+        _ => None,
+    }
+}
+
+/// Whether a value ends with digits and a unit behind them.
+pub(super) fn has_unit(value: &str) -> bool {
+    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &value[number.len()..];
+    let is_number = number.trim_end().ends_with(|c: char| c.is_ascii_digit());
+    is_number && !suffix.is_empty() && scale_of(suffix, Unit::Bytes).is_some()
+}
+
 /// The number and its unit multiplied. A fraction, as in `1.5g`, stands for whole bytes below it.
 fn scaled(value: &str, unit: Unit) -> Option<usize> {
     let value = value.trim();
     let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let step: usize = if unit == Unit::Count { 1000 } else { 1024 };
-    let scale = match &*value[number.len()..].to_ascii_lowercase() {
-        "" => unit.scale(),
-        "k" | "kb" | "ki" | "kib" => step,
-        "m" | "mb" | "mi" | "mib" => step.pow(2),
-        "g" | "gb" | "gi" | "gib" => step.pow(3),
-        _ => return None,
-    };
+    let scale = scale_of(&value[number.len()..], unit)?;
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = match number.trim_end().split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),

@@ -255,6 +255,40 @@ fn without_evictions_values_can_be_replaced() {
     }
 }
 
+/// A value whose memory ends while it comes takes with it nothing that was stored before.
+#[test]
+fn a_store_for_whose_rest_there_is_no_memory_leaves_the_old_value() {
+    // Of memcached, the rest finds room in the pages that it has set aside.
+    if !is_ketch() {
+        return;
+    }
+    let requests = [
+        (&b"set k 0 0 900000\r\n"[..], true),
+        (b"ms k 900000\r\n", true),
+        (b"set k 0 0 900000 noreply\r\n", false),
+    ];
+    for (line, is_answered) in requests {
+        let server = Server::start(&["-M", "-m", "16"]);
+        let (mut conn, mut slow) = (server.connect(), server.connect());
+        assert_eq!(conn.set("k", b"old"), "STORED");
+        slow.send(line);
+        slow.send(vec![b'v'; 100_000]);
+        wait_for_state(&mut conn, "conn_nread", 1);
+        let filler = vec![b'f'; 50_000];
+        let mut keys = 0..1000;
+        let is_full = keys.any(|n| conn.set(&format!("f{n}"), &filler) != "STORED");
+        assert!(is_full, "16 MB never filled");
+        slow.send(vec![b'v'; 800_000]);
+        slow.send("\r\n");
+        if is_answered {
+            let answer = slow.expect_line();
+            assert!(answer.starts_with("SERVER_ERROR "), "{answer}");
+        }
+        slow.round("mn\r\n", "MN\r\n");
+        assert_eq!(conn.get("k").as_deref(), Some(&b"old"[..]), "{line:?}");
+    }
+}
+
 #[test]
 fn without_evictions_a_full_cache_says_so_and_keeps_what_it_has() {
     let server = Server::start(&["-m", "16", "-M"]);

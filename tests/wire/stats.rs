@@ -104,6 +104,14 @@ fn every_key_that_tools_look_for() {
     conn.round("set a 0 0 1\r\nx\r\n", "STORED\r\n");
     has_keys(&conn.stats(""), "", GENERAL);
     has_keys(&conn.stats("settings"), "", SETTINGS);
+    let wanted: Vec<&str> = SETTINGS.split_whitespace().collect();
+    conn.send("stats settings\r\n");
+    let lines: Vec<String> = std::iter::repeat_with(|| conn.expect_line())
+        .take_while(|line| line != "END")
+        .collect();
+    let shown = lines.iter().filter_map(|line| line.split(' ').nth(1));
+    let in_order: Vec<&str> = shown.filter(|key| wanted.contains(key)).collect();
+    assert_eq!(in_order, wanted, "another order");
     let items = conn.stats("items");
     let class = items
         .keys()

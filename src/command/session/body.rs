@@ -12,7 +12,7 @@
 //!     that a client holds no more than twice what it has sent. All that blocks hold is in the budget, which may take it
 //!     from those who do not move.
 //! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
-//!     end with `\r\n` the store is refused and nothing is changed.
+//!     end with `\r\n` the store is refused and nothing is changed; nor is it by one that is refused in the midst of its block.
 
 use protocol::{ErrorLine, Fault, KeyBuf, Parsed, ReplyMode, Request, Store, binary};
 
@@ -313,7 +313,7 @@ impl<'c> Body<'c> {
         self.store.with(|store| {
             let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
             let key = store.key.bytes(&mut room);
-            storage::refuse(ctx, store, self.probe.of(key), error)
+            storage::give_up(ctx, store, key, error)
         })
     }
 }
@@ -321,15 +321,6 @@ impl<'c> Body<'c> {
 /// Bytes of a value that the next chunk takes, where so many are missing.
 fn next_chunk(ctx: Ctx<'_>, missing: usize) -> usize {
     missing.min(ctx.cache.chunk_bytes_max())
-}
-
-/// The answer to a store that is refused, if one is wanted.
-pub(super) fn fault(store: &Store<'_>, error: ErrorLine) -> Option<Fault> {
-    match store.reply {
-        ReplyMode::NoReply => None,
-        ReplyMode::Text | ReplyMode::Meta(_) => Some(Fault::Line(error)),
-        ReplyMode::Binary(head) => Some(Fault::Status(head, error.into())),
-    }
 }
 
 /// Answers a block that does not end where it should.

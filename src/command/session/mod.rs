@@ -27,6 +27,7 @@ use super::dump::{Running, Stepped};
 use super::output::Output;
 use super::report;
 use super::sights;
+use super::storage;
 use crate::auth::{Peer, Ticket, Visitor};
 use crate::cache::Ahead;
 use crate::clock::RelTime;
@@ -145,7 +146,7 @@ impl<'c> Session<'c> {
 
     /// Refuses a store whose line was taken: its block is larger than any may be.
     pub fn refuse_too_large(&mut self, store: &Store<'_>, out: &mut Output<'c>) {
-        let answer = body::fault(store, ErrorLine::TooLarge);
+        let answer = storage::fault(store, ErrorLine::TooLarge);
         self.refuse_block(store.value_len, store.block_len(), answer, out);
     }
 
