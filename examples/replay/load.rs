@@ -4,6 +4,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::process::Command;
 
+use super::families;
+
 /// The largest over the smallest of mixed sizes.
 const MIXED_FACTOR: f64 = 80.0;
 
@@ -25,17 +27,20 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A file with an id a line, or `zipf:OBJECTS:THETA:REQUESTS`, drawn.
+    /// A file with an id a line, or drawn: `zipf:OBJECTS:THETA:REQUESTS`, `family:NAME`.
     pub fn read(source: &str) -> Trace {
-        let requests = match source.strip_prefix("zipf:") {
-            Some(numbers) => zipf(numbers),
-            None => read_file(source),
+        let family = source.strip_prefix("family:");
+        let requests = match (source.strip_prefix("zipf:"), family) {
+            (Some(numbers), _) => zipf(numbers),
+            (None, Some(name)) => families::draw(name),
+            (None, None) => read_file(source),
         };
         let last = *requests.iter().max().expect("a trace has requests");
         let mut there = vec![false; last as usize + 1];
         requests.iter().for_each(|&id| there[id as usize] = true);
         let file = source.rsplit('/').next().unwrap_or(source);
-        let name = file.split(['.', ':']).next().unwrap_or(file).to_owned();
+        let name = family.unwrap_or_else(|| file.split(['.', ':']).next().unwrap_or(file));
+        let name = name.replace(':', "-");
         Trace {
             name,
             requests,

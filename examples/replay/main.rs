@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
-//!         [--old kept,written,renewed] [--slices N] [--svg FILE] [--report]
+//!         [--old kept,written,renewed] [--slices N] [--svg FILE] [--report] [--table] [--known FILE]
 //!  replay --sweep 8,16,64 [--sizes 200,1000,100-8000] [--policy NAME,..] [--server PROGRAM] [--svg FILE] [--report]
 //! ```
 //!
-//! A trace has one object id a line (`.xz` is read through `xzcat`), or is drawn: `zipf:OBJECTS:THETA:REQUESTS`. Each
-//! request is a get, and after a miss a set: so an application uses a cache.
+//! A trace has one object id a line (`.xz` is read through `xzcat`), or is drawn: `zipf:OBJECTS:THETA:REQUESTS`, or
+//! `family:NAME` (families.rs; `families` for all of them). Each request is a get, and after a miss a set: so an application
+//! uses a cache.
 //!
 //! `--room` is the memory limit in percent of the bytes of all objects. Sizes come from the id alone: all the same, or
 //! log-uniform over a factor of 80; they are scaled so that 5 % of all bytes are `--mb` megabytes, since memory goes to
@@ -19,26 +20,31 @@
 //! `--policy` drives the store itself, in this process, or with a name in capitals (LRU, SLRU, SIEVE, S3-FIFO, W-TinyLFU) a model
 //! of that policy by bytes, to hold the store against; `--server` starts PROGRAM for each run and speaks to it over a
 //! socket. `--sweep` fills caches of so many megabytes with values of each of `--sizes`, and tells which part of the memory
-//! limit holds keys and values then. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
+//! limit holds keys and values then. `--table` prints all misses side by side at the end, against the first server's and the best
+//! model's; `--known` names a file that keeps what servers and models missed, so that nobody is asked twice. `--svg` draws the hit ratio over the room, or with `--slices` the misses in each of N parts of the trace.
 
+mod families;
 mod load;
 mod plot;
 mod reference;
 mod sweep;
+mod table;
 mod target;
 
 use std::time::Instant;
 
+use ketch::cache::Policy;
 use load::{Lens, Sizes, Trace, key};
 use plot::Panel;
 use reference::Reference;
+use table::{Known, Run, Table};
 use target::{Server, Store, Target};
 
 struct Options {
     traces: Vec<String>,
     rooms: Vec<usize>,
     sizes: Vec<String>,
-    mb: usize,
+    mbs: Vec<usize>,
     policies: Vec<String>,
     servers: Vec<String>,
     server_options: Vec<String>,
@@ -46,6 +52,8 @@ struct Options {
     slices: usize,
     svg: Option<String>,
     report: bool,
+    table: bool,
+    known: Option<String>,
     /// The memory limits of a sweep; none if traces are replayed.
     limits: Vec<usize>,
     sweep_sizes: Vec<String>,
@@ -56,7 +64,7 @@ fn options() -> Options {
         traces: Vec::new(),
         rooms: vec![5, 20],
         sizes: vec!["fixed".into(), "mixed".into()],
-        mb: 64,
+        mbs: vec![64],
         policies: Vec::new(),
         servers: Vec::new(),
         server_options: Vec::new(),
@@ -64,6 +72,8 @@ fn options() -> Options {
         slices: 1,
         svg: None,
         report: false,
+        table: false,
+        known: None,
         limits: Vec::new(),
         sweep_sizes: Vec::new(),
     };
@@ -79,7 +89,7 @@ fn options() -> Options {
                 options.sweep_sizes.clone_from(&options.sizes);
             }
             "--sweep" => options.limits = list(value()).into_iter().map(number).collect(),
-            "--mb" => options.mb = number(value()),
+            "--mb" => options.mbs = list(value()).into_iter().map(number).collect(),
             "--policy" => options.policies = list(value()),
             "--server" => options.servers = list(value()),
             "--options" => options.server_options = value().split(' ').map(str::to_owned).collect(),
@@ -87,6 +97,12 @@ fn options() -> Options {
             "--slices" => options.slices = number(value()),
             "--svg" => options.svg = Some(value()),
             "--report" => options.report = true,
+            "--table" => options.table = true,
+            "--known" => options.known = Some(value()),
+            "families" => {
+                let all = families::NAMES.iter().map(|name| format!("family:{name}"));
+                options.traces.extend(all);
+            }
             _ => options.traces.push(arg),
         }
     }
@@ -100,6 +116,13 @@ fn options() -> Options {
 type Start<'o> = Box<dyn Fn(usize) -> Box<dyn Target> + 'o>;
 
 impl Options {
+    /// Each amount of bytes with each kind of sizes and what becomes of old values.
+    fn kinds(&self) -> impl Iterator<Item = (&usize, &String, &String)> {
+        let with_old = |mb, sizes| self.old.iter().map(move |old| (mb, sizes, old));
+        let with_sizes = move |mb| self.sizes.iter().flat_map(move |sizes| with_old(mb, sizes));
+        self.mbs.iter().flat_map(with_sizes)
+    }
+
     /// Names of those who are asked, as the plot shows them, and how to get one of such a memory limit.
     fn targets(&self) -> Vec<(String, Start<'_>)> {
         let mut targets: Vec<(String, Start<'_>)> = Vec::new();
@@ -139,14 +162,26 @@ fn replay(
     };
     let mut misses = vec![0; slices];
     let requests = trace.requests.len();
-    for (n, &id) in trace.requests.iter().enumerate() {
-        let part = lens.part(n);
-        let key = key(if renewed { part } else { 0 }, id);
-        let hit = target.get(&key);
-        misses[n * slices / requests] += usize::from(!hit);
-        // Spread evenly, and prime to whatever period a trace has.
-        if !hit || n * 7919 % 100 < write_pct {
-            target.set(&key, lens.of(id, part));
+    let key = |n: usize| key(if renewed { lens.part(n) } else { 0 }, trace.requests[n]);
+    let mut n = 0;
+    while n < requests {
+        // What is asked for at a time is all different, so that a miss is stored before it is asked for again.
+        let mut keys: Vec<String> = Vec::new();
+        while keys.len() < target.batch() && n + keys.len() < requests {
+            let next = key(n + keys.len());
+            if keys.contains(&next) {
+                break;
+            }
+            keys.push(next);
+        }
+        let hits = target.get_many(&keys);
+        for (key, hit) in keys.iter().zip(hits) {
+            misses[n * slices / requests] += usize::from(!hit);
+            // Spread evenly, and prime to whatever period a trace has.
+            if !hit || n * 7919 % 100 < write_pct {
+                target.set(key, lens.of(trace.requests[n], lens.part(n)));
+            }
+            n += 1;
         }
     }
     misses
@@ -163,18 +198,16 @@ fn main() {
     } else {
         sweep::sweep(&options)
     };
+    let known = Known::read(options.known.clone());
+    let mut table = Table::default();
     for source in &options.traces {
         let trace = Trace::read(source);
         let requests = trace.requests.len();
-        let kinds = options
-            .sizes
-            .iter()
-            .flat_map(|sizes| options.old.iter().map(move |old| (sizes, old)));
-        for (sizes, old) in kinds {
+        for (&mb, sizes, old) in options.kinds() {
             let kind = Sizes::parse(sizes);
-            let lens = Lens::new(&trace, &kind, options.mb);
+            let lens = Lens::new(&trace, &kind, mb);
             let rooms: Vec<usize> = match kind {
-                Sizes::Ranges(_) => vec![percent(options.mb << 20, lens.bytes) as usize],
+                Sizes::Ranges(_) => vec![percent(mb << 20, lens.bytes) as usize],
                 _ => options.rooms.clone(),
             };
             let over_time = options.slices > 1;
@@ -196,14 +229,31 @@ fn main() {
                 let mut points = Vec::new();
                 for &room in &rooms {
                     let megabytes = match kind {
-                        Sizes::Ranges(_) => options.mb,
+                        Sizes::Ranges(_) => mb,
                         _ => (lens.bytes as f64 * room as f64 / 100.0 / f64::from(1 << 20)).round()
                             as usize,
                     };
+                    let run = Run {
+                        trace: trace.name.clone(),
+                        sizes: sizes.clone(),
+                        room,
+                        megabytes,
+                        name: name.clone(),
+                    };
+                    let is_ours = Policy::from_name(&name).is_some();
+                    if let Some(misses) = known.get(&run).filter(|_| !is_ours) {
+                        table.add(&run, misses as f64 / requests as f64);
+                        points.push((room as f64, 100.0 - percent(misses, requests)));
+                        continue;
+                    }
                     let started = Instant::now();
                     let mut target = start(megabytes);
                     let misses = replay(&trace, &lens, old, options.slices, &mut *target);
                     let sum: usize = misses.iter().sum();
+                    table.add(&run, sum as f64 / requests as f64);
+                    if !is_ours {
+                        known.note(&run, sum);
+                    }
                     println!(
                         "{:<9} {sizes:<5} {room:>2} % {megabytes:>4} MB  {name:<9} {sum:>7} misses  {:.4}  {:.1} s",
                         trace.name,
@@ -234,6 +284,11 @@ fn main() {
             }
             panels.push(panel);
         }
+    }
+    if options.table {
+        let file = |program: &String| program.rsplit('/').next().unwrap_or(program).to_owned();
+        let servers: Vec<String> = options.servers.iter().map(file).collect();
+        table.print(&servers);
     }
     if let Some(path) = &options.svg {
         std::fs::write(path, plot::svg(&panels)).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -23,11 +23,22 @@ fn hash_of(key: &str) -> u32 {
 /// Requests that make a second of the store's clock: about what one connection to a server does.
 const REQUESTS_PER_S: usize = 20_000;
 
+/// Requests that a server gets at a time: a wait for each reply would take longer than all else.
+const BATCH: usize = 32;
+
 /// A cache to replay against.
 pub trait Target {
     /// True if the key was there.
     fn get(&mut self, key: &str) -> bool;
     fn set(&mut self, key: &str, value_len: usize);
+    /// How many keys are asked for at a time.
+    fn batch(&self) -> usize {
+        1
+    }
+    /// [`Target::get`] for each.
+    fn get_many(&mut self, keys: &[String]) -> Vec<bool> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
     /// What the run has left behind, for people.
     fn report(&mut self) {}
 }
@@ -186,30 +197,43 @@ impl Server {
         }
     }
 
-    fn ask(&mut self, parts: &[&[u8]]) -> String {
+    fn send(&mut self, parts: &[&[u8]]) {
         let socket = self.stream.get_mut();
         socket.write_all(&parts.concat()).expect("the server reads");
+    }
+
+    /// A reply to `mg`: true for a hit.
+    fn hit(&mut self) -> bool {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("a reply comes");
-        line
-    }
-}
-
-impl Target for Server {
-    fn get(&mut self, key: &str) -> bool {
-        // Without flags it is a get that leaves the value away: a use like any other, in memcached too.
-        let reply = self.ask(&[b"mg ", key.as_bytes(), b"\r\n"]);
-        match reply.trim() {
+        match line.trim() {
             "HD" => true,
             "EN" => false,
             other => panic!("no reply to mg: {other}"),
         }
     }
+}
+
+impl Target for Server {
+    fn get(&mut self, key: &str) -> bool {
+        self.get_many(&[key.to_owned()])[0]
+    }
+
+    fn batch(&self) -> usize {
+        BATCH
+    }
+
+    fn get_many(&mut self, keys: &[String]) -> Vec<bool> {
+        // Without flags it is a get that leaves the value away: a use like any other, in memcached too.
+        let asked: String = keys.iter().map(|key| format!("mg {key}\r\n")).collect();
+        self.send(&[asked.as_bytes()]);
+        keys.iter().map(|_| self.hit()).collect()
+    }
 
     fn set(&mut self, key: &str, value_len: usize) {
-        let head = format!("set {key} 0 0 {value_len}\r\n");
+        let head = format!("set {key} 0 0 {value_len} noreply\r\n");
         let value = std::mem::take(&mut self.value);
-        self.ask(&[head.as_bytes(), &value[..value_len], b"\r\n"]);
+        self.send(&[head.as_bytes(), &value[..value_len], b"\r\n"]);
         self.value = value;
     }
 }

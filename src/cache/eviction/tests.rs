@@ -175,6 +175,51 @@ fn a_scan_costs_the_hot_set_little() {
     assert!(of("s3fifo") < of("slru") && of("slru") < of("lru") && of("lru") < of("fifo"));
 }
 
+/// Each key is asked for a second time when so many others were, in percent of the room, and then never: the share of those that
+/// miss, once the cache has had time to learn.
+fn second_reads_missed(policy: Policy, distance_pct: u32) -> f64 {
+    let cache = cache(policy);
+    let room = room();
+    let distance = room * distance_pct / 100;
+    let mut missed = 0;
+    for n in distance..room * 20 {
+        misses(&cache, std::iter::once(n));
+        let second = misses(&cache, std::iter::once(n - distance));
+        missed += if n > room * 10 { second } else { 0 };
+    }
+    cache.check_invariants();
+    missed as f64 / f64::from(room * 10)
+}
+
+/// The small queue grows to what a load of recency wants.
+#[test]
+fn what_comes_back_soon_is_kept_long_enough() {
+    let all = [Policy::S3Fifo, Policy::Lru].map(|policy| second_reads_missed(policy, 30));
+    println!("{all:?}");
+    assert!(all[0] < 0.15 && all[1] < 0.01);
+}
+
+/// Of keys that are read twice within moments of their store, a thousand times as many as fit leave those in peace that are asked for
+/// again and again.
+#[test]
+fn reads_right_after_the_store_tell_nothing() {
+    let cache = cache(Policy::S3Fifo);
+    let room = room();
+    let hot = room / 2;
+    let mut missed = 0;
+    for n in 0..room * 12 {
+        let once = 1_000_000 + n;
+        misses(&cache, [once, once, once].into_iter());
+        if n % 3 == 0 {
+            let miss = misses(&cache, std::iter::once((n / 3) % hot));
+            missed += if n > room * 4 { miss } else { 0 };
+        }
+    }
+    let missed = missed as f64 / f64::from(room * 8 / 3);
+    println!("{missed}");
+    assert!(missed < 0.2, "{missed}");
+}
+
 /// More than fits, again and again: in order of use, each is evicted just before it is asked for.
 #[test]
 fn a_loop_is_remembered_in_part() {
