@@ -20,8 +20,8 @@ use protocol::{BinaryHead, ErrorLine, Status, binary};
 
 use super::meta;
 use super::output::Output;
+use super::packed::{pack_head, unpack_head};
 use super::report;
-use super::session::{pack_head, unpack_head};
 use crate::cache::{ClassMask, ItemHead, WalkCursor};
 use crate::clock::{Clock, RelTime};
 use crate::packing::{Packer, Unpacker};

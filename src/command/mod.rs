@@ -17,6 +17,7 @@ mod meta;
 mod numbers;
 mod output;
 mod owed;
+mod packed;
 #[cfg(test)]
 mod race_tests;
 mod report;

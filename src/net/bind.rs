@@ -11,9 +11,9 @@ use std::sync::Arc;
 use mio::net::{TcpListener, UdpSocket, UnixListener};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::carried::Left;
 use super::peers::Peers;
 use super::udp::{self, Udp, WorkerUdp};
-use super::worker::Left;
 use crate::settings::{ClientCert, Listen, Settings, WireProtocol};
 use crate::state::Shared;
 use crate::sys;

@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use mio::net::{TcpStream, UnixStream};
+use mio::net::{TcpStream, UdpSocket, UnixStream};
 
 use super::stream::Stream;
 use crate::packing::{Packer, Unpacker};
+use crate::settings::WireProtocol;
 use crate::state::{ConnInfo, ConnState};
 
 /// A connection that no worker has.
@@ -42,4 +43,15 @@ pub(super) fn unpack_info(
     let fd = stream.as_raw_fd();
     let info = ConnInfo::new(fd, addr.into(), name.into(), ConnState::Read, last_command);
     Some((stream, Arc::new(info)))
+}
+
+/// What a worker leaves to another process.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its connections.
+    pub conns: Vec<Carried>,
+    /// Connections with TLS, which were ended.
+    pub ended: usize,
+    /// Its UDP sockets.
+    pub(super) udp: Vec<(WireProtocol, UdpSocket)>,
 }

@@ -31,13 +31,13 @@ mod x509;
 
 pub(crate) use bind::take;
 pub use bind::{Bound, Sockets};
-pub use carried::Carried;
+pub use carried::{Carried, Left};
 pub use handles::{Handle, ListenerHandle};
 pub use listener::Listener;
 pub(crate) use stream::Stream;
 pub use tls::Tls;
 pub use watchers::{Watchers, WatchersHandle};
-pub use worker::{Left, Worker};
+pub use worker::Worker;
 
 use std::io::Write;
 

@@ -14,11 +14,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
-use mio::net::UdpSocket;
 use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::bind::Bound;
-use super::carried::Carried;
+use super::carried::{Carried, Left};
 use super::conn::{Conn, Held, Late, Turn};
 use super::conversation::Conversation;
 use super::handles::{Handle, ListenerHandle, Message};
@@ -205,17 +204,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// What a worker leaves to another process.
-#[derive(Debug, Default)]
-pub struct Left {
-    /// Its connections.
-    pub conns: Vec<Carried>,
-    /// Connections with TLS, which were ended.
-    pub ended: usize,
-    /// Its UDP sockets.
-    pub(super) udp: Vec<(WireProtocol, UdpSocket)>,
 }
 
 /// A running worker.

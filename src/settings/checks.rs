@@ -1,6 +1,7 @@
 //! Checks of options against each other.
 
 use super::given::Given;
+use super::register::Register;
 use super::tls::ClientCert;
 use super::{LogSync, PAGE_BYTES, Settings, SettingsError, blame};
 
@@ -160,6 +161,32 @@ pub(super) fn snapshot(settings: &mut Settings, given: &[Given]) -> Result<(), S
             let notice = format!("-o {name} has no effect without -o snapshot=FILE");
             settings.notices.push(notice);
         }
+    }
+    Ok(())
+}
+
+/// What goes with `register` has no effect without it; with it there must be something to register.
+pub(super) fn register(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
+    const BESIDE: [&str; 5] = [
+        "node_name",
+        "node_address",
+        "node_zone",
+        "node_weight",
+        "node_lease",
+    ];
+    let was_given = |name: &&str| given.iter().any(|one| one.is(name));
+    if settings.register.url.is_empty() {
+        let is_told = settings.register != Register::default();
+        if let Some(name) = BESIDE.iter().find(|name| is_told && was_given(name)) {
+            settings
+                .notices
+                .push(format!("-o {name} has no effect without -o register"));
+        }
+        return Ok(());
+    }
+    if settings.unix_socket.is_some() {
+        let reason = "a server on a unix socket (-s) has no address that others reach";
+        return Err(blame(given, &["register"], reason));
     }
     Ok(())
 }

@@ -416,7 +416,7 @@ impl Settings {
         checks::tls(self, given)?;
         checks::http(self, given)?;
         checks::snapshot(self, given)?;
-        register::check(self, given)?;
+        checks::register(self, given)?;
         if self.daemon {
             self.make_paths_absolute(given)?;
         }

@@ -2,9 +2,6 @@
 
 use ketch_membership::{Member, Registry};
 
-use super::given::Given;
-use super::{Settings, SettingsError, blame};
-
 /// The ring to join.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Register {
@@ -57,30 +54,4 @@ pub(super) fn address(value: &str) -> Result<(String, u16), String> {
     Member::split_address(value)
         .map(|(host, port)| (host.to_owned(), port))
         .ok_or_else(|| "node_address must be HOST:PORT, an IPv6 address in brackets".to_owned())
-}
-
-/// What goes with `register` has no effect without it; with it there must be something to register.
-pub(super) fn check(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
-    const BESIDE: [&str; 5] = [
-        "node_name",
-        "node_address",
-        "node_zone",
-        "node_weight",
-        "node_lease",
-    ];
-    let was_given = |name: &&str| given.iter().any(|one| one.is(name));
-    if settings.register.url.is_empty() {
-        let is_told = settings.register != Register::default();
-        if let Some(name) = BESIDE.iter().find(|name| is_told && was_given(name)) {
-            settings
-                .notices
-                .push(format!("-o {name} has no effect without -o register"));
-        }
-        return Ok(());
-    }
-    if settings.unix_socket.is_some() {
-        let reason = "a server on a unix socket (-s) has no address that others reach";
-        return Err(blame(given, &["register"], reason));
-    }
-    Ok(())
 }

@@ -13,7 +13,6 @@ mod proxying;
 mod record;
 mod saving;
 mod seen;
-mod settle;
 mod shared;
 mod watcher;
 
@@ -25,8 +24,7 @@ pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;
 pub use proxying::Proxying;
 pub use record::{COLUMNS, Record, Row};
-pub use saving::{NotBegun, Saving, SavingReport};
+pub use saving::{LogReport, NotBegun, Saving, SavingReport};
 pub use seen::{Outcome, Seen, Verb};
-pub use settle::{LogReport, Settle};
-pub use shared::{Certs, Ctx, Shared, StopMode};
+pub use shared::{Certs, Ctx, Settle, Shared, StopMode};
 pub use watcher::Watcher;

@@ -1,4 +1,4 @@
-//! Snapshots as commands and reports see them: what is asked for, and what came of it.
+//! Snapshots and the log as commands and reports see them: what is asked for, and what came of it.
 
 use std::time::{Duration, Instant};
 
@@ -145,4 +145,25 @@ mod tests {
         assert!(saving.wait(Some(Instant::now())));
         assert!(saving.report().is_running);
     }
+}
+
+/// What is known of the log.
+#[derive(Debug, Clone, Default)]
+pub struct LogReport {
+    /// Events are written.
+    pub is_on: bool,
+    /// The number of the segment that is written to.
+    pub segment: u64,
+    /// Bytes of it so far.
+    pub segment_bytes: u64,
+    /// Bytes written since the start.
+    pub bytes: u64,
+    /// Writes, each with what all workers had told.
+    pub commits: u64,
+    /// How often it was synced.
+    pub syncs: u64,
+    /// How often it was stopped by an error.
+    pub stops: u64,
+    /// The error that it is stopped by; empty while it is on.
+    pub last_error: String,
 }

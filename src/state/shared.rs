@@ -13,8 +13,8 @@ use super::connections::Registry;
 use super::dump_places::DumpPlaces;
 use super::proxying::Proxying;
 use super::record::Record;
+use super::saving::LogReport;
 use super::saving::Saving;
-use super::settle::Settle;
 use crate::auth::Auth;
 use crate::cache::{At, Cache, Restart};
 use crate::clock::{Clock, Moment, RelTime};
@@ -303,4 +303,13 @@ impl Ctx<'_> {
             Expiry::At(unix_s) => self.shared.clock.expiry_at(unix_s),
         }
     }
+}
+
+/// Whoever writes down what clients were told, before they are told it.
+pub trait Settle: fmt::Debug + Send + Sync {
+    /// Is done, when it returns, with all events that the calling thread has told.
+    fn settle(&self, shared: &Shared);
+
+    /// What it has done so far.
+    fn report(&self) -> LogReport;
 }

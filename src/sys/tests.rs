@@ -1,5 +1,8 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process;
 
+use super::files::is_alive;
 use super::*;
 
 /// A path of this test alone.

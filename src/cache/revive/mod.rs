@@ -123,13 +123,10 @@ impl Cache {
 impl Cache {
     /// Why a cache of this configuration cannot go on where its items are, in a file of another process; none if it can.
     pub fn cannot_take_over(config: &CacheConfig, file: &File) -> Option<String> {
-        let head = match Head::find(file) {
-            Ok(Found::Head(head)) => head,
-            Ok(Found::Unusable(reason)) => return Some(reason),
-            Ok(_) => return Some("there are no items in it".to_owned()),
-            Err(error) => return Some(error.to_string()),
-        };
-        other_layout(config, &head)
+        match head_of(file) {
+            Ok(head) => other_layout(config, &head),
+            Err(reason) => Some(reason),
+        }
     }
 
     /// Goes on with a cache that another process, or this one, has just left by [`Cache::hand_over`]. The error is why not; the
@@ -141,12 +138,7 @@ impl Cache {
         boot_id: u64,
     ) -> Result<Opened, String> {
         let begun = Instant::now();
-        let head = match Head::find(&file) {
-            Ok(Found::Head(head)) => *head,
-            Ok(Found::Unusable(reason)) => return Err(reason),
-            Ok(_) => return Err("there are no items in it".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        };
+        let head = head_of(&file)?;
         if let Some(reason) = other_layout(config, &head) {
             return Err(reason);
         }
@@ -163,6 +155,16 @@ impl Cache {
             restart: reviver.restart,
             now_ms: Some(reviver.now_ms),
         })
+    }
+}
+
+/// The head of a file that has items in it; or why it has none.
+fn head_of(file: &File) -> Result<Head, String> {
+    match Head::find(file) {
+        Ok(Found::Head(head)) => Ok(*head),
+        Ok(Found::Unusable(reason)) => Err(reason),
+        Ok(_) => Err("there are no items in it".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

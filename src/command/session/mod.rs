@@ -45,7 +45,6 @@ mod sign_in;
 mod tests;
 mod wire;
 
-pub(super) use self::pack::{pack_head, unpack_head};
 pub use self::wire::{Drive, Next};
 
 /// What `-R` takes for the length of a command at least; so many bytes of a list of keys count for one.

@@ -3,7 +3,7 @@
 //! Pk1. What was consumed of the input and has not been answered is in it, whole: a command cut at any byte goes on there.
 //! Pk2. What lies in item memory is named by its handles, which mean the same in both processes; nothing of it is copied.
 
-use protocol::{BinaryHead, ErrorLine, Exptime, Fault, GetVerb, Status};
+use protocol::{ErrorLine, Exptime, Fault, GetVerb, Status};
 
 use super::body::Body;
 use super::config_body::ConfigBody;
@@ -13,6 +13,7 @@ use super::{Session, State};
 use crate::auth::{Peer, Visitor};
 use crate::command::dump;
 use crate::command::output::Output;
+use crate::command::packed::{pack_head, unpack_head};
 use crate::packing::{Packer, Unpacker};
 use crate::settings::WireProtocol;
 use crate::state::Ctx;
@@ -113,28 +114,6 @@ fn protocol_of(number: u8) -> Option<WireProtocol> {
         WireProtocol::Binary,
     ];
     all.get(usize::from(number)).copied()
-}
-
-/// Writes down the head of a packet, if there is one.
-pub fn pack_head(head: Option<BinaryHead>, to: &mut Packer) {
-    to.number(head.is_some());
-    if let Some(head) = head {
-        to.number(head.opcode).number(head.quiet);
-        to.number(head.opaque);
-    }
-}
-
-/// The head that was written down, if there was one.
-pub fn unpack_head(from: &mut Unpacker<'_>) -> Option<Option<BinaryHead>> {
-    Some(if from.flag()? {
-        Some(BinaryHead {
-            opcode: from.number()?,
-            quiet: from.flag()?,
-            opaque: from.number()?,
-        })
-    } else {
-        None
-    })
 }
 
 fn pack_fault(fault: Option<Fault>, to: &mut Packer) {

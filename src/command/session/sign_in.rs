@@ -26,10 +26,10 @@ use protocol::{
     Request, Sasl, SaslVerb, Status, binary, reply,
 };
 
-use super::pack::{pack_head, unpack_head};
 use super::wire::{Next, Wire};
 use crate::auth::{Check, MECHANISMS, Plain, Ticket, Verdict, Visitor};
 use crate::command::output::Output;
+use crate::command::packed::{pack_head, unpack_head};
 use crate::packing::{Packer, Unpacker};
 use crate::settings::MEMCACHED_VERSION;
 use crate::state::Ctx;

@@ -18,21 +18,23 @@
 //! N5. What TLS has encrypted and the peer has not taken counts as output (N2).
 //! N6. A peer that we hang up on may be sending still. To close a socket with unread bytes resets it, and the reset may
 //!     overtake the reply. So the socket is shut for writing first, and what comes is thrown away until the peer closes:
-//!     at most [`LINGER_BYTES_MAX`] bytes, for at most [`LINGER_S`] seconds.
+//!     at most [`closing::LINGER_BYTES_MAX`] bytes, for at most [`closing::LINGER_S`] seconds.
+
+mod closing;
+mod pack;
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::carried::{Carried, pack_info, unpack_info};
+pub(in crate::net) use self::closing::Late;
 use super::conversation::Conversation;
 use super::peers::Proof;
 use super::stream::Stream;
 use crate::clock::RelTime;
 use crate::command::{COMMAND_BYTES, Next, Output};
 use crate::events::{Audience, Closed, Shown, Taken, Watch};
-use crate::packing::{Packer, Unpacker};
 use crate::proxy::{Desk, Owed};
 use crate::state::{ConnId, ConnInfo, ConnState, Ctx, Hold, Kept, Registry};
 use crate::sys::monotonic_ns;
@@ -44,19 +46,15 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// A request that is not complete and shorter is not worth a connection, when memory is short.
 const HELD_BYTES: usize = 1 << 10;
 
-/// Bytes thrown away of a peer that we have hung up on: the largest value by default, sent with a header that lied.
-const LINGER_BYTES_MAX: usize = 1 << 20;
-/// Seconds it gets to read what it was told and to close.
-const LINGER_S: u32 = 3;
 /// Seconds in which a TLS handshake must be over, counted from the connection's start. memcached has no bound but
 /// `idle_timeout`; one minute is what nginx allows.
 const HANDSHAKE_S: u32 = 60;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Conn<'c> {
-    pub(super) stream: Stream,
-    pub(super) info: Arc<ConnInfo>,
+pub(in crate::net) struct Conn<'c> {
+    pub(in crate::net) stream: Stream,
+    pub(in crate::net) info: Arc<ConnInfo>,
     session: Conversation<'c>,
     /// Bytes read and not yet consumed: less than the worker's buffer holds.
     input: Box<[u8]>,
@@ -64,25 +62,25 @@ pub(super) struct Conn<'c> {
     output: Option<Box<Output<'c>>>,
     /// What these keep in item memory; there from the first time on that they did.
     unread: Option<Box<Hold<'c>>>,
-    pub(super) readable: bool,
+    pub(in crate::net) readable: bool,
     /// The event that told of the last bytes told of the end too: no other will come.
-    pub(super) half_closed: bool,
+    pub(in crate::net) half_closed: bool,
     /// The peer has said that it sends no more.
     ended: bool,
     phase: Phase,
     /// Why it is closed, when it is.
-    pub(super) closed: Closed,
+    pub(in crate::net) closed: Closed,
     /// The second in which it is closed, if it is not done by then with what it is at: a handshake, a data block that does
     /// not move, or going.
-    pub(super) deadline: Option<u32>,
+    pub(in crate::net) deadline: Option<u32>,
     /// When the peer stopped taking replies, by the monotonic clock; 0 while it takes them.
     blocked_ns: u64,
     /// The second in which the last bytes came, or in which it began to wait for those of a data block.
     moved_at: u32,
     /// It stands in the worker's queue.
-    pub(super) queued: bool,
+    pub(in crate::net) queued: bool,
     /// Its entry among the proven peers, while there is UDP.
-    pub(super) proof: Option<Proof>,
+    pub(in crate::net) proof: Option<Proof>,
 }
 
 /// How far a connection has come.
@@ -98,18 +96,9 @@ enum Phase {
     Lingering(usize),
 }
 
-/// Why a connection is closed that has not moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
-    /// It has sent no command for longer than `idle_timeout`.
-    Idle,
-    /// It has passed its deadline.
-    Deadline,
-}
-
 /// What a connection keeps memory for between its turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
+pub(in crate::net) enum Held {
     /// Its peer does not take them.
     Replies,
     /// They are not complete.
@@ -118,7 +107,7 @@ pub(super) enum Held {
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(in crate::net) enum Turn {
     /// Wait for an event.
     Wait,
     /// Another turn, after the others.
@@ -132,7 +121,7 @@ pub(super) enum Turn {
 }
 
 impl<'c> Conn<'c> {
-    pub(super) fn new(
+    pub(in crate::net) fn new(
         stream: Stream,
         info: Arc<ConnInfo>,
         session: Conversation<'c>,
@@ -159,93 +148,24 @@ impl<'c> Conn<'c> {
         }
     }
 
-    /// Writes it down for another process and lets its socket go. None of one with TLS, or one that is in the midst of something with
-    /// nodes: its peer is told the end, for what was agreed on with it, or is under way to them, stays in this process.
-    pub(super) fn pack(mut self, ctx: Ctx<'c>) -> Option<Carried> {
-        let is_unix = matches!(self.stream, Stream::Unix(_));
-        if matches!(self.stream, Stream::Tls(_)) || self.session.must_stay() {
-            if let Some(out) = &mut self.output {
-                let _ = flush(&mut self.stream, out, ctx);
-            }
-            let _ = self.stream.end();
-            return None;
-        }
-        let mut packed = Packer::default();
-        pack_info(&self.info, is_unix, &mut packed);
-        let (phase, left) = match self.phase {
-            Phase::Serving => (0u8, 0),
-            Phase::Closing => (1, 0),
-            Phase::HangingUp => (2, 0),
-            Phase::Lingering(left) => (3, left),
-        };
-        packed.number(ctx.shared.auth.is_none());
-        packed.number(phase).size(left);
-        packed.number(self.deadline.map_or(0, |at| 1 + u64::from(at)));
-        packed.number(self.moved_at).bytes(&self.input);
-        let mut out = self.output.take().map_or_else(Output::new, |out| *out);
-        self.session.pack(ctx, &mut out, &mut packed);
-        out.pack(&mut packed);
-        Some(Carried {
-            socket: self.stream.into_socket()?,
-            packed: packed.into_bytes(),
-        })
-    }
-
-    /// Goes on with a connection of another process. None if what it has written down cannot be read.
-    pub(super) fn unpack(ctx: Ctx<'c>, carried: Carried) -> Option<Self> {
-        let mut from = Unpacker::new(&carried.packed);
-        let (stream, info) = unpack_info(carried.socket, &mut from)?;
-        let was_open = from.flag()?;
-        let (phase, left) = (from.number::<u8>()?, from.number()?);
-        let phase = match phase {
-            0 => Phase::Serving,
-            1 => Phase::Closing,
-            2 => Phase::HangingUp,
-            3 => Phase::Lingering(left),
-            _ => return None,
-        };
-        let deadline: u64 = from.number()?;
-        let deadline = deadline
-            .checked_sub(1)
-            .map(u32::try_from)
-            .transpose()
-            .ok()?;
-        let moved_at = from.number()?;
-        let input: Box<[u8]> = from.bytes()?.into();
-        let session = Conversation::unpack(ctx, stream.peer(), was_open, &mut from)?;
-        let output = Output::unpack(ctx.cache, &mut from)?;
-        let conn = Conn {
-            input,
-            output: (!output.is_empty()).then(|| Box::new(output)),
-            phase,
-            deadline,
-            moved_at,
-            ..Conn::new(stream, info, session, ctx.now.0)
-        };
-        ctx.shared
-            .connections
-            .count_kept(Kept::default(), conn.kept());
-        Some(conn)
-    }
-
     /// Tells it its name, by which replies of nodes find it.
-    pub(super) fn is_named(&mut self, id: ConnId) {
+    pub(in crate::net) fn is_named(&mut self, id: ConnId) {
         self.session.is_named(id);
     }
 
     /// What its client is owed by nodes, in a proxy.
-    pub(super) fn owed(&mut self) -> Option<&mut Owed<'c>> {
+    pub(in crate::net) fn owed(&mut self) -> Option<&mut Owed<'c>> {
         self.session.owed()
     }
 
     /// Notes where its peer comes from, of whom a password will be asked.
-    pub(super) fn note_peer(&mut self) {
+    pub(in crate::net) fn note_peer(&mut self) {
         self.session.comes_from(self.stream.peer());
     }
 
     /// Reads what the coming turn is to begin with, if it is likely to be one request. Gives the bytes in `buffer`, and
     /// what they are about.
-    pub(super) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> usize {
+    pub(in crate::net) fn read_ahead(&mut self, ctx: Ctx<'c>, buffer: &mut [u8]) -> usize {
         let may_read = self.session.expects_one()
             && self.readable
             && !self.queued
@@ -267,13 +187,13 @@ impl<'c> Conn<'c> {
     }
 
     /// Asks for the item that the request which was read ahead is about.
-    pub(super) fn fetch_ahead(&mut self, ctx: Ctx<'c>) {
+    pub(in crate::net) fn fetch_ahead(&mut self, ctx: Ctx<'c>) {
         self.session.fetch_foreseen(ctx);
     }
 
     /// Serves the connection until it has to wait, or its turn is over. `buffer` and `out` are the worker's; `buffer`
     /// begins with the `read` bytes of [`Conn::read_ahead`], `out` is empty before and after.
-    pub(super) fn turn(
+    pub(in crate::net) fn turn(
         &mut self,
         ctx: Ctx<'c>,
         buffer: &mut [u8],
@@ -466,7 +386,9 @@ impl<'c> Conn<'c> {
     }
 
     /// What is left of it when it is to be handed over: what is to be watched, and its socket.
-    pub(super) fn into_watched(mut self) -> Option<(Stream, Arc<ConnInfo>, Box<Watch>, Taken)> {
+    pub(in crate::net) fn into_watched(
+        mut self,
+    ) -> Option<(Stream, Arc<ConnInfo>, Box<Watch>, Taken)> {
         let (watch, place) = self.session.take_watch()?;
         Some((self.stream, self.info, watch, place))
     }
@@ -480,52 +402,6 @@ impl<'c> Conn<'c> {
                 .get_or_insert_with(|| Box::new(Hold::of_reader(ctx)));
             unread.waits_for(ctx, pinned);
         }
-    }
-
-    /// Ends the conversation from our side (N6).
-    fn hang_up(&mut self, ctx: Ctx<'_>, buffer: &mut [u8]) -> io::Result<Turn> {
-        self.stream.end()?;
-        self.phase = Phase::Lingering(LINGER_BYTES_MAX);
-        self.deadline = Some(ctx.now.0 + LINGER_S);
-        self.discard(ctx, buffer)
-    }
-
-    /// Throws away what comes, until the peer has closed or has sent too much.
-    fn discard(&mut self, ctx: Ctx<'_>, buffer: &mut [u8]) -> io::Result<Turn> {
-        let mut bytes_left = TURN_BYTES_MAX;
-        while let Phase::Lingering(left) = &mut self.phase
-            && *left > 0
-        {
-            if bytes_left == 0 {
-                return Ok(Turn::Again);
-            }
-            match self.stream.discard(buffer) {
-                Ok(0) => break,
-                Ok(n) => {
-                    ctx.stats.general.bytes_read.add(n as u64);
-                    *left = left.saturating_sub(n);
-                    bytes_left = bytes_left.saturating_sub(n.max(READ_BYTES_MIN));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Wait),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Turn::Close)
-    }
-
-    /// Why it is to be closed now, if it is. Idle is, as in memcached, only who comes over TCP and owes the next command,
-    /// not who is slow to send a value or to take one.
-    pub(super) fn lateness(&self, now: u32, idle_timeout_s: u32) -> Option<Late> {
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            return Some(Late::Deadline);
-        }
-        let is_waiting = idle_timeout_s > 0
-            && !self.queued
-            && !matches!(self.stream, Stream::Unix(_))
-            && self.info.state() == ConnState::Read;
-        let idle_s = now.saturating_sub(self.info.last_command.load(Relaxed));
-        (is_waiting && idle_s > idle_timeout_s).then_some(Late::Idle)
     }
 
     /// Reads once, into the value being received or else behind the bytes in `buffer` not yet used; gives how many
@@ -574,26 +450,15 @@ impl<'c> Conn<'c> {
             .note_untaken(since_ns, monotonic_ns(), ctx.now.0);
     }
 
-    /// Counts, before it is dropped, what was not ended in time.
-    pub(super) fn count_late(&self, ctx: Ctx<'_>) {
-        if self.phase != Phase::Serving {
-            return;
-        }
-        match &self.stream {
-            Stream::Tls(stream) if stream.is_handshaking() => stream.count_late(),
-            _ => ctx.stats.general.blocks_timed_out.inc(),
-        }
-    }
-
     /// Ends a data block that holds what others need and does not move. True if it is to be closed, as it does not take its
     /// replies, and others need the memory that these keep.
-    pub(super) fn give_way(&mut self, ctx: Ctx<'c>) -> bool {
+    pub(in crate::net) fn give_way(&mut self, ctx: Ctx<'c>) -> bool {
         self.session.give_way(ctx);
         self.unread.as_ref().is_some_and(|unread| unread.must_go())
     }
 
     /// What it keeps more memory for than a connection that waits.
-    pub(super) fn holds(&self) -> Option<Held> {
+    pub(in crate::net) fn holds(&self) -> Option<Held> {
         if self.output.is_some() {
             return Some(Held::Replies);
         }
@@ -601,25 +466,25 @@ impl<'c> Conn<'c> {
     }
 
     /// True if a worker is to look at it once a second.
-    pub(super) fn is_timed(&self) -> bool {
+    pub(in crate::net) fn is_timed(&self) -> bool {
         self.deadline.is_some() || self.session.is_dumping()
     }
 
     /// Looks after a dump in progress; true if it is to have a turn.
-    pub(super) fn see_to_dump(&mut self, now: RelTime) -> bool {
+    pub(in crate::net) fn see_to_dump(&mut self, now: RelTime) -> bool {
         let peer_has_replies = self.output.is_some() || self.stream.has_unsent();
         self.session.see_to_dump(now, peer_has_replies) && !self.queued
     }
 
     /// Calls `wake` when the password that the session waits for is checked.
-    pub(super) fn when_verified(&self, wake: Box<dyn FnOnce() + Send>) {
+    pub(in crate::net) fn when_verified(&self, wake: Box<dyn FnOnce() + Send>) {
         if let Some(ticket) = self.session.verification() {
             ticket.when_answered(wake);
         }
     }
 
     /// Takes its buffers out of the counts, before it is dropped.
-    pub(super) fn forget_buffers(&self, connections: &Registry) {
+    pub(in crate::net) fn forget_buffers(&self, connections: &Registry) {
         connections.count_kept(self.kept(), Kept::default());
     }
 
