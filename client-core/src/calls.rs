@@ -190,22 +190,28 @@ pub fn get_multi<'a>(
 }
 
 /// Values with the seconds they have left, -1 without end.
-type Timed = Vec<Result<Option<(Item, i64)>>>;
+type Timed = Vec<Result<Option<(Item, i64, CasUnique)>>>;
 
-/// As `get_multi`, with the time that is left.
+/// As `get_multi`, with the time that is left, and the node that gave it; with its version, if that is wanted.
 pub fn get_with_ttl<'a>(
     context: Context,
     keys: Vec<&'a [u8]>,
+    versions: bool,
 ) -> Call<Read<'a>, impl FnOnce(Read<'a>) -> Timed> {
+    let ring = context.ring.clone();
     let wanted = Wanted {
         ttl: true,
+        cas: versions,
         ..Wanted::default()
     };
-    call(read(context, keys, wanted), |read| {
+    call(read(context, keys, wanted), move |read| {
+        let timed = |hit: Hit| {
+            let node = ring.members[hit.node].identity;
+            let number = hit.cas;
+            (hit.item, hit.ttl.unwrap_or(0), CasUnique { number, node })
+        };
         let results = read.finish();
-        results
-            .map(|found| Ok(found?.map(|hit| (hit.item, hit.ttl.unwrap_or(0)))))
-            .collect()
+        results.map(|found| Ok(found?.map(timed))).collect()
     })
 }
 

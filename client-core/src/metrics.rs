@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Failure;
+use crate::feed::Lost;
 
 /// What a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +45,18 @@ pub enum Loaded {
     NotStored,
 }
 
+/// What a near cache that follows has of a node's feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Followed {
+    /// The node tells what happens, from now on.
+    Armed,
+    /// So many events came.
+    Events(u64),
+    /// Something was missed, or may have been: what came from the node was dropped.
+    Lost(Lost),
+}
+
 /// Is told what happens. Methods are called in the midst of operations: they must be quick, and must not call the client.
 pub trait Metrics: fmt::Debug + Send + Sync {
     /// A node answered a request, which may be a batch of keys, or failed to.
@@ -60,6 +73,14 @@ pub trait Metrics: fmt::Debug + Send + Sync {
     fn looked_up_near(&self, hits: u64, misses: u64) {
         let _ = (hits, misses);
     }
+
+    /// The near cache follows a node's feed, and this is what it has of it.
+    fn followed(&self, node: &str, what: Followed) {
+        let _ = (node, what);
+    }
+
+    /// What was read was not kept near, since an event of its key, or of a key like it, came in the meantime.
+    fn dropped_in_flight(&self) {}
 
     /// A node failed too often: it is not asked for now.
     fn ejected(&self, node: &str) {

@@ -376,7 +376,15 @@ pub struct NearCache {
     pub bytes_max: u64,
     #[doc(hidden)]
     pub value_bytes_max: usize,
+    /// It follows the nodes' feeds, and believes them for so long.
+    #[doc(hidden)]
+    pub follow: Option<Duration>,
 }
+
+/// How long a near cache believes a feed of which it hears nothing, if nothing else is said.
+const FEED_BOUND: Duration = Duration::from_secs(2);
+/// The shortest such time: nodes say that nothing happens every 10 ms at most.
+const FEED_BOUND_MIN: Duration = Duration::from_millis(50);
 
 impl NearCache {
     /// Keeps values for `ttl`, which bounds how long what others write or delete goes unnoticed.
@@ -385,7 +393,35 @@ impl NearCache {
             ttl,
             bytes_max: 16 << 20,
             value_bytes_max: 64 << 10,
+            follow: None,
         }
+    }
+
+    /// Has the nodes tell what others write and delete (`watch feed`), so that it is dropped here within milliseconds; as
+    /// [`follow_within`](Self::follow_within) with 2 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ketch_client::near::NearCache;
+    /// use ketch_client::{Client, ClientOptions, Node};
+    ///
+    /// let near = NearCache::new(Duration::from_secs(3600)).follow();
+    /// let client = Client::new(Node::list("cache1,cache2")?, ClientOptions::default().near_cache(near));
+    /// # Ok::<(), ketch_client::NodeError>(())
+    /// ```
+    pub fn follow(self) -> Self {
+        self.follow_within(FEED_BOUND)
+    }
+
+    /// Follows the nodes' feeds, and believes none of which it does not know what was up to so long ago (50 ms at least): whatever happens to
+    /// processes and links, a value from here is no older than that, as compared with what its node has. Then what came from that node is
+    /// dropped, and nothing of it kept until its feed is there again.
+    ///
+    /// One connection a node, and one thread a client, whichever front it is. Nodes without a feed (stock memcached, `-W`) are told in the log and
+    /// in the metrics; what they gave is kept by its time alone.
+    pub fn follow_within(mut self, bound: Duration) -> Self {
+        self.follow = Some(bound.max(FEED_BOUND_MIN));
+        self
     }
 
     /// The most memory that it takes, in bytes, about (16 MiB).

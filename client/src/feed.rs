@@ -71,6 +71,9 @@ pub struct Feed {
     open_at: Instant,
     trying_since: Option<Instant>,
     pause: Duration,
+    pause_max: Duration,
+    /// It goes on where it was.
+    goes_on: bool,
 }
 
 /// A connection.
@@ -133,7 +136,27 @@ impl Feed {
             open_at: now,
             trying_since: None,
             pause: PAUSE.0,
+            pause_max: PAUSE.1,
+            goes_on: true,
         }
+    }
+
+    /// Does not go on where it was when it connects again, but begins anew.
+    pub(crate) fn anew(mut self) -> Self {
+        self.goes_on = false;
+        self
+    }
+
+    /// The longest pause before it connects again.
+    pub(crate) fn pause_at_most(mut self, pause: Duration) -> Self {
+        self.pause_max = pause;
+        self
+    }
+
+    /// Connects at once, if it is not connected.
+    pub(crate) fn hurry(&mut self) {
+        self.open_at = Instant::now();
+        self.pause = PAUSE.0;
     }
 
     /// Whose it is.
@@ -189,7 +212,7 @@ impl Feed {
         if self.reader.is_over() {
             self.link = None;
             self.open_at = Instant::now() + self.pause;
-            self.pause = (2 * self.pause).min(PAUSE.1);
+            self.pause = (2 * self.pause).min(self.pause_max);
         } else if self.reader.is_reading() {
             self.pause = PAUSE.0;
         }
@@ -270,7 +293,7 @@ impl Feed {
             return Ok(());
         }
         let since = *self.trying_since.get_or_insert(now);
-        let place = self.reader.place();
+        let place = self.reader.place().filter(|_| self.goes_on);
         let begin = |feed: &mut Self| {
             feed.trying_since = None;
             let ask = match place {

@@ -27,7 +27,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use client_core::error::Failure;
-pub use client_core::metrics::{Loaded, Metrics, Op};
+use client_core::feed::Lost;
+pub use client_core::metrics::{Followed, Loaded, Metrics, Op};
 
 const OPS: [(Op, &str); 7] = [
     (Op::Get, "get"),
@@ -46,6 +47,21 @@ const LOADS: [(Loaded, &str); 6] = [
     (Loaded::Failed, "failed"),
     (Loaded::Timeout, "timeout"),
     (Loaded::NotStored, "not_stored"),
+];
+
+const LOSSES: [Lost; 12] = [
+    Lost::Gap,
+    Lost::Epoch,
+    Lost::Hole,
+    Lost::Silent,
+    Lost::Behind,
+    Lost::Garbage,
+    Lost::LongLine,
+    Lost::Closed,
+    Lost::Connect,
+    Lost::SignIn,
+    Lost::Full,
+    Lost::NoFeed,
 ];
 
 const OUTCOMES: [(Result<(), Failure>, &str); 7] = [
@@ -82,10 +98,23 @@ pub struct Recorder {
     near_hits: Counter,
     near_misses: Counter,
     loads: [Counter; LOADS.len()],
+    dropped_in_flight: Counter,
+}
+
+/// The feed of one node.
+#[derive(Debug, Default)]
+struct FeedCounts {
+    /// There was something of it.
+    is_followed: AtomicU64,
+    is_armed: AtomicU64,
+    armed: Counter,
+    events: Counter,
+    lost: [Counter; LOSSES.len()],
 }
 
 #[derive(Debug, Default)]
 struct NodeCounts {
+    feed: FeedCounts,
     requests: [[Counter; OUTCOMES.len()]; OPS.len()],
     ejections: Counter,
     out: AtomicU64,
@@ -128,6 +157,40 @@ impl Recorder {
         read(&self.loads[at(&LOADS, &how)])
     }
 
+    /// Of the feeds that the near cache follows, how many events came, how often one was armed, and how often something was lost.
+    pub fn feeds(&self) -> (u64, u64, u64) {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let feeds = nodes.values().map(|counts| &counts.feed);
+        feeds.fold((0, 0, 0), |(events, armed, lost), feed| {
+            let losses: u64 = feed.lost.iter().map(read).sum();
+            (
+                events + read(&feed.events),
+                armed + read(&feed.armed),
+                lost + losses,
+            )
+        })
+    }
+
+    /// How many feeds the near cache has now.
+    pub fn feeds_armed(&self) -> u64 {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes
+            .values()
+            .map(|counts| read(&counts.feed.is_armed))
+            .sum()
+    }
+
+    /// How often a node's feed was lost so.
+    pub fn feed_lost(&self, node: &str, why: Lost) -> u64 {
+        let at = LOSSES.iter().position(|one| *one == why);
+        at.map_or(0, |at| read(&self.node(node).feed.lost[at]))
+    }
+
+    /// How often what was read was not kept near, since an event came in the meantime.
+    pub fn near_dropped_in_flight(&self) -> u64 {
+        read(&self.dropped_in_flight)
+    }
+
     /// How often a node was ejected.
     pub fn ejections(&self, node: &str) -> u64 {
         read(&self.node(node).ejections)
@@ -152,6 +215,7 @@ impl Recorder {
         };
         let (mut requests, mut ejections, mut out_now, mut latency) =
             (String::new(), String::new(), String::new(), String::new());
+        let mut feeds: [String; 4] = Default::default();
         for (node, counts) in nodes {
             let node = escape(node);
             for ((_, op), outcomes) in OPS.iter().zip(&counts.requests) {
@@ -171,11 +235,24 @@ impl Recorder {
             );
             sample(&mut out_now, "ejected", &label, read(&counts.out));
             counts.latency.render(&mut latency, &label);
+            counts.feed.render(&mut feeds, &label);
         }
         family("requests_total", "counter", requests);
         family("request_seconds", "histogram", latency);
         family("ejections_total", "counter", ejections);
         family("ejected", "gauge", out_now);
+        for ((name, kind), samples) in FEED_FAMILIES.iter().zip(feeds) {
+            family(name, kind, samples);
+        }
+        if self.feeds().1 + self.feeds().2 > 0 {
+            let mut samples = String::new();
+            let dropped = self.near_dropped_in_flight();
+            let _ = writeln!(
+                samples,
+                "ketch_client_near_dropped_in_flight_total {dropped}"
+            );
+            family("near_dropped_in_flight_total", "counter", samples);
+        }
         let pairs = |name: &str, (hits, misses): (u64, u64)| {
             let mut samples = String::new();
             sample(&mut samples, name, "outcome=\"hit\"", hits);
@@ -203,6 +280,32 @@ impl Recorder {
         }
         family("loads_total", "counter", loads);
         out
+    }
+}
+
+/// What is told of feeds.
+const FEED_FAMILIES: [(&str, &str); 4] = [
+    ("feed_armed", "gauge"),
+    ("feed_armed_total", "counter"),
+    ("feed_events_total", "counter"),
+    ("feed_lost_total", "counter"),
+];
+
+impl FeedCounts {
+    fn render(&self, out: &mut [String; 4], label: &str) {
+        if read(&self.is_followed) == 0 {
+            return;
+        }
+        let counts = [&self.is_armed, &self.armed, &self.events];
+        for ((out, (name, _)), count) in out.iter_mut().zip(FEED_FAMILIES).zip(counts) {
+            sample(out, name, label, read(count));
+        }
+        for (why, count) in LOSSES.iter().zip(&self.lost) {
+            if read(count) > 0 {
+                let labels = format!("{label},why=\"{}\"", why.word());
+                sample(&mut out[3], FEED_FAMILIES[3].0, &labels, read(count));
+            }
+        }
     }
 }
 
@@ -234,6 +337,33 @@ impl Metrics for Recorder {
     fn looked_up_near(&self, hits: u64, misses: u64) {
         add(&self.near_hits, hits);
         add(&self.near_misses, misses);
+    }
+
+    fn followed(&self, node: &str, what: Followed) {
+        let node = self.node(node);
+        let feed = &node.feed;
+        feed.is_followed.store(1, Ordering::Relaxed);
+        match what {
+            Followed::Armed => {
+                add(&feed.armed, 1);
+                feed.is_armed.store(1, Ordering::Relaxed);
+            }
+            Followed::Events(count) => add(&feed.events, count),
+            Followed::Lost(why) => {
+                if why.is_over() {
+                    feed.is_armed.store(0, Ordering::Relaxed);
+                }
+                if let Some(at) = LOSSES.iter().position(|one| *one == why) {
+                    add(&feed.lost[at], 1);
+                }
+            }
+            // What this version does not know.
+            _ => {}
+        }
+    }
+
+    fn dropped_in_flight(&self) {
+        add(&self.dropped_in_flight, 1);
     }
 
     fn ejected(&self, node: &str) {

@@ -56,16 +56,17 @@ async fn fetch<F: Front>(front: &F, near: &Near, keys: Vec<&[u8]>) -> Vec<Result
     let epochs: Vec<_> = keys.iter().map(|key| near.epoch(key)).collect();
     let asked = keys.clone();
     let len = |key: &&[u8]| key.len();
-    let found = call_many(front, asked, len, calls::get_with_ttl).await;
+    let versions = near.follows();
+    let begin = |context, keys| calls::get_with_ttl(context, keys, versions);
+    let found = call_many(front, asked, len, begin).await;
     values.tell_found(&found);
-    let now = front.now();
     let kept = keys.into_iter().zip(epochs).zip(found);
     kept.map(|((key, epoch), found)| {
-        let Some((item, left)) = found? else {
+        let Some((item, left, unique)) = found? else {
             return Ok(None);
         };
         let value = values.open(Some(item))?;
-        values.keep(key, &value, left, Some(epoch), now);
+        values.keep(front, key, &value, (left, unique), Some(epoch));
         Ok(value)
     })
     .collect()

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::Node;
+use crate::near::Route;
+use crate::near::follow::Follower;
 use crate::snapshot::{NodePool, Snapshot};
 use crate::states;
 use crate::topology::follow::{self, Following};
@@ -27,6 +29,8 @@ pub(crate) struct Shared<P> {
     /// Whose the connections are.
     process: AtomicU32,
     parting: Mutex<()>,
+    /// Ends the thread that follows the feeds of the nodes, if there is one.
+    feeds: Option<Follower>,
     /// Ends the thread that follows the source of the nodes, if there is one.
     _following: Option<Following>,
     /// The client was closed: it has no nodes any more.
@@ -41,10 +45,19 @@ impl<P: NodePool> Shared<P> {
     fn led(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
         let options = Arc::new(states::observed(options));
         let snapshot = Snapshot::new(nodes, &options);
+        let values = Values::new(options.clone());
+        let near = values.near.as_ref().filter(|near| near.follows());
+        let feeds = near.and_then(|near| {
+            let ring = snapshot.ring.clone();
+            Follower::start(near.clone(), ring, options.clone())
+                .inspect_err(|error| log::warn!("the near cache keeps nothing: {error}"))
+                .ok()
+        });
         Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
-            values: Values::new(options.clone()),
+            values,
             options,
+            feeds,
             process: AtomicU32::new(process::id()),
             parting: Mutex::default(),
             _following: following,
@@ -88,6 +101,18 @@ impl<P: NodePool> Shared<P> {
             nodes
         };
         *snapshot = Arc::new(snapshot.after(nodes, &self.options, dual_read, now));
+        self.turn(&snapshot);
+    }
+
+    /// The nodes are others: so are the feeds.
+    fn turn(&self, snapshot: &Snapshot<P>) {
+        if let (Some(feeds), Some(near)) = (&self.feeds, &self.values.near) {
+            feeds.turn(&snapshot.ring);
+            near.turn(Route {
+                ring: &snapshot.ring,
+                options: &self.options,
+            });
+        }
     }
 
     /// Leaves all nodes, for good.
@@ -125,6 +150,7 @@ impl<P: NodePool> Shared<P> {
         let mut snapshot = snapshot.unwrap_or_else(PoisonError::into_inner);
         if let Some(settled) = snapshot.settled(&self.options, now) {
             *snapshot = Arc::new(settled);
+            self.turn(&snapshot);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::front::Front;
 use crate::snapshot::NodePool;
 use client_core::error::Failure;
 use client_core::health::Standing;
-use client_core::metrics::{Loaded, Metrics, Op};
+use client_core::metrics::{Followed, Loaded, Metrics, Op};
 use client_core::options::ClientOptions;
 use client_core::states::{NodeEvent, NodeState, Observer};
 
@@ -78,6 +78,14 @@ impl Metrics for Observed {
 
     fn looked_up_near(&self, hits: u64, misses: u64) {
         self.metrics(|metrics| metrics.looked_up_near(hits, misses));
+    }
+
+    fn followed(&self, node: &str, what: Followed) {
+        self.metrics(|metrics| metrics.followed(node, what));
+    }
+
+    fn dropped_in_flight(&self) {
+        self.metrics(|metrics| metrics.dropped_in_flight());
     }
 
     fn ejected(&self, node: &str) {

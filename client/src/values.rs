@@ -3,25 +3,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::front::Front;
 use crate::load::Loads;
-use crate::near::{Epoch, Near};
+use crate::near::{Epoch, Found, Near, Route};
 use crate::packed::{self, Packed};
 use client_core::error::{Error, Result};
 use client_core::metrics::Loaded;
 use client_core::options::ClientOptions;
-use client_core::value::{Item, Value};
+use client_core::value::{CasUnique, Item, Value};
 
 /// What a client keeps beside the nodes and their connections.
 pub(crate) struct Values {
     pub(crate) options: Arc<ClientOptions>,
-    pub(crate) near: Option<Near>,
+    pub(crate) near: Option<Arc<Near>>,
     pub(crate) loads: Loads,
 }
 
 impl Values {
     pub(crate) fn new(options: Arc<ClientOptions>) -> Self {
         Values {
-            near: options.near_cache.map(Near::new),
+            near: options
+                .near_cache
+                .map(|near| Arc::new(Near::new(near, options.metrics.clone()))),
             loads: Loads::new(),
             options,
         }
@@ -66,17 +69,28 @@ impl Values {
         self.near.as_ref().map(|near| near.epoch(key))
     }
 
-    /// Keeps near what a node said, to be used for `left` seconds at most, -1 without end.
-    pub(crate) fn keep(
+    /// Keeps near what a node said, to be used for so many seconds at most, -1 without end.
+    pub(crate) fn keep<F: Front>(
         &self,
+        front: &F,
         key: &[u8],
         value: &Option<Item>,
-        left: i64,
+        (left, unique): (i64, CasUnique),
         epoch: Option<Epoch>,
-        now: Instant,
     ) {
         if let (Some(near), Some(epoch), Some(item)) = (&self.near, epoch, value) {
-            near.keep(key, item, left, epoch, now);
+            let found = Found {
+                key,
+                item,
+                left,
+                unique,
+            };
+            let ring = front.ring();
+            let route = Route {
+                ring: &ring,
+                options: &self.options,
+            };
+            near.keep(&found, epoch, route, front.now());
         }
     }
 

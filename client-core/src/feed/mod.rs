@@ -261,7 +261,7 @@ pub enum Lost {
     Epoch,
     /// Numbers do not follow each other: lines are gone.
     Hole,
-    /// Nothing was heard for longer than [`Ask::silence`] allows.
+    /// Nothing was heard for longer than [`Ask::silence`] or [`Ask::behind`] allows.
     Silent,
     /// What was heard is older than [`Ask::behind`] allows.
     Behind,
@@ -374,6 +374,8 @@ pub struct Reader {
     excused: bool,
     sent_at: Instant,
     heard_at: Instant,
+    /// When a heartbeat came last.
+    beat_at: Instant,
     /// The node's clock at the begin, in milliseconds.
     began_ms: Option<u64>,
     known_until: Option<Instant>,
@@ -395,6 +397,7 @@ impl Reader {
             excused: false,
             sent_at: now,
             heard_at: now,
+            beat_at: now,
             began_ms: None,
             known_until: None,
             ask,
@@ -622,6 +625,7 @@ impl Reader {
             }
             _ => now,
         };
+        self.beat_at = now;
         self.known_until = self.known_until.max(Some(sent_at));
     }
 
@@ -635,7 +639,12 @@ impl Reader {
             return self.over(Lost::Silent);
         }
         if self.is_behind(now) {
-            return self.over(Lost::Behind);
+            let is_silent = self.heard_at <= self.beat_at;
+            return self.over(if is_silent {
+                Lost::Silent
+            } else {
+                Lost::Behind
+            });
         }
         None
     }

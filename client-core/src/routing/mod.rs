@@ -259,6 +259,11 @@ impl Ring {
         })
     }
 
+    /// The nodes that a write would go to now, in no order of worth, and without telling those that it would pass over.
+    pub fn takers(&self, key: &[u8], options: &ClientOptions) -> Nodes {
+        self.live(&self.layout, self.own(key, options), key, options)
+    }
+
     /// True if none of the nodes that a key lives on is ejected.
     pub fn is_whole(&self, key: &[u8], options: &ClientOptions) -> bool {
         self.ejected(key, options).is_empty()

@@ -52,7 +52,7 @@ impl<E> From<NoWay> for LoadError<E> {
 /// What the node's answer means.
 enum Answer {
     /// A value as it is stored, and the seconds it has left, -1 without end. With a win, it is to be loaded anew.
-    Value(Item, i64, Option<Win>),
+    Value(Item, i64, CasUnique, Option<Win>),
     Load(Win),
     /// No node answers.
     LoadAlone,
@@ -96,13 +96,14 @@ pub(super) async fn find<F: Front>(
             .map_err(NoWay::Cache)?;
         let enter = || values.loads.flights.enter(key);
         match answer {
-            Answer::Value(item, left, win) => {
+            Answer::Value(item, left, unique, win) => {
                 let value = values.open(Some(item)).map_err(NoWay::Cache)?;
                 if let Some(rider) = rider {
                     rider.land(Landing::Found(value.clone()));
                 }
                 let Some(win) = win else {
-                    values.keep(key, &value, rules.fresh(left), epoch, front.now());
+                    let left = rules.fresh(left);
+                    values.keep(front, key, &value, (left, unique), epoch);
                     return Ok(Way::Value(value));
                 };
                 return Ok(Way::Refresh(value, win));
@@ -192,8 +193,11 @@ impl<F: Front> Ride<'_, F> {
         if !front.ring().has_others(key, front.now(), options) {
             return None;
         }
-        let found = call(front, |context| calls::get_with_ttl(context, vec![key]));
-        found.await.pop()?.ok()?
+        let found = call(front, |context| {
+            calls::get_with_ttl(context, vec![key], false)
+        });
+        let (item, left, _) = found.await.pop()?.ok()??;
+        Some((item, left))
     }
 }
 
@@ -262,11 +266,13 @@ async fn ask<F: Front>(
                 store_raw(&front, &key, &item, unique, left).await;
                 continue;
             }
-            (Next::Use, Some((item, left, _)), win) => {
+            (Next::Use, Some((item, left, unique)), win) => {
                 win.map(Win::spend);
-                Answer::Value(item, left, None)
+                Answer::Value(item, left, unique, None)
             }
-            (Next::Refresh, Some((item, left, _)), win) => Answer::Value(item, left, win),
+            (Next::Refresh, Some((item, left, unique)), win) => {
+                Answer::Value(item, left, unique, win)
+            }
             (Next::Load, _, Some(win)) => Answer::Load(win),
             (Next::Wait(at), ..) => Answer::Wait(at),
             (Next::GiveUp, ..) => Answer::GiveUp,

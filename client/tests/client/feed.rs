@@ -136,7 +136,9 @@ fn it_comes_back_to_where_it_was() {
     // The ring has gone on without it.
     let place = feed.place();
     drop(feed);
-    let pairs: Vec<(String, &str)> = (0..60_000).map(|n| (format!("a-longer-key-{n:08}"), "x")).collect();
+    let pairs: Vec<(String, &str)> = (0..60_000)
+        .map(|n| (format!("a-longer-key-{n:08}"), "x"))
+        .collect();
     client.set_multi(pairs, None);
     let mut feed = Feed::new(server.node(), &patient(), ask().from(place));
     assert_eq!([next(&mut feed), next(&mut feed)], ["began", "lost gap"]);

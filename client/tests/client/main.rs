@@ -16,6 +16,7 @@ mod ketama;
 mod lanes;
 mod patience;
 mod registry;
+mod relayed;
 mod tasks;
 mod topology;
 mod waiting;

@@ -4,6 +4,7 @@ use super::Client;
 
 mod copies;
 mod faulty;
+mod follow;
 mod load;
 mod locks;
 mod methods;
