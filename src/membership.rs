@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  etcd, Consul <--register, keep, say goodbye-- Enrolment (a thread of the crate)
+//!        |                            '-- "config ring leave", "config ring join": what an operator wants (state::Place)
 //!        '--ring, changes--> watcher (a thread here) --> state: the node list of `config get cluster`, figures
 //! ```
 //!
@@ -17,10 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use ketch_membership::{Enrolment, Member, Registry};
+use ketch_membership::{Enrolment, Member, Order, Registry};
 
 use crate::settings::Register;
-use crate::state::{CONFIG_LEN_MAX, ClusterConfig};
+use crate::state::{CONFIG_LEN_MAX, ClusterConfig, Place, PlaceOrder};
 
 /// How long one question for a change may wait, and how long the watcher pauses after an error.
 const WAIT: Duration = Duration::from_secs(5);
@@ -45,7 +46,25 @@ impl Membership {
         let member = member(register, addrs, enrolling.servers())?;
         let lease = Duration::from_secs(register.lease_s.into());
         let failed = |error: io::Error| format!("cannot start a thread: {error}");
+        let configured = member.clone();
         let enrolment = Enrolment::begin(enrolling, member, lease).map_err(failed)?;
+        let orders = enrolment.orders();
+        let weight = |member: &Member| u64::from(member.weight) * u64::from(!member.leaving);
+        cluster.ring.weight.store(weight(&configured), Relaxed);
+        let of_server = Arc::downgrade(&cluster);
+        let place = move |order| {
+            let order = match order {
+                PlaceOrder::Leave => Order::Leave,
+                PlaceOrder::Join(weight) => Order::Join(weight),
+            };
+            if let Some(cluster) = of_server.upgrade() {
+                let weight = weight(&order.apply(&configured));
+                cluster.ring.weight.store(weight, Relaxed);
+            }
+            orders.give(order);
+        };
+        // A process has one place.
+        let _ = cluster.ring.place.set(Place(Box::new(place)));
         let stop = Arc::new(AtomicBool::new(false));
         let (registry, told) = (registry()?, stop.clone());
         let watcher = thread::Builder::new().name("ring".to_owned());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use getopts::{Matches, Options};
-use ketch_client::topology::{ClusterEndpoint, Source, SourceError};
+use ketch_client::topology::Source;
 use ketch_client::{Client, ClientOptions, Node, OnEjection};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -172,17 +172,9 @@ impl Access {
         }
     }
 
-    /// The nodes that a server answers to `config get cluster`.
-    pub fn cluster_of(&self, server: &str) -> Result<Vec<Node>, SourceError> {
-        let servers = Node::list(server).map_err(|error| SourceError::Node { at: 1, error })?;
-        let mut endpoint = ClusterEndpoint::new(servers).timeout(self.timeout);
-        if let Some((user, password)) = &self.login {
-            endpoint = endpoint.login(user, password);
-        }
-        if let Some((config, name)) = &self.tls {
-            endpoint = endpoint.tls(config.clone(), name.clone());
-        }
-        endpoint.nodes()
+    /// Has a source speak to nodes as we do, if it is nodes that it asks.
+    pub fn adopt_in(&self, source: &mut dyn Source) {
+        source.adopt(&self.client_options());
     }
 
     /// A client of the whole cluster.

@@ -2,8 +2,10 @@
 
 use getopts::{Matches, Options};
 use ketch_client::continuum::{Distribution, Placement};
+use ketch_client::topology::{self, SourceError};
 use ketch_client::{COPIES_MAX, Node};
 
+use crate::access::{self, Access};
 use crate::failure::Failure;
 
 /// Nodes and how keys are spread over them.
@@ -39,7 +41,7 @@ pub fn nodes_option(options: &mut Options, short: &str, long: &str, about: &str)
     options.optmulti(
         short,
         long,
-        &format!("{about}; /PATH[:WEIGHT] is a unix socket"),
+        &format!("{about}; /PATH[:WEIGHT] is a unix socket; or a source that lists them, like etcd://HOST:PORT/RING"),
         "HOST[:PORT[:WEIGHT]],..",
     );
 }
@@ -88,14 +90,49 @@ pub fn from(matches: &Matches) -> Result<Cluster, Failure> {
 pub fn nodes(matches: &Matches, option: &str) -> Result<Vec<Node>, Failure> {
     let mut nodes = Vec::new();
     for list in matches.opt_strs(option) {
-        let more = Node::list(&list)
-            .map_err(|error| Failure::usage(format!("--{option} {list}: {error}")))?;
-        nodes.extend(more);
+        let told = |failure| match failure {
+            Failure::Usage(why) => Failure::Usage(format!("--{option} {why}")),
+            other => other,
+        };
+        nodes.extend(listed(&list, || asking(matches, option)).map_err(told)?);
     }
     if nodes.is_empty() {
         return Err(Failure::usage(format!("--{option} is missing")));
     }
     Ok(nodes)
+}
+
+/// Whether a text names a source of nodes; else it is a list of them.
+pub fn is_source(text: &str) -> bool {
+    text.contains("://")
+}
+
+/// The nodes in a list, or those that a source has listed now.
+pub fn listed(
+    text: &str,
+    access: impl FnOnce() -> Result<Access, Failure>,
+) -> Result<Vec<Node>, Failure> {
+    if !is_source(text) {
+        return Node::list(text).map_err(|error| Failure::usage(format!("{text}: {error}")));
+    }
+    let mut source = topology::source(text).map_err(Failure::Usage)?;
+    access()?.adopt_in(&mut *source);
+    match source.nodes() {
+        Ok(nodes) if !nodes.is_empty() => Ok(nodes),
+        Ok(_) | Err(SourceError::Empty) => {
+            Err(Failure::failed(format!("{text}: there are no nodes")))
+        }
+        Err(error) => Err(Failure::failed(format!("{text}: {error}"))),
+    }
+}
+
+/// How the nodes of this option are spoken to, of which one may be asked for the others.
+fn asking(matches: &Matches, option: &str) -> Result<Access, Failure> {
+    let own = format!("{option}-");
+    match matches.opt_defined(&format!("{own}user")) {
+        true => access::from_of(matches, &own),
+        false => access::from(matches),
+    }
 }
 
 /// How keys are spread, as the options say.

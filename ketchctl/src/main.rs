@@ -26,6 +26,7 @@ mod record;
 mod ring;
 mod routes;
 mod set;
+mod shift;
 mod snapshot;
 mod stats;
 mod table;
@@ -93,6 +94,16 @@ const COMMANDS: &[Command] = &[
         "nodes",
         "who is in a ring: health, version, share of the keys",
         nodes::run,
+    ),
+    command(
+        "drain",
+        "take a node out of a ring, its keys first",
+        shift::drain::run,
+    ),
+    command(
+        "rebalance",
+        "fill a new node, then give it its share of the keys",
+        shift::rebalance::run,
     ),
     command("ping", "which nodes answer, and how fast", ping::run),
     command(

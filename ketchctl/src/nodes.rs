@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 
 use getopts::Options;
 use ketch_client::continuum::{Continuum, Placement};
-use ketch_client::topology::{RegisteredNodes, Source, SourceError};
 use ketch_client::{Error, Node};
 
 use crate::access::{self, Access};
 use crate::failure::{self, Failure};
+use crate::shift::place::Rings;
 use crate::table::Table;
 use crate::{cluster, words};
 
 const USAGE: &str = "usage: ketchctl nodes --servers SOURCE [options]\n\n\
-    A line a node: its address, name, zone, weight, version, time to answer in milliseconds, and share of the keys. SOURCE is a list\n\
-    of nodes, etcd://HOST:PORT[,HOST:PORT]/RING, consul://HOST:PORT/SERVICE, or config://HOST:PORT for what a server answers\n\
-    to \"config get cluster\". The last line has a digest of the ring: clients whose digests are equal place keys alike.\n\
+    A line a node: its address, name, zone, weight, version, time to answer in milliseconds, share of the keys, and state: up, down, or\n\
+    standby for one that is registered and holds no keys (drained, or not filled yet). SOURCE is a list of nodes,\n\
+    etcd://HOST:PORT[,HOST:PORT]/RING, consul://HOST:PORT/SERVICE, k8s://NAMESPACE/SERVICE[:PORT], dns://NAME:PORT, srv://NAME,\n\
+    file:///PATH, or cluster://HOST:PORT for what a server answers to \"config get cluster\". The last line has a digest of the ring:\n\
+    clients whose digests are equal place keys alike.\n\
     Exit status 1 if a node does not answer.";
 
 /// Keys by which shares are counted.
@@ -30,7 +32,9 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
     let matches = words::parse(given, options, USAGE)?;
     words::none_but(&matches, 0, "nodes")?;
     let access = access::from(&matches)?;
-    let nodes = listed(&matches.opt_strs("servers"), &access)?;
+    let (nodes, standby) = listed(&matches.opt_strs("servers"), &access)?;
+    let holders = nodes.len();
+    let nodes: Vec<Node> = nodes.into_iter().chain(standby).collect();
     let placement = cluster::placement(&matches)?;
     let states: Vec<State> = thread::scope(|scope| {
         let threads: Vec<_> = nodes
@@ -40,9 +44,13 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
         let join = |thread: thread::ScopedJoinHandle<'_, State>| thread.join().expect("no panic");
         threads.into_iter().map(join).collect()
     });
-    let (shares, digest) = ring(placement, &nodes);
-    let mut table = Table::new(["node", "name", "zone", "weight", "version", "ms", "share"]);
-    for ((node, state), share) in nodes.iter().zip(&states).zip(shares) {
+    let (mut shares, digest) = ring(placement, &nodes[..holders]);
+    shares.resize(nodes.len(), 0.0);
+    let heading = [
+        "node", "name", "zone", "weight", "version", "ms", "share", "state",
+    ];
+    let mut table = Table::new(heading);
+    for (at, ((node, state), share)) in nodes.iter().zip(&states).zip(shares).enumerate() {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let cells = [
             or_dash(&node.name),
@@ -54,11 +62,16 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
                 Err(_) => "down".to_owned(),
             },
             format!("{:.1} %", share * 100.0),
+            match (&state.version, at < holders) {
+                (Err(_), _) => "down".to_owned(),
+                (Ok(_), true) => "up".to_owned(),
+                (Ok(_), false) => "standby".to_owned(),
+            },
         ];
         table.row(node.address(), cells);
     }
     words::print(table)?;
-    println!("ring {digest:016x}, {} nodes", nodes.len());
+    println!("ring {digest:016x}, {holders} nodes");
     let mut failed = false;
     for (node, state) in nodes.iter().zip(&states) {
         if let Err(error) = &state.version {
@@ -72,29 +85,16 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The nodes of all sources.
-fn listed(sources: &[String], access: &Access) -> Result<Vec<Node>, Failure> {
-    let mut nodes = Vec::new();
+/// Who holds keys by all of these sources, and who stands by.
+fn listed(sources: &[String], access: &Access) -> Result<(Vec<Node>, Vec<Node>), Failure> {
+    let (mut nodes, mut standby) = (Vec::new(), Vec::new());
     for source in sources {
-        let told = |error: &dyn std::fmt::Display| Failure::failed(format!("{source}: {error}"));
-        if RegisteredNodes::is_meant_by(source) {
-            let usage = |error| Failure::usage(format!("--servers {source}: {error}"));
-            let mut ring: RegisteredNodes = source.parse().map_err(usage)?;
-            match ring.nodes() {
-                Ok(members) => nodes.extend(members),
-                // Told below, as of any list.
-                Err(SourceError::Empty) => {}
-                Err(error) => return Err(told(&error)),
-            }
-        } else if let Some(server) = source.strip_prefix("config://") {
-            nodes.extend(access.cluster_of(server).map_err(|error| told(&error))?);
-        } else {
-            let usage = |error| Failure::usage(format!("--servers {source}: {error}"));
-            nodes.extend(Node::list(source).map_err(usage)?);
-        }
+        let (more, others) = Rings::open(source, access)?.now()?;
+        nodes.extend(more);
+        standby.extend(others.into_iter().map(|(node, _)| node));
     }
-    match (nodes.is_empty(), sources.first()) {
-        (false, _) => Ok(nodes),
+    match (nodes.is_empty() && standby.is_empty(), sources.first()) {
+        (false, _) => Ok((nodes, standby)),
         (true, Some(source)) => Err(Failure::failed(format!("{source}: there are no nodes"))),
         (true, None) => Err(Failure::usage("--servers is missing")),
     }

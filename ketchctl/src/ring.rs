@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufWriter, Write};
 use getopts::Options;
 use ketch_client::continuum::Continuum;
 
+use crate::access;
 use crate::cluster::{self, Cluster};
 use crate::failure::Failure;
 
@@ -12,6 +13,7 @@ pub fn run(words: &[String]) -> Result<(), Failure> {
     let mut options = Options::new();
     options.optflag("h", "help", "print this");
     cluster::options(&mut options);
+    access::options(&mut options);
     let matches = options.parse(words)?;
     if matches.opt_present("help") {
         let brief = "usage: ketchctl ring --servers LIST [options] < KEYS\n\n\

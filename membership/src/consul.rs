@@ -111,6 +111,13 @@ impl Engine for Consul {
         }
     }
 
+    fn rewrite(&mut self, member: &Member) -> Result<(), Error> {
+        Err(Error::Refused(format!(
+            "{} is not ketch, so whoever has registered it at its agent takes it out: consul services deregister -id {}",
+            member.name, member.name
+        )))
+    }
+
     fn leave(&mut self, member: &Member) -> Result<(), Error> {
         match self.registered.take() {
             // When the check is not passed any more, the entry is not listed, and a minute later it is gone.

@@ -128,6 +128,14 @@ impl Engine for Etcd {
         Ok(number(&answer["result"]["TTL"]).is_some_and(|ttl| ttl > 0))
     }
 
+    fn rewrite(&mut self, member: &Member) -> Result<(), Error> {
+        let key = STANDARD.encode(format!("{}{}", self.prefix, member.name));
+        let value = STANDARD.encode(member.to_json().to_string());
+        // A key that is gone meanwhile does not come back by it.
+        let put = json!({ "key": key, "value": value, "ignore_lease": true });
+        self.http.post("/v3/kv/put", &put).map(drop)
+    }
+
     fn leave(&mut self, member: &Member) -> Result<(), Error> {
         match self.lease.take() {
             Some(id) => self.put(member, &id),

@@ -30,7 +30,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-pub use enrol::Enrolment;
+pub use enrol::{Enrolment, Order, Orders};
 pub use member::Member;
 pub use steady::WINDOW;
 
@@ -73,8 +73,8 @@ impl std::error::Error for Error {}
 pub struct Listing {
     /// By name, each name once.
     pub members: Vec<Member>,
-    /// Members that have said goodbye.
-    pub leaving: Vec<Member>,
+    /// Members that are there and hold no keys: they have said goodbye, or weigh nothing until they are filled.
+    pub standby: Vec<Member>,
     /// The engine's moment; it grows with each change.
     pub revision: u64,
 }
@@ -95,6 +95,14 @@ trait Engine: fmt::Debug + Send {
 
     /// Says goodbye for a member that is registered; what is written of it ends with the lease.
     fn leave(&mut self, member: &Member) -> Result<(), Error>;
+
+    /// Whether members are written down by themselves, not by the engine.
+    fn takes_members(&self) -> bool {
+        true
+    }
+
+    /// Writes something else down about a member that is there, under the lease that it has.
+    fn rewrite(&mut self, member: &Member) -> Result<(), Error>;
 }
 
 /// The list of one ring in one engine.
@@ -115,15 +123,20 @@ impl Registry {
         })
     }
 
+    /// Whether servers write themselves down in it, or are told that they leave or join.
+    pub fn takes_members(&self) -> bool {
+        self.engine.takes_members()
+    }
+
     /// The members now.
     pub fn members(&mut self) -> Result<Listing, Error> {
         let (mut all, revision) = self.engine.list()?;
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.dedup_by(|a, b| a.name == b.name);
-        let (leaving, members) = all.into_iter().partition(|member| member.leaving);
+        let (members, standby) = all.into_iter().partition(Member::holds_keys);
         Ok(Listing {
             members,
-            leaving,
+            standby,
             revision,
         })
     }
@@ -137,7 +150,7 @@ impl Registry {
         }
         let before = self.steady.missing();
         let now = Instant::now();
-        listing.members = self.steady.after(listing.members, &listing.leaving, now);
+        listing.members = self.steady.after(listing.members, &listing.standby, now);
         let missing = self.steady.missing();
         if missing > before {
             log::warn!(
@@ -157,6 +170,12 @@ impl Registry {
         let left = due_at.saturating_duration_since(Instant::now());
         let at_most = at_most.min(left.max(Duration::from_millis(1)));
         Ok(self.engine.changed_since(revision, at_most)? || Instant::now() >= due_at)
+    }
+
+    /// Writes something else down about a member that somebody has written down by hand. (A server that has registered itself is
+    /// told; it would write its own again.)
+    pub fn rewrite(&mut self, member: &Member) -> Result<(), Error> {
+        self.engine.rewrite(member)
     }
 
     /// The engine's servers, `HOST:PORT` each.

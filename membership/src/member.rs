@@ -16,13 +16,13 @@ pub struct Member {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Share of the keys relative to the others.
+    /// Share of the keys relative to the others; 0 for one that waits to be filled.
     pub weight: u32,
     /// Where it stands.
     pub zone: Option<String>,
     /// The version of the program.
     pub version: Option<String>,
-    /// It says goodbye: it is to be asked no more, and its lease ends soon.
+    /// It says goodbye: it is to be asked no more. It is drained, or its lease ends soon.
     pub leaving: bool,
 }
 
@@ -55,6 +55,11 @@ impl Member {
             version: None,
             leaving: false,
         }
+    }
+
+    /// Whether it is in the ring, or stands by: it has said goodbye, or waits to be filled.
+    pub fn holds_keys(&self) -> bool {
+        self.weight > 0 && !self.leaving
     }
 
     /// `host:port`, an IPv6 address in brackets.

@@ -7,6 +7,8 @@
 //!  binary opcode 0x60, key "cluster"     flags as extras and the value; "Not found" if none is set
 //!  config set|add cluster FLAGS LEN      STORED; add: NOT_STORED if one is set
 //!  config delete cluster                 DELETED, or NOT_FOUND
+//!  config ring leave                     OK: from now on the ring that the server has joined does not count on it; it goes on serving
+//!  config ring join [WEIGHT]             OK: it counts on it again, with this weight or the server's own
 //!
 //!  value:  VERSION\nHOST|IP|PORT HOST|IP|PORT\n      the version is a number that grows when the nodes change
 //! ```
@@ -18,7 +20,7 @@
 use protocol::{BinaryHead, ErrorLine, Status, binary, reply};
 
 use super::output::Output;
-use crate::state::{ClusterConfig, Ctx};
+use crate::state::{ClusterConfig, Ctx, PlaceOrder};
 
 /// The name of the list.
 pub(super) const NAME: &[u8] = b"cluster";
@@ -72,10 +74,39 @@ pub(super) fn execute(ctx: Ctx<'_>, words: &[&[u8]], noreply: bool, out: &mut Ou
             reply::DELETED
         }
         [b"delete", _] => reply::NOT_FOUND,
+        [b"ring", order @ ..] => ring(&ctx.shared.cluster, order),
         _ => ErrorLine::Error.line(),
     };
     if !noreply {
         out.bytes(line);
+    }
+}
+
+/// Has the server's place in its ring changed. The reply does not wait for the engine that keeps the ring.
+fn ring(cluster: &ClusterConfig, words: &[&[u8]]) -> &'static [u8] {
+    const NO_RING: &[u8] = b"CLIENT_ERROR the server has joined no ring (-o register)\r\n";
+    const NO_WEIGHT: &[u8] = b"CLIENT_ERROR the weight is a number from 1\r\n";
+    let order = match words {
+        [b"leave"] => PlaceOrder::Leave,
+        [b"join"] => PlaceOrder::Join(None),
+        [b"join", weight] => {
+            let weight = str::from_utf8(weight)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            match weight.filter(|&weight: &u32| weight > 0) {
+                Some(weight) => PlaceOrder::Join(Some(weight)),
+                None => return NO_WEIGHT,
+            }
+        }
+        _ => return ErrorLine::Error.line(),
+    };
+    match cluster.ring.place.get() {
+        Some(place) => {
+            log::info!("config ring: {order:?}");
+            (place.0)(order);
+            reply::OK
+        }
+        None => NO_RING,
     }
 }
 
@@ -89,6 +120,28 @@ mod tests {
     use crate::state::CONFIG_LEN_MAX;
 
     const LIST: &str = "12\nnode1.example|10.0.0.1|11211 node2.example|10.0.0.2|11212\n";
+
+    #[test]
+    fn a_place_in_a_ring() {
+        let server = Server::start();
+        server.check(&[
+            (
+                "config ring leave",
+                "CLIENT_ERROR the server has joined no ring (-o register)|",
+            ),
+            (
+                "config ring join 0",
+                "CLIENT_ERROR the weight is a number from 1|",
+            ),
+            (
+                "config ring join x",
+                "CLIENT_ERROR the weight is a number from 1|",
+            ),
+            ("config ring join 1 2", "ERROR|"),
+            ("config ring", "ERROR|"),
+            ("config ring leave noreply", ""),
+        ]);
+    }
 
     #[test]
     fn set_and_get() {

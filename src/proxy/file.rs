@@ -6,9 +6,7 @@ use std::time::Duration;
 use client_core::continuum::{Distribution, Placement};
 use client_core::node::Node;
 use client_core::options::ClientOptions;
-use ketch_client::topology::{
-    ClusterEndpoint, DnsAddresses, DnsServices, NodeFile, RegisteredNodes, Source,
-};
+use ketch_client::topology;
 use toml::{Table, Value};
 
 /// The most connections of a worker to a node.
@@ -206,7 +204,7 @@ fn pool(name: String, value: Value) -> Result<PoolSpec, String> {
         }
         (Some(nodes), None) => From::List(nodes),
         (None, Some(source)) => {
-            self::source(&source).map_err(|reason| format!("{of}source: {reason}"))?;
+            topology::source(&source).map_err(|reason| format!("{of}source: {reason}"))?;
             From::Source(source)
         }
         (None, None) => {
@@ -315,27 +313,4 @@ fn route(at: usize, value: Value, pools: &[PoolSpec]) -> Result<RouteSpec, Strin
         prefix: prefix.unwrap_or_default().into_bytes(),
         pool,
     })
-}
-
-/// What a text names that nodes come from.
-pub(super) fn source(text: &str) -> Result<Box<dyn Source>, String> {
-    if RegisteredNodes::is_meant_by(text) {
-        let ring: RegisteredNodes = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
-        return Ok(Box::new(ring));
-    }
-    let address = |rest: &str| -> Result<Node, String> {
-        rest.parse().map_err(|error| format!("{text:?}: {error}"))
-    };
-    match text.split_once("://") {
-        Some(("file", path)) if !path.is_empty() => Ok(Box::new(NodeFile::new(path))),
-        Some(("dns", rest)) => {
-            let Node { host, port, .. } = address(rest)?;
-            Ok(Box::new(DnsAddresses::new(host, port)))
-        }
-        Some(("srv", name)) if !name.is_empty() => Ok(Box::new(DnsServices::new(name))),
-        Some(("cluster", rest)) => Ok(Box::new(ClusterEndpoint::new(vec![address(rest)?]))),
-        _ => Err(format!(
-            "{text:?}: must be etcd://HOST:PORT/RING, consul://HOST:PORT/SERVICE, dns://NAME:PORT, srv://NAME, cluster://HOST:PORT (config get cluster) or file:///PATH"
-        )),
-    }
 }

@@ -20,7 +20,7 @@ use client_core::addresses::{Addresses, MOVED};
 use client_core::node::Node;
 use client_core::options::ClientOptions;
 use client_core::routing::Ring;
-use ketch_client::topology::Source;
+use ketch_client::topology::{self, Source};
 use parking_lot::Mutex;
 
 use super::file::{self, File, From, PoolSpec};
@@ -360,7 +360,7 @@ fn follow(pool: &Weak<Pool>) {
             && let From::Source(text) = &pool.spec.from
         {
             // It was read before.
-            source = file::source(text).ok().map(|mut source| {
+            source = topology::source(text).ok().map(|mut source| {
                 source.adopt(&pool.options);
                 source
             });

@@ -147,6 +147,7 @@ fn commands(ctx: Ctx<'_>, snapshot: &Snapshot, figures: &mut Figures<'_>) {
         let ring = &ctx.shared.cluster.ring;
         figures.count("ketch_ring_members", ring.members.load(Relaxed));
         figures.count("ketch_ring_frozen", u64::from(ring.frozen.load(Relaxed)));
+        figures.count("ketch_ring_weight", ring.weight.load(Relaxed));
     }
     figures.bytes("ketch_block_bytes", ctx.shared.bodies.held());
     figures.count("ketch_blocks_timed_out", general.blocks_timed_out);

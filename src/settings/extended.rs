@@ -290,8 +290,8 @@ static REST: &[Opt] = &[
         "",
         "node_weight",
         ("NUM", "1"),
-        |s, v| whole("node_weight", v, 1..=u32::MAX, "").map(|weight| s.register.weight = weight),
-        "its share of the keys relative to the others",
+        |s, v| whole("node_weight", v, 0..=u32::MAX, "").map(|weight| s.register.weight = weight),
+        "its share of the keys relative to the others; 0 waits until \"ketchctl rebalance\" has filled it",
     ),
     value(
         "",

@@ -4,8 +4,9 @@
 //! Cl1. The list is whole: it changes when the last byte of a new one is there, for all connections at once.
 //! Cl2. It is outside of item memory: no eviction, no `flush_all`. It has [`CONFIG_LEN_MAX`] bytes at most.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 /// The longest list, in bytes: some hundred nodes with names of a hosted service.
 pub const CONFIG_LEN_MAX: usize = 32 << 10;
@@ -24,6 +25,28 @@ pub struct RingFigures {
     pub members: AtomicU64,
     /// It stays as it is: the engine is away, or tells of nobody.
     pub frozen: AtomicBool,
+    /// The server's own weight in it; 0 while it stands by.
+    pub weight: AtomicU64,
+    /// Takes what an operator wants of the server's place in it, if it has one.
+    pub place: OnceLock<Place>,
+}
+
+/// What an operator wants of the server's place in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceOrder {
+    /// Hold no keys, but stay.
+    Leave,
+    /// Hold keys, with this weight or its own.
+    Join(Option<u32>),
+}
+
+/// Whoever carries out a [`PlaceOrder`].
+pub struct Place(pub Box<dyn Fn(PlaceOrder) + Send + Sync>);
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
 }
 
 /// A list of nodes, as it came.

@@ -18,7 +18,7 @@ mod watcher;
 
 pub use budget::Budget;
 pub use carried::{Carried, Figure};
-pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList};
+pub use cluster::{CONFIG_LEN_MAX, ClusterConfig, NodeList, Place, PlaceOrder};
 pub use connections::{ConnCounts, ConnId, ConnInfo, ConnNumbers, ConnState, Kept, Registry};
 pub use dump_places::{DUMP_PLACES, DumpPlace, DumpPlaces};
 pub use hold::Hold;

@@ -81,6 +81,48 @@ fn servers_join_and_leave_a_ring() {
     assert!(c.wait_exit(PATIENCE).success());
 }
 
+/// An operator's order moves a server out of the ring and back, and outlives the engine.
+#[test]
+fn a_server_leaves_and_joins_when_it_is_told_to() {
+    if !is_ketch() {
+        return;
+    }
+    let mut etcd = Etcd::start();
+    let a = join(&etcd, "a", "");
+    let b = join(&etcd, "b", ",node_weight=0");
+    let mut conn = a.connect();
+    wait_within("a is there", PATIENCE, || ring(&mut conn).is_some());
+    assert_eq!(
+        ring(&mut conn).map(|(_, seen)| seen),
+        Some(ports([&a])),
+        "b waits"
+    );
+    let order = |server: &Server, words: &str, weight: u64| {
+        let mut conn = server.connect();
+        conn.round(format!("config ring {words}\r\n"), "OK\r\n");
+        assert_eq!(conn.stat("ketch_ring_weight"), weight);
+    };
+    let mut sees = |servers: &[&Server]| {
+        let wanted = ports(servers.iter().copied());
+        wait_within("the ring is as ordered", PATIENCE, || {
+            ring(&mut conn).is_some_and(|(_, seen)| seen == wanted)
+        });
+    };
+    assert_eq!(b.connect().stat("ketch_ring_weight"), 0);
+    order(&b, "join", 1);
+    sees(&[&a, &b]);
+    order(&a, "leave", 0);
+    sees(&[&b]);
+    // It is registered anew in an engine that knows nothing, and still stands by.
+    etcd.kill();
+    etcd.wipe();
+    etcd.restart();
+    let c = join(&etcd, "c", "");
+    sees(&[&b, &c]);
+    order(&a, "join 3", 3);
+    sees(&[&a, &b, &c]);
+}
+
 #[test]
 fn an_engine_that_is_away_freezes_the_ring() {
     if !is_ketch() {

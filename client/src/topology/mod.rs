@@ -24,6 +24,7 @@ mod endpoint;
 mod file;
 pub(crate) mod follow;
 pub(crate) mod jitter;
+mod named;
 #[cfg(feature = "registry")]
 mod registry;
 #[cfg(feature = "srv")]
@@ -38,6 +39,7 @@ pub use self::dns::{DnsAddresses, Family};
 pub use self::endpoint::{ClusterAnswer, ClusterEndpoint, parse_cluster};
 pub use self::file::{NodeFile, parse_nodes};
 pub use self::follow::FollowOptions;
+pub use self::named::{SOURCE_FORMS, source};
 #[cfg(feature = "registry")]
 pub use self::registry::RegisteredNodes;
 #[cfg(feature = "srv")]
@@ -75,6 +77,25 @@ impl Source for Vec<Node> {
 
     fn interval(&self) -> Option<Duration> {
         None
+    }
+}
+
+/// A source that was chosen by its name.
+impl Source for Box<dyn Source> {
+    fn nodes(&mut self) -> Result<Vec<Node>, SourceError> {
+        (**self).nodes()
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        (**self).interval()
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Option<bool> {
+        (**self).wait(at_most)
+    }
+
+    fn adopt(&mut self, options: &ClientOptions) {
+        (**self).adopt(options);
     }
 }
 

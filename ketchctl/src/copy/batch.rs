@@ -29,6 +29,16 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// A key of which no more is known.
+    pub fn named(key: Vec<u8>) -> Listed {
+        Listed {
+            key,
+            size: 0,
+            accessed_unix_s: 0,
+            fetched: false,
+        }
+    }
+
     /// A line of a metadump, `key=a%20b exp=-1 la=.. cas=.. fetch=.. cls=.. size=..`.
     pub fn parse(line: &[u8]) -> Option<Listed> {
         let mut words = line.split(|&b| b == b' ');
@@ -56,7 +66,7 @@ impl Listed {
 }
 
 /// Undoes percent encoding.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, behind)) = rest.split_first() {

@@ -10,11 +10,11 @@
 //! Y2. Every key that was listed is counted once in [`tally::Tally`].
 
 pub mod batch;
-mod pace;
-mod progress;
+pub mod pace;
+pub mod progress;
 pub mod source;
-mod tally;
-mod transfer;
+pub mod tally;
+pub mod transfer;
 
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
@@ -149,7 +149,7 @@ pub fn run(given: &[String]) -> Result<(), Failure> {
 }
 
 /// How many items the sources have, about. One that does not answer will say so again when it is listed.
-fn expected(sources: &Cluster, access: &Access) -> u64 {
+pub fn expected(sources: &Cluster, access: &Access) -> u64 {
     let answers = access.client(sources).stats("").into_iter();
     let items = answers.filter_map(|(_, answer)| answer.ok());
     items

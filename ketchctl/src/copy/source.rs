@@ -34,6 +34,8 @@ pub struct Source {
     stream: BufReader<Box<dyn Stream>>,
     line: Vec<u8>,
     way: &'static str,
+    /// What our own changes are marked with, if they are to be told from others in a feed.
+    origin: Option<u16>,
 }
 
 /// What a source has for a key.
@@ -104,6 +106,7 @@ impl Source {
             stream: BufReader::with_capacity(64 * 1024, stream),
             line: Vec::new(),
             way: HASH,
+            origin: None,
         };
         source.log_in(access)?;
         // Whether anybody is there, and speaks meta, is known soon; a list may take its time.
@@ -144,6 +147,30 @@ impl Source {
         }
     }
 
+    /// From now on what we change there is marked with `origin`, by which readers of its feed know it.
+    pub fn mark(mut self, origin: u16) -> Source {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// What it answers to a command of one line.
+    pub fn ask(&mut self, command: &str) -> io::Result<String> {
+        self.send(format!("{command}\r\n").as_bytes())?;
+        self.next_line()
+    }
+
+    /// Its next line.
+    pub fn next_line(&mut self) -> io::Result<String> {
+        let line = self.read_line()?;
+        Ok(String::from_utf8_lossy(line).into_owned())
+    }
+
+    /// The replies to `count` requests, a line each.
+    pub fn round(&mut self, requests: &[u8], count: usize) -> io::Result<Vec<String>> {
+        self.send(requests)?;
+        (0..count).map(|_| self.next_line()).collect()
+    }
+
     /// Asks for the list of keys, which [`next`](Self::next) reads.
     pub fn list(&mut self) -> io::Result<()> {
         self.send(format!("lru_crawler metadump {}\r\n", self.way).as_bytes())
@@ -182,7 +209,10 @@ impl Source {
             let (found, cas) = self.found(at)?;
             if let Some(cas) = cas {
                 // Not if it has changed since: then it is not stale any more.
-                put_command(&mut won, "md", key, &format!("I C{cas}"));
+                let origin = self
+                    .origin
+                    .map_or(String::new(), |origin| format!(" L{origin}"));
+                put_command(&mut won, "md", key, &format!("I C{cas}{origin}"));
                 count += 1;
             }
             Ok(found)
@@ -203,7 +233,8 @@ impl Source {
     /// The next reply, which is for the key with this index; and the CAS unique of what was won by asking.
     fn found(&mut self, at: usize) -> io::Result<(Found, Option<u64>)> {
         let line = self.read_line()?;
-        if line == b"EN" {
+        // Newer servers repeat the opaque behind it.
+        if line == b"EN" || line.starts_with(b"EN ") {
             return Ok((Found::Gone, None));
         }
         if line.starts_with(b"SERVER_ERROR") || line.starts_with(b"CLIENT_ERROR") {

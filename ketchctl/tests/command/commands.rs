@@ -196,6 +196,22 @@ fn nodes_of_a_ring_in_etcd() {
         );
     }
     assert!(table[3].starts_with("ring "), "{table:?}");
+    assert!(
+        table[1].trim_end().ends_with(" up") && table[2].trim_end().ends_with(" up"),
+        "{table:?}"
+    );
+    // One that holds no keys is there as well.
+    let order = |words: &str| servers[0].connect().round(words, "OK\r\n");
+    order("config ring leave\r\n");
+    wait_within("it stands by", PATIENCE, || {
+        let (_, table) = lines();
+        let standby = table
+            .iter()
+            .find(|line| line.trim_end().ends_with(" standby"));
+        standby.is_some_and(|line| line.contains(" one ") && line.contains(" 0.0 % "))
+            && table[3].ends_with(", 1 nodes")
+    });
+    order("config ring join\r\n");
     // What a server hands out is the same ring by its addresses.
     let config = format!("config://127.0.0.1:{}", servers[0].port());
     wait_within("the server knows both", PATIENCE, || {

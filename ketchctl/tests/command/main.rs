@@ -7,4 +7,5 @@ mod copy;
 mod insight;
 mod ring;
 mod run;
+mod shift;
 mod snapshot;
