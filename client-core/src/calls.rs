@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Operation;
+use super::metrics::Op;
 use super::operation::{
-    Ask, Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Read, Verdict, ViaDecider,
-    Write,
+    Ask, Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Read, Together, Verdict,
+    ViaDecider, Write,
 };
 use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
@@ -390,12 +391,35 @@ pub fn count<'a>(
         delta,
         create,
     });
-    call(decide(context, Entry::key(key), decision), |decide| {
-        Ok(match decide.finish()? {
-            Verdict::Done(number) => Some(number),
-            _ => None,
-        })
+    call(decide(context, Entry::key(key), decision), counted)
+}
+
+/// The number, `None` if there is none.
+fn counted(decide: ViaDecider<'_>) -> Result<Option<u64>> {
+    Ok(match decide.finish()? {
+        Verdict::Done(number) => Some(number),
+        _ => None,
     })
+}
+
+/// Counters that are asked together.
+type Counters<'a> = Together<ViaDecider<'a>>;
+
+/// As [`count`], for many keys: one request a node.
+pub fn count_multi<'a>(
+    context: Context,
+    keys: Vec<&'a [u8]>,
+    down: bool,
+    delta: u64,
+) -> Call<Counters<'a>, impl FnOnce(Counters<'a>) -> Vec<Result<Option<u64>>>> {
+    let decision = Decision::Count(Count {
+        down,
+        delta,
+        create: None,
+    });
+    let begin = |context, key: &'a [u8]| decide(context, Entry::key(key), decision);
+    let all = Together::new(context, Op::Count, keys, begin);
+    call(all, |all| all.finish().map(counted).collect())
 }
 
 /// Changes a value's time to live: false if there is no value.

@@ -22,6 +22,7 @@ pub const COMPRESSED_FLAG: u32 = 1 << 30;
 
 /// What is compressed, and what is taken for compressed. All clients of a cache must agree on the bit.
 #[derive(Debug, Clone)]
+#[must_use = "options are of use where they are given to something"]
 pub struct Compression {
     #[doc(hidden)]
     pub threshold_bytes: usize,

@@ -17,6 +17,11 @@
 //! assert_eq!(serde_json::to_string(&nodes)?, r#"["cache1:11211","cache2:11211:2@rack-b"]"#);
 //! assert!(serde_json::from_str::<ClientOptions>(r#"{"copys": 2}"#).is_err());
 //!
+//! // As PHP with libmemcached's consistent hashing off, and with values kept near for half a second.
+//! let words = r#"{"placement": "modula", "near_cache_ttl_ms": 500, "compress_above_bytes": 4096}"#;
+//! let other: ClientOptions = serde_json::from_str(words)?;
+//! assert_eq!(serde_json::to_value(&other)?["placement"], "modula");
+//!
 //! // What is written is read again; a login is not written.
 //! let written = serde_json::to_value(&options)?;
 //! assert_eq!((&written["ack"], &written["copies"]), (&"quorum".into(), &2.into()));
@@ -36,6 +41,9 @@
 //! | `default_ttl_s` | seconds |
 //! | `ttl_jitter`, `eject_share` | 0 to 1 |
 //! | `prefix` | text |
+//! | `placement` | a [`Distribution`], as it is called in quotes there; with `keep_port` and `hash_tags`, true or false, as the methods of [`Placement`] |
+//! | `near_cache_ttl_ms` | milliseconds: turns the [`NearCache`] on; with it `near_cache_bytes_max` and `near_cache_value_bytes_max`, as its methods |
+//! | `compress_above_bytes` | turns compression on (feature `lz4`), for values of more bytes |
 //! | `user`, `password` | [`ClientOptions::login`] |
 
 use std::fmt;
@@ -44,8 +52,9 @@ use std::time::Duration;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::continuum::{Distribution, Placement};
 use crate::node::Node;
-use crate::options::{Ack, ClientOptions, OnEjection, Reads};
+use crate::options::{Ack, ClientOptions, NearCache, OnEjection, Reads};
 
 impl Serialize for Node {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -152,13 +161,27 @@ struct Table {
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    placement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_port: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_tags: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    near_cache_ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    near_cache_bytes_max: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    near_cache_value_bytes_max: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress_above_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
 }
 
-/// All words but the login, whose password belongs in no file that is written by chance, and none for what has no word: the placement,
-/// TLS, compression, the near cache, metrics.
+/// All words but the login, whose password belongs in no file that is written by chance. TLS, metrics and the observer of nodes have no
+/// word, nor has the bit of compressed values.
 impl Serialize for ClientOptions {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let ms = |time: Duration| Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -173,6 +196,11 @@ impl Serialize for ClientOptions {
         };
         let prefix = std::str::from_utf8(&self.prefix)
             .map_err(|_| serde::ser::Error::custom("the prefix is no text"))?;
+        let (distribution, keep_port, hash_tags) = self.placement.words();
+        #[cfg(feature = "lz4")]
+        let compress_above_bytes = self.compression.as_ref().map(|one| one.threshold_bytes);
+        #[cfg(not(feature = "lz4"))]
+        let compress_above_bytes = None;
         let table = Table {
             copies: Some(self.copies),
             ack: Some(match self.ack {
@@ -207,6 +235,13 @@ impl Serialize for ClientOptions {
             default_ttl_s: self.default_ttl.map(|ttl| ttl.as_secs()),
             ttl_jitter: Some(self.ttl_jitter),
             prefix: Some(prefix.to_owned()),
+            placement: Some(distribution.to_string()),
+            keep_port: Some(keep_port),
+            hash_tags: Some(hash_tags),
+            near_cache_ttl_ms: self.near_cache.and_then(|near| ms(near.ttl)),
+            near_cache_bytes_max: self.near_cache.map(|near| near.bytes_max),
+            near_cache_value_bytes_max: self.near_cache.map(|near| near.value_bytes_max),
+            compress_above_bytes,
             user: None,
             password: None,
         };
@@ -269,6 +304,38 @@ impl<'de> Deserialize<'de> for ClientOptions {
             (Some(user), Some(password)) => options = options.login(user, password),
             (None, None) => {}
             _ => return Err(D::Error::custom("user and password go together")),
+        }
+        let distribution = match table.placement.as_deref() {
+            None => Distribution::default(),
+            Some(name) => name.parse().map_err(|_| {
+                let all = Distribution::ALL.map(|one| one.to_string()).join(", ");
+                D::Error::custom(format_args!("placement {name:?} is none of {all}"))
+            })?,
+        };
+        let placement = Placement::from(distribution)
+            .keep_port(table.keep_port == Some(true))
+            .hash_tags(table.hash_tags == Some(true));
+        options = options.placement(placement);
+        if let Some(ms) = table.near_cache_ttl_ms {
+            let mut near = NearCache::new(Duration::from_millis(ms));
+            near.bytes_max = table.near_cache_bytes_max.unwrap_or(near.bytes_max);
+            let value_bytes_max = table.near_cache_value_bytes_max;
+            near.value_bytes_max = value_bytes_max.unwrap_or(near.value_bytes_max);
+            options = options.near_cache(near);
+        } else if table.near_cache_bytes_max.is_some() || table.near_cache_value_bytes_max.is_some()
+        {
+            return Err(D::Error::custom("the near cache needs near_cache_ttl_ms"));
+        }
+        #[cfg(feature = "lz4")]
+        if let Some(bytes) = table.compress_above_bytes {
+            let compression = crate::compression::Compression::default();
+            options = options.compression(compression.threshold_bytes(bytes));
+        }
+        #[cfg(not(feature = "lz4"))]
+        if table.compress_above_bytes.is_some() {
+            return Err(D::Error::custom(
+                "compress_above_bytes needs the feature lz4",
+            ));
         }
         #[cfg(feature = "long-keys")]
         if let Some(hash) = table.hash_long_keys {

@@ -17,6 +17,9 @@
 //! C3. Once an operation says `done` its result is there. What it still has to send (`Exchange::must_send`) is sent, but
 //!     not waited for. Its [`Unawaited`], if it has one, goes with it, and is told of the last reply or dropped.
 //! C4. Operations hold one snapshot of the ring from their start to their end.
+//!
+//! Types that callers of ketch-client see live here, and what the fronts do with them is public to another crate: there is no visibility
+//! between "this crate" and "everybody". Such items are `#[doc(hidden)]`, and no promise to anybody but the fronts.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +31,7 @@ pub mod compression;
 pub mod config;
 pub mod continuum;
 pub mod error;
+pub mod expect;
 pub mod feed;
 pub mod health;
 pub mod link;
@@ -55,7 +59,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use error::Failure;
-use link::Expect;
+use expect::Expect;
 use metrics::Op;
 use reply::{Broken, Reply};
 use unawaited::Unawaited;

@@ -10,7 +10,9 @@ use crate::reply::Meta;
 const OWN_FLAGS: [char; 4] = ['b', 'O', 'k', 'q'];
 
 /// A meta command: `mg`, `ms`, `md` or `ma`. See `Client::meta`.
+#[doc(alias = "Raw")]
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "it is to be sent"]
 pub struct MetaRequest {
     #[doc(hidden)]
     pub verb: &'static str,

@@ -30,7 +30,7 @@ const SOCKET_PATH_LEN_MAX: usize = 107;
 /// assert_eq!("node-1=10.0.0.7:11212".parse::<Node>()?, Node::new("10.0.0.7", 11212).with_name("node-1"));
 /// # Ok::<(), ketch_client::NodeError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
     /// The host as the user wrote it, an IPv6 address without its brackets: placement uses this text, neither resolved
     /// nor lower-cased. A path, which begins with `/`, is a unix socket.
@@ -117,18 +117,21 @@ impl Node {
     }
 
     /// The same node with this weight.
+    #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
 
     /// The same node in this zone.
+    #[must_use]
     pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
     /// The same node, which placement calls by this name.
+    #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -136,6 +139,7 @@ impl Node {
 
     /// The same node under the name that spymemcached's rings give a host name, `host/ip:port`; `ip` is the address that the
     /// Java program resolves the host to. A host that is an address needs no name.
+    #[must_use]
     pub fn with_java_name(self, ip: IpAddr) -> Self {
         if self.host.parse::<IpAddr>().is_ok() {
             return self;

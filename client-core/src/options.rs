@@ -9,6 +9,7 @@ use crate::states::{NodeEvent, Observer};
 
 /// How the client behaves. `ClientOptions::default()` is one copy, rehashing, and deadlines for one data centre.
 #[derive(Debug, Clone)]
+#[must_use = "options are of use where they are given to something"]
 pub struct ClientOptions {
     #[doc(hidden)]
     pub placement: Placement,
@@ -369,6 +370,7 @@ impl ClientOptions {
 
 /// How much is kept near, and for how long.
 #[derive(Debug, Clone, Copy)]
+#[must_use = "options are of use where they are given to something"]
 pub struct NearCache {
     #[doc(hidden)]
     pub ttl: Duration,

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use protocol::{KEY_LEN_MAX, Key, base64};
 
-use super::link::Expect;
+use super::expect::Expect;
 use crate::error::KeyFault;
 
 /// The next tag. It begins anywhere, so that a proxy which confuses two processes is noticed.
@@ -111,6 +111,31 @@ impl Requests {
         put(&mut self.bytes, b" O", tag);
         self.bytes.extend_from_slice(b"\r\n");
     }
+}
+
+/// True if it is one line with a tag, which is answered once.
+pub fn is_line(request: &[u8], expect: Expect) -> bool {
+    let is_one = matches!(
+        expect,
+        Expect::Each {
+            next: 0,
+            count: 1,
+            ..
+        }
+    );
+    is_one && memchr::memchr(b'\n', request) == request.len().checked_sub(1)
+}
+
+/// Requests of [one line](is_line) as one, each with a new tag.
+pub fn together<'r>(lines: impl ExactSizeIterator<Item = &'r [u8]>) -> (Bytes, Expect) {
+    let mut all = Requests::new(lines.len(), 0);
+    for line in lines {
+        // The tag is the last word.
+        let end = memchr::memrchr(b' ', line).unwrap_or(line.len());
+        all.bytes.extend_from_slice(&line[..end]);
+        all.end_line();
+    }
+    all.finish()
 }
 
 /// How a store treats what is there.

@@ -128,7 +128,7 @@ macro_rules! seconds {
     };
 }
 
-seconds!(u32 u64 i32 i64);
+seconds!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +151,7 @@ mod tests {
             (u64::MAX.into(), i32::MAX),
             ((-1).into(), -1),
             (i64::MIN.into(), -1),
+            (60_usize.into(), 60),
         ] {
             assert_eq!(ttl.exptime(now), sent, "{ttl:?}");
         }

@@ -39,6 +39,14 @@ impl Unawaited {
         })))
     }
 
+    /// This one, which is over the keys of the other as well: both are over the same exchange.
+    pub fn and(mut self, mut other: Unawaited) -> Self {
+        if let (Some(all), Some(more)) = (&mut self.0, other.0.take()) {
+            all.keys.extend(more.keys);
+        }
+        self
+    }
+
     /// It ended without its last reply.
     pub fn failed(mut self, failure: Failure) {
         self.tell(failure.counts());

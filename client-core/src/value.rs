@@ -1,5 +1,7 @@
 //! What is stored and what comes back.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 pub use crate::ttl::exptime_s;
@@ -47,8 +49,8 @@ items!(Bytes Vec<u8> String &'static str &'static [u8]);
 
 /// A value on its way to the nodes: bytes, and client flags beside them.
 ///
-/// Methods take whatever makes one: bytes and text, borrowed or owned; numbers, which are stored as decimal text, so that they can be
-/// counted with; an [`Item`]; and `(bytes, flags)`.
+/// Methods take whatever makes one: bytes and text, borrowed or owned; numbers, which are stored as decimal text, so that whole ones can
+/// be counted with; an [`Item`]; and `(bytes, flags)`.
 ///
 /// ```
 /// use ketch_client::{Item, Value};
@@ -56,6 +58,7 @@ items!(Bytes Vec<u8> String &'static str &'static [u8]);
 /// assert_eq!(Value::from("hello").bytes(), b"hello");
 /// assert_eq!(Value::from(String::from("hello")), Value::from("hello"));
 /// assert_eq!(Value::from(-7).bytes(), b"-7");
+/// assert_eq!(Value::from(0.5).bytes(), b"0.5");
 /// assert_eq!(Value::from((vec![1, 2], 9)).flags(), 9);
 /// assert_eq!(Value::from(Item::new("hello", 3)).flags(), 3);
 /// ```
@@ -184,6 +187,64 @@ macro_rules! numbers {
 
 numbers!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
+macro_rules! long_numbers {
+    ($($type:ty)*) => {
+        $(
+            /// As decimal text.
+            impl From<$type> for Value<'_> {
+                fn from(number: $type) -> Self {
+                    Value::from(Item::from(number))
+                }
+            }
+
+            /// As decimal text.
+            impl From<$type> for Item {
+                fn from(number: $type) -> Self {
+                    Item::new(number.to_string(), 0)
+                }
+            }
+        )*
+    };
+}
+
+// Nodes do not count with these.
+long_numbers!(u128 i128 f32 f64);
+
+macro_rules! either_values {
+    ($($borrowed:ty)*) => {
+        $(
+            impl<'a> From<Cow<'a, $borrowed>> for Value<'a> {
+                fn from(bytes: Cow<'a, $borrowed>) -> Self {
+                    match bytes {
+                        Cow::Borrowed(bytes) => Value::from(bytes),
+                        Cow::Owned(bytes) => Value::from(bytes),
+                    }
+                }
+            }
+
+            impl From<Box<$borrowed>> for Value<'_> {
+                fn from(bytes: Box<$borrowed>) -> Self {
+                    Value::from(Item::from(bytes))
+                }
+            }
+
+            impl From<Box<$borrowed>> for Item {
+                fn from(bytes: Box<$borrowed>) -> Self {
+                    Item::from(Cow::<$borrowed>::Owned(bytes.into()))
+                }
+            }
+
+            impl From<Cow<'_, $borrowed>> for Item {
+                fn from(bytes: Cow<'_, $borrowed>) -> Self {
+                    Item::from(bytes.into_owned())
+                }
+            }
+        )*
+    };
+}
+
+either_values!(str[u8]);
+
 /// A value as operations send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
@@ -242,7 +303,7 @@ mod tests {
             flags: 3,
         };
         let owned = vec![b'v'];
-        let all: [Value<'_>; 12] = [
+        let all: [Value<'_>; 16] = [
             "v".into(),
             b"v".into(),
             (&owned).into(),
@@ -250,6 +311,10 @@ mod tests {
             owned.clone().into(),
             item.value.clone().into(),
             String::from("v").into(),
+            Cow::Borrowed("v").into(),
+            Cow::<[u8]>::Owned(owned.clone()).into(),
+            Box::<str>::from("v").into(),
+            Box::<[u8]>::from(&b"v"[..]).into(),
             ("v", 3).into(),
             (owned.clone(), 3).into(),
             (String::from("v"), 3).into(),
@@ -258,7 +323,7 @@ mod tests {
         ];
         assert!(all.iter().all(|value| value.bytes() == b"v"));
         let flags: Vec<u32> = all.iter().map(Value::flags).collect();
-        assert_eq!(flags, [0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3]);
+        assert_eq!(flags, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3]);
     }
 
     #[test]
@@ -268,9 +333,15 @@ mod tests {
             (Value::from(-12_i8), "-12"),
             (Value::from(u64::MAX), "18446744073709551615"),
             (Value::from(i64::MIN), "-9223372036854775808"),
+            (
+                Value::from(u128::MAX),
+                "340282366920938463463374607431768211455",
+            ),
+            (Value::from(1.25), "1.25"),
         ] {
             assert_eq!(value, Value::from(text));
         }
         assert_eq!(Item::from(42), Item::from("42"));
+        assert_eq!(Item::from(-0.1).number(), Some(-0.1));
     }
 }

@@ -59,6 +59,7 @@
 //! Runnable: `cache_aside`, `three_nodes_two_copies` and `growing_a_ring` in `client/examples/`; `cache_aside_async` and
 //! `read_through_async` for tokio.
 #![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)]
 
 /// The examples of README.md, which are compiled as those of the crate are.
 #[cfg(doctest)]
@@ -72,13 +73,16 @@ mod front;
 mod keys;
 mod limit;
 pub mod load;
+mod loads;
 mod lock;
 mod meta;
 mod methods;
 pub mod metrics;
 pub mod near;
+mod observe;
 mod packed;
 mod reads;
+mod resolve;
 mod shared;
 mod snapshot;
 #[cfg(feature = "tracing")]

@@ -11,6 +11,7 @@
 //! O2. What is not this holder's any more is neither renewed nor deleted: both go by the version of its own value.
 //! O3. The node keeps the key a second longer than the lease, since it counts whole seconds: it never ends before the holder thinks so.
 
+use std::fmt;
 use std::future::pending;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,15 +38,23 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// A lock that is held, until its lease is over: see [`Client::lock`].
 ///
 /// It is not released when it is dropped: then its lease ends by itself.
-#[derive(Debug)]
 #[must_use = "it is held until its lease is over, unless it is released"]
 pub struct Lock<K = Client> {
     client: K,
     held: Held,
 }
 
+/// Without the client, which has much to tell.
+impl<K> fmt::Debug for Lock<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Lock");
+        let key = String::from_utf8_lossy(&self.held.key);
+        debug.field("key", &key).field("token", &self.held.token);
+        debug.field("until", &self.held.until).finish()
+    }
+}
+
 /// What is held.
-#[derive(Debug)]
 struct Held {
     /// As it is sent.
     key: Vec<u8>,

@@ -31,6 +31,7 @@ impl AsyncClient {
     /// let reply = client.meta(MetaRequest::get("k").flag("v")).await?;
     /// assert!(reply.flag('X').is_some() && reply.flag('W').is_some());
     /// ```
+    #[doc(alias = "raw")]
     pub async fn meta(&self, request: MetaRequest) -> Result<MetaReply> {
         if let Some(fault) = &request.fault {
             return Err(Error::Value(fault.trim_end().into()));

@@ -1,9 +1,11 @@
 //! Values as they are stored: compressed or not, or the mark that there is nothing.
 
-use crate::load::NEGATIVE_FLAGS;
 use client_core::error::Result;
 use client_core::options::ClientOptions;
 use client_core::value::{Item, Payload, Value};
+
+/// The client flags that mark, with an empty value, that there is nothing under this key: bit 29.
+pub const NEGATIVE_FLAGS: u32 = 1 << 29;
 
 /// A value as it goes to the nodes.
 pub(crate) struct Packed<'v> {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::Node;
 use crate::near::Route;
 use crate::near::follow::Follower;
+use crate::observe::observed;
 use crate::snapshot::{NodePool, Snapshot};
-use crate::states;
 use crate::topology::follow::{self, Following};
 use crate::topology::{FollowOptions, Source, SourceError, Topology};
 use crate::values::Values;
@@ -43,7 +43,7 @@ impl<P: NodePool> Shared<P> {
     }
 
     fn led(nodes: &[Node], options: ClientOptions, following: Option<Following>) -> Arc<Self> {
-        let options = Arc::new(states::observed(options));
+        let options = Arc::new(observed(options));
         let snapshot = Snapshot::new(nodes, &options);
         let values = Values::new(options.clone());
         let near = values.near.as_ref().filter(|near| near.follows());

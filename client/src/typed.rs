@@ -15,7 +15,7 @@ use client_core::value::Item;
 use crate::AsyncClient;
 
 /// A [`Client`] whose values have types: see [`Client::typed`]. Or an `AsyncClient`, with the same methods as futures.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Typed<C, K = Client> {
     client: K,
     codec: C,
@@ -122,6 +122,7 @@ impl<C> Typed<C, AsyncClient> {
     }
 
     /// As [`AsyncClient::get_multi`].
+    #[must_use = "each key has a result of its own"]
     pub async fn get_multi<T, K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<Result<Option<T>>>
     where
         C: Codec<T>,
@@ -139,6 +140,7 @@ impl<C> Typed<C, AsyncClient> {
     }
 
     /// As [`AsyncClient::set_multi`]. A value that cannot be encoded is an error of its own, and the others are stored.
+    #[must_use = "each key has a result of its own"]
     pub async fn set_multi<'t, T: 't, K: AsRef<[u8]>>(
         &self,
         entries: impl IntoIterator<Item = (K, &'t T)>,

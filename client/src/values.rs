@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::front::Front;
-use crate::load::Loads;
+use crate::loads::Loads;
 use crate::near::{Epoch, Found, Near, Route};
 use crate::packed::{self, Packed};
 use client_core::error::{Error, Result};

@@ -10,6 +10,7 @@ use client_core::value::{Item, Value};
 
 /// How [`Client::warm`] goes about it.
 #[derive(Debug, Clone, PartialEq)]
+#[must_use = "options are of use where they are given to something"]
 pub struct WarmOptions {
     pub(crate) ttl: Ttl,
     pub(crate) batch: usize,

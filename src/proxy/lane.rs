@@ -14,8 +14,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use client_core::expect::Expect;
 use client_core::health::Member;
-use client_core::link::Expect;
 use client_core::unawaited::Unawaited;
 
 use super::frame::{Progress, Shape};

@@ -153,6 +153,13 @@ impl Placement {
     }
 }
 
+#[cfg(feature = "serde")]
+impl Placement {
+    pub(crate) fn words(&self) -> (Distribution, bool, bool) {
+        (self.distribution, self.keep_port, self.hash_tags)
+    }
+}
+
 impl From<Distribution> for Placement {
     fn from(distribution: Distribution) -> Self {
         Placement {

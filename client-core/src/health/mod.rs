@@ -21,7 +21,10 @@
 //!     it meanwhile is told why.
 //! H6. The keys remembered are bounded; beyond the bound they are forgotten, and the log says so.
 
+mod sign_in;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +39,6 @@ use super::request::{self, NOOP, Requests};
 use super::routing::Ring;
 #[cfg(doc)]
 use super::unawaited::Unawaited;
-use crate::error::{Failure, SignInError};
 use crate::node::Node;
 use state::{State, remember};
 
@@ -165,64 +167,6 @@ impl Member {
             state.pause = options.probe_after;
             state.probe_at = state.first_failure.or(state.probe_at);
         }
-    }
-
-    /// The node does not let the client in. What is hopeless is not tried again with every call: the next try is after the
-    /// pause of a first probe, then after twice that, up to the longest.
-    pub fn shut(&self, error: SignInError, options: &ClientOptions, now: Instant) {
-        let mut state = self.state();
-        let again = state.shut.as_ref().is_none_or(|(_, until)| *until <= now);
-        if again {
-            log::warn!("{}: {error}", self.name);
-            let twice = match state.shut {
-                Some(_) => state.shut_for * 2,
-                None => options.probe_after,
-            };
-            state.shut_for = twice.min(options.probe_after_max);
-            state.shut = Some((error, now + state.shut_for));
-        }
-        self.unwell.store(true, Ordering::Relaxed);
-    }
-
-    /// True if it did not let the client in a moment ago.
-    pub fn is_shut(&self, now: Instant) -> bool {
-        let shut = |state: &State| state.shut.as_ref().is_some_and(|(_, until)| now < *until);
-        self.unwell.load(Ordering::Relaxed) && shut(&self.state())
-    }
-
-    /// Why it does not let the client in.
-    pub fn sign_in_error(&self) -> Option<SignInError> {
-        let state = self.state();
-        state.shut.as_ref().map(|(error, _)| error.clone())
-    }
-
-    /// TLS failed.
-    pub fn no_tls(
-        &self,
-        error: &dyn std::fmt::Display,
-        options: &ClientOptions,
-        now: Instant,
-    ) -> Failure {
-        #[cfg(feature = "tls")]
-        let name = options.tls.as_ref().and_then(|tls| tls.server_name.clone());
-        #[cfg(not(feature = "tls"))]
-        let name = None::<String>;
-        let error = SignInError::Tls {
-            name: name.as_deref().unwrap_or(&self.node.host).into(),
-            reason: error.to_string().into(),
-        };
-        self.shut(error, options, now);
-        Failure::SignIn
-    }
-
-    /// The node answered `line` to the login.
-    pub fn no_login(&self, line: &str, options: &ClientOptions, now: Instant) {
-        let user = options.login.as_ref().map_or("", |login| &login.user);
-        let error = SignInError::Login {
-            user: user.into(),
-            line: line.into(),
-        };
-        self.shut(error, options, now);
     }
 
     /// An exchange failed by the node's fault; true if that ejects it, which it does only if it `may_go`. `chance` is any number.
@@ -595,148 +539,4 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::unawaited::Unawaited;
-    use super::*;
-
-    fn member() -> Member {
-        Member::new(Node::new("a", 1))
-    }
-
-    const MS: Duration = Duration::from_millis(1);
-
-    /// What a probe sends, without its tags.
-    fn probe(member: &Member, now: Instant) -> Option<String> {
-        let probe = String::from_utf8(member.probe_due(now)?.to_vec()).expect("text");
-        let words = probe.split_inclusive("\r\n").map(|line| {
-            let tag = line.find(" O").unwrap_or(line.len() - 2);
-            format!("{}\r\n", &line[..tag])
-        });
-        Some(words.collect())
-    }
-
-    #[test]
-    fn failures_in_a_row_eject_and_probes_bring_back() {
-        let options = ClientOptions::default().settle(100 * MS);
-        let (member, mut now) = (member(), Instant::now());
-        for _ in 0..2 {
-            member.failed(now, &options, 0, || true);
-            member.failed(now, &options, 0, || true);
-            assert_eq!(member.standing(now), Standing::Live);
-            member.worked(&options);
-        }
-        for _ in 0..3 {
-            member.failed(now, &options, 0, || true);
-        }
-        assert_eq!(member.standing(now), Standing::Ejected);
-        // Three quarters of 200, 400, ... ms, and never more than 10 s.
-        for pause in [150, 300, 600, 1200, 2400, 4800, 7500, 7500] {
-            assert_eq!(member.probe_due(now + (pause - 1) * MS), None);
-            now += pause * MS;
-            assert_eq!(member.probe_due(now).as_deref(), Some(&b"mn\r\n"[..]));
-            assert_eq!(member.probe_due(now), None, "one at a time");
-            member.probe_failed(now, &options, 0, Duration::MAX);
-        }
-        now += 7500 * MS;
-        assert!(member.probe_due(now).is_some());
-        member.probe_answered(now, &options);
-        assert_eq!(member.standing(now), Standing::Settling);
-        assert_eq!(member.standing(now + 100 * MS), Standing::Live);
-        assert!(!member.is_unwell());
-    }
-
-    #[test]
-    fn failures_outside_the_window_do_not_add_up() {
-        let options = ClientOptions::default();
-        let (member, mut now) = (member(), Instant::now());
-        for _ in 0..10 {
-            member.failed(now, &options, 0, || true);
-            now += options.eject_window;
-            member.failed(now, &options, 0, || true);
-            now += MS;
-        }
-        assert_eq!(member.standing(now), Standing::Live);
-    }
-
-    #[test]
-    fn what_was_missed_is_deleted_before_the_node_is_back() {
-        let options = ClientOptions::default().missed_keys_max(2);
-        let (member, mut now) = (member(), Instant::now());
-        for _ in 0..3 {
-            member.failed(now, &options, 0, || true);
-        }
-        member.missed(b"k", now, &options);
-        member.missed(b"k", now, &options);
-        now += 200 * MS;
-        let sent = probe(&member, now);
-        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
-        member.missed(b"l", now, &options);
-        member.missed(b"one too many", now, &options);
-        member.probe_answered(now, &options);
-        assert_eq!(member.standing(now), Standing::Ejected, "l came meanwhile");
-        let sent = probe(&member, now);
-        assert_eq!(sent.as_deref(), Some("md l\r\nmn\r\n"));
-        // Perhaps written on the node behind the probe's back. Without the node it may be written as often as it likes.
-        member.unsure(b"l", now, &options);
-        member.probe_answered(now, &options);
-        assert_eq!(member.standing(now), Standing::Ejected);
-        assert!(member.probe_due(now).is_some());
-        member.missed(b"l", now, &options);
-        member.probe_answered(now, &options);
-        assert_eq!(member.standing(now), Standing::Settling);
-    }
-
-    #[test]
-    fn failures_that_nobody_waited_for_count_when_they_are_noticed() {
-        let options = ClientOptions::default().eject_after(2);
-        let (member, now) = (member(), Instant::now());
-        let keys = || vec![b"k"[..].into()];
-        let member = Arc::new(member);
-        let watch = || Unawaited::new(member.clone(), Arc::new(options.clone()), keys());
-        watch().answered();
-        assert!(!member.is_unwell());
-        drop(watch());
-        assert!(
-            member.is_unwell()
-                && !member.tend(now, &options, || member.failed(now, &options, 0, || true))
-        );
-        let now = now + options.probe_after;
-        let sent = probe(&member, now);
-        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
-        member.probe_answered(now, &options);
-        assert!(!member.is_unwell());
-        drop((watch(), watch()));
-        member.worked(&options);
-        assert!(
-            member.tend(now, &options, || member.failed(now, &options, 0, || true))
-                && !member.is_in()
-        );
-    }
-
-    #[test]
-    fn a_write_that_a_delete_overtook_is_undone_when_it_is_answered() {
-        let options = ClientOptions::default();
-        let (member, now) = (Arc::new(member()), Instant::now());
-        let watch = || {
-            let keys = vec![b"k"[..].into()];
-            Unawaited::new(member.clone(), Arc::new(options.clone()), keys)
-        };
-        let later = now + options.probe_after;
-        let (first, second) = (watch(), watch());
-        member.overtakes(b"l");
-        first.answered();
-        assert!(!member.is_unwell());
-        member.overtakes(b"k");
-        assert!(!member.is_unwell());
-        second.answered();
-        assert!(!member.tend(now, &options, || member.failed(now, &options, 0, || true)));
-        let sent = probe(&member, later);
-        assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
-        member.probe_answered(later, &options);
-        member.overtakes(b"k");
-        assert!(!member.is_unwell());
-    }
 }

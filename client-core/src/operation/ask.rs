@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{Context, was_not_done};
 use crate::error::{Error, Failure, Result};
-use crate::link::Expect;
+use crate::expect::Expect;
 use crate::meta::MetaRequest;
 use crate::metrics::Op;
 use crate::reply::{Broken, Reply};

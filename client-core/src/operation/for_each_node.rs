@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Context;
 use crate::error::{Error, Failure, Result};
-use crate::link::Expect;
+use crate::expect::Expect;
 use crate::metrics::Op;
 use crate::reply::{Broken, Reply};
 use crate::request::NOOP;

@@ -6,6 +6,7 @@
 //! | [`Write`] | set, delete, and their batches | all copies at once; done when enough have answered |
 //! | [`ViaDecider`] | what depends on the present value | the first live copy decides, the others follow by a `Write` |
 //! | [`Ask`] | reads that may win the right to load ([`Lease`]), a meta command of the caller's | the node that decides for the key, until it answers |
+//! | [`Together`] | incr_multi: many of those above | what goes to a node at the same time is one request |
 //! | [`ForEachNode`] | stats, version, flush_all | every node once |
 //!
 //! An attempt that failed is repeated on the same node, after a pause, until the node is ejected or the attempts are used
@@ -15,16 +16,19 @@
 mod ask;
 mod for_each_node;
 mod read;
+mod together;
 mod via_decider;
 mod write;
 
 pub use ask::{Ask, Lease};
 pub use for_each_node::ForEachNode;
 pub use read::{Hit, Read};
+pub use together::Together;
 pub use via_decider::{Decision, Verdict, ViaDecider};
 pub use write::{Command, Entry, Write};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::health::unit;
@@ -44,6 +48,8 @@ pub struct Context {
     pub deadline: Instant,
     /// Wall-clock seconds at the start, for times to live above 30 days.
     pub unix_s: u64,
+    /// Set while a failure is told that counts against its node already, of several operations that are one (see [`Together`]).
+    is_counted: Option<Arc<AtomicBool>>,
 }
 
 impl Context {
@@ -55,6 +61,7 @@ impl Context {
             options,
             deadline,
             unix_s,
+            is_counted: None,
         }
     }
 
@@ -108,7 +115,9 @@ impl Context {
     }
 
     fn failed(&self, node: usize, failure: Failure, now: Instant) {
-        if failure.counts() {
+        let is_counted = self.is_counted.as_ref();
+        let is_counted = is_counted.is_some_and(|counted| counted.load(Ordering::Relaxed));
+        if failure.counts() && !is_counted {
             self.ring.failed(node, now, &self.options);
         }
     }

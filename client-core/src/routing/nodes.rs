@@ -33,6 +33,15 @@ impl Nodes {
         }
     }
 
+    /// Those of `others` that are not here yet, nor among `but`.
+    pub(super) fn add_all(&mut self, others: &Nodes, but: &Nodes) {
+        for node in others.iter() {
+            if !but.contains(node) && !self.contains(node) {
+                self.push(node);
+            }
+        }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         usize::from(self.len)

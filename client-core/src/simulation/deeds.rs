@@ -82,8 +82,9 @@ pub enum Deed {
     SetMulti(Vec<(usize, usize)>),
     Delete(usize),
     DeleteMulti(Vec<usize>),
-    /// One up or down.
+    /// One up or down; all counters one up, those that are there.
     Count(usize, bool),
+    CountMulti,
     Gets(usize),
     /// Stores this number.
     Swap(usize, CasUnique, usize),
@@ -100,6 +101,7 @@ impl Deed {
     pub fn keys(&self) -> Vec<usize> {
         match self {
             Deed::GetMulti => REGISTERS.collect(),
+            Deed::CountMulti => COUNTERS.collect(),
             Deed::SetMulti(values) => values.iter().map(|&(key, _)| key).collect(),
             Deed::DeleteMulti(keys) => keys.clone(),
             &(Deed::Get(key)
@@ -123,7 +125,7 @@ pub enum Outcome {
     Found(Vec<Result<Option<String>, Error>>),
     /// set, delete, add, append: whether there was something to do.
     Wrote(Vec<Result<bool, Error>>),
-    Counted(Result<Option<u64>, Error>),
+    Counted(Vec<Result<Option<u64>, Error>>),
     Versioned(Result<Option<(String, CasUnique)>, Error>),
     Swapped(Result<Cas, Error>),
 }
@@ -205,6 +207,11 @@ pub fn begin(context: Context, client: usize, deed: &Deed) -> Box<dyn Job> {
         &Deed::Count(at, down) => {
             let create = Some((if down { BASE - 1 } else { BASE + 1 }, None));
             let call = calls::count(context, key(at), down, 1, create);
+            job(call, |one| Outcome::Counted(vec![one]))
+        }
+        Deed::CountMulti => {
+            let keys = COUNTERS.map(key).collect();
+            let call = calls::count_multi(context, keys, false, 1);
             job(call, Outcome::Counted)
         }
         &Deed::Gets(at) => job(calls::gets(context, key(at)), |one| {

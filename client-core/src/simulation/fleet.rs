@@ -411,7 +411,10 @@ impl Fleet {
         match self.chance(4) {
             0 => match self.one_of(COUNTERS) {
                 key if reads => Deed::Get(key),
-                key => Deed::Count(key, self.chance(3) == 0),
+                key => match self.chance(5) {
+                    0 => Deed::CountMulti,
+                    _ => Deed::Count(key, self.chance(3) == 0),
+                },
             },
             1 => match self.one_of(SWAPPED) {
                 key if reads => Deed::Get(key),

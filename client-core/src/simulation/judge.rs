@@ -178,6 +178,7 @@ impl Judge {
             &Deed::Delete(key) => vec![write(key, None)],
             Deed::DeleteMulti(keys) => keys.iter().map(|&key| write(key, None)).collect(),
             &Deed::Count(key, down) => vec![self.step(client, key, if down { -1 } else { 1 })],
+            Deed::CountMulti => COUNTERS.map(|key| self.step(client, key, 1)).collect(),
             &Deed::Swap(key, _, number) => vec![self.step(client, key, number as i64)],
             &Deed::First(key) => vec![self.step(client, key, 0)],
             &Deed::Piece(key, _, number) => vec![self.step(client, key, number as i64)],
@@ -238,14 +239,21 @@ impl Judge {
                 }
             }
             Outcome::Counted(counted) => {
-                self.verdict.writes += 1;
-                match counted {
-                    Ok(number) => {
-                        self.steps[keys[0]][act.places[0]].acknowledged = Some(now);
-                        self.counter(act, keys[0], *number, now);
-                        self.thin[keys[0]] = false;
+                for ((&key, &place), counted) in keys.iter().zip(&act.places).zip(counted) {
+                    self.verdict.writes += 1;
+                    match counted {
+                        Ok(number) => {
+                            let step = &mut self.steps[key][place];
+                            match number {
+                                Some(_) => step.acknowledged = Some(now),
+                                // There was no counter.
+                                None => step.what = 0,
+                            }
+                            self.counter(act, key, *number, now);
+                            self.thin[key] &= number.is_none();
+                        }
+                        Err(error) => self.error(act, key, error, now),
                     }
-                    Err(error) => self.error(act, keys[0], error, now),
                 }
             }
             Outcome::Swapped(swapped) => {

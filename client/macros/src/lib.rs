@@ -3,8 +3,8 @@
 //! ```text
 //!  #[both] impl AsyncClient { async fn get(..) { .. .await } }
 //!     |-- feature tokio:  as it stands
-//!     '-- always:         impl Client { fn get(..) { .. } }      without `async fn`, `.await`; Client for AsyncClient
-//! ```
+//!     '-- always:         impl Client { fn get(..) { .. } }      without `async fn`, `.await`; Client for AsyncClient,
+//! ```                                                            and so for all names that begin with Async
 //!
 //! The same is done to the lines of documentation, so that their examples are right for either client. A block that opens with
 //! ```` ```example ```` becomes a test that is compiled and run: it has a `client` of a node that lives in memory, and `?`.
@@ -44,6 +44,9 @@ const FOOT: &str = "# Ok(())
 # }
 ```";
 
+/// What the names of the async client's types begin with.
+const ASYNC: &str = "Async";
+
 struct Writer {
     blocking: bool,
     /// In the middle of an example.
@@ -75,8 +78,13 @@ impl Writer {
                 {
                     tokens.next();
                 }
-                TokenTree::Ident(word) if self.blocking && is(&word, "AsyncClient") => {
-                    out.extend([TokenTree::Ident(Ident::new("Client", word.span()))]);
+                TokenTree::Ident(word) if self.blocking => {
+                    let name = word.to_string();
+                    let word = match name.strip_prefix(ASYNC) {
+                        Some(name) if !name.is_empty() => Ident::new(name, word.span()),
+                        _ => word,
+                    };
+                    out.extend([TokenTree::Ident(word)]);
                 }
                 TokenTree::Group(group) => {
                     let inner = match doc_line(&group) {
@@ -109,7 +117,18 @@ impl Writer {
                 self.in_example = false;
                 FOOT.to_owned()
             }
-            _ if self.blocking => line.replace(".await", "").replace("AsyncClient", "Client"),
+            _ if self.blocking => {
+                let line = line.replace(".await", "").replace("async fn", "fn");
+                let mut names = line.split(ASYNC);
+                // Words alone stay what they are.
+                let mut text = names.next().unwrap_or_default().to_owned();
+                for name in names {
+                    let is_name = name.starts_with(|c: char| c.is_ascii_uppercase());
+                    text += if is_name { "" } else { ASYNC };
+                    text += name;
+                }
+                text
+            }
             _ => line,
         };
         let mut tokens: Vec<TokenTree> = tokens.into_iter().collect();

@@ -10,8 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::stream::Stream;
 use client_core::error::Failure;
+use client_core::expect::Expect;
 use client_core::health::Member;
-use client_core::link::{Expect, Link};
+use client_core::link::Link;
 use client_core::options::ClientOptions;
 use client_core::reply::{Broken, Reply};
 use client_core::unawaited::Unawaited;

@@ -104,7 +104,7 @@ fn park_until<T>(at: Instant, event: impl Future<Output = T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::flights::{Flights, Landing};
+    use crate::loads::flights::{Flights, Landing};
     use std::time::Duration;
 
     #[test]

@@ -9,12 +9,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flights::{Landing, Rider, Role};
 use super::loading;
 use super::rules::{Next, Rules, Seen};
-use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions};
 use crate::front::{Front, call};
+use crate::loads::flights::{Landing, Rider, Role};
+use crate::loads::wins::{Lease, Win};
 use crate::packed;
 use client_core::calls;
 use client_core::error::Error;

@@ -16,12 +16,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::find::{Way, find};
-use super::flights::{Landing, Rider};
 use super::loading::Loading;
 use super::rules::Rules;
-use super::wins::{Lease, Win};
 use super::{LoadError, LoadOptions, NEGATIVE_FLAGS};
 use crate::front::{Front, call};
+use crate::loads::flights::{Landing, Rider};
+use crate::loads::wins::{Lease, Win};
 use client_core::calls;
 use client_core::error::Error;
 use client_core::metrics::Loaded;

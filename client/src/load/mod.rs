@@ -37,55 +37,27 @@
 //! clients sees that empty value; meta `mg` shows `W` or `Z` with it, and this client's reads take it for a miss. A loaded
 //! value that is empty and has flags 0 works, but is loaded without a stale value to fall back on.
 
-mod costs;
 mod find;
-pub(crate) mod flights;
 mod loader;
 mod loading;
 mod rules;
 #[cfg(test)]
 mod simulation;
-mod wins;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::front::Front;
+pub use crate::packed::NEGATIVE_FLAGS;
 use client_core::error::Error;
 use client_core::health::unit;
 use client_core::ttl::Ttl;
-use costs::Costs;
-use flights::Flights;
 pub(crate) use loader::{get_or_load, get_or_load_detached};
-use wins::Wins;
-
-/// What a client remembers for its loads.
-pub(crate) struct Loads {
-    costs: Costs,
-    pub(crate) flights: Flights,
-    wins: Wins,
-    /// Loads behind their callers.
-    refreshes: Arc<AtomicUsize>,
-}
-
-impl Loads {
-    pub(crate) fn new() -> Self {
-        Loads {
-            costs: Costs::new(),
-            flights: Flights::default(),
-            wins: Wins::default(),
-            refreshes: Arc::default(),
-        }
-    }
-}
-
-/// The client flags that mark, with an empty value, that there is nothing under this key: bit 29.
-pub const NEGATIVE_FLAGS: u32 = 1 << 29;
 
 /// How values are loaded and kept. A time to live alone has the defaults for the rest.
 #[derive(Debug, Clone)]
+#[must_use = "options are of use where they are given to something"]
 pub struct LoadOptions {
     pub(crate) ttl: Ttl,
     pub(crate) stale: Duration,

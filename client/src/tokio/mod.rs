@@ -21,8 +21,7 @@ mod resolve;
 mod solo;
 mod stream;
 mod warm;
-pub(crate) mod write_behind;
-pub(crate) mod write_through;
+pub(crate) mod write;
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};

@@ -20,7 +20,7 @@ use ::tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use ::tokio::time::timeout_at;
 use bytes::Bytes;
 
-use super::lane::{self, Connect, Job, Line};
+use super::lane::{self, Connect, Job, Line, Others};
 use super::mailbox::{Event, Gauge, Mailbox, Ticket, Times, What};
 use super::resolve::Resolver;
 use super::solo::Solo;
@@ -28,8 +28,8 @@ use super::stream::Stream;
 use crate::snapshot::NodePool;
 use client_core::Exchange;
 use client_core::error::Failure;
+use client_core::expect::Expect;
 use client_core::health::Member;
-use client_core::link::Expect;
 use client_core::options::ClientOptions;
 use client_core::request;
 use client_core::routing::Ring;
@@ -70,14 +70,6 @@ impl Lanes {
         at.saturating_duration_since(self.begun).as_millis() as u64
     }
 
-    /// A lane stalls; true if what is on it can go to another.
-    pub(super) fn divert(&self, now: Instant) -> bool {
-        let until = self.ms(now + SPREAD);
-        self.spread_until_ms.store(until, Ordering::Relaxed);
-        let list = self.list();
-        list.len() < self.max || list.iter().any(|lane| !lane.gauge.is_stalled())
-    }
-
     /// How much a lane is given before another is made.
     fn load_max(&self) -> usize {
         let until = self.spread_until_ms.load(Ordering::Relaxed);
@@ -89,6 +81,15 @@ impl Lanes {
         }
         self.spread_until_ms.store(0, Ordering::Relaxed);
         LANE_LOAD
+    }
+}
+
+impl Others for Lanes {
+    fn divert(&self, now: Instant) -> bool {
+        let until = self.ms(now + SPREAD);
+        self.spread_until_ms.store(until, Ordering::Relaxed);
+        let list = self.list();
+        list.len() < self.max || list.iter().any(|lane| !lane.gauge.is_stalled())
     }
 }
 

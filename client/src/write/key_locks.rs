@@ -1,6 +1,7 @@
 //! Keeps the writes of one key in one order, in the store or queue and in the cache.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const LOCKS: usize = 64;
 
@@ -10,6 +11,9 @@ pub(crate) struct KeyLocks<L> {
     hasher: RandomState,
     locks: [L; LOCKS],
 }
+
+/// Those of threads.
+pub(super) type Order = KeyLocks<Mutex<()>>;
 
 impl<L: Default> Default for KeyLocks<L> {
     fn default() -> Self {
@@ -22,7 +26,15 @@ impl<L: Default> Default for KeyLocks<L> {
 
 impl<L> KeyLocks<L> {
     /// The lock of a key, which other keys may share.
-    pub fn of(&self, key: &[u8]) -> &L {
+    pub(crate) fn of(&self, key: &[u8]) -> &L {
         &self.locks[self.hasher.hash_one(key) as usize % LOCKS]
+    }
+}
+
+impl Order {
+    /// Waits until nobody else writes the key.
+    pub(super) fn lock(&self, key: &[u8]) -> MutexGuard<'_, ()> {
+        let lock = self.of(key).lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
     }
 }

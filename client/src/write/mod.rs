@@ -44,7 +44,8 @@
 mod behind;
 pub(crate) mod key_locks;
 pub(crate) mod queue;
-pub(crate) mod through;
+mod threads;
+mod through;
 
 use std::fmt;
 use std::time::Duration;
@@ -52,11 +53,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 #[cfg(feature = "tokio")]
-pub use crate::tokio::write_behind::AsyncWriteBehind;
-#[cfg(feature = "tokio")]
-pub use crate::tokio::write_through::AsyncWriteThrough;
+pub use behind::AsyncWriteBehind;
 pub use behind::WriteBehind;
 use client_core::value::Item;
+#[cfg(feature = "tokio")]
+pub use through::AsyncWriteThrough;
 pub use through::WriteThrough;
 
 /// What is to be written to the store.
@@ -128,6 +129,7 @@ impl<E: std::error::Error + 'static> std::error::Error for WriteError<E> {
 
 /// How changes wait for the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "options are of use where they are given to something"]
 pub struct WriteBehindOptions {
     queue_max: usize,
     batch_max: usize,

@@ -51,7 +51,7 @@ fn what_happens_is_told_with_its_cause_and_origin() {
     client.set("user:ä b", "x", None).expect("up");
     assert!(client.delete("foobar").expect("up"));
     server.connect().round("ms k 1 L77\r\nx\r\n", "HD\r\n");
-    client.flush_all();
+    let _ = client.flush_all();
     for wanted in [
         "Set set foobar 0",
         "Set set user:\\xc3\\xa4 b 0",
@@ -139,7 +139,7 @@ fn it_comes_back_to_where_it_was() {
     let pairs: Vec<(String, &str)> = (0..60_000)
         .map(|n| (format!("a-longer-key-{n:08}"), "x"))
         .collect();
-    client.set_multi(pairs, None);
+    let _ = client.set_multi(pairs, None);
     let mut feed = Feed::new(server.node(), &patient(), ask().from(place));
     assert_eq!([next(&mut feed), next(&mut feed)], ["began", "lost gap"]);
     // Another process of the server.

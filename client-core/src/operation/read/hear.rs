@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Part, Read, Sent};
+use crate::expect::Expect;
 use crate::health::Marks;
-use crate::link::Expect;
 use crate::notices;
 use crate::reply::Reply;
 use crate::request::{self, Requests, StoreMode, Wanted};

@@ -24,19 +24,19 @@
 //!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too, and nobody waits for that.
 
 mod command;
+mod leave;
+mod look;
 mod send;
 
 pub use command::{Command, Entry};
 
 use std::time::Instant;
 
-use super::{Context, Later, was_not_done};
+use super::{Context, Later};
 use crate::error::{Error, Failure, Result};
-use crate::health::Marks;
 use crate::metrics::Op;
-use crate::options::{Ack, OnEjection};
-use crate::repairs;
-use crate::reply::{Broken, Meta, Reply};
+use crate::options::Ack;
+use crate::reply::{Broken, Reply};
 use crate::request::StoreMode;
 use crate::routing::Nodes;
 use crate::unawaited::Unawaited;
@@ -390,239 +390,6 @@ impl<'a> Write<'a> {
                     ..
                 }
         )
-    }
-
-    /// The delete of a key where it was before a change failed.
-    fn failed_before(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
-        if !self.command.is_delete() {
-            return self.leave_before(at, node, now);
-        }
-        let ring = &self.context.ring;
-        let state = &mut self.states[at];
-        state.attempts = state.attempts.saturating_add(1);
-        let is_in = ring.members[node].is_in();
-        if is_in && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now) {
-            let target = Target {
-                entry: at as u32,
-                node: node as u16,
-                part: Part::Before,
-            };
-            self.later.push(retry, target);
-            return;
-        }
-        if is_in {
-            state.left_behind = true;
-            state.error = Some(self.context.node_error(node, failure));
-        }
-        self.leave_before(at, node, now);
-    }
-
-    /// A target is given up.
-    fn leave(&mut self, part: Part, at: usize, node: usize, now: Instant) {
-        match part {
-            Part::Copy => self.do_without(at, node, now),
-            Part::Before => self.leave_before(at, node, now),
-            Part::Former => {
-                let Context { ring, options, .. } = &self.context;
-                ring.members[node].unsure(self.entries[at].key, now, options);
-            }
-            Part::Notice => {}
-            Part::Look | Part::Noted | Part::Undo if !self.command.is_delete() => {
-                self.states[at].written.opposed = true;
-                self.looked(at, part, now);
-            }
-            Part::Look | Part::Noted | Part::Undo => {
-                let Context { ring, options, .. } = &self.context;
-                ring.members[node].unsure(self.entries[at].key, now, options);
-                self.looked(at, part, now);
-            }
-        }
-    }
-
-    /// A key is not deleted where it was before a change: its node is to do so later.
-    fn leave_before(&mut self, at: usize, node: usize, now: Instant) {
-        let Context { ring, options, .. } = &self.context;
-        ring.members[node].unsure(self.entries[at].key, now, options);
-        if self.command.is_delete() {
-            self.states[at].places_before -= 1;
-            self.states[at].unheard = true;
-            self.settle(at);
-        }
-    }
-
-    /// Has copies of a key looked at once more (W3); false if that is done, or not needed.
-    fn is_looked_at(&mut self, at: usize) -> bool {
-        let state = &self.states[at];
-        let nodes = match self.command {
-            Command::Delete { compare: None } if state.unheard || state.had => state.answered,
-            Command::Delete { .. } => Nodes::default(),
-            _ => state.opposing,
-        };
-        if state.hoped == 0 && state.looks == 0 && self.only.is_none() && !nodes.is_empty() {
-            // When others know of the nodes that the write goes around.
-            let until = self.held_until;
-            let until = until.filter(|&until| until < self.context.deadline);
-            self.look(at, nodes, until);
-        }
-        self.states[at].looking > 0
-    }
-
-    fn look(&mut self, at: usize, nodes: Nodes, not_before: Option<Instant>) {
-        let state = &mut self.states[at];
-        state.looks += 1;
-        state.seen.clear();
-        state.undoing.clear();
-        state.looked_at = nodes;
-        self.send_at(not_before, at, nodes, Part::Look);
-    }
-
-    /// What a look finds at `node`.
-    fn see(&mut self, at: usize, node: usize, meta: Meta) {
-        let is_placeholder = meta.is_placeholder();
-        let marks = self.context.ring.members[node].marks();
-        let seen = Seen {
-            node: node as u16,
-            unique: meta.cas,
-            item: Item {
-                value: meta.value,
-                flags: meta.flags,
-            },
-        };
-        let value = &self.entries[at].value;
-        let is_entry = seen.item.value == value.bytes && seen.item.flags == value.flags;
-        let adds = !self.command.is_delete();
-        let state = &mut self.states[at];
-        let is_marked = repairs::is_mark(seen.unique);
-        let took = self
-            .takes_back
-            .as_ref()
-            .is_some_and(|took| took.contains(&(node, seen.unique)));
-        if (adds || self.takes_back.is_some()) && !is_entry {
-            state.written.opposed |= adds;
-        } else if (is_marked || took) && !adds {
-            state.undoing.push(seen);
-        // What stands for a value that somebody loads is no value.
-        } else if !is_marked && !is_placeholder && marks != Marks::Taken {
-            state.seen.push(seen);
-        } else if !is_marked {
-            state.written.opposed |= adds;
-        }
-    }
-
-    fn send_at(&mut self, not_before: Option<Instant>, at: usize, nodes: Nodes, part: Part) {
-        self.states[at].looking = nodes.len() as u8;
-        for node in nodes.iter() {
-            let target = Target {
-                entry: at as u32,
-                node: node as u16,
-                part,
-            };
-            match not_before {
-                Some(time) => self.later.push(time, target),
-                None => self.due.push(target),
-            }
-        }
-    }
-
-    /// A look at a copy, a question for a note, or an undoing, is over.
-    fn looked(&mut self, at: usize, part: Part, now: Instant) {
-        let state = &mut self.states[at];
-        state.looking -= 1;
-        if state.looking > 0 {
-            return;
-        }
-        let nodes = |seen: &[Seen]| Nodes::of(seen.iter().map(|one| usize::from(one.node)));
-        match part {
-            Part::Undo => {
-                let nodes = state.looked_at;
-                return self.look(at, nodes, None);
-            }
-            Part::Look if !state.seen.is_empty() => {
-                let unclear = nodes(&state.seen);
-                return self.send_at(None, at, unclear, Part::Noted);
-            }
-            _ => {}
-        }
-        let undone = nodes(&state.undoing);
-        if undone.is_empty() {
-            self.seen_all(at);
-        } else if state.looks < LOOKS_MAX {
-            self.send_at(None, at, undone, Part::Undo);
-        } else {
-            for node in undone.iter() {
-                let Context { ring, options, .. } = &self.context;
-                ring.members[node].unsure(self.entries[at].key, now, options);
-            }
-            self.seen_all(at);
-        }
-    }
-
-    /// Nothing is left that a repair has given.
-    fn seen_all(&mut self, at: usize) {
-        match self.takes_back {
-            Some(_) => self.resolve(at, Ok(Written::default())),
-            None => self.settle(at),
-        }
-    }
-
-    /// Others do not know yet of the nodes that were gone around, and the time is over: nothing of that is acknowledged (W5).
-    fn leave_untold(&mut self) {
-        let Context { ring, options, .. } = &self.context;
-        for (state, entry) in self.states.iter_mut().zip(&self.entries) {
-            if matches!(state.result, Some(Ok(_))) && !ring.is_whole(entry.key, options) {
-                let error = state.error.clone().unwrap_or(Error::Timeout);
-                state.result = Some(Err(error));
-            }
-        }
-    }
-
-    fn failed(&mut self, at: usize, node: usize, failure: Failure, now: Instant) {
-        let ring = &self.context.ring;
-        let state = &mut self.states[at];
-        state.attempts = state.attempts.saturating_add(1);
-        state.error = Some(self.context.node_error(node, failure));
-        let again = self.command.is_repeatable() || was_not_done(failure);
-        if again
-            && ring.members[node].is_in()
-            && let Some(retry) = self.context.retry_at(u32::from(state.attempts), now)
-        {
-            let target = Target {
-                entry: at as u32,
-                node: node as u16,
-                part: Part::Copy,
-            };
-            self.later.push(retry, target);
-            return;
-        }
-        self.do_without(at, node, now);
-    }
-
-    /// A copy is not written: a stand-in is, if there is to be one.
-    fn do_without(&mut self, at: usize, node: usize, now: Instant) {
-        let Context { ring, options, .. } = &self.context;
-        let key = self.entries[at].key;
-        let state = &mut self.states[at];
-        ring.members[node].unsure(key, now, options);
-        state.hoped -= 1;
-        state.unheard = true;
-        if self.only.is_none()
-            && !ring.members[node].is_in()
-            && options.on_ejection == OnEjection::Rehash
-        {
-            let writers = ring.writers(key, now, options);
-            if let Some(stand_in) = writers.first_beside(&state.targets)
-                && writers.len() > usize::from(state.hoped) + usize::from(state.acknowledged)
-            {
-                state.targets.push(stand_in);
-                state.hoped += 1;
-                self.due.push(Target {
-                    entry: at as u32,
-                    node: stand_in as u16,
-                    part: Part::Copy,
-                });
-            }
-        }
-        self.settle(at);
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::command::DELETE;
 use super::{Command, PARTS, Part, Sent, Target, Write};
-use crate::link::Expect;
+use crate::expect::Expect;
 use crate::notices;
 use crate::operation::Context;
 use crate::options::Ack;

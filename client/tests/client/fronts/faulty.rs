@@ -149,7 +149,7 @@ fn use_all(client: &Client, chance: &AtomicU64, rounds: usize) -> (usize, usize)
                     (key, value)
                 });
                 let entries: Vec<_> = entries.collect();
-                client.set_multi(entries.iter().map(|(key, value)| (key, value)), None);
+                let _ = client.set_multi(entries.iter().map(|(key, value)| (key, value)), None);
             }
             3 => {
                 if let Ok(Some((item, unique))) = client.gets(&key) {

@@ -134,7 +134,7 @@ fn a_client_with_a_prefix_follows_its_own_keys() {
     wait_until("it is seen", || text(&view, "k").as_deref() == Some("2"));
     // A flush is for all.
     bring_near(&client, &recorder, "k");
-    other.flush_all();
+    let _ = other.flush_all();
     wait_until("it is seen", || text(&client, "k").is_none());
 }
 
@@ -472,7 +472,7 @@ fn near_caches_in_chaos() {
                     // More than the ring has, for who does not read.
                     link.pause(true);
                     let pairs = (0..30_000).map(|n| (format!("a-long-filler-key-{n:09}"), "x"));
-                    plain.set_multi(pairs, None);
+                    let _ = plain.set_multi(pairs, None);
                     link.pause(false);
                 }
                 6 => drop(plain.flush_all()),

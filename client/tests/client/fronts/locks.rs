@@ -219,7 +219,7 @@ fn streams_read_batch_by_batch() {
     let node = TestNode::start();
     let client = Client::new([node.node()], patient());
     let keys: Vec<String> = (0..250).map(|i| format!("k{i}")).collect();
-    client.set_multi(keys.iter().step_by(2).map(|key| (key, key)), 60);
+    let _ = client.set_multi(keys.iter().step_by(2).map(|key| (key, key)), 60);
     let before = node.commands();
     let mut stream = client.get_stream(&keys).batch(100);
     let (key, found) = stream.next().expect("the first");

@@ -67,7 +67,7 @@ fn times_to_live_have_a_default_and_jitter() {
     client.set("own", 1, 30).expect("up");
     client.set("endless", 1, 0).expect("up");
     client.add("added", 1, None).expect("up");
-    client.set_multi([("many", 1)], None);
+    let _ = client.set_multi([("many", 1)], None);
     client.incr_or_create("counter", 1, 1, None).expect("up");
     client.fill_multi([("filled", 1, None::<Duration>)], true);
     let all = [
@@ -79,7 +79,7 @@ fn times_to_live_have_a_default_and_jitter() {
 
     let client = Client::new([node.node()], minute.ttl_jitter(0.2));
     let keys: Vec<String> = (0..200).map(|i| format!("k{i}")).collect();
-    client.set_multi(keys.iter().map(|key| (key, "v")), None);
+    let _ = client.set_multi(keys.iter().map(|key| (key, "v")), None);
     for i in 0..200 {
         client.set(format!("one{i}"), "v", 600).expect("up");
     }
@@ -271,7 +271,7 @@ fn views_of_a_client() {
         for key in &keys {
             hurried.set(key, key, 60).expect("it is sent");
         }
-        hurried.set_multi(keys.iter().map(|key| (format!("m{key}"), key)), 60);
+        let _ = hurried.set_multi(keys.iter().map(|key| (format!("m{key}"), key)), 60);
         wait_until("all are there", || {
             let found = client.get_multi(&keys);
             let more: Vec<_> = keys.iter().map(|key| format!("m{key}")).collect();

@@ -20,8 +20,10 @@
 //!
 //! Costs: with many callers a write or read is shared by all that are ready, see [`Line::defers`].
 
+mod task;
+
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -34,20 +36,27 @@ use bytes::Bytes;
 
 use super::driver::Driver;
 use super::mailbox::{Gauge, Ticket};
-use super::pool::Lanes;
 use super::stream::Stream;
 use client_core::error::Failure;
+use client_core::expect::Expect;
 use client_core::health::Member;
-use client_core::link::{Expect, Link};
+use client_core::link::Link;
 use client_core::options::ClientOptions;
 use client_core::reply::{Refusal, Reply};
 use client_core::{Exchange, Patience};
+pub(super) use task::run;
 
 /// A part of an exchange's time, after which those behind it do not wait for it any more. With four in a row late, the fifth
 /// is still in time.
 const STALLED: u32 = 4;
 /// Requests in one write.
 const SLICES_MAX: usize = 64;
+
+/// The node's other lanes, and those that may be made.
+pub(super) trait Others: Send + Sync {
+    /// A lane stalls; true if what is on it can go to another.
+    fn divert(&self, now: Instant) -> bool;
+}
 
 /// An exchange on its way to a lane.
 pub(super) struct Job {
@@ -76,7 +85,7 @@ pub(super) struct Line {
     gauge: Arc<Gauge>,
     stage: Stage,
     link: Link,
-    lanes: Weak<Lanes>,
+    lanes: Weak<dyn Others>,
     /// Whose it is.
     of: (Arc<Member>, Arc<ClientOptions>),
     tickets: VecDeque<Ticket>,
@@ -126,7 +135,7 @@ impl Line {
         gauge: Arc<Gauge>,
         connect: Connect,
         login: Option<Bytes>,
-        lanes: Weak<Lanes>,
+        lanes: Weak<dyn Others>,
         of: (Arc<Member>, Arc<ClientOptions>),
     ) -> Self {
         Line {
@@ -544,59 +553,6 @@ impl Line {
         let stalls = behind.then(|| (since + part).max(now + part));
         let all = limits.chain(ends).chain(stalls);
         all.filter(|&at| at > now).min()
-    }
-}
-
-/// Serves a line until its connection ends, and then tells those that were on it. `on_closed` is called when the node has
-/// closed it. Nobody is told before nobody can come any more: who is told goes to another lane.
-pub(super) async fn run(line: Arc<Mutex<Line>>, on_closed: impl FnOnce()) {
-    // With its runtime, the task may be gone at any point.
-    let _shut = Shut(&line);
-    let end = poll_fn(|cx| {
-        let mut line = lock(&line);
-        match line.poll(cx) {
-            Ok(()) => Poll::Pending,
-            Err(end) => {
-                line.end = Some(end);
-                Poll::Ready(end)
-            }
-        }
-    });
-    let failure = match end.await {
-        End::Idle => return,
-        End::GivenUp => None,
-        End::Failed(failure) => Some(failure),
-    };
-    if failure == Some(Failure::Closed) {
-        on_closed();
-    }
-    let mut rest = lock(&line).tell(failure);
-    loop {
-        match (&mut rest, failure) {
-            (Some(ticket), Some(failure @ (Failure::Connect | Failure::SignIn))) => {
-                ticket.fail(failure)
-            }
-            (Some(ticket), _) => ticket.lose(false),
-            (None, _) => {}
-        }
-        let Some(job) = poll_fn(|cx| lock(&line).jobs.poll_recv(cx)).await else {
-            return;
-        };
-        rest = Some(job.ticket);
-    }
-}
-
-/// Leaves nobody waiting for a line without a task.
-struct Shut<'a>(&'a Mutex<Line>);
-
-impl Drop for Shut<'_> {
-    fn drop(&mut self) {
-        let mut line = lock(self.0);
-        line.stage = Stage::Over;
-        line.take_over();
-        line.tickets.clear();
-        line.jobs.close();
-        while line.jobs.try_recv().is_ok() {}
     }
 }
 
