@@ -119,6 +119,8 @@ struct Table {
     #[serde(skip_serializing_if = "Option::is_none")]
     hedge_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     read_repair: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_ejection: Option<EjectionWord>,
@@ -211,6 +213,7 @@ impl Serialize for ClientOptions {
             }),
             reads,
             hedge_after_ms,
+            zone: self.zone.as_deref().map(str::to_owned),
             read_repair: Some(self.read_repair),
             on_ejection: Some(match self.on_ejection {
                 OnEjection::Rehash => EjectionWord::Rehash,
@@ -300,6 +303,9 @@ impl<'de> Deserialize<'de> for ClientOptions {
             (Some(ReadsWord::Spread), None) => Reads::Spread,
             (Some(ReadsWord::First) | None, None) => Reads::First,
         });
+        if let Some(zone) = table.zone {
+            options = options.zone(zone);
+        }
         match (table.user, table.password) {
             (Some(user), Some(password)) => options = options.login(user, password),
             (None, None) => {}

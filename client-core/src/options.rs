@@ -20,6 +20,8 @@ pub struct ClientOptions {
     #[doc(hidden)]
     pub reads: Reads,
     #[doc(hidden)]
+    pub zone: Option<Arc<str>>,
+    #[doc(hidden)]
     pub read_repair: bool,
     #[doc(hidden)]
     pub on_ejection: OnEjection,
@@ -162,6 +164,7 @@ impl Default for ClientOptions {
             copies: 1,
             ack: Ack::default(),
             reads: Reads::default(),
+            zone: None,
             read_repair: true,
             on_ejection: OnEjection::default(),
             request_timeout: Duration::from_millis(1000),
@@ -265,6 +268,14 @@ impl ClientOptions {
     /// How long values live for which the caller says `None` (without end).
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl).filter(|ttl| !ttl.is_zero());
+        self
+    }
+
+    /// The zone that this client is in: reads of values ask copies there first, and then the others (none). As with
+    /// [`Reads::Spread`], who reads from another zone may see one copy's value before another has it; keys that are hot are read from all
+    /// copies.
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 

@@ -92,6 +92,7 @@ error_lines! {
     Backend = "SERVER_ERROR backend",
     ProxyLoop = "SERVER_ERROR proxy loop",
     Busy = "SERVER_ERROR busy",
+    ReadOnly = "SERVER_ERROR read only",
 
     // Commands about the server that cannot be obeyed.
     MemlimitTooSmall = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m",

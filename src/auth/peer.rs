@@ -43,12 +43,14 @@ pub(super) fn pause(wrong: u32, min: Duration, max: Duration) -> Duration {
 }
 
 /// One connection that shows passwords.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Visitor {
     pub(super) peer: Peer,
     pub(super) wrong: u32,
     /// When its next password may be looked at; none is at once.
     pub(super) not_before: Option<Instant>,
+    /// Whose password it has shown last.
+    user: Option<Box<[u8]>>,
 }
 
 impl Visitor {
@@ -66,6 +68,16 @@ impl Visitor {
             wrong,
             ..Visitor::new(peer)
         }
+    }
+
+    /// It shows the password of this user.
+    pub fn claims(&mut self, user: &[u8]) {
+        self.user = Some(user.into());
+    }
+
+    /// Whose password it has shown last, right or wrong.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.user.as_deref()
     }
 
     /// Wrong passwords it has shown.

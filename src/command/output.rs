@@ -132,6 +132,24 @@ impl<'c> Output<'c> {
         other.clear();
     }
 
+    /// All that is to be written, in one piece.
+    pub fn into_bytes(self) -> Bytes {
+        if self.pins.is_empty() && self.written == 0 {
+            return self.buf.into();
+        }
+        let mut all = Vec::with_capacity(self.unsent_len());
+        let mut rest = self;
+        while !rest.is_empty() {
+            let mut slices = Vec::new();
+            rest.slices(&mut slices);
+            let from = all.len();
+            slices.iter().for_each(|slice| all.extend_from_slice(slice));
+            let taken = all.len() - from;
+            rest.advance(taken);
+        }
+        all.into()
+    }
+
     /// Bytes not yet written.
     pub fn unsent_len(&self) -> usize {
         self.buf.len() - self.written + self.pinned_bytes + self.shared_bytes

@@ -15,10 +15,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client_core::error::Failure;
+use client_core::health::Member;
 use client_core::operation::Context;
+use client_core::options::ClientOptions;
 use client_core::reply::Reply;
 use client_core::unawaited::Unawaited;
 use client_core::{Exchange, Operation, Todo};
@@ -32,11 +34,13 @@ pub(super) enum Event {
     Failed(Failure),
 }
 
-/// An exchange on its way to a lane of this pool.
+/// An exchange on its way to a lane to one of this pool's nodes.
 #[derive(Debug)]
 pub(super) struct Departure {
     pub(super) flight: u32,
-    pub(super) pool: usize,
+    pub(super) pool: Arc<Pool>,
+    /// By the ring that the operation knows, which may not be the pool's any more.
+    pub(super) member: Arc<Member>,
     pub(super) exchange: Exchange,
 }
 
@@ -48,6 +52,8 @@ pub(super) struct Seat(RefCell<Table>);
 struct Table {
     now: Instant,
     unix_s: u64,
+    /// How much of its time had gone when it began.
+    ago: Duration,
     next_flight: u32,
     departures: Vec<Departure>,
     events: Vec<(u32, Event)>,
@@ -60,17 +66,19 @@ struct Table {
 /// A pool as an operation sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Over {
-    /// Its place among those of the desk.
-    pub(super) at: usize,
     pub(super) pool: Arc<Pool>,
     pub(super) now: Arc<PoolNow>,
+    /// Those of the pool, or those for who has another pool to ask.
+    pub(super) options: Arc<ClientOptions>,
 }
 
 impl Seat {
-    pub(super) fn new(now: Instant, unix_s: u64) -> Rc<Self> {
+    /// That of a request which came so long `ago`.
+    pub(super) fn new(now: Instant, unix_s: u64, ago: Duration) -> Rc<Self> {
         Rc::new(Seat(RefCell::new(Table {
             now,
             unix_s,
+            ago,
             next_flight: 0,
             departures: Vec::new(),
             events: Vec::new(),
@@ -107,8 +115,17 @@ impl Seat {
     /// What an operation is given that begins now.
     pub(super) fn context(&self, over: &Over) -> Context {
         let table = self.0.borrow();
-        let options = over.pool.options.clone();
-        Context::new(over.now.ring.clone(), options, table.now, table.unix_s)
+        let options = over.options.clone();
+        let ring = over.now.ring.clone();
+        let mut context = Context::new(ring, options, table.now, table.unix_s);
+        let left = over.options.request_timeout.saturating_sub(table.ago);
+        context.deadline = table.now + left.max(over.options.attempt_timeout);
+        context
+    }
+
+    /// Wall-clock seconds, when the request began.
+    pub(super) fn unix_s(&self) -> u64 {
+        self.0.borrow().unix_s
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -148,7 +165,8 @@ pub(super) async fn carry<O: Operation>(seat: &Seat, over: &Over, operation: &mu
                 flights.push((flight, exchange.id));
                 table.departures.push(Departure {
                     flight,
-                    pool: over.at,
+                    pool: over.pool.clone(),
+                    member: over.now.ring.members[exchange.node].clone(),
                     exchange,
                 });
             }

@@ -10,6 +10,7 @@
 //! Ln3. A ticket whose time is over fails alone: its reply is still awaited, and belongs to nobody. A lane on which nothing has
 //!     come for as long again ends.
 //! Ln4. An idle lane owns no buffer.
+//! Ln5. Reads that wait for their replies are remembered as they were sent, so that they can be asked anew when the connection is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,11 +20,14 @@ use client_core::health::Member;
 use client_core::unawaited::Unawaited;
 
 use super::frame::{Progress, Shape};
+use super::plan::Pool;
 use crate::command::Output;
 use crate::state::ConnId;
 
 /// Unsent bytes from which on a lane takes no more from clients.
 const FULL_BYTES: usize = 1 << 20;
+/// Bytes of reads that are remembered without a look at which of them have their replies.
+const READS_KEPT: usize = 16 << 10;
 /// How much of a reply that has not come whole is made room for at a time.
 const ROOM_BYTES: usize = 256 << 10;
 
@@ -82,6 +86,8 @@ pub(super) struct Ticket {
     pub(super) owner: Owner,
     /// When it is late, on the desk's clock.
     pub(super) due_ms: u32,
+    /// Where it stands among the lane's reads, and how long it is; 0 of what is not to be asked anew.
+    pub(super) read: (u32, u32),
     /// Told of the end of an exchange that nobody waits for.
     pub(super) watch: Option<Unawaited>,
 }
@@ -100,8 +106,7 @@ pub enum Stage {
 /// See the module.
 #[derive(Debug)]
 pub struct Lane {
-    /// The pool's place among those of the desk.
-    pub(super) pool: usize,
+    pub(super) pool: Arc<Pool>,
     pub(super) member: Arc<Member>,
     pub(super) binary: bool,
     /// Made for one probe.
@@ -110,6 +115,9 @@ pub struct Lane {
     pub(super) is_retired: bool,
     /// Requests not yet written.
     pub out: Output<'static>,
+    /// Reads that wait for their replies, one after the other, and how many bytes of such were before them (Ln5).
+    reads: Vec<u8>,
+    reads_gone: u32,
     pub(super) tickets: VecDeque<Ticket>,
     partial: Vec<u8>,
     filled: usize,
@@ -126,7 +134,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(pool: usize, member: Arc<Member>, binary: bool) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, member: Arc<Member>, binary: bool) -> Self {
         Lane {
             pool,
             member,
@@ -134,6 +142,8 @@ impl Lane {
             is_probe: false,
             is_retired: false,
             out: Output::new(),
+            reads: Vec::new(),
+            reads_gone: 0,
             tickets: VecDeque::new(),
             partial: Vec::new(),
             filled: 0,
@@ -143,6 +153,43 @@ impl Lane {
             is_dirty: false,
             is_broken: false,
             waiting: Vec::new(),
+        }
+    }
+
+    /// Remembers what was put into `out` from there on, a read.
+    #[inline]
+    pub(super) fn remember(&mut self, from: usize) -> (u32, u32) {
+        let at = self.reads_gone.wrapping_add(self.reads.len() as u32);
+        let read = &self.out.buf[from..];
+        self.reads.extend_from_slice(read);
+        (at, read.len() as u32)
+    }
+
+    /// A read as it was sent.
+    pub(super) fn read(&self, (at, len): (u32, u32)) -> &[u8] {
+        let from = at.wrapping_sub(self.reads_gone) as usize;
+        self.reads
+            .get(from..from + len as usize)
+            .unwrap_or_default()
+    }
+
+    /// Forgets the reads before this ticket, which is the first now.
+    #[inline]
+    pub(super) fn forget_reads(&mut self) {
+        if self.tickets.is_empty() {
+            self.reads_gone = self.reads_gone.wrapping_add(self.reads.len() as u32);
+            match self.reads.capacity() {
+                ..READS_KEPT => self.reads.clear(),
+                _ => self.reads = Vec::new(),
+            }
+        } else if self.reads.len() >= READS_KEPT
+            && let Some(first) = self.tickets.iter().find(|ticket| ticket.read.1 > 0)
+        {
+            let gone = first.read.0.wrapping_sub(self.reads_gone) as usize;
+            if gone > self.reads.len() / 2 {
+                self.reads.drain(..gone);
+                self.reads_gone = self.reads_gone.wrapping_add(gone as u32);
+            }
         }
     }
 
@@ -182,6 +229,7 @@ impl Lane {
     pub(super) fn reset(&mut self) {
         self.out.clear();
         self.out = Output::new();
+        self.reads = Vec::new();
         self.partial = Vec::new();
         self.filled = 0;
         self.progress = Progress::default();

@@ -5,19 +5,22 @@
 //!     ^            |  what a key's node says goes back as it comes: relay.rs, frame.rs
 //!     |            '-- keys with copies, nodes that change: carry.rs, verbs/, over the client's core
 //!     '--- replies.rs: replies in the order of the requests
-//!  plan.rs: pools, routes, nodes (shared by the workers)   file.rs: the file that says so
+//!  plan.rs, routes.rs, rates.rs: pools, routes, limits (shared by the workers)   file/: the file that says so
 //! ```
 //!
 //! No file here knows a socket: `net` owns those of clients and of nodes, on the worker's one poll.
 
 mod carry;
+mod course;
 mod desk;
 mod file;
 pub mod frame;
 mod lane;
 mod plan;
+mod rates;
 mod relay;
 mod replies;
+mod routes;
 mod session;
 mod trace;
 mod verbs;

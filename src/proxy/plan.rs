@@ -18,12 +18,14 @@ use std::time::{Duration, Instant};
 
 use client_core::addresses::{Addresses, MOVED};
 use client_core::node::Node;
-use client_core::options::ClientOptions;
+use client_core::options::{ClientOptions, OnEjection};
 use client_core::routing::Ring;
 use ketch_client::topology::{self, Source};
 use parking_lot::Mutex;
 
-use super::file::{self, File, From, PoolSpec};
+use super::file::{self, File, From, PoolSpec, RouteSpec};
+use super::rates::Bucket;
+use super::routes::Route;
 use crate::state::Proxying;
 
 /// How long a source is waited for at a time.
@@ -63,14 +65,34 @@ pub(super) struct Counts {
     pub(super) loops: AtomicU64,
     pub(super) reloads: AtomicU64,
     pub(super) reload_fails: AtomicU64,
+    /// Reads that were asked anew, since their connection was lost.
+    pub(super) repeated: AtomicU64,
+    /// Requests that a gutter pool answered; values found in a pool that was there before.
+    pub(super) gutter: AtomicU64,
+    pub(super) warm_hits: AtomicU64,
+    /// Requests to shadow pools, and deletes to other pools that nobody waits for; and those of both that were left out, since too
+    /// many were under way.
+    pub(super) shadowed: AtomicU64,
+    pub(super) shadow_dropped: AtomicU64,
+    pub(super) fanned_out: AtomicU64,
+    pub(super) fan_out_dropped: AtomicU64,
+    /// Requests refused since too many came, and since they change something.
+    pub(super) limited: AtomicU64,
+    pub(super) read_only: AtomicU64,
 }
 
 /// Pools and routes.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) pools: Vec<Arc<Pool>>,
-    /// The longest prefix first, and the pool's place.
-    pub(super) routes: Vec<(Vec<u8>, usize)>,
+    /// The longest prefix first.
+    pub(super) routes: Vec<Arc<Route>>,
+    /// What users may ask.
+    pub(super) users: Vec<(String, Arc<Bucket>)>,
+    /// Some requests may be refused; some are sent to shadow pools; some pools are told deletes.
+    pub(super) judges: bool,
+    pub(super) shadows: bool,
+    pub(super) tells: bool,
 }
 
 /// Nodes that share keys.
@@ -78,6 +100,8 @@ pub(super) struct Plan {
 pub(super) struct Pool {
     pub(super) spec: PoolSpec,
     pub(super) options: Arc<ClientOptions>,
+    /// The same for routes that have another pool to ask when a node fails: that is done at once.
+    pub(super) hasty: Arc<ClientOptions>,
     now: Mutex<Arc<PoolNow>>,
     version: AtomicU64,
 }
@@ -138,6 +162,21 @@ impl Control {
         is_new
     }
 
+    /// Requests that a gutter pool has answered.
+    pub(super) fn count_gutter(&self, count: u64) {
+        self.counts.gutter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Values that were found in a pool of before.
+    pub(super) fn count_warm_hits(&self, count: u64) {
+        self.counts.warm_hits.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A delete that another pool is told.
+    pub(super) fn count_fan_out(&self) {
+        self.counts.fanned_out.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -176,6 +215,15 @@ impl Proxying for Control {
             ("request_failed_depth".to_owned(), read(&counts.loops)),
             ("config_reloads".to_owned(), read(&counts.reloads)),
             ("config_reload_fails".to_owned(), read(&counts.reload_fails)),
+            ("reads_repeated".to_owned(), read(&counts.repeated)),
+            ("gutter_requests".to_owned(), read(&counts.gutter)),
+            ("warm_hits".to_owned(), read(&counts.warm_hits)),
+            ("shadow_requests".to_owned(), read(&counts.shadowed)),
+            ("shadow_dropped".to_owned(), read(&counts.shadow_dropped)),
+            ("fan_out_deletes".to_owned(), read(&counts.fanned_out)),
+            ("fan_out_dropped".to_owned(), read(&counts.fan_out_dropped)),
+            ("limited".to_owned(), read(&counts.limited)),
+            ("read_only_refused".to_owned(), read(&counts.read_only)),
             ("backend_total".to_owned(), nodes().count() as u64),
             ("backend_failed".to_owned(), out as u64),
         ];
@@ -184,6 +232,18 @@ impl Proxying for Control {
                 let name = format!("{}:{}:is_in", pool.spec.name, member.name);
                 figures.push((name, u64::from(member.is_in())));
             }
+        }
+        for route in &plan.routes {
+            if let Some(bucket) = &route.bucket
+                && let Ok(prefix) = std::str::from_utf8(&route.spec.prefix)
+            {
+                let prefix = prefix.replace(|letter: char| !letter.is_ascii_graphic(), "?");
+                figures.push((format!("route:{prefix}:limited"), read(&bucket.refused)));
+            }
+        }
+        for (name, bucket) in &plan.users {
+            let name = name.replace(|letter: char| !letter.is_ascii_graphic(), "?");
+            figures.push((format!("user:{name}:limited"), read(&bucket.refused)));
         }
         figures
     }
@@ -198,12 +258,36 @@ impl Plan {
             pools.find(same).cloned()
         };
         let pools = file.pools.into_iter();
-        let routes = file.routes.into_iter();
+        let any = |is: fn(&RouteSpec) -> bool| file.routes.iter().any(is);
+        let judges = any(|spec| spec.read_only || spec.rate.is_some()) || !file.users.is_empty();
+        let shadows = any(|spec| spec.shadow.is_some());
+        let tells = any(|spec| !spec.delete_to.is_empty());
+        let routes = file.routes.into_iter().map(|spec| {
+            let known = before.and_then(|before| {
+                let mut routes = before.routes.iter();
+                routes.find(|route| route.spec.prefix == spec.prefix)
+            });
+            Arc::new(Route::new(spec, known.map(|route| &**route)))
+        });
+        let users = file.users.into_iter().map(|(name, rate)| {
+            let known = before.and_then(|before| {
+                let mut users = before.users.iter();
+                let same = |(other, bucket): &&(String, Arc<Bucket>)| {
+                    *other == name && bucket.rate == rate
+                };
+                users.find(same).map(|(_, bucket)| bucket.clone())
+            });
+            (name, known.unwrap_or_else(|| Arc::new(Bucket::new(rate))))
+        });
         Plan {
             pools: pools
                 .map(|spec| known(&spec).unwrap_or_else(|| Pool::begin(spec)))
                 .collect(),
-            routes: routes.map(|route| (route.prefix, route.pool)).collect(),
+            routes: routes.collect(),
+            users: users.collect(),
+            judges,
+            shadows,
+            tells,
         }
     }
 }
@@ -221,8 +305,10 @@ impl Pool {
             nodes,
         };
         now.addresses = now.addresses_of(None);
+        let hasty = spec.options.clone().on_ejection(OnEjection::FailFast);
         let pool = Arc::new(Pool {
             options: Arc::new(spec.options.clone()),
+            hasty: Arc::new(hasty.retries(0)),
             now: Mutex::new(Arc::new(now)),
             version: AtomicU64::new(1),
             spec,

@@ -97,20 +97,31 @@ struct Part {
 }
 
 impl Gather {
-    pub(super) fn new(order: Vec<(u32, u16)>, parts: usize, is_last: bool) -> Self {
+    /// Keys' marks with their parts, so many of which are to come. `failure`: some keys are not asked for.
+    pub(super) fn new(
+        order: Vec<(u32, u16)>,
+        parts: usize,
+        is_last: bool,
+        failure: Option<&'static [u8]>,
+    ) -> Self {
         Gather {
             order,
             parts: (0..parts).map(|_| Part::default()).collect(),
             missing: parts,
             is_last,
-            failure: None,
+            failure,
         }
     }
 
-    /// The values in the order of the keys.
-    fn put(mut self, out: &mut Output<'_>) {
-        if let Some(failure) = self.failure {
-            return out.bytes(failure);
+    /// The values in the order of the keys. `failed` is what an earlier piece of the same list came to, and what this one has: the
+    /// last tells.
+    fn put(mut self, out: &mut Output<'_>, failed: &mut Option<&'static [u8]>) {
+        *failed = failed.or(self.failure);
+        if failed.is_some() {
+            if self.is_last {
+                out.bytes(failed.take().unwrap_or_default());
+            }
+            return;
         }
         for (mark, part) in self.order {
             let part = &mut self.parts[usize::from(part)];
@@ -143,6 +154,8 @@ pub struct Owed<'c> {
     aside: usize,
     /// Bytes that a reply usually has, smoothed.
     usual: usize,
+    /// What a piece of a long list of keys came to that could not be answered.
+    failed: Option<&'static [u8]>,
     /// It is in the list of those that are to have a turn.
     pub(super) woken: bool,
 }
@@ -209,8 +222,11 @@ impl<'c> Owed<'c> {
         self.push(Slot::Awaited)
     }
 
-    pub(super) fn await_parts(&mut self, gather: Gather) -> u32 {
-        self.push(Slot::Gather(Box::new(gather)))
+    pub(super) fn await_parts(&mut self, gather: Gather, spares: &mut Spares) -> u32 {
+        let number = self.push(Slot::Gather(Box::new(gather)));
+        // It may be of no parts.
+        self.advance(spares);
+        number
     }
 
     fn push(&mut self, slot: Slot) -> u32 {
@@ -351,7 +367,7 @@ impl<'c> Owed<'c> {
                 Slot::Gather(gather) => {
                     let bytes = gather.parts.iter().map(|part| part.bytes.len());
                     self.aside -= bytes.sum::<usize>();
-                    gather.put(&mut self.ready);
+                    gather.put(&mut self.ready, &mut self.failed);
                 }
                 Slot::Awaited => unreachable!("just seen"),
             }
@@ -407,7 +423,7 @@ mod tests {
         let (mut owed, mut spares) = (Owed::default(), Spares::default());
         // a and c are one node's, b and d the other's; c is missing.
         let order = vec![(1, 0), (2, 1), (3, 0), (4, 1)];
-        let number = owed.await_parts(Gather::new(order, 2, true));
+        let number = owed.await_parts(Gather::new(order, 2, true, None), &mut spares);
         let block = |start, mark| Block {
             start,
             end: start + 1,
@@ -423,7 +439,7 @@ mod tests {
             ("abdEND\r\n".to_owned(), 0)
         );
         for (failure, told) in [(None, "END\r\n"), (Some(&b"no"[..]), "no")] {
-            let number = owed.await_parts(Gather::new(vec![(1, 0)], 1, true));
+            let number = owed.await_parts(Gather::new(vec![(1, 0)], 1, true, None), &mut spares);
             owed.fail_part(number, failure, &mut spares);
             assert_eq!(taken(&mut owed), told);
         }

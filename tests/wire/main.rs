@@ -25,6 +25,7 @@ mod memory;
 mod meta;
 mod options;
 mod proxy;
+mod proxy_routes;
 #[cfg(target_os = "linux")]
 mod puppet;
 mod restart;

@@ -12,14 +12,14 @@ use ketch_testing::packet::{op, store};
 use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
 
 /// A proxy with this file of routes.
-fn proxy(routes: &str, more: &[&str]) -> Server {
+pub(crate) fn proxy(routes: &str, more: &[&str]) -> Server {
     let path = file(routes);
     let option = format!("proxy_config={}", path.display());
     let args = [&["-t", "2", "-o", &option], more].concat();
     Server::start(&args)
 }
 
-fn file(text: &str) -> PathBuf {
+pub(crate) fn file(text: &str) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("ketch-proxy-{}-{count}", std::process::id());
@@ -29,11 +29,11 @@ fn file(text: &str) -> PathBuf {
 }
 
 /// A pool of these servers, with these words beside.
-fn pool<'s>(nodes: impl IntoIterator<Item = &'s Server>, more: &str) -> String {
+pub(crate) fn pool<'s>(nodes: impl IntoIterator<Item = &'s Server>, more: &str) -> String {
     pool_of(nodes.into_iter().map(Server::port), more)
 }
 
-fn pool_of(ports: impl IntoIterator<Item = u16>, more: &str) -> String {
+pub(crate) fn pool_of(ports: impl IntoIterator<Item = u16>, more: &str) -> String {
     let nodes = ports
         .into_iter()
         .map(|port| format!("\"127.0.0.1:{port}\""));
@@ -296,7 +296,7 @@ fn a_node_that_is_killed_costs_nothing_where_there_are_copies() {
 }
 
 /// Something that listens as a node would, and does what it is told with each connection.
-fn false_node(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+pub(crate) fn false_node(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();
     let serve = Arc::new(serve);

@@ -103,6 +103,12 @@ impl Ring {
         self.before.is_some()
     }
 
+    /// True if what is done to keys is to be told nodes that had them long ago (T5).
+    #[inline]
+    pub fn has_former(&self, now: Instant) -> bool {
+        self.former.iter().any(|(_, until)| now < *until)
+    }
+
     /// The same, without the placement before and the nodes that only it has.
     pub fn settled(&self) -> Self {
         let mut former = self.placements_before();

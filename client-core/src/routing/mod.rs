@@ -243,13 +243,14 @@ impl Ring {
 
     /// The nodes that a read asks.
     pub fn readers(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
-        self.readers_of(key, now, options, options.reads == Reads::Spread)
+        self.readers_of(key, now, options, (options.reads == Reads::Spread, false))
     }
 
-    /// The same for a read that asks for nothing but the value: while the key is hot any copy comes first.
+    /// The same for a read that asks for nothing but the value: copies in the client's zone come first, and while the key is hot any.
     pub fn readers_of_value(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
         let is_hot = spreads_hot_keys(options) && self.hot.is_hot(key, now);
-        self.readers_of(key, now, options, is_hot || options.reads == Reads::Spread)
+        let is_spread = is_hot || options.reads == Reads::Spread;
+        self.readers_of(key, now, options, (is_spread, !is_hot))
     }
 
     /// A node said that `key` is hot.
@@ -262,7 +263,7 @@ impl Ring {
         key: &[u8],
         now: Instant,
         options: &ClientOptions,
-        is_spread: bool,
+        (is_spread, by_zone): (bool, bool),
     ) -> Readers {
         let copies = self.copies(options);
         if copies == 1
@@ -278,6 +279,17 @@ impl Ring {
         let count = live.len();
         if is_spread && count > 1 {
             live.rotate((self.random() % count as u64) as usize);
+        }
+        if by_zone
+            && count > 1
+            && let Some(zone) = &options.zone
+        {
+            let is_near = |node: &usize| self.members[*node].node.zone.as_deref() == Some(zone);
+            let mut near_first = Nodes::default();
+            let near = live.iter().filter(is_near);
+            let far = live.iter().filter(|node| !is_near(node));
+            near.chain(far).for_each(|node| near_first.push(node));
+            live = near_first;
         }
         if live.iter().all(|node| own.contains(node)) && self.all_vouch(&live, key, now) {
             return Readers::own(live);

@@ -56,6 +56,22 @@ fn copies_share_the_reads_of_a_hot_key() {
 }
 
 #[test]
+fn reads_of_values_ask_the_own_zone_first() {
+    let (ring, options, _) = ring(&["a1@a", "a2@a", "b1@b", "b2@b", "c1@c"], 3);
+    let now = Instant::now();
+    let zoned = options.clone().zone("b");
+    let zone_of = |node: usize| ring.members[node].node.zone.clone();
+    for key in keys() {
+        let order = ring.readers_of_value(&key, now, &zoned).order;
+        assert_eq!(order.len(), 3);
+        assert_eq!(zone_of(order.first().unwrap()).as_deref(), Some("b"));
+        // Uniques and changes are the deciding node's.
+        let first = |options| ring.readers(&key, now, options).order.first();
+        assert_eq!(first(&zoned), first(&options));
+    }
+}
+
+#[test]
 fn at_most_a_share_is_ejected_and_never_the_last() {
     for (nodes, share, out) in [
         (1, 0.5, 0),

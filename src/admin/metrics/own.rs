@@ -382,6 +382,60 @@ pub(super) const PROXY: &[Single] = &[
         "Connections closed since a node answered what is no reply.",
         "garbage",
     ),
+    (
+        "ketch_proxy_reads_repeated_total",
+        Counter,
+        "Reads that were asked anew, since their connection was lost.",
+        "reads_repeated",
+    ),
+    (
+        "ketch_proxy_gutter_requests_total",
+        Counter,
+        "Requests that a gutter pool has answered.",
+        "gutter_requests",
+    ),
+    (
+        "ketch_proxy_warm_hits_total",
+        Counter,
+        "Values found in the pool of before.",
+        "warm_hits",
+    ),
+    (
+        "ketch_proxy_shadow_requests_total",
+        Counter,
+        "Requests sent to shadow pools.",
+        "shadow_requests",
+    ),
+    (
+        "ketch_proxy_shadow_dropped_total",
+        Counter,
+        "Requests not sent to shadow pools, since too many were under way.",
+        "shadow_dropped",
+    ),
+    (
+        "ketch_proxy_fan_out_deletes_total",
+        Counter,
+        "Deletes told to other pools.",
+        "fan_out_deletes",
+    ),
+    (
+        "ketch_proxy_fan_out_dropped_total",
+        Counter,
+        "Deletes not told to other pools, since too many were under way.",
+        "fan_out_dropped",
+    ),
+    (
+        "ketch_proxy_limited_total",
+        Counter,
+        "Requests refused since their user or prefix asks too much.",
+        "limited",
+    ),
+    (
+        "ketch_proxy_read_only_refused_total",
+        Counter,
+        "Requests refused since they change what is read only.",
+        "read_only_refused",
+    ),
 ];
 
 /// Of `stats restart`, with a memory file.

@@ -143,10 +143,15 @@ impl<'c> Session<'c> {
         self.parsed(ctx, parsed, input, out)
     }
 
-    /// Refuses a store whose line was taken: its block is larger than any may be.
-    pub fn refuse_too_large(&mut self, store: &Store<'_>, out: &mut Output<'c>) {
-        let answer = storage::fault(store, ErrorLine::TooLarge);
+    /// Refuses a store whose line was taken: its block is read and forgotten, and then it is told.
+    pub fn refuse(&mut self, store: &Store<'_>, error: ErrorLine, out: &mut Output<'c>) {
+        let answer = storage::fault(store, error);
         self.refuse_block(store.value_len, store.block_len(), answer, out);
+    }
+
+    /// Who has signed in, if anybody has.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.visitor.as_ref()?.user()
     }
 
     /// Answers a store whose block does not end where it should.

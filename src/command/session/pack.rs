@@ -47,6 +47,8 @@ impl<'c> Session<'c> {
             State::Closing | State::Watch(..) => _ = to.number(9u8),
             State::Lost => _ = to.number(10u8),
         }
+        let user = self.visitor.as_ref().and_then(|visitor| visitor.user());
+        to.bytes(user.unwrap_or_default());
     }
 
     /// Goes on with a conversation that another process has written down, with a peer that comes from there. None if it cannot be
@@ -90,10 +92,15 @@ impl<'c> Session<'c> {
             (_, Some(_)) if was_open => return None,
             _ => {}
         }
+        let mut visitor = Visitor::gone_on(peer, wrong);
+        match from.bytes()? {
+            b"" => {}
+            user => visitor.claims(user),
+        }
         Some(Session {
             state,
             wire,
-            visitor: Some(Box::new(Visitor::gone_on(peer, wrong))),
+            visitor: Some(Box::new(visitor)),
             ..Session::new()
         })
     }

@@ -342,6 +342,7 @@ impl SignIn {
             },
             Asked::Unknown(_) => return self.answer(ctx, visitor, Verdict::Wrong, asked, out),
         };
+        visitor.claims(user);
         match ctx
             .shared
             .auth

@@ -16,7 +16,7 @@ impl Desk {
     #[cold]
     pub(super) fn greet(&mut self, at: usize) {
         let (lane, now_ms) = (&mut self.lanes[at], self.now_ms);
-        let options = &self.views[lane.pool].pool.options;
+        let options = &lane.pool.options;
         let due_ms = now_ms + ms(options.attempt_timeout + options.connect_timeout);
         if let Some(login) = &options.login
             && !lane.binary
@@ -28,6 +28,7 @@ impl Desk {
                 replies: Replies::One(Shape::Line),
                 owner: Owner::Login,
                 due_ms,
+                read: (0, 0),
                 watch: None,
             });
         }
@@ -37,7 +38,7 @@ impl Desk {
     /// Puts a trace into a lane, by which proxies notice that they lead back to themselves.
     fn put_trace(&mut self, at: usize, id: u64, hops: u32) {
         let lane = &mut self.lanes[at];
-        let options = &self.views[lane.pool].pool.options;
+        let options = &lane.pool.options;
         let due_ms = self.now_ms + ms(options.attempt_timeout + options.connect_timeout);
         let shape = match lane.binary {
             true => {

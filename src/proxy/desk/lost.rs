@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use client_core::error::Failure;
 use client_core::health::Member;
@@ -9,10 +10,11 @@ use protocol::binary::{BinaryHead, Status};
 use protocol::{ErrorLine, binary, reply};
 
 use super::Desk;
-use super::parts::{Clients, wake};
+use super::parts::{Client, Clients, Read, ms, wake};
 use crate::proxy::carry::Event;
 use crate::proxy::frame::Shape;
 use crate::proxy::lane::{Hush, Owner, Ticket};
+use crate::proxy::plan::Pool;
 use crate::proxy::replies::Piece;
 
 impl Desk {
@@ -22,21 +24,25 @@ impl Desk {
             return;
         };
         let tickets = std::mem::take(&mut lane.tickets);
+        let tickets: Vec<_> = tickets
+            .into_iter()
+            .map(|ticket| (Read::of(lane, &ticket), ticket))
+            .collect();
         let waiting = std::mem::take(&mut lane.waiting);
-        let (pool, member) = (lane.pool, lane.member.clone());
+        let (pool, member) = (lane.pool.clone(), lane.member.clone());
         if !tickets.is_empty() {
             self.control.counts.lanes_failed.fetch_add(1, Relaxed);
             log::debug!("proxy: {}: {failure}", member.name);
         }
         if failure == Failure::Connect
-            && let Some(node) = self.node_of(pool, &member)
+            && let Some((view, node)) = self.node_of(&pool, &member)
         {
-            self.views[pool].now.doubt(node);
+            self.views[view].now.doubt(node);
         }
         self.close(at);
-        for ticket in tickets {
+        for (read, ticket) in tickets {
             self.control.counts.active.fetch_sub(1, Relaxed);
-            self.fail(pool, &member, ticket, failure, clients);
+            self.fail((&pool, &member), ticket, read, failure, clients);
         }
         for conn in waiting {
             if let Some(owed) = clients.owed(conn) {
@@ -56,12 +62,12 @@ impl Desk {
         }
     }
 
-    /// Tells whose a reply would have been that it does not come.
+    /// Tells whose a reply would have been that it does not come; a read is asked anew where that may help.
     pub(super) fn fail<'c>(
         &mut self,
-        pool: usize,
-        member: &Arc<Member>,
+        (pool, member): (&Arc<Pool>, &Arc<Member>),
         ticket: Ticket,
+        read: Option<Read>,
         failure: Failure,
         clients: &mut impl Clients<'c>,
     ) {
@@ -95,16 +101,24 @@ impl Desk {
                 reads,
             } => {
                 if failure.counts()
-                    && let Some(node) = self.node_of(pool, member)
+                    && let Some((view, node)) = self.node_of(pool, member)
                 {
-                    let view = &self.views[pool];
+                    let view = &self.views[view];
                     view.now.ring.failed(node, self.now, &view.pool.options);
                 }
-                let misses = reads
-                    && self
-                        .views
-                        .get(pool)
-                        .is_some_and(|view| view.pool.spec.misses);
+                if let Some(read) = read
+                    && clients.owed(conn).is_some()
+                {
+                    let client = Client { conn, number, part };
+                    // Its time began when it was sent.
+                    let due = u64::from(self.now_ms) + u64::from(ms(pool.options.attempt_timeout));
+                    let ago = due.saturating_sub(u64::from(ticket.due_ms));
+                    let ago = Duration::from_millis(ago);
+                    if self.ask_anew(read, client, (failure, ago), clients) {
+                        return;
+                    }
+                }
+                let misses = reads && pool.spec.misses;
                 let counts = &self.control.counts;
                 match misses {
                     true => counts.misses_made.fetch_add(1, Relaxed),

@@ -13,6 +13,7 @@
 //! greet.rs has what is said first on a lane, operations.rs what goes on over several of them; received.rs gives replies to whom they
 //! belong, lost.rs tells who has none, tending.rs is what time brings.
 
+mod beside;
 mod greet;
 mod lost;
 mod operations;
@@ -24,7 +25,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use client_core::health::Member;
 use client_core::routing::Nodes;
@@ -33,11 +34,11 @@ use slab::Slab;
 
 pub use self::parts::Clients;
 use self::parts::{Op, View, ms, wake};
-use super::carry::Over;
 use super::lane::{Lane, Owner, Replies, Stage, Ticket};
 use super::plan::{Control, Plan, Target};
 use super::relay::Passed;
 use super::replies::Spares;
+use super::routes::{Moving, Route};
 use crate::command::Output;
 use crate::state::ConnId;
 
@@ -48,10 +49,17 @@ const TICK_MS: u32 = 10;
 pub(super) enum Way {
     /// To this node of this pool, whose reply is the client's.
     Node(usize, usize),
-    /// To this pool, by the client's core.
-    Core(usize),
+    /// As this route says, by the client's core.
+    Core(Place),
     /// There is no node.
     Nowhere,
+}
+
+/// A route, and where its keys are if they move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) route: usize,
+    pub(super) moving: Moving,
 }
 
 /// See the module.
@@ -71,9 +79,17 @@ pub struct Desk {
     timers: BinaryHeap<Reverse<(Instant, usize, u32)>>,
     woken: Vec<ConnId>,
     pub(super) spares: Spares,
+    /// Operations that nobody waits for, and the bytes of their requests.
+    besides: usize,
+    beside_bytes: usize,
+    /// Bytes of the requests of all operations, and clients that wait until there are less.
+    op_bytes: usize,
+    waiting: Vec<ConnId>,
     begun: Instant,
     now: Instant,
     now_ms: u32,
+    /// By the wall clock, if keys move by it.
+    unix_ms: u64,
     ticked_ms: u32,
     /// It sees to nodes that are ejected.
     tends: bool,
@@ -98,9 +114,14 @@ impl Desk {
             timers: BinaryHeap::new(),
             woken: Vec::new(),
             spares: Spares::default(),
+            besides: 0,
+            beside_bytes: 0,
+            op_bytes: 0,
+            waiting: Vec::new(),
             begun: now,
             now,
             now_ms: 0,
+            unix_ms: 0,
             ticked_ms: 0,
             tends: worker == 0,
         };
@@ -120,6 +141,11 @@ impl Desk {
                 .any(|view| view.version != view.pool.version())
         {
             self.renew();
+        }
+        let mut routes = self.plan.routes.iter();
+        if routes.any(|route| route.spec.migration.is_some()) {
+            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            self.unix_ms = unix.unwrap_or_default().as_millis() as u64;
         }
     }
 
@@ -149,16 +175,12 @@ impl Desk {
             }
         }
         let plan = self.plan.clone();
-        for (at, pool) in plan.pools.iter().enumerate() {
+        for pool in &plan.pools {
             let version = pool.version();
             let now = pool.now();
             let lanes = now.ring.members.iter().map(|member| {
                 let lanes = kept.remove(&Arc::as_ptr(member));
-                let lanes = lanes.unwrap_or_else(|| vec![None; 2 * pool.spec.connections]);
-                for &lane in lanes.iter().flatten() {
-                    self.lanes[lane].pool = at;
-                }
-                lanes
+                lanes.unwrap_or_else(|| vec![None; 2 * pool.spec.connections])
             });
             self.views.push(View {
                 is_plain: pool.options.copies == 1 && !now.ring.has_before(),
@@ -176,44 +198,68 @@ impl Desk {
         }
     }
 
-    /// The pool of a key.
+    /// The route of a key.
     #[inline]
-    fn pool_of(&self, key: &[u8]) -> Option<usize> {
+    pub(super) fn route_of(&self, key: &[u8]) -> Option<usize> {
         let mut routes = self.plan.routes.iter();
-        let route = routes.find(|(prefix, _)| key.starts_with(prefix));
-        route.map(|(_, pool)| *pool)
+        routes.position(|route| key.starts_with(&route.spec.prefix))
     }
 
-    /// Where a key goes, for a read or a write.
+    /// A route by its place.
     #[inline]
-    pub(super) fn way(&self, key: &[u8], writes: bool) -> Way {
-        let Some(pool) = self.pool_of(key) else {
+    pub(super) fn route(&self, at: usize) -> &Route {
+        &self.plan.routes[at]
+    }
+
+    fn place(&self, route: usize, key: &[u8]) -> Place {
+        let moving = self.plan.routes[route].moving(key, self.unix_ms);
+        Place { route, moving }
+    }
+
+    /// Where a key goes, for a read or a write. Packets have lanes of their own, and the core speaks text: where some requests of a route
+    /// are the core's, all that are packets are, so that they stay in order.
+    #[inline]
+    pub(super) fn way(&self, key: &[u8], writes: bool, is_binary: bool) -> Way {
+        let Some(at) = self.route_of(key) else {
             return Way::Nowhere;
         };
+        let route = &self.plan.routes[at];
+        let pool = route.spec.pool;
         let view = &self.views[pool];
-        if !view.is_plain {
-            return Way::Core(pool);
+        let is_direct = route.is_direct(writes || is_binary)
+            && view.is_plain
+            && !((writes || is_binary) && view.now.ring.has_former(self.now))
+            // On the lanes for packets nobody logs in.
+            && !(is_binary && view.pool.options.login.is_some());
+        if !is_direct {
+            return Way::Core(self.place(at, key));
         }
-        match self.owner(view, key, writes) {
+        match self.owner(at, key, writes) {
             Some(node) => Way::Node(pool, node),
+            None if route.spec.gutter.is_some() => Way::Core(self.place(at, key)),
             None => Way::Nowhere,
         }
     }
 
     /// The node that decides for a key, whatever its pool is like.
     pub(super) fn decider(&self, key: &[u8]) -> Way {
-        match self.pool_of(key) {
-            Some(pool) => match self.owner(&self.views[pool], key, true) {
-                Some(node) => Way::Node(pool, node),
-                None => Way::Nowhere,
-            },
+        let route = self.route_of(key);
+        let node = route.and_then(|at| Some((at, self.owner(at, key, true)?)));
+        match node {
+            Some((at, node)) => Way::Node(self.plan.routes[at].spec.pool, node),
             None => Way::Nowhere,
         }
     }
 
     #[inline]
-    fn owner(&self, view: &View, key: &[u8], writes: bool) -> Option<usize> {
-        let (ring, options) = (&view.now.ring, &view.pool.options);
+    fn owner(&self, route: usize, key: &[u8], writes: bool) -> Option<usize> {
+        let spec = &self.plan.routes[route].spec;
+        let view = &self.views[spec.pool];
+        let options = match spec.gutter {
+            Some(_) => &view.pool.hasty,
+            None => &view.pool.options,
+        };
+        let ring = &view.now.ring;
         if writes {
             return ring.writers(key, self.now, options).first();
         }
@@ -238,6 +284,7 @@ impl Desk {
             Some(lane) => lane,
             None => {
                 let member = view.now.ring.members[node].clone();
+                let pool = view.pool.clone();
                 let lane = self.lanes.insert(Lane::new(pool, member, binary));
                 *slot = Some(lane);
                 lane
@@ -264,7 +311,7 @@ impl Desk {
         self.control.reload()
     }
 
-    /// A request was put into a lane: its reply is this client's.
+    /// A request was put into a lane, where its bytes begin at `from`: its reply is this client's.
     #[inline]
     pub(super) fn passed(
         &mut self,
@@ -272,6 +319,7 @@ impl Desk {
         passed: Passed,
         (conn, number): (ConnId, u32),
         part: Option<u16>,
+        from: usize,
     ) {
         let owner = match passed.no_reply {
             true => Owner::Nobody,
@@ -284,17 +332,27 @@ impl Desk {
                 reads: passed.reads,
             },
         };
-        let pool = self.lanes[lane].pool;
-        let timeout = self.views[pool].pool.options.attempt_timeout;
-        self.push(
-            lane,
-            Replies::One(passed.shape),
-            owner,
-            self.now_ms + ms(timeout),
-        );
+        let due_ms = self.now_ms + ms(self.lanes[lane].pool.options.attempt_timeout);
+        let read = match passed.reads {
+            true => self.lanes[lane].remember(from),
+            false => (0, 0),
+        };
+        self.push_read(lane, Replies::One(passed.shape), owner, due_ms, read);
     }
 
     fn push(&mut self, at: usize, replies: Replies, owner: Owner, due_ms: u32) {
+        self.push_read(at, replies, owner, due_ms, (0, 0));
+    }
+
+    #[inline]
+    fn push_read(
+        &mut self,
+        at: usize,
+        replies: Replies,
+        owner: Owner,
+        due_ms: u32,
+        read: (u32, u32),
+    ) {
         let lane = &mut self.lanes[at];
         if lane.tickets.is_empty() {
             lane.heard_ms = self.now_ms;
@@ -303,6 +361,7 @@ impl Desk {
             replies,
             owner,
             due_ms,
+            read,
             watch: None,
         });
         if !lane.is_dirty {
@@ -324,9 +383,9 @@ impl Desk {
 
     /// What is answered where there is no node for a key, as text.
     pub(super) fn nowhere(&self, reads: bool, key: &[u8]) -> &'static [u8] {
-        let misses = self
-            .pool_of(key)
-            .is_some_and(|at| self.views[at].pool.spec.misses);
+        let route = self.route_of(key);
+        let pool = route.map(|at| self.plan.routes[at].spec.pool);
+        let misses = pool.is_some_and(|at| self.views[at].pool.spec.misses);
         self.control.counts.errors.fetch_add(1, Relaxed);
         match reads && misses {
             true => reply::END,
@@ -336,17 +395,6 @@ impl Desk {
 
     pub(super) fn count_requests(&self, count: u64) {
         self.control.counts.requests.fetch_add(count, Relaxed);
-    }
-
-    /// The first pool, and the others as operations see them.
-    pub(super) fn all_pools(&self) -> Option<(usize, Vec<Over>)> {
-        let over = |(at, view): (usize, &View)| Over {
-            at,
-            pool: view.pool.clone(),
-            now: view.now.clone(),
-        };
-        let others = self.views.iter().enumerate().skip(1).map(over);
-        (!self.views.is_empty()).then(|| (0, others.collect()))
     }
 
     /// Clients that something has come for: each is to have a turn.
@@ -394,12 +442,12 @@ impl Desk {
     /// Where a lane is to be connected to.
     pub fn target(&mut self, at: usize) -> Option<Target> {
         let lane = &mut self.lanes[at];
-        let view = &self.views[lane.pool];
-        let timeout = view.pool.options.connect_timeout;
+        let timeout = lane.pool.options.connect_timeout;
         lane.stage = Stage::Connecting(self.now_ms + ms(timeout).max(1));
-        let mut members = view.now.ring.members.iter();
+        let now = lane.pool.now();
+        let mut members = now.ring.members.iter();
         let node = members.position(|member| Arc::ptr_eq(member, &lane.member))?;
-        view.now.target(node)
+        now.target(node)
     }
 
     /// A lane's socket takes bytes.

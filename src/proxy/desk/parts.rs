@@ -7,10 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use protocol::{KEY_LEN_MAX, Parsed, Request, binary, text};
+
 use crate::command::Output;
 use crate::proxy::carry::Seat;
+use crate::proxy::frame::Shape;
+use crate::proxy::lane::{Hush, Lane, Owner, Ticket};
 use crate::proxy::plan::{Pool, PoolNow};
 use crate::proxy::replies::Owed;
+use crate::proxy::verbs::Job;
 use crate::state::ConnId;
 
 /// Whom replies are for.
@@ -21,12 +27,22 @@ pub trait Clients<'c> {
 
 pub(super) type Serve = Pin<Box<dyn Future<Output = Output<'static>>>>;
 
+/// Whose reply an operation is: its number, and which part of it, if it is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub(super) conn: ConnId,
+    pub(super) number: u32,
+    pub(super) part: Option<u16>,
+}
+
 /// An operation under way.
 pub(super) struct Op {
     pub(super) generation: u32,
     pub(super) future: Serve,
     pub(super) seat: Rc<Seat>,
-    pub(super) client: Option<(ConnId, u32)>,
+    pub(super) client: Option<Client>,
+    /// Bytes of its request.
+    pub(super) bytes: usize,
     /// Exchanges on lanes.
     pub(super) flights: Vec<(u32, usize)>,
     pub(super) is_due: bool,
@@ -62,4 +78,60 @@ pub(super) fn ms(time: Duration) -> u32 {
     u32::try_from(time.as_millis())
         .unwrap_or(u32::MAX / 4)
         .min(u32::MAX / 4)
+}
+
+/// A read that may be asked anew: its first key, and what is asked.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) key: Vec<u8>,
+    pub(super) job: Job,
+}
+
+impl Read {
+    /// What a lane's ticket asked for, if it is a read, in the words of its client.
+    pub(super) fn of(lane: &Lane, ticket: &Ticket) -> Option<Self> {
+        let Owner::Client { hush, .. } = ticket.owner else {
+            return None;
+        };
+        let mut bytes = match ticket.read {
+            (_, 0) => return None,
+            read => lane.read(read).to_vec(),
+        };
+        let is_packet = ticket.shape() == Shape::Packet;
+        match hush {
+            Hush::Quiet(opcode) | Hush::Loud(opcode) => *bytes.get_mut(1)? = opcode,
+            Hush::Miss => {
+                bytes.truncate(bytes.len().saturating_sub(2));
+                bytes.extend_from_slice(b" q\r\n");
+            }
+            Hush::Nothing | Hush::Done => {}
+        }
+        let bytes = Bytes::from(bytes);
+        let parsed = match is_packet {
+            true => binary::parse(&bytes),
+            false => text::parse(&bytes),
+        };
+        let Parsed::Complete { request, .. } = parsed else {
+            return None;
+        };
+        match request {
+            Request::Get(get) => Some(Read {
+                key: get.keys.iter().next()?.to_vec(),
+                job: Job::Keys {
+                    verb: get.verb,
+                    keys: bytes.slice_ref(get.keys.0),
+                    is_last: true,
+                },
+            }),
+            request => {
+                let mut room = [0; KEY_LEN_MAX];
+                let key = request.key()?.bytes(&mut room).to_vec();
+                let job = match is_packet {
+                    true => Job::Packet(bytes),
+                    false => Job::Text(bytes),
+                };
+                Some(Read { key, job })
+            }
+        }
+    }
 }

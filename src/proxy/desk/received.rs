@@ -227,11 +227,12 @@ impl Desk {
             if let Some(watch) = ticket.watch {
                 watch.answered();
             }
-            let (pool, member) = (lane.pool, lane.member.clone());
+            lane.forget_reads();
+            let (pool, member) = (lane.pool.clone(), lane.member.clone());
             if let Owner::Probe = ticket.owner {
-                self.probed(pool, &member, true);
+                self.probed(&pool, &member, true);
             } else if member.is_unwell() {
-                self.worked(pool, &member);
+                self.worked(&pool, &member);
             }
         }
         Ok(())

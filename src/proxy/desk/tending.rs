@@ -7,27 +7,32 @@ use std::sync::atomic::Ordering::Relaxed;
 use client_core::error::Failure;
 use client_core::health::Member;
 
-use super::parts::{Clients, ms};
+use super::parts::{Clients, Read, ms};
 use super::{Desk, TICK_MS};
 use crate::proxy::lane::{Lane, Owner, Replies, Stage, Ticket};
+use crate::proxy::plan::Pool;
 
 impl Desk {
-    pub(super) fn node_of(&self, pool: usize, member: &Arc<Member>) -> Option<usize> {
-        let mut members = self.views.get(pool)?.now.ring.members.iter();
-        members.position(|other| Arc::ptr_eq(other, member))
+    /// The place of a pool among those that there are, and of a node among its nodes; none if they are gone.
+    pub(super) fn node_of(&self, pool: &Arc<Pool>, member: &Arc<Member>) -> Option<(usize, usize)> {
+        let mut views = self.views.iter();
+        let view = views.position(|view| Arc::ptr_eq(&view.pool, pool))?;
+        let mut members = self.views[view].now.ring.members.iter();
+        let node = members.position(|other| Arc::ptr_eq(other, member))?;
+        Some((view, node))
     }
 
     #[cold]
-    pub(super) fn worked(&self, pool: usize, member: &Arc<Member>) {
-        if let Some(node) = self.node_of(pool, member) {
-            let view = &self.views[pool];
+    pub(super) fn worked(&self, pool: &Arc<Pool>, member: &Arc<Member>) {
+        if let Some((view, node)) = self.node_of(pool, member) {
+            let view = &self.views[view];
             view.now.ring.worked(node, &view.pool.options);
         }
     }
 
-    pub(super) fn probed(&self, pool: usize, member: &Arc<Member>, answered: bool) {
-        if let Some(node) = self.node_of(pool, member) {
-            let view = &self.views[pool];
+    pub(super) fn probed(&self, pool: &Arc<Pool>, member: &Arc<Member>, answered: bool) {
+        if let Some((view, node)) = self.node_of(pool, member) {
+            let view = &self.views[view];
             let (ring, options) = (&view.now.ring, &view.pool.options);
             if answered {
                 ring.probe_answered(node, self.now, options);
@@ -78,8 +83,8 @@ impl Desk {
         {
             return self.failed(at, Failure::Connect, clients);
         }
-        let (pool, member) = (lane.pool, lane.member.clone());
-        let options = &self.views[pool].pool.options;
+        let (pool, member) = (lane.pool.clone(), lane.member.clone());
+        let options = &pool.options;
         let timeout_ms = ms(options.attempt_timeout);
         // Who waits for others is in time as long as something comes, but not for ever.
         let patience_ms = ms(options.request_timeout).saturating_sub(timeout_ms);
@@ -105,12 +110,18 @@ impl Desk {
                 replies: Replies::One(shape),
                 owner: std::mem::replace(&mut ticket.owner, Owner::Nobody),
                 due_ms: ticket.due_ms,
+                read: ticket.read,
                 watch: ticket.watch.take(),
             });
         }
-        for ticket in late {
+        let lane = &self.lanes[at];
+        let late: Vec<_> = late
+            .into_iter()
+            .map(|ticket| (Read::of(lane, &ticket), ticket))
+            .collect();
+        for (read, ticket) in late {
             self.control.counts.timeouts.fetch_add(1, Relaxed);
-            self.fail(pool, &member, ticket, Failure::Timeout, clients);
+            self.fail((&pool, &member), ticket, read, Failure::Timeout, clients);
         }
     }
 
@@ -125,6 +136,7 @@ impl Desk {
                     continue;
                 }
                 if let Some(request) = member.probe_due(self.now) {
+                    let pool = self.views[pool].pool.clone();
                     let mut lane = Lane::new(pool, member.clone(), false);
                     lane.is_probe = true;
                     let at = self.lanes.insert(lane);

@@ -13,24 +13,25 @@
 //!      changed by the same client before it has its reply.
 
 mod coming;
+mod judge;
 mod many;
 mod server;
 mod step;
 
 use bytes::Bytes;
 use protocol::{
-    AdminVerb, BinaryAdmin, BinaryVerb, Delete, GetVerb, Parsed, ReplyMode, Request, Store,
-    StoreMode, binary, reply, text,
+    AdminVerb, BinaryAdmin, BinaryVerb, ErrorLine, Parsed, Request, StoreMode, binary, reply, text,
 };
 
 use self::coming::Coming;
-use self::step::Step;
+use self::step::{List, Step};
+use super::course::Course;
 use super::desk::{Desk, Way};
 use super::frame::mark;
 use super::relay::{self, Data};
 use super::replies::{Owed, Spares};
 use super::trace;
-use super::verbs::Job;
+use super::verbs::{Job, is_no_reply};
 use crate::auth::{Peer, Ticket};
 use crate::command::{Drive, Next, Output, Session};
 use crate::state::{ConnId, Ctx};
@@ -40,7 +41,7 @@ const OWED_MAX: usize = 256;
 /// Bytes of them that may wait for it, or are to be expected.
 const OWED_BYTES_MAX: usize = 1 << 20;
 /// Keys under way that are remembered before it is looked which of them are read by now.
-const READING_MAX: usize = 4 * OWED_MAX;
+const UNDER_WAY_MAX: usize = 4 * OWED_MAX;
 
 /// See the module.
 #[derive(Debug)]
@@ -50,12 +51,15 @@ pub struct ProxySession<'c> {
     owed: Owed<'c>,
     me: ConnId,
     coming: Option<Coming>,
-    /// The rest of a long list of keys is to come; whether a key was among the pieces.
-    keys: Option<(GetVerb, bool)>,
+    /// The rest of a long list of keys is to come.
+    list: Option<List>,
+    /// What was said of the request that is next, which waits.
+    judged: Option<Result<(), ErrorLine>>,
     /// An operation of several steps is under way, whose reply is the last that is owed (Se4).
     is_serial: bool,
-    /// Keys that operations are reading, which may ask another copy yet: the reply's number, and the key's mark (Se4).
-    reading: Vec<(u32, u32)>,
+    /// Keys of operations that are under way, and go on for a while: the reply's number, the key's mark, and whether they change
+    /// it (Se4).
+    under_way: Vec<(u32, u32, bool)>,
     /// The peer is a proxy that leads back here.
     is_looped: bool,
 }
@@ -71,9 +75,10 @@ impl<'c> ProxySession<'c> {
                 generation: 0,
             },
             coming: None,
-            keys: None,
+            list: None,
+            judged: None,
             is_serial: false,
-            reading: Vec::new(),
+            under_way: Vec::new(),
             is_looped: false,
         }
     }
@@ -112,7 +117,7 @@ impl<'c> ProxySession<'c> {
     /// True in the midst of a request: of its replies, its data block, or its list of keys. What comes next would be taken for commands
     /// by whoever does not know of it.
     pub fn must_stay(&self) -> bool {
-        self.is_owed() || self.coming.is_some() || self.keys.is_some() || self.is_looped
+        self.is_owed() || self.coming.is_some() || self.list.is_some() || self.is_looped
     }
 
     /// Where the next bytes from the socket should go directly.
@@ -212,7 +217,10 @@ impl<'c> ProxySession<'c> {
             }
             *budget -= 1;
             match self.step(ctx, desk, rest, out) {
-                Step::Taken(n) => at += n,
+                Step::Taken(n) => {
+                    self.judged = None;
+                    at += n;
+                }
                 Step::More => {
                     *budget += 1;
                     break Next::Read;
@@ -232,10 +240,10 @@ impl<'c> ProxySession<'c> {
     /// True if the next request has to wait for what is under way.
     fn must_wait(&mut self) -> bool {
         if self.owed.is_empty() {
-            self.reading.clear();
-        } else if self.reading.len() > READING_MAX {
+            self.under_way.clear();
+        } else if self.under_way.len() > UNDER_WAY_MAX {
             // Most of them have their replies.
-            self.is_reading(None);
+            self.is_busy_with(None, true);
         }
         self.is_serial &= !self.owed.is_empty();
         let is_much = !self.owed.is_empty() && self.owed.expected_bytes() >= OWED_BYTES_MAX;
@@ -245,11 +253,11 @@ impl<'c> ProxySession<'c> {
     /// The request at the start of `input`.
     fn step(&mut self, ctx: Ctx<'c>, desk: &mut Desk, input: &[u8], out: &mut Output<'c>) -> Step {
         let is_binary = self.local.is_binary();
-        if !is_binary && self.keys.is_none() && input.starts_with(b"proxy ") {
+        if !is_binary && self.list.is_none() && input.starts_with(b"proxy ") {
             return self.command(desk, input, out);
         }
-        let parsed = match self.keys {
-            Some((verb, any)) => text::parse_keys(verb, any, input),
+        let parsed = match &self.list {
+            Some(List { verb, any }) => text::parse_keys(*verb, *any, input),
             None if is_binary => binary::parse(input),
             None => text::parse(input),
         };
@@ -259,7 +267,7 @@ impl<'c> ProxySession<'c> {
             refused => {
                 let step = self.locally(ctx, refused, input, out);
                 if let Step::Taken(_) = step {
-                    self.keys = None;
+                    self.list = None;
                 }
                 return step;
             }
@@ -273,8 +281,11 @@ impl<'c> ProxySession<'c> {
             return Step::Taken(consumed);
         }
         if let Request::Get(get) = &request {
-            let any = self.keys.is_some_and(|(_, any)| any) || get.keys.iter().next().is_some();
             if get.single {
+                if let Some(line) = self.judge(desk, &request) {
+                    self.owed.reply(line.line(), out);
+                    return Step::Taken(consumed);
+                }
                 return match self.pass_on(desk, &request, &input[..consumed], Data::Slice(b""), out)
                 {
                     true => Step::Taken(consumed),
@@ -284,15 +295,18 @@ impl<'c> ProxySession<'c> {
             if !self.get_many(desk, get.verb, get.keys, get.last, out) {
                 return Step::Wait;
             }
-            self.keys = (!get.last).then_some((get.verb, any));
+            self.list = self.list_after(get.verb, get.keys, get.last);
             return Step::Taken(consumed);
         }
         let mut end = consumed;
         let mut data = Data::Slice(b"");
+        if let Some(line) = self.judge(desk, &request) {
+            return self.refuse(consumed, &request, line, out);
+        }
         match &request {
             Request::Store(store) => {
                 if store.value_len as usize > ctx.shared.settings.item_bytes_max {
-                    return self.refuse(desk, consumed, store, out);
+                    return self.refuse_too_large(desk, consumed, store, out);
                 }
                 end += store.block_len() as usize;
                 if input.len() < end {
@@ -343,7 +357,7 @@ impl<'c> ProxySession<'c> {
                     protocol::Exptime::NEVER => "flush_all\r\n".to_owned(),
                     at => format!("flush_all {at}\r\n"),
                 };
-                if self.is_reading(None) {
+                if self.is_busy_with(None, true) {
                     return Step::Wait;
                 }
                 self.flush(desk, line.into(), Some(*head), true, out);
@@ -361,7 +375,7 @@ impl<'c> ProxySession<'c> {
                 if !good || words.next().is_some() {
                     return self.locally(ctx, parsed, input, out);
                 }
-                if self.is_reading(None) {
+                if self.is_busy_with(None, true) {
                     return Step::Wait;
                 }
                 if let Some(word) = word {
@@ -393,36 +407,6 @@ impl<'c> ProxySession<'c> {
             return Step::Wait;
         }
         Step::Taken(self.local.one(ctx, parsed, input, out))
-    }
-
-    /// A store whose block no node is sent. As it does on a server, it takes the old value with it.
-    fn refuse(
-        &mut self,
-        desk: &mut Desk,
-        consumed: usize,
-        store: &Store<'_>,
-        out: &mut Output<'c>,
-    ) -> Step {
-        if !self.owed.is_empty() {
-            return Step::Wait;
-        }
-        let delete = Request::Delete(Delete {
-            key: store.key,
-            compare_cas: None,
-            new_cas: None,
-            invalidate: false,
-            touch: None,
-            drop_value: false,
-            client_flags: 0,
-            reply: ReplyMode::NoReply,
-        });
-        if store.mode == StoreMode::Set && store.compare_cas.is_none() && !store.key.needs_base64()
-        {
-            let line = [b"delete ", store.key.text, b" noreply\r\n"].concat();
-            self.pass_on(desk, &delete, &line, Data::Slice(b""), out);
-        }
-        self.local.refuse_too_large(store, out);
-        Step::Taken(consumed)
     }
 
     /// A store that came in pieces; false if it has to wait, which it does in its place.
@@ -474,18 +458,22 @@ impl<'c> ProxySession<'c> {
             request,
             Request::Get(_) | Request::MetaGet(_) | Request::BinaryGet(_) | Request::MetaDebug(_)
         );
+        let is_binary = self.local.is_binary();
         let way = match request {
             // The client's core has no word for it.
             Request::MetaDebug(_) => desk.decider(bytes),
-            _ => desk.way(bytes, !reads),
+            _ => desk.way(bytes, !reads, is_binary),
         };
-        let is_binary = self.local.is_binary();
         match way {
             Way::Node(pool, node) => {
                 let lane = desk.lane_to(pool, node, self.me, is_binary);
-                if desk.is_full(lane, self.me) {
+                if desk.is_full(lane, self.me) || self.is_changing(bytes) {
                     return false;
                 }
+                let from = desk.out(lane).buf.len();
+                let shadowed = desk
+                    .shadowed(bytes)
+                    .map(|pool| (pool, job(is_binary, line, &data)));
                 let Some(passed) = relay::one(desk.out(lane), request, line, data) else {
                     return true;
                 };
@@ -493,26 +481,24 @@ impl<'c> ProxySession<'c> {
                     true => 0,
                     false => self.owed.await_one(),
                 };
-                desk.passed(lane, passed, (self.me, number), None);
+                desk.passed(lane, passed, (self.me, number), None, from);
+                desk.beside_of(bytes, request, shadowed);
             }
-            Way::Core(pool) => {
-                if !reads && self.is_reading(Some(bytes)) {
+            Way::Core(place) => {
+                let guides = desk.route(place.route).guides_writes();
+                if self.is_busy_with(Some(bytes), !reads) || desk.is_busy(self.me) {
                     return false;
                 }
-                if reads {
-                    self.reading.push((self.owed.next(), mark(bytes)));
+                if reads || guides {
+                    let way = (self.owed.next(), mark(bytes), !reads);
+                    self.under_way.push(way);
                 }
-                let block = match data {
-                    Data::Slice(block) => Bytes::copy_from_slice(&[line, block].concat()),
-                    // The line stands before it in the same bytes, but is not to be had from them.
-                    Data::Shared(block) => [line, &block].concat().into(),
-                };
-                let job = match is_binary {
-                    true => Job::Packet(block),
-                    false => Job::Text(block),
-                };
-                self.begin(desk, pool, job, out);
+                let job = job(is_binary, line, &data);
+                let shadowed = desk.shadowed(bytes).map(|pool| (pool, job.clone()));
+                let course = desk.course(place);
+                self.begin(desk, course, job, out);
                 self.is_serial = is_decided(request);
+                desk.beside_of(bytes, request, shadowed);
             }
             Way::Nowhere => {
                 let mut refused = Output::new();
@@ -532,22 +518,47 @@ impl<'c> ProxySession<'c> {
         true
     }
 
-    /// True while an operation reads this key, or any.
-    fn is_reading(&mut self, key: Option<&[u8]>) -> bool {
+    /// True while an operation changes this key, or reads it if that is to be changed; or any key.
+    fn is_busy_with(&mut self, key: Option<&[u8]>, changes: bool) -> bool {
+        if self.under_way.is_empty() {
+            return false;
+        }
         let owed = &self.owed;
-        self.reading.retain(|(number, _)| owed.awaits(*number));
+        self.under_way.retain(|(number, ..)| owed.awaits(*number));
         match key.map(mark) {
-            Some(mark) => self.reading.iter().any(|(_, other)| *other == mark),
-            None => !self.reading.is_empty(),
+            Some(mark) => {
+                let mut all = self.under_way.iter();
+                all.any(|(_, other, writes)| *other == mark && (changes || *writes))
+            }
+            None => !self.under_way.is_empty(),
         }
     }
 
-    fn begin(&mut self, desk: &mut Desk, pool: usize, job: Job, out: &mut Output<'c>) {
+    /// True while an operation of several steps changes this key.
+    #[inline]
+    fn is_changing(&mut self, key: &[u8]) -> bool {
+        !self.under_way.is_empty() && self.is_busy_with(Some(key), false)
+    }
+
+    fn begin(&mut self, desk: &mut Desk, course: Course, job: Job, out: &mut Output<'c>) {
         let number = self.owed.await_one();
-        if let Some(output) = desk.begin(pool, job, Some((self.me, number))) {
+        if let Some(output) = desk.begin(course, job, (self.me, number)) {
             self.owed.answer_output(number, output, &mut desk.spares);
             self.owed.move_ready(out, &mut desk.spares);
         }
+    }
+}
+
+/// A whole request, as an operation has it.
+fn job(is_binary: bool, line: &[u8], data: &Data<'_>) -> Job {
+    let whole = match data {
+        Data::Slice(block) => [line, block].concat(),
+        // The line stands before it in the same bytes, but is not to be had from them.
+        Data::Shared(block) => [line, block].concat(),
+    };
+    match is_binary {
+        true => Job::Packet(whole.into()),
+        false => Job::Text(whole.into()),
     }
 }
 
@@ -557,16 +568,6 @@ fn is_decided(request: &Request<'_>) -> bool {
         Request::Store(store) => store.mode != StoreMode::Set || store.compare_cas.is_some(),
         Request::Get(_) | Request::BinaryGet(_) | Request::MetaGet(_) => false,
         _ => true,
-    }
-}
-
-fn is_no_reply(request: &Request<'_>) -> bool {
-    match request {
-        Request::Store(store) => matches!(store.reply, ReplyMode::NoReply),
-        Request::Delete(delete) => matches!(delete.reply, ReplyMode::NoReply),
-        Request::Arith(arith) => matches!(arith.reply, ReplyMode::NoReply),
-        Request::Touch(touch) => touch.noreply,
-        _ => false,
     }
 }
 

@@ -48,18 +48,18 @@ impl<'c> ProxySession<'c> {
         replies: bool,
         out: &mut Output<'c>,
     ) {
-        let Some((first, others)) = desk.all_pools() else {
+        let mut others = desk.pools_to_flush();
+        if others.is_empty() {
             return;
-        };
+        }
+        let first = desk.course_over(others.remove(0));
         let job = Job::Flush { line, others, head };
         match replies {
             true => {
                 self.begin(desk, first, job, out);
                 self.is_serial = true;
             }
-            false => {
-                desk.begin(first, job, None);
-            }
+            false => desk.begin_unawaited(first, job),
         }
     }
 
@@ -73,9 +73,11 @@ impl<'c> ProxySession<'c> {
         head: Option<protocol::BinaryHead>,
         out: &mut Output<'c>,
     ) {
-        let Some((first, others)) = desk.all_pools() else {
+        let mut others = desk.all_pools();
+        if others.is_empty() {
             return;
-        };
+        }
+        let first = desk.course_over(others.remove(0));
         let (own, group) = match group {
             b"" => (general_figures(ctx), None),
             group => (

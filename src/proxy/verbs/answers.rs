@@ -4,7 +4,7 @@ use bytes::Bytes;
 use client_core::error::Error;
 use client_core::operation::Verdict;
 use protocol::reply::{self, CRLF, MetaCode, MetaLine};
-use protocol::{ErrorLine, Exptime, Key, MetaTokens, ReplyMode, Status, Store, binary};
+use protocol::{ErrorLine, Exptime, Key, MetaTokens, ReplyMode, Request, Status, Store, binary};
 
 use crate::command::Output;
 use crate::proxy::replies::LARGE;
@@ -129,5 +129,16 @@ pub(super) fn exptime(exptime: Exptime) -> i32 {
     match exptime.to_string().parse::<i64>() {
         Ok(number) => i32::try_from(number).unwrap_or(i32::MAX),
         Err(_) => 0,
+    }
+}
+
+/// True if its client asked for no reply at all.
+pub(in crate::proxy) fn is_no_reply(request: &Request<'_>) -> bool {
+    match request {
+        Request::Store(store) => matches!(store.reply, ReplyMode::NoReply),
+        Request::Delete(delete) => matches!(delete.reply, ReplyMode::NoReply),
+        Request::Arith(arith) => matches!(arith.reply, ReplyMode::NoReply),
+        Request::Touch(touch) => touch.noreply,
+        _ => false,
     }
 }

@@ -5,10 +5,10 @@ use client_core::meta::{MetaOutcome, MetaReply, MetaRequest};
 use client_core::operation::Ask;
 use client_core::reply::Reply;
 use protocol::reply::{CRLF, MetaCode, MetaLine};
-use protocol::{Key, MetaTokens, ReplyMode};
+use protocol::{Exptime, Key, MetaTokens, ReplyMode};
 
 use super::answers::{Out, has, number, put_value, refuse};
-use super::serving::Serving;
+use super::serving::{Said, Serving, cut};
 
 impl Serving<'_> {
     /// A meta command as it is, asked of the node that decides.
@@ -23,6 +23,7 @@ impl Serving<'_> {
     ) {
         let mut request = MetaRequest::get(bytes);
         (request.verb, request.value) = (verb, value);
+        let mut has_ttl = false;
         for (flag, token) in tokens.iter() {
             // The key's form and the opaque are those of the exchange.
             if !b"bkOq".contains(&flag) {
@@ -34,15 +35,32 @@ impl Serving<'_> {
                     unique = self.compared(bytes, number).number.to_string();
                     token = unique.as_bytes();
                 }
+                let ttl;
+                if let (b'T' | b'N', Some(max)) = (flag, self.ttl_max)
+                    && let Some(asked) = signed(token)
+                {
+                    has_ttl |= flag == b'T';
+                    ttl = cut(Exptime::from(asked), max, self.seat.unix_s()).to_string();
+                    token = ttl.as_bytes();
+                }
                 request.flags.push(' ');
                 request.flags.push(char::from(flag));
                 request.flags.push_str(&String::from_utf8_lossy(token));
             }
         }
+        if let Some(max) = self.ttl_max
+            && verb == "ms"
+            && !has_ttl
+        {
+            request.flags.push_str(&format!(" T{max}"));
+        }
         let ask = self.carry(Ask::new(self.context(), &request, None)).await;
         let (reply, decider) = match ask.finish() {
             Ok(answer) => answer,
-            Err(error) => return refuse(out, ReplyMode::Meta(tokens), &error),
+            Err(error) => {
+                self.note(Said::of(&error));
+                return refuse(out, ReplyMode::Meta(tokens), &error);
+            }
         };
         let reply = match reply {
             Reply::Ok(mut meta) => {
@@ -55,6 +73,11 @@ impl Serving<'_> {
             Reply::Exists => MetaReply::without_item(MetaOutcome::Exists),
             _ => MetaReply::without_item(MetaOutcome::Missing),
         };
+        self.note(match reply.outcome {
+            MetaOutcome::Done => Said::Done,
+            MetaOutcome::Missing => Said::Missing,
+            _ => Said::Refused,
+        });
         if changes && reply.outcome == MetaOutcome::Done {
             self.delete_beside(bytes, decider).await;
         }
@@ -102,4 +125,8 @@ impl Serving<'_> {
             out.bytes(CRLF);
         }
     }
+}
+
+fn signed(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

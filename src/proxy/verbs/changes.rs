@@ -10,7 +10,7 @@ use client_core::value::Payload;
 use protocol::reply::{self, CRLF, MetaCode};
 use protocol::{Arith, Delete, ReplyMode, Status, Store, Touch, binary};
 
-use super::answers::{Out, bare, echo, exptime, has, only, refuse, stored};
+use super::answers::{Out, bare, echo, has, only, refuse, stored};
 use super::serving::Serving;
 
 impl Serving<'_> {
@@ -28,7 +28,7 @@ impl Serving<'_> {
             );
             return ask.await;
         }
-        let exptime = exptime(store.exptime);
+        let exptime = self.exptime(store.exptime);
         let payload = Payload {
             bytes: &value,
             flags: store.client_flags,
@@ -48,7 +48,9 @@ impl Serving<'_> {
                 exptime,
             },
             (None, protocol::StoreMode::Set) if !wants_unique => {
-                return stored(out, store, self.set(entry, exptime).await, 0);
+                let verdict = self.set(entry, exptime).await;
+                self.note_verdict(&verdict);
+                return stored(out, store, verdict, 0);
             }
             (None, mode) => Decision::Store {
                 mode: match mode {
@@ -73,9 +75,14 @@ impl Serving<'_> {
             Err(Error::Node { .. } | Error::Timeout)
                 if store.compare_cas.is_none() && store.mode == protocol::StoreMode::Set =>
             {
-                stored(out, store, self.set(entry, exptime).await, 0);
+                let verdict = self.set(entry, exptime).await;
+                self.note_verdict(&verdict);
+                stored(out, store, verdict, 0);
             }
-            verdict => stored(out, store, verdict, unique),
+            verdict => {
+                self.note_verdict(&verdict);
+                stored(out, store, verdict, unique);
+            }
         }
     }
 
@@ -122,6 +129,7 @@ impl Serving<'_> {
                 }
             }
         };
+        self.note_verdict(&verdict);
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => return refuse(out, delete.reply, &error),
@@ -181,12 +189,14 @@ impl Serving<'_> {
         let decision = Decision::Count(Count {
             down: arith.decrement,
             delta: arith.delta,
-            create: arith.vivify.map(|at| (arith.initial, exptime(at))),
+            create: arith.vivify.map(|at| (arith.initial, self.exptime(at))),
         });
         let decide = ViaDecider::new(self.context(), Entry::key(key), decision).with_unique();
         let decide = self.carry(decide).await;
         let unique = self.unique_of(&decide);
-        let verdict = match decide.finish() {
+        let verdict = decide.finish();
+        self.note_verdict(&verdict);
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) => return refuse(out, arith.reply, &error),
         };
@@ -231,10 +241,11 @@ impl Serving<'_> {
 
     pub(super) async fn touch(&self, touch: &Touch<'_>, key: &[u8], out: &mut Out) {
         let decision = Decision::Touch {
-            exptime: exptime(touch.exptime),
+            exptime: self.exptime(touch.exptime),
         };
         let decide = ViaDecider::new(self.context(), Entry::key(key), decision);
         let verdict = self.carry(decide).await.finish();
+        self.note_verdict(&verdict);
         let mode = match touch.noreply {
             true => ReplyMode::NoReply,
             false => ReplyMode::Text,

@@ -1,4 +1,4 @@
-//! Requests as operations of the client's core: where a key has copies, or its nodes have just changed.
+//! Requests as operations of the client's core: where a key has copies, its nodes have just changed, or its route leads to several pools.
 //!
 //! What the core has no operation for (a meta command with flags such as `I` or `h`) is asked of the node that decides for the key;
 //! where that changes something, the other copies are deleted, so that they are read anew.
@@ -7,9 +7,12 @@ mod all_nodes;
 mod answers;
 mod ask;
 mod changes;
+mod found;
+mod guided;
 mod reads;
 mod serving;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -18,13 +21,17 @@ use protocol::{
 };
 
 use self::all_nodes::with_sums;
+pub(super) use self::answers::is_no_reply;
 use self::answers::{Out, refuse};
-use self::serving::{Policy, Serving};
+pub(super) use self::guided::changes_something;
+use self::guided::is_asked;
+use self::serving::{Said, Serving};
 use super::carry::{Over, Seat};
+use super::course::Course;
 use crate::command::Output;
 
 /// What a client asks for, as it outlives the buffer it was read into.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Job {
     /// A whole request, with its data block.
     Text(Bytes),
@@ -35,6 +42,8 @@ pub(super) enum Job {
         keys: Bytes,
         is_last: bool,
     },
+    /// To delete a key, whoever asked.
+    Delete(Bytes),
     /// To all nodes of these pools too: this line, which empties them. A packet with this head asked for it.
     Flush {
         line: Bytes,
@@ -51,15 +60,28 @@ pub(super) enum Job {
     },
 }
 
+impl Job {
+    /// Bytes of it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Job::Text(bytes) | Job::Packet(bytes) | Job::Delete(bytes) => bytes.len(),
+            Job::Keys { keys, .. } => keys.len(),
+            Job::Flush { line, .. } => line.len(),
+            Job::Stats { .. } => 0,
+        }
+    }
+}
+
 /// Does what a client asks for; gives its reply.
-pub(super) async fn serve(seat: Rc<Seat>, over: Over, job: Job) -> Output<'static> {
+pub(super) async fn serve(seat: Rc<Seat>, course: Course, job: Job) -> Output<'static> {
     let mut out = Output::new();
+    let said = Cell::new(Said::Done);
     let serving = Serving {
         seat: &seat,
-        over: &over,
-        policy: Policy {
-            misses: over.pool.spec.misses,
-        },
+        course: &course,
+        over: &course.main,
+        ttl_max: None,
+        said: &said,
     };
     match job {
         Job::Keys {
@@ -70,8 +92,7 @@ pub(super) async fn serve(seat: Rc<Seat>, over: Over, job: Job) -> Output<'stati
         Job::Flush { line, others, head } => {
             let mut result = serving.flush(line.clone()).await;
             for over in &others {
-                let other = Serving { over, ..serving };
-                result = result.and(other.flush(line.clone()).await);
+                result = result.and(serving.at(over).flush(line.clone()).await);
             }
             match (result, head) {
                 (Ok(()), None) => out.bytes(reply::OK),
@@ -91,7 +112,7 @@ pub(super) async fn serve(seat: Rc<Seat>, over: Over, job: Job) -> Output<'stati
             let line = Bytes::from(line.replace(" \r", "\r"));
             let mut said = serving.stats(line.clone()).await;
             for over in &others {
-                said.extend(Serving { over, ..serving }.stats(line.clone()).await);
+                said.extend(serving.at(over).stats(line.clone()).await);
             }
             let figures = match group {
                 Some(_) => said,
@@ -110,6 +131,7 @@ pub(super) async fn serve(seat: Rc<Seat>, over: Over, job: Job) -> Output<'stati
                 Some(head) => binary::stat_end(&mut out.buf, head),
             }
         }
+        Job::Delete(key) => serving.forget(&key).await,
         Job::Text(bytes) => {
             let parsed = text::parse(&bytes);
             serving.request(parsed, &bytes, &mut out).await;
@@ -133,17 +155,20 @@ impl Serving<'_> {
         match request {
             Request::Get(get) => self.get(get.verb, get.keys, get.last, out).await,
             Request::BinaryGet(get) => self.binary_get(&get, out).await,
-            Request::MetaGet(get) => self.meta_get(&get, get.key.bytes(&mut room), out).await,
+            Request::MetaGet(get) if !is_asked(&get) => {
+                self.meta_get(&get, get.key.bytes(&mut room), out).await;
+            }
             Request::Store(store) => {
                 let value = block.slice(..store.value_len as usize);
-                self.store(&store, store.key.bytes(&mut room), value, out)
-                    .await;
+                let key = store.key.bytes(&mut room);
+                self.change(&request, key, value, out).await;
             }
-            Request::Delete(delete) => {
-                self.delete(&delete, delete.key.bytes(&mut room), out).await;
+            Request::Delete(_) | Request::Arith(_) | Request::Touch(_) | Request::MetaGet(_) => {
+                if let Some(key) = request.key() {
+                    let key = key.bytes(&mut room);
+                    self.change(&request, key, Bytes::new(), out).await;
+                }
             }
-            Request::Arith(arith) => self.count(&arith, arith.key.bytes(&mut room), out).await,
-            Request::Touch(touch) => self.touch(&touch, touch.key.bytes(&mut room), out).await,
             // No other comes here.
             _ => out.error(ErrorLine::Backend),
         }
