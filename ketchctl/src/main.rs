@@ -27,12 +27,14 @@ mod ring;
 mod routes;
 mod set;
 mod shift;
+mod signals;
 mod snapshot;
 mod stats;
 mod table;
 mod top;
 mod touch;
 mod units;
+mod up;
 mod why;
 mod words;
 
@@ -105,6 +107,7 @@ const COMMANDS: &[Command] = &[
         "fill a new node, then give it its share of the keys",
         shift::rebalance::run,
     ),
+    command("cluster", "servers on this machine, for a try", up::run),
     command("ping", "which nodes answer, and how fast", ping::run),
     command(
         "routes",

@@ -1,4 +1,4 @@
-//! Who is in a ring of cache servers, as an engine that others run keeps it: etcd or Consul.
+//! Who is in a ring of cache servers, as an engine that others run keeps it: etcd, Consul or Kubernetes.
 //!
 //! ```text
 //!  server --Enrolment--> register under a lease, keep it alive, say goodbye -->  etcd   <-- list, wait for a change --Registry-- clients,
@@ -12,6 +12,7 @@
 //! | --- | --- | --- |
 //! | `etcd://host:port[,host:port..]/ring` (`;` is as good as `,`) | etcd 3, by its JSON gateway | the keys `ring/NAME` |
 //! | `consul://host:port/service` | Consul | the instances of the service whose checks pass |
+//! | `k8s://namespace/service[:port]` | Kubernetes | the service's ready endpoints, by the names of their pods |
 //!
 //! Mb1. A list is whole and of one moment ([`Listing::revision`]), or it is an error.
 //! Mb2. Nothing blocks without a bound: each question has a deadline.
@@ -23,6 +24,7 @@ mod consul;
 mod enrol;
 mod etcd;
 mod http;
+mod kubernetes;
 mod member;
 mod steady;
 
@@ -36,6 +38,9 @@ pub use steady::WINDOW;
 
 use consul::Consul;
 use etcd::Etcd;
+use kubernetes::{Kubernetes, Port};
+
+pub use kubernetes::ApiServer;
 use steady::Steady;
 
 /// The longest answer that is read, in bytes: some 100,000 members.
@@ -123,6 +128,17 @@ impl Registry {
         })
     }
 
+    /// The ready endpoints of `NAMESPACE/SERVICE[:PORT]`, as this API server lists them.
+    pub fn in_kubernetes(service: &str, api: ApiServer) -> Result<Registry, String> {
+        let engine = self::service(service, || Ok(api))?;
+        Ok(Registry {
+            engine: Box::new(engine),
+            url: format!("k8s://{service}"),
+            servers: Vec::new(),
+            steady: Steady::default(),
+        })
+    }
+
     /// Whether servers write themselves down in it, or are told that they leave or join.
     pub fn takes_members(&self) -> bool {
         self.engine.takes_members()
@@ -189,52 +205,90 @@ impl Registry {
     }
 }
 
-/// What makes an engine of the servers and the name of the ring.
-type Make = fn(Vec<String>, String) -> Box<dyn Engine>;
+/// What makes an engine of what stands behind its scheme, and the servers that are asked.
+type Make = fn(&str) -> Result<(Box<dyn Engine>, Vec<String>), String>;
 
 const SCHEMES: &[(&str, Make)] = &[
-    ("etcd", |servers, ring| Box::new(Etcd::new(servers, ring))),
-    ("consul", |servers, ring| {
-        Box::new(Consul::new(servers, ring))
+    ("etcd", |rest| {
+        let (servers, ring) = servers_and_ring(rest)?;
+        Ok((Box::new(Etcd::new(servers.clone(), ring)), servers))
+    }),
+    ("consul", |rest| {
+        let (servers, ring) = servers_and_ring(rest)?;
+        Ok((Box::new(Consul::new(servers.clone(), ring)), servers))
+    }),
+    ("k8s", |rest| {
+        let service = service(rest, ApiServer::from_env)?;
+        Ok((Box::new(service), Vec::new()))
     }),
 ];
+
+const FORM: &str = "it is written etcd://HOST:PORT[,HOST:PORT..]/RING, consul://HOST:PORT/SERVICE or k8s://NAMESPACE/SERVICE[:PORT]";
+
+/// `HOST:PORT[,HOST:PORT..]/RING`.
+fn servers_and_ring(text: &str) -> Result<(Vec<String>, String), String> {
+    let (servers, ring) = text.split_once('/').ok_or(FORM)?;
+    let ring = ring.trim_matches('/');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    if ring.is_empty() || !ring.chars().all(is_plain) {
+        return Err(format!(
+            "the ring's name {ring:?} is to be of letters, digits and - _ . /; {FORM}"
+        ));
+    }
+    let servers: Vec<String> = servers
+        .split([',', ';'])
+        .filter(|server| !server.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let has_port = |server: &String| {
+        server
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    if servers.is_empty() {
+        return Err(FORM.to_owned());
+    }
+    if let Some(server) = servers.iter().find(|server| !has_port(server)) {
+        return Err(format!("{server} is to be HOST:PORT; {FORM}"));
+    }
+    Ok((servers, ring.to_owned()))
+}
+
+/// `NAMESPACE/SERVICE[:PORT]`.
+fn service(
+    text: &str,
+    api: impl FnOnce() -> Result<ApiServer, String>,
+) -> Result<Kubernetes, String> {
+    let (namespace, service) = text.split_once('/').ok_or(FORM)?;
+    let (service, port) = match service.split_once(':') {
+        Some((service, port)) => (service, Port::read(port)),
+        None => (service, Some(Port::Any)),
+    };
+    let port = port.ok_or_else(|| {
+        format!("the port is a number from 1 to 65535, or the name of one; {FORM}")
+    })?;
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    for name in [namespace, service] {
+        if name.is_empty() || name.len() > 63 || !name.chars().all(is_plain) {
+            return Err(format!(
+                "{name:?} is no name of Kubernetes: small letters, digits and -; {FORM}"
+            ));
+        }
+    }
+    Kubernetes::new(namespace, service, port, &api()?)
+}
 
 impl FromStr for Registry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form =
-            "it is written etcd://HOST:PORT[,HOST:PORT..]/RING or consul://HOST:PORT/SERVICE";
-        let (scheme, rest) = text.split_once("://").ok_or(form)?;
+        let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
         let Some((_, make)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
-            return Err(format!("{scheme}:// is no engine that is known; {form}"));
+            return Err(format!("{scheme}:// is no engine that is known; {FORM}"));
         };
-        let (servers, ring) = rest.split_once('/').ok_or(form)?;
-        let ring = ring.trim_matches('/');
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-        if ring.is_empty() || !ring.chars().all(is_plain) {
-            return Err(format!(
-                "the ring's name {ring:?} is to be of letters, digits and - _ . /; {form}"
-            ));
-        }
-        let servers: Vec<String> = servers
-            .split([',', ';'])
-            .filter(|server| !server.is_empty())
-            .map(str::to_owned)
-            .collect();
-        let has_port = |server: &String| {
-            server
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        };
-        if servers.is_empty() {
-            return Err(form.to_owned());
-        }
-        if let Some(server) = servers.iter().find(|server| !has_port(server)) {
-            return Err(format!("{server} is to be HOST:PORT; {form}"));
-        }
+        let (engine, servers) = make(rest)?;
         Ok(Registry {
-            engine: make(servers.clone(), ring.to_owned()),
+            engine,
             servers,
             url: text.to_owned(),
             steady: Steady::default(),
@@ -265,6 +319,14 @@ mod tests {
             ("etcd:///ring", "it is written"),
             ("etcd://a:1/", "the ring's name"),
             ("etcd://a:1/ri ng", "the ring's name"),
+            ("k8s://cache", "it is written"),
+            ("k8s:///cache", "\"\" is no name"),
+            ("k8s://shop/", "\"\" is no name"),
+            ("k8s://Shop/cache", "\"Shop\" is no name"),
+            ("k8s://shop/cache:", "the port is"),
+            ("k8s://shop/cache:99999", "the port is"),
+            ("k8s://shop/cache/x", "\"cache/x\" is no name"),
+            ("k8s://shop/cache", "this is no pod of Kubernetes"),
         ] {
             let error = bad.parse::<Registry>().unwrap_err();
             assert!(error.contains(told), "{bad}: {error}");

@@ -34,6 +34,9 @@ impl Default for Register {
 
 /// A URL that names an engine.
 pub(super) fn url(value: &str) -> Result<String, String> {
+    if value.starts_with("k8s://") {
+        return Err("Kubernetes lists the pods of a service itself: nobody registers there; clients follow k8s://NAMESPACE/SERVICE".to_owned());
+    }
     value.parse::<Registry>().map(|_| value.to_owned())
 }
 

@@ -6,8 +6,8 @@
 //!  DnsAddresses       A and AAAA records of a name            every 30 seconds
 //!  DnsServices        SRV records of a name (feature `srv`)   every 30 seconds      --> Topology: nodes, version
 //!  ClusterEndpoint    config get cluster, asked of a node     every 60 seconds
-//!  RegisteredNodes    a ring in etcd or Consul (feature       as soon as it changes
-//!                     `registry`)
+//!  RegisteredNodes    a ring in etcd or Consul, a service     as soon as it changes
+//!                     of Kubernetes (feature `registry`)
 //! ```
 //!
 //! [`Client::follow`](crate::Client::follow) keeps a client at what its source says. A [`Source`] says what the nodes are now, and may wait for files and sockets, with a deadline of its own where the system

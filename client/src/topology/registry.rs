@@ -1,4 +1,4 @@
-//! A ring in etcd or Consul: who joins is in it within milliseconds, who is gone is out when its lease has ended.
+//! A ring in etcd or Consul, or a service of Kubernetes: who joins is in it within milliseconds, who is gone is out when its lease has ended.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::Node;
 /// How often it is asked even if it tells of no change.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The members of a ring that servers have joined (`-o register` of ketch), or that others have written down.
+/// The members of a ring that servers have joined (`-o register` of ketch), or that others have written down; or the ready pods of a
+/// service of Kubernetes.
 ///
 /// Placement goes by the members' names, so that one that comes back at another address keeps its keys. While the engine is
 /// away, or tells of nobody, the nodes stay as they are; of more members than a third that leave within half a minute, the
@@ -31,7 +32,7 @@ pub struct RegisteredNodes {
 }
 
 impl RegisteredNodes {
-    /// Whether a text is meant for this: `etcd://..` or `consul://..`.
+    /// Whether a text is meant for this: `etcd://..`, `consul://..` or `k8s://..`.
     pub fn is_meant_by(text: &str) -> bool {
         Registry::is_meant_by(text)
     }

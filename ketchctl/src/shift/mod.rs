@@ -36,7 +36,7 @@ use crate::cluster::{self, Cluster};
 use crate::copy::pace::Pace;
 use crate::copy::{self, progress, tally::Tally};
 use crate::failure::Failure;
-use crate::{units, words};
+use crate::{signals, units, words};
 
 use mirror::Mirror;
 use place::Rings;
@@ -164,12 +164,11 @@ impl Shift<'_> {
         change: impl FnOnce(&AtomicBool) -> Result<Changed, Failure>,
     ) -> Result<(), Failure> {
         let given = self.given;
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = signals::seen()?;
         let plan = Plan::new(&self.before, &self.after, &self.sources, &given.options);
         if given.dry_run {
             return walk::count(&plan, given, &stop);
         }
-        break_off_by_signals(&stop)?;
         let tally = Tally::default();
         let changes = mirror::Changes::default();
         let moved = AtomicBool::new(!self.overwrite);
@@ -275,16 +274,6 @@ fn seconds(time: Duration) -> String {
 /// One line on standard output.
 fn say(line: &str) -> Result<(), Failure> {
     words::print(format!("{line}\n"))
-}
-
-/// Ctrl-C and SIGTERM are seen in `stop`; the second ends the program as usual.
-fn break_off_by_signals(stop: &Arc<AtomicBool>) -> Result<(), Failure> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(())
 }
 
 /// The nodes a source lists now, and those that stand by.

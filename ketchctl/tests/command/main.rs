@@ -9,3 +9,4 @@ mod ring;
 mod run;
 mod shift;
 mod snapshot;
+mod up;
