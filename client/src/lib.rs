@@ -66,6 +66,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod away;
 pub mod blocking;
 pub mod codec;
 pub mod feed;
@@ -102,6 +103,7 @@ pub mod write;
 
 #[cfg(feature = "tokio")]
 pub use self::tokio::AsyncClient;
+pub use away::RemoteMarker;
 pub use blocking::Client;
 pub use client_core::calls::{PerNode, Stat};
 #[cfg(feature = "lz4")]

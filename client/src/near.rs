@@ -40,6 +40,8 @@ use client_core::value::{CasUnique, Item};
 
 /// What an entry costs beside key and value: its handles and the cache's own bookkeeping, about.
 const ENTRY_BYTES: usize = 160;
+/// Nodes count CAS uniques below this one; above it are those of repairs, which say nothing of what is later.
+const COUNTED: u64 = 1 << 63;
 /// Groups of keys that share an epoch. With more, a write keeps fewer others from being kept.
 const EPOCHS: usize = 256;
 /// The same where all writes of all clients are told.
@@ -266,8 +268,10 @@ impl Near {
         let Some(given) = &entry.given else {
             return false;
         };
-        let newer =
-            |there: &Given| Arc::ptr_eq(&there.trust, &given.trust) && there.cas > given.cas;
+        let newer = |there: &Given| {
+            let is_later = there.cas > given.cas && there.cas < COUNTED;
+            Arc::ptr_eq(&there.trust, &given.trust) && is_later
+        };
         let there = self.cache.peek(key);
         there.is_some_and(|there| there.given.as_ref().is_some_and(newer))
     }
@@ -293,9 +297,9 @@ impl Near {
     fn heard(&self, trust: &Arc<Trust>, key: &[u8], stored: Option<u64>) {
         let mut epoch = self.group(key);
         *epoch += 1;
-        // It may be the very version that is here already.
+        // It may be the very version that is here already. Others may be later, whatever their number: clients choose some.
         let is_it = |given: &Given| {
-            Arc::ptr_eq(&given.trust, trust) && stored.is_some_and(|cas| cas <= given.cas)
+            Arc::ptr_eq(&given.trust, trust) && given.cas < COUNTED && stored == Some(given.cas)
         };
         let there = self.cache.peek(key);
         if there.is_some_and(|there| !there.given.as_ref().is_some_and(is_it)) {

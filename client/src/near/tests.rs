@@ -184,11 +184,17 @@ fn versions_of_a_node_only_grow() {
     world.keep("k", "new", 7, world.epoch("k"));
     world.keep("k", "old", 6, world.epoch("k"));
     assert_eq!(world.get("k").as_deref(), Some("new"));
-    // What is told is here already, or older.
-    for cas in [5, 7] {
-        world.near.heard(feed, b"k", Some(cas));
-        assert_eq!(world.get("k").as_deref(), Some("new"));
+    // What is told is here already.
+    world.near.heard(feed, b"k", Some(7));
+    assert_eq!(world.get("k").as_deref(), Some("new"));
+    // A unique that a client chose says nothing of what is later: neither does a smaller one, nor one of a repair.
+    for (here, told) in [(7, 5), (1 << 63 | 7, 8), (1 << 63 | 7, 1 << 63 | 7)] {
+        world.near.forget(b"k");
+        world.keep("k", "old", here, world.epoch("k"));
+        world.near.heard(feed, b"k", Some(told));
+        assert_eq!(world.get("k"), None, "{here} {told}");
     }
+    world.keep("k", "new", 7, world.epoch("k"));
     // A delete tells the old unique.
     world.near.heard(feed, b"k", None);
     assert_eq!(world.get("k"), None);

@@ -7,6 +7,7 @@
 
 mod as_node;
 mod async_load;
+mod away;
 mod blocking;
 mod feed;
 mod fill;

@@ -502,3 +502,41 @@ fn peers_that_are_no_servers() {
     let long = "k".repeat(251);
     assert_eq!(told(&["get", "-s", &good, &long]).0, 2);
 }
+
+/// Keys that another program writes, line by line: each is deleted when its line is there, and none has to be there.
+#[test]
+fn keys_to_delete_come_from_a_pipe() {
+    let servers = [Kind::Ketch.start(), Kind::Ketch.start()];
+    let nodes = list(&servers);
+    let is_there = |key: &str| servers.iter().any(|server| server.holds(key).is_some());
+    let set = |key: &str| assert_eq!(told(&["set", "-s", &nodes, key, "v"]).0, 0);
+    ["a b", "c", "d", "kept"].iter().for_each(|key| set(key));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ketchctl"))
+        .args(["delete", "-s", &nodes, "--stdin"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ketchctl starts");
+    let mut pipe = child.stdin.take().expect("it is piped");
+    for key in ["c", "d"] {
+        pipe.write_all(format!("none\n{key}\r\n\n").as_bytes())
+            .expect("it reads");
+        wait_within("it is deleted", PATIENCE, || !is_there(key));
+    }
+    drop(pipe);
+    assert!(child.wait().expect("it ends").success());
+    let many: String = (0..3000).map(|n| format!("many:{n}\n")).collect();
+    assert_eq!(stdout(&["delete", "-s", &nodes, "--stdin"], &many), "");
+    assert!(is_there("kept"));
+    // Any key, in base64; what is no key ends it, and so does who gives keys in both ways.
+    let base64 = ["delete", "-s", &nodes, "--stdin", "--base64"];
+    assert!(ketchctl(&base64, b"a2VwdA==".to_vec()).status.success());
+    assert!(!is_there("kept"));
+    assert_eq!(ketchctl(&base64, b"?\n".to_vec()).status.code(), Some(2));
+    let long = vec![b'k'; 600];
+    let lines = ["delete", "-s", &nodes, "--stdin"];
+    assert_eq!(ketchctl(&lines, long).status.code(), Some(2));
+    assert_eq!(told(&[&lines[..], &["k"]].concat()).0, 2);
+    // Nobody is there.
+    let down = ["delete", "-s", "127.0.0.1:1", "--stdin"];
+    assert_eq!(ketchctl(&down, b"k\n".to_vec()).status.code(), Some(1));
+}
