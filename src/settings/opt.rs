@@ -116,11 +116,10 @@ impl Opt {
     pub fn beginning(&self) -> Option<Beginning> {
         Some(match self.long {
             "unix-mask" => Beginning::Octal,
-            "slab-growth-factor"
-            | "slab_automove_ratio"
-            | "slab_automove_freeratio"
-            | "hot_max_factor"
-            | "warm_max_factor" => Beginning::Fraction,
+            "hashpower" | "tail_repair_time" => Beginning::Above0,
+            "slab-growth-factor" | "slab_automove_ratio" | "hot_max_factor" | "warm_max_factor" => {
+                Beginning::Fraction
+            }
             "port"
             | "udp-port"
             | "memory-limit"
@@ -130,10 +129,8 @@ impl Opt {
             | "threads"
             | "listen-backlog"
             | "max-item-size"
-            | "hashpower"
             | "slab_automove"
             | "slab_automove_window"
-            | "tail_repair_time"
             | "lru_crawler_sleep"
             | "hot_lru_pct"
             | "warm_lru_pct"

@@ -717,6 +717,11 @@ fn what_follows_a_number_is_read_over_with_a_notice() {
             "",
         ),
         (
+            "-o|slab_automove_freeratio=0",
+            |s| s.knobs.get(Knob::SlabAutomoveFreeratio) == 0,
+            "",
+        ),
+        (
             "-o|hot_max_factor=0.5x",
             |s| s.knobs.get(Knob::HotMaxFactor) == 500,
             "0.5",
@@ -1144,6 +1149,14 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-o hashpower=33: hashpower must be 12 to 32",
         ),
         ("-o hashpower", "-o hashpower: hashpower must be 12 to 32"),
+        (
+            "-o hashpower=x",
+            "-o hashpower=x: hashpower must be 12 to 32",
+        ),
+        (
+            "-o slab_automove_freeratio=0.5x",
+            "-o slab_automove_freeratio=0.5x: slab_automove_freeratio must be a number from 0 on",
+        ),
         (
             "-o hash_algorithm=md5",
             "-o hash_algorithm=md5: hash_algorithm must be jenkins, murmur3 or xxh3",

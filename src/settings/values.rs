@@ -44,18 +44,29 @@ pub(super) enum Beginning {
     Whole,
     /// Its digits below 8.
     Octal,
+    /// Its digits, unless they make 0.
+    Above0,
     /// Its digits and what follows a point.
     Fraction,
 }
 
 impl Beginning {
-    /// The number that `value` begins with, without a `+`; 0 if it begins with none.
+    /// The number that `value` begins with, without a `+`; 0 if it begins with none. All of it, if that must not be 0 and is.
     pub fn of(self, value: &str) -> &str {
+        let number = self.number_of(value);
+        let is_0 = number.bytes().all(|digit| digit == b'0');
+        if is_0 && matches!(self, Beginning::Above0) {
+            return value;
+        }
+        number
+    }
+
+    fn number_of(self, value: &str) -> &str {
         let value = value.strip_prefix('+').unwrap_or(value);
         let digits = value.strip_prefix('-').unwrap_or(value);
         let is_digit = |c: char| match self {
             Beginning::Octal => c.is_digit(8),
-            Beginning::Whole | Beginning::Fraction => c.is_ascii_digit(),
+            Beginning::Whole | Beginning::Above0 | Beginning::Fraction => c.is_ascii_digit(),
         };
         let mut rest = digits.trim_start_matches(is_digit);
         if rest.len() == digits.len() {
@@ -93,6 +104,10 @@ pub(super) fn knob(row: &Row, value: &str) -> Result<u32, String> {
         Form::Ttl => seconds(name, value),
         Form::Count => size(name, value, 0..=u32::MAX as usize, Unit::Count).map(|n| n as u32),
         Form::Percent(most) => percent(name, value, 1..=most).map(u32::from),
+        // What does nothing may be what it likes.
+        Form::Ratio { .. } if row.shown_only => {
+            decimal(name, value, |r| r >= 0.0, "a number from 0 on").map(in_milli)
+        }
         Form::Ratio { to_1: true, .. } => decimal(
             name,
             value,

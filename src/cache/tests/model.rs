@@ -341,7 +341,7 @@ fn live(seed: u64, megabytes: usize, keys: usize, steps: usize, tune: impl Fn(&C
 
 #[test]
 fn behaves_like_a_map_with_evictions() {
-    for seed in 1..5 {
+    for seed in 1..=u64::from(ketch_testing::rounds(2, 6)) {
         live(seed, 12, 1500, 6000, |_| {});
     }
 }

@@ -677,7 +677,7 @@ fn a_file_that_was_cut_is_not_used() {
     let place = left_clean();
     let whole = fs::metadata(&place.0).unwrap().len();
     let mut rng = Rng::new(2);
-    for _ in 0..60 {
+    for _ in 0..ketch_testing::rounds(20, 100) {
         let place = left_clean();
         let len = match rng.below(3) {
             0 => rng.below(400_000) as u64 / 4096 * 4096,

@@ -283,7 +283,7 @@ fn same_replies_however_cut(conversation: fn(&mut Rng) -> Vec<u8>) {
             carried: true,
         },
     ];
-    for seed in 1..=8 {
+    for seed in 1..=u64::from(ketch_testing::rounds(3, 8)) {
         println!("seed {seed}");
         let mut rng = Rng::new(seed);
         let input = conversation(&mut rng);
@@ -296,7 +296,7 @@ fn same_replies_however_cut(conversation: fn(&mut Rng) -> Vec<u8>) {
         let want = replies(&input, whole, &mut rng);
         assert!(want.len() > 1000);
         // To carry one over takes longer than to go on.
-        let few = seed <= 3;
+        let few = seed <= u64::from(ketch_testing::rounds(1, 3));
         for manner in manners.into_iter().filter(|manner| few || !manner.carried) {
             let got = replies(&input, manner, &mut rng);
             let differs = got.iter().zip(&want).position(|(got, want)| got != want);
