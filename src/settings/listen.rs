@@ -68,12 +68,18 @@ pub(super) fn resolve(
     }
     // -1 leaves the choice to the kernel.
     let port = u16::try_from(port).unwrap_or(0);
-    let mut listen = Vec::new();
+    let (mut listen, mut seen) = (Vec::new(), Vec::new());
     for one in given.iter().filter(|one| one.is("listen")) {
-        let before = listen.len();
+        let mut is_empty = true;
         // memcached parts them by semicolons as well, and reads over an empty place.
         let entries = one.value.split([',', ';']).map(str::trim);
         for entry in entries.filter(|entry| !entry.is_empty()) {
+            is_empty = false;
+            // Given again, it is listened on once.
+            if seen.contains(&entry) {
+                continue;
+            }
+            seen.push(entry);
             listen.push(Listen::parse(entry, port, settings).map_err(|reason| {
                 // With several in the list, the value alone does not tell which one it was.
                 let entry = if entry == one.value {
@@ -84,7 +90,7 @@ pub(super) fn resolve(
                 one.error(entry + &reason)
             })?);
         }
-        if listen.len() == before {
+        if is_empty {
             return Err(one.error(NOT_AN_ADDRESS));
         }
     }

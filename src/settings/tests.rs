@@ -662,6 +662,21 @@ fn what_says_more_than_it_means_starts_with_a_notice() {
     }
 }
 
+/// memcached passes over an address that an earlier `-l` has.
+#[test]
+fn an_address_that_is_given_again_is_listened_on_once() {
+    for (line, count) in [
+        ("-l 127.0.0.1 -l 127.0.0.1", 1),
+        ("-l 127.0.0.1,127.0.0.1", 1),
+        ("-l 127.0.0.1,::1 -l ::1 -l 127.0.0.2", 3),
+        ("-l 127.0.0.10 -l 127.0.0.1", 2),
+        ("-l 127.0.0.1 -l 127.0.0.1;::1", 2),
+        ("-l 127.0.0.1 -l 127.0.0.1:11212", 2),
+    ] {
+        assert_eq!(settings(line).unwrap().listen.len(), count, "{line}");
+    }
+}
+
 /// memcached reads the number that a value begins with: what it starts with starts here, and is the same number.
 #[test]
 fn what_follows_a_number_is_read_over_with_a_notice() {
