@@ -19,7 +19,7 @@
 //!     `delete` comes a second time after all copies have answered (see [`Write`](super::Write)): either the look came after
 //!     the delete at the source, and undoes the repair, or the second delete comes after the add. So a value that was deleted
 //!     while it was repaired does not come back, but for the moment between add and look.
-//! D5. The read is done when its repairs are, or after [`PATIENCE`]. What is still under way then is watched, so that a delete
+//! D5. The read is done when its repairs are, or after [`PATIENCE`], or as long again as it took itself: a batch has many. What is still under way then is watched, so that a delete
 //!     by the same client is not overtaken by it.
 //! D6. What a repair stores is marked, or noted before (see [`repairs`](crate::repairs)): by that the second delete of D4 tells it from
 //!     what was stored since.
@@ -47,7 +47,7 @@ use crate::unawaited::Unawaited;
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
 
-/// How long a read waits for its repairs.
+/// How long a read waits for its repairs at least.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A value that was found.
@@ -382,11 +382,17 @@ impl<'a> Read<'a> {
         }
     }
 
+    /// How long it is under way.
+    fn took(&self, now: Instant) -> Duration {
+        let left = self.context.deadline.saturating_duration_since(now);
+        self.context.options.request_timeout.saturating_sub(left)
+    }
+
     /// True if repairs are waited for no longer (D5).
     fn is_impatient(&mut self, now: Instant, todo: &mut Todo) -> bool {
         let patience = match self.await_repairs {
             true => self.context.deadline,
-            false => (now + PATIENCE).min(self.context.deadline),
+            false => (now + PATIENCE.max(self.took(now))).min(self.context.deadline),
         };
         let until = *self.patience.get_or_insert(patience);
         todo.wake(until);
