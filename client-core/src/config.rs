@@ -32,7 +32,7 @@
 //!
 //! | word | option |
 //! | --- | --- |
-//! | `copies`, `retries`, `eject_after`, `missed_keys_max`, `pool_connections_max` | numbers, as the method of that name |
+//! | `copies`, `retries`, `eject_after`, `missed_keys_max`, `pool_connections_max`, `origin` | numbers, as the method of that name |
 //! | `request_timeout_ms`, `attempt_timeout_ms`, `connect_timeout_ms`, `retry_pause_ms`, `eject_window_ms`, `probe_after_ms`, `probe_after_max_ms`, `settle_ms` | milliseconds, as the method without `_ms` |
 //! | `ack` | `none`, `one`, `quorum`, `all` |
 //! | `on_ejection` | `rehash`, `fail_fast` |
@@ -157,6 +157,8 @@ struct Table {
     #[serde(skip_serializing_if = "Option::is_none")]
     errors_as_misses: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     default_ttl_s: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_jitter: Option<f64>,
@@ -235,6 +237,7 @@ impl Serialize for ClientOptions {
             long_binary_keys: Some(self.long_binary_keys),
             hash_long_keys,
             errors_as_misses: Some(self.errors_as_misses),
+            origin: Some(self.origin),
             default_ttl_s: self.default_ttl.map(|ttl| ttl.as_secs()),
             ttl_jitter: Some(self.ttl_jitter),
             prefix: Some(prefix.to_owned()),
@@ -271,7 +274,7 @@ impl<'de> Deserialize<'de> for ClientOptions {
             };
         }
         as_they_are!(copies read_repair retries eject_after eject_share missed_keys_max pool_connections_max);
-        as_they_are!(long_binary_keys errors_as_misses ttl_jitter prefix);
+        as_they_are!(long_binary_keys errors_as_misses origin ttl_jitter prefix);
         milliseconds! {
             request_timeout_ms request_timeout,
             attempt_timeout_ms attempt_timeout,

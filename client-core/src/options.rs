@@ -65,6 +65,8 @@ pub struct ClientOptions {
     #[doc(hidden)]
     pub errors_as_misses: bool,
     #[doc(hidden)]
+    pub origin: u16,
+    #[doc(hidden)]
     pub login: Option<Login>,
     #[doc(hidden)]
     pub metrics: Option<Arc<dyn Metrics>>,
@@ -187,6 +189,7 @@ impl Default for ClientOptions {
             #[cfg(feature = "long-keys")]
             hash_long_keys: false,
             errors_as_misses: false,
+            origin: 0,
             login: None,
             metrics: None,
             observer: None,
@@ -263,6 +266,9 @@ impl ClientOptions {
         /// Gives a miss where a read fails (no): for callers that go on to the source of their data in either case. Metrics count
         /// the failure all the same. A key that cannot be sent stays an error.
         errors_as_misses: bool,
+        /// A number that writes carry into the feed of their node (0: none), as docs/invalidation.md has it: what is marked so was not
+        /// done by a client of that region, and is not carried to another one. For who copies changes between regions.
+        origin: u16,
     }
 
     /// How long values live for which the caller says `None` (without end).

@@ -61,6 +61,8 @@ pub struct Requests {
     plain: bool,
     /// A miss, of one but the last, is not answered.
     quiet: bool,
+    /// Where writes come from; 0 if nobody is to be told.
+    origin: u16,
 }
 
 impl Requests {
@@ -72,7 +74,14 @@ impl Requests {
             tagged: 0,
             plain: false,
             quiet: false,
+            origin: 0,
         }
+    }
+
+    /// Whose writes say where they come from.
+    pub fn marked(mut self, origin: u16) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// What is to be sent, and what will come.
@@ -102,6 +111,13 @@ impl Requests {
     /// True if there is none yet.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Says where a write comes from, which goes into the node's feed.
+    fn mark(&mut self) {
+        if self.origin != 0 {
+            put(&mut self.bytes, b" L", self.origin);
+        }
     }
 
     /// Ends a request's line with its tag.
@@ -318,6 +334,7 @@ pub fn store_as(
     if want_cas {
         out.extend_from_slice(b" c");
     }
+    requests.mark();
     requests.end_line();
     requests.bytes.extend_from_slice(value);
     requests.bytes.extend_from_slice(b"\r\n");
@@ -350,6 +367,7 @@ pub fn delete(requests: &mut Requests, key: &[u8], compare: Option<u64>) {
     if let Some(unique) = compare {
         put(out, b" C", unique);
     }
+    requests.mark();
     requests.end_line();
 }
 
@@ -370,6 +388,7 @@ pub fn touch(requests: &mut Requests, key: &[u8], exptime: i32) {
     let binary = put_key(out, key);
     put_binary(out, binary);
     put(out, b" T", exptime);
+    requests.mark();
     requests.end_line();
 }
 
@@ -389,6 +408,7 @@ pub fn count(requests: &mut Requests, key: &[u8], count: Count, want_cas: bool) 
     if want_cas {
         out.extend_from_slice(b" c");
     }
+    requests.mark();
     requests.end_line();
 }
 
@@ -443,6 +463,31 @@ mod tests {
         let text = String::from_utf8(bytes.to_vec()).expect("these are text");
         assert_eq!(text.matches(" O7\r\n").count(), 1, "{text}");
         text.replacen(" O7\r\n", "\r\n", 1)
+    }
+
+    #[test]
+    fn writes_say_where_they_come_from() {
+        let marked = |encode: fn(&mut Requests)| {
+            let mut requests = Requests::new(1, 0).marked(65_535);
+            requests.first = 7;
+            encode(&mut requests);
+            String::from_utf8(requests.finish().0.to_vec()).expect("text")
+        };
+        let up = Count {
+            down: false,
+            delta: 1,
+            create: None,
+        };
+        assert_eq!(
+            marked(|o| store(o, b"k", (b"v", 0), 0, StoreMode::Set, None, false)),
+            "ms k 1 L65535 O7\r\nv\r\n"
+        );
+        assert_eq!(marked(|o| delete(o, b"k", None)), "md k L65535 O7\r\n");
+        assert_eq!(marked(|o| touch(o, b"k", 9)), "mg k T9 L65535 O7\r\n");
+        let mut counted = Requests::new(1, 0).marked(1);
+        count(&mut counted, b"k", up, false);
+        assert!(counted.bytes.starts_with(b"ma k MI D1 v t L1 O"));
+        assert_eq!(marked(|o| look(o, b"k")), "mg k c O7\r\n");
     }
 
     #[test]

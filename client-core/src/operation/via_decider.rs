@@ -205,7 +205,7 @@ impl<'a> ViaDecider<'a> {
         if creates && !self.recovered && ring.readers(self.entry.key, now, options).has_before() {
             return self.recover(false);
         }
-        let mut request = Requests::new(1, 0);
+        let mut request = Requests::new(1, 0).marked(options.origin);
         let value = (self.entry.value.bytes, self.entry.value.flags);
         let key = self.entry.key;
         match self.decision {

@@ -235,7 +235,10 @@ impl Flight {
                     .max(self.exchange.patience(self.begun).end(now));
                 Progress::Flying
             }
-            Ok(false) if now >= self.answer_by => Progress::Failed(Failure::Timeout),
+            Ok(false) if now >= self.answer_by => {
+                connection.stream.forget_unsent();
+                Progress::Failed(Failure::Timeout)
+            }
             Ok(false) => Progress::Flying,
             // A connection from the pool that the node had closed: another one, as if it had not been there.
             Err(Failure::Closed)

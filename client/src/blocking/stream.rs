@@ -82,6 +82,13 @@ impl Stream {
         }
     }
 
+    /// Has the kernel drop what it still holds when the socket is closed. Otherwise it would go on sending what its caller has given
+    /// up, minutes later over a line that was cut, and behind what the caller has written since.
+    pub(crate) fn forget_unsent(&self) {
+        // On a socket that has failed there is nothing to forget.
+        let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
     /// True if something that counts as written has not gone to the socket.
     pub(crate) fn wants_write(&self) -> bool {
         #[cfg(feature = "tls")]

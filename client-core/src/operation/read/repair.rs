@@ -91,7 +91,8 @@ impl Read<'_> {
                 self.ask_first(to, now, todo);
                 continue;
             }
-            let mut adds = Requests::new(batch.len(), 0);
+            let origin = self.context.options.origin;
+            let mut adds = Requests::new(batch.len(), 0).marked(origin);
             let mut notes = Requests::new(batch.len(), 0);
             let mut touches = Requests::new(batch.len(), 0);
             let (mut copies, mut noted) = (Vec::new(), Vec::new());
@@ -191,7 +192,8 @@ impl Read<'_> {
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.sort_unstable_by_key(|(copied, _)| (copied.to, copied.key));
         for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
-            let mut requests = Requests::new(batch.len(), 0);
+            let origin = self.context.options.origin;
+            let mut requests = Requests::new(batch.len(), 0).marked(origin);
             for &(Copied { key, unique, .. }, stays) in batch {
                 let bytes = self.keys[key as usize];
                 let hit = self.found(key).filter(|_| stays);

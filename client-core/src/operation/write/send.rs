@@ -46,7 +46,8 @@ impl Write<'_> {
         // A single value that goes to several copies is encoded once.
         if let &[entry] = &self.entries[..] {
             let encoded = |write: &Self, target| {
-                let mut request = Requests::new(1, entry.byte_count() + LINE_LEN);
+                let room = entry.byte_count() + LINE_LEN;
+                let mut request = Requests::new(1, room).marked(write.context.options.origin);
                 write.encode(target, &mut request);
                 request.finish()
             };
@@ -72,12 +73,12 @@ impl Write<'_> {
         }
         let mut batches: Vec<Option<(Requests, Vec<u32>)>> = Vec::new();
         batches.resize_with(PARTS.len() * self.context.ring.members.len(), || None);
-        let count = due.len();
+        let (count, origin) = (due.len(), self.context.options.origin);
         for target in due {
             let Target { entry, node, part } = target;
             let batch = &mut batches[PARTS.len() * usize::from(node) + part as usize];
             let (request, entries) =
-                batch.get_or_insert_with(|| (Requests::new(count, 0), Vec::new()));
+                batch.get_or_insert_with(|| (Requests::new(count, 0).marked(origin), Vec::new()));
             self.encode(target, request);
             entries.push(entry);
         }
