@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod audit;
 mod cluster;
 mod copy;
 mod count;
@@ -23,7 +24,9 @@ mod load;
 mod nodes;
 mod ping;
 mod record;
+mod relay;
 mod ring;
+mod rings;
 mod routes;
 mod set;
 mod shift;
@@ -86,6 +89,16 @@ const COMMANDS: &[Command] = &[
         record::run,
     ),
     command("copy", "fill nodes with what other nodes have", copy::run),
+    command(
+        "audit",
+        "whether copies and regions have the same",
+        audit::run,
+    ),
+    command(
+        "relay",
+        "carry changes of one region over to another",
+        relay::run,
+    ),
     command(
         "snapshot",
         "write what a node has into a file",
