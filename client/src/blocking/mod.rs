@@ -44,7 +44,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `nodes`. Connections are made when they are needed.
+    /// A client of `nodes`. Connections are made when they are needed. For a list in text, `"cache1,cache2:11212"`, see
+    /// [`with_nodes`](Self::with_nodes).
     pub fn new(nodes: impl IntoIterator<Item = Node>, options: ClientOptions) -> Self {
         let nodes: Vec<Node> = nodes.into_iter().collect();
         Client::of(Shared::new(&nodes, options))
