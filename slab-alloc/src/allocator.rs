@@ -87,6 +87,8 @@ impl Class {
 enum NextPage {
     None,
     WithinLimit,
+    /// Within the limit, if it is not the class's first.
+    ButFirst,
     /// Beyond the limit, if the class has fewer pages than that.
     Beyond {
         pages_min: usize,
@@ -165,6 +167,11 @@ impl SlabAllocator {
         self.alloc_from(class, NextPage::WithinLimit)
     }
 
+    /// As [`Self::alloc`], unless it takes the first page of the class.
+    pub fn alloc_but_first(&self, class: ClassId) -> Option<ChunkHandle> {
+        self.alloc_from(class, NextPage::ButFirst)
+    }
+
     /// As [`Self::alloc`], but only from the pages that the class has.
     pub fn alloc_without_page(&self, class: ClassId) -> Option<ChunkHandle> {
         self.alloc_from(class, NextPage::None)
@@ -184,10 +191,11 @@ impl SlabAllocator {
             Some(page) => page,
             None => match next {
                 NextPage::None => return None,
+                NextPage::ButFirst if state.pages == 0 => return None,
                 NextPage::Beyond { pages_min } if state.pages < pages_min => {
                     self.add_page_beyond(class, &mut state)?
                 }
-                NextPage::WithinLimit | NextPage::Beyond { .. } => {
+                NextPage::WithinLimit | NextPage::ButFirst | NextPage::Beyond { .. } => {
                     self.add_page(class, &mut state)?
                 }
             },
@@ -518,6 +526,17 @@ impl SlabAllocator {
     /// That class's twin of this number, from 1, or the last there is below; 0 is the class itself.
     pub fn twin(&self, number: u32) -> ClassId {
         self.table.twin(number)
+    }
+
+    /// True if the class has a page.
+    pub fn has_pages(&self, class: ClassId) -> bool {
+        self.class(class).lock().pages > 0
+    }
+
+    /// True if some classes are closed, so that chunks need not fit closely.
+    pub fn has_closed(&self) -> bool {
+        let mut classes = self.classes();
+        classes.any(|class| class < self.largest() && !self.is_open(class))
     }
 
     /// What a class has. Panics when there is no such class.

@@ -16,6 +16,11 @@ use super::turnover::Turnover;
 /// Steps of tidying when an item is linked: two, so that HOT and WARM shrink faster than stores can fill them.
 const TIDY_STEPS: usize = 2;
 
+/// Whose items are read costs less, the smaller they are: by their part of so many bytes,
+const LARGE_BYTES: f64 = 1_048_576.0;
+/// to this power, times the part of the items that were read when their turn to be evicted had come. See `reclaim`.
+const READ_POWER: f64 = 0.6;
+
 /// A new item, to be linked.
 #[derive(Debug, Clone, Copy)]
 pub struct Newcomer {
@@ -160,13 +165,16 @@ impl ClassLru {
         self.eviction.evicted(hash, from, self.segments.count());
     }
 
-    /// What an item of the class costs on average: its bytes times how long it keeps its place without being asked for,
-    /// in stores to the whole cache, of which there were `stores`. See `reclaim`.
+    /// What an item of the class costs on average: its bytes times how long it keeps its place without being asked for, in
+    /// stores to the whole cache, of which there were `stores`; less, if it is small and such are read. See `reclaim`.
     pub fn cost(&self, stores: u64) -> u64 {
         let items = self.segments.count();
-        let round = u128::from(self.turnover.round(items, stores));
-        let mean = round * u128::from(self.requested_bytes) / items.max(1) as u128;
-        u64::try_from(mean).unwrap_or(u64::MAX)
+        let round = self.turnover.round(items, stores) as f64;
+        let bytes = self.requested_bytes as f64 / items.max(1) as f64;
+        let counters = &self.segments.counters;
+        let read = counters.kept() as f64 / (counters.kept() + counters.total_items).max(1) as f64;
+        // What is beyond the largest number becomes that.
+        (round * bytes * (bytes / LARGE_BYTES).powf(READ_POWER * read)) as u64
     }
 
     /// Bytes that the policy keeps beside the items.

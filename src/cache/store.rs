@@ -14,7 +14,7 @@ use super::eviction::Policy;
 use super::flush::FlushMark;
 use super::item::{AllocError, Header, ItemSpec, Items, NewItem, PinnedValue, Spare};
 use super::lru::ClassLru;
-use super::memory::{PageMoves, Sizing};
+use super::memory::{Lodging, PageMoves, Sizing};
 use super::memory_file::MemoryFile;
 use super::segments::{LruCounters, Segment};
 use super::table::{KeyHash, Slot, StripeGuard, Table, TableShape};
@@ -104,6 +104,7 @@ pub struct Cache {
     pub(super) flush: FlushMark,
     pub(super) moves: PageMoves,
     pub(super) sizing: Mutex<Sizing>,
+    pub(super) lodging: Lodging,
     /// How many pages have gone to classes when a store is to make the next step of `sizing`.
     pub(super) sizing_due: AtomicUsize,
     /// Written by stores, so that it must not lie beside what every read looks at.
@@ -204,6 +205,7 @@ impl Cache {
             flush: parts.flush,
             moves: PageMoves::default(),
             sizing: Mutex::default(),
+            lodging: Lodging::default(),
             sizing_due: AtomicUsize::new(0),
             stores: CachePadded::new(parts.stores),
             limit_bytes: AtomicUsize::new(config.slabs.limit_bytes),

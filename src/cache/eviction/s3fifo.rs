@@ -197,7 +197,6 @@ impl Eviction for S3Fifo {
         let Some(tail) = segments.tail(Segment::Hot) else {
             return false;
         };
-        segments.counters.moves_to_warm += 1;
         items.header(tail).set_uses(0);
         segments.shift(items, tail, Segment::Warm);
         if let Some(next) = segments.tail(Segment::Hot) {

@@ -13,7 +13,10 @@
 //! decides what an item costs: its bytes times how long it keeps its place without being asked for
 //! (`ClassLru::cost`). As long as the odds of being asked for fall with the time since the last request, roughly as one
 //! over it, the classes together miss least when the cost of all is the same: a large item must be asked for as many
-//! times more often as it takes the room of many small ones. Time is counted in stores, so that neither a pause nor a
+//! times more often as it takes the room of many small ones. Where popularity lasts, odds fall more slowly, and size must
+//! count for more: how much so, the part of a class's items tells that were read when their turn to be evicted had come. It
+//! makes small items cost less, so that a cache full of what nobody reads gives way to any size.
+//! Time is counted in stores, so that neither a pause nor a
 //! burst changes the shares. So a class that evicts takes a page from the class whose items cost most, if they would
 //! still cost more than its own without the page (else it would soon go back). After a change of sizes the class that is
 //! stored to no more gives page after page, until what is left of it is asked for so often that it costs less than the
@@ -54,7 +57,7 @@ impl Cache {
         self.follow_sizes();
         self.items
             .slabs()
-            .alloc(class)
+            .alloc_but_first(class)
             .or_else(|| self.alloc_by_force(class, at))
     }
 
@@ -88,6 +91,13 @@ impl Cache {
     #[cold]
     fn alloc_by_force(&self, class: ClassId, at: At) -> Option<ChunkHandle> {
         let slabs = self.items.slabs();
+        let mut class = class;
+        if !slabs.has_pages(class) {
+            class = self.host(class);
+            if let Some(chunk) = slabs.alloc(class) {
+                return Some(chunk);
+            }
+        }
         let mut in_vain = 0;
         for round in 1..=ROUNDS {
             let progress = self.get_deserved_page(class, at)

@@ -65,7 +65,7 @@ fn items_of_one_size_get_chunks_of_that_size() {
 }
 
 #[test]
-fn items_of_all_sizes_waste_less_than_8_percent() {
+fn items_of_all_sizes_waste_less_than_10_percent() {
     let cache = small_cache(MEGABYTES);
     // As many items of 20 to 40 bytes as of 40 to 80, and so on up to 5 KB.
     fill(&cache, &mut Maintainer::default(), 4, |rng| {
@@ -74,7 +74,7 @@ fn items_of_all_sizes_waste_less_than_8_percent() {
     });
     let (of_all, of_chunks) = use_made(&cache);
     assert!(
-        of_all > 0.90 && of_chunks > 0.92,
+        of_all > 0.90 && of_chunks > 0.90,
         "{of_all:.3} {of_chunks:.3}"
     );
     assert!(open_classes(&cache) < 120, "{}", open_classes(&cache));
@@ -134,4 +134,16 @@ fn memory_is_full_of_keys_and_values_whatever_their_size() {
             assert!(held > bar, "{megabytes} MB: {held:.3} of {low} to {high}");
         }
     }
+}
+
+/// Of sizes from 1 byte to 1 MB, each octave as likely, few bytes are in small items: those share pages, instead of one for each
+/// class.
+#[test]
+fn few_small_items_share_pages() {
+    let held = held(16, |rng| {
+        let octave = 1 << rng.below(20);
+        octave + rng.below(octave)
+    });
+    println!("{held:.3}");
+    assert!(held > 0.92, "{held:.3}");
 }
