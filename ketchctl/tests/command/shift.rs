@@ -212,6 +212,73 @@ fn a_new_node_is_filled_under_load() {
     assert!(wrong.is_empty(), "of {reads}: {wrong:?}");
 }
 
+/// What a new node costs: filled before it takes its share, and as it is.
+#[test]
+fn growth_with_and_without() {
+    for is_filled in [true, false] {
+        let etcd = Etcd::start();
+        let url = etcd.url("growth");
+        let _servers = ["a", "b", "c"].map(|name| join(&url, name, ""));
+        wait_for_nodes(&url, 3);
+        fill(&url, 1, 5000);
+        let reader = Reader::begin(&url, 5000);
+        let _d = match is_filled {
+            true => {
+                let d = join(&url, "d", ",node_weight=0");
+                wait_within("it waits", PATIENCE, || {
+                    stdout(&["nodes", "-s", &url], "").contains(" standby")
+                });
+                stdout(&["rebalance", "-s", &url, "--settle", "200ms"], "");
+                d
+            }
+            false => join(&url, "d", ""),
+        };
+        wait_for_nodes(&url, 4);
+        let missed = misses(&url, 1, 5000);
+        let (reads, misses, errors) = reader.end();
+        println!(
+            "3 -> 4, filled: {is_filled}: {misses} of {reads} reads missed, {missed} of 5000 keys"
+        );
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(
+            (missed == 0, misses == 0),
+            (is_filled, is_filled),
+            "{missed}, {misses} of {reads}"
+        );
+    }
+}
+
+/// Reads the keys of [`fill`] over and over, as a client that asks for a key where it lives, and nowhere else.
+struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(u64, u64, Vec<String>)>,
+}
+
+impl Reader {
+    fn begin(url: &str, count: usize) -> Reader {
+        let (client, stop) = (client(url, 1), Arc::new(AtomicBool::new(false)));
+        let told = stop.clone();
+        let thread = thread::spawn(move || {
+            let (mut reads, mut misses, mut errors) = (0, 0, Vec::new());
+            while !told.load(Relaxed) {
+                match client.get(format!("key:{}", reads as usize % count)) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => misses += 1,
+                    Err(error) => errors.push(error.to_string()),
+                }
+                reads += 1;
+            }
+            (reads, misses, errors)
+        });
+        Reader { stop, thread }
+    }
+
+    fn end(self) -> (u64, u64, Vec<String>) {
+        self.stop.store(true, Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
 #[test]
 fn with_copies() {
     let etcd = Etcd::start();
