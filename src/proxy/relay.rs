@@ -5,7 +5,7 @@
 //! request has its reply, by which the next is known.
 
 use bytes::Bytes;
-use protocol::binary::{HEADER_LEN, loud};
+use protocol::binary::{HEADER_LEN, MAGIC_REQUEST, loud};
 use protocol::{Exptime, GetVerb, MetaTokens, ReplyMode, Request, Store, StoreMode, reply};
 
 use super::frame::{Shape, mark};
@@ -254,6 +254,21 @@ fn packet(
         mark: opaque,
         reads: matches!(request, Request::BinaryGet(_)),
         no_reply: false,
+    }
+}
+
+/// A delete on a lane for packets, whose reply nobody wants.
+pub(super) fn unheard_delete(out: &mut Output<'_>, key: &[u8]) -> Passed {
+    // Magic, opcode, length of the key; the body is the key.
+    let len = key.len() as u8;
+    let mut head = [0; HEADER_LEN];
+    (head[0], head[1], head[3], head[11]) = (MAGIC_REQUEST, 0x04, len, len);
+    out.bytes(&head);
+    out.bytes(key);
+    Passed {
+        shape: Shape::Packet,
+        no_reply: true,
+        ..Passed::line()
     }
 }
 

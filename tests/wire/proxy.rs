@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ketch_testing::packet::{op, store};
+use ketch_testing::packet::{op, packet, store};
 use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
 
 /// A proxy with this file of routes.
@@ -211,6 +211,35 @@ fn large_values_pass_and_too_large_ones_are_refused() {
     conn.send("\r\n");
     conn.expect("SERVER_ERROR object too large for cache\r\n");
     conn.round("get a\r\n", "END\r\n");
+}
+
+/// In binary, too, a refused store is told in packets, and takes the old value with it.
+#[test]
+fn binary_clients_are_refused_in_packets() {
+    if !is_ketch() {
+        return;
+    }
+    for more in ["", "copies = 2"] {
+        let nodes = [(); 2].map(|()| Server::start(&["-t", "1"]));
+        let proxy = proxy(&pool(&nodes, more), &[]);
+        let mut conn = proxy.connect();
+        let large = vec![b'x'; 2 << 20];
+        for round in 0..20 {
+            let key = format!("key:{round}");
+            assert_eq!(
+                conn.ask_packet(&store(op::SET, &key, "value")).status,
+                0,
+                "{more}"
+            );
+            assert_eq!(
+                conn.ask_packet(&store(op::SET, &key, &large)).status,
+                3,
+                "{more}"
+            );
+            let get = packet(op::GET, &key, "");
+            assert_eq!(conn.ask_packet(&get).status, 1, "{more}: nothing is left");
+        }
+    }
 }
 
 /// Sets and gets of many clients until they are told to stop: requests, and what was not as it should be.

@@ -459,6 +459,8 @@ impl<'c> ProxySession<'c> {
             Request::Get(_) | Request::MetaGet(_) | Request::BinaryGet(_) | Request::MetaDebug(_)
         );
         let is_binary = self.local.is_binary();
+        // What a refused store of a binary client leaves is deleted by a request in text.
+        let is_packet = request.binary_head().is_some();
         let way = match request {
             // The client's core has no word for it.
             Request::MetaDebug(_) => desk.decider(bytes),
@@ -473,8 +475,12 @@ impl<'c> ProxySession<'c> {
                 let from = desk.out(lane).buf.len();
                 let shadowed = desk
                     .shadowed(bytes)
-                    .map(|pool| (pool, job(is_binary, line, &data)));
-                let Some(passed) = relay::one(desk.out(lane), request, line, data) else {
+                    .map(|pool| (pool, job(is_packet, line, &data)));
+                let passed = match is_binary && !is_packet {
+                    true => Some(relay::unheard_delete(desk.out(lane), bytes)),
+                    false => relay::one(desk.out(lane), request, line, data),
+                };
+                let Some(passed) = passed else {
                     return true;
                 };
                 let number = match passed.no_reply {
@@ -493,7 +499,7 @@ impl<'c> ProxySession<'c> {
                     let way = (self.owed.next(), mark(bytes), !reads);
                     self.under_way.push(way);
                 }
-                let job = job(is_binary, line, &data);
+                let job = job(is_packet, line, &data);
                 let shadowed = desk.shadowed(bytes).map(|pool| (pool, job.clone()));
                 let course = desk.course(place);
                 self.begin(desk, course, job, out);
