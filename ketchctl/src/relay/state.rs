@@ -210,7 +210,9 @@ impl State {
                     slot: *slot,
                     seq: event.place.seq,
                 };
-                let action = match event.value {
+                // Where values are carried over, the source is asked even of what was deleted: what is sent once more, or late, must
+                // not take what was stored since.
+                let action = match event.value || self.values {
                     true => Action::Value(source as u32),
                     false => Action::Delete,
                 };

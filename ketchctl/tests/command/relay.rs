@@ -533,6 +533,8 @@ fn write_on(source: &Client, over: &AtomicBool) -> u32 {
     let mut turn = 0;
     while !over.load(Relaxed) {
         turn += 1;
+        // What waits at the end must be through in the patience of a test.
+        thread::sleep(Duration::from_millis(10));
         let first = turn % 20 * 100;
         let entries = (first..first + 100).map(|n| (key(n), (format!("turn {turn} {n}"), n)));
         let stored = source.set_multi(entries, None);
