@@ -212,6 +212,38 @@ fn a_new_node_is_filled_under_load() {
     assert!(wrong.is_empty(), "of {reads}: {wrong:?}");
 }
 
+/// Five nodes are restarted one after the other, as an upgrade does it, while a client reads.
+#[test]
+fn five_nodes_are_restarted_one_after_the_other() {
+    let etcd = Etcd::start();
+    let url = etcd.url("rolling");
+    let names = ["a", "b", "c", "d", "e"];
+    let mut servers = names.map(|name| join(&url, name, ""));
+    wait_for_nodes(&url, 5);
+    fill(&url, 1, 5000);
+    let reader = Reader::begin(&url, 5000);
+    for (server, name) in servers.iter_mut().zip(names) {
+        stdout(&["drain", name, "-s", &url, "--settle", "200ms"], "");
+        server.kill();
+        *server = join(&url, name, ",node_weight=0");
+        wait_within("it waits", PATIENCE, || {
+            told(&["nodes", "-s", &url]).1.contains(" standby")
+        });
+        stdout(&["rebalance", name, "-s", &url, "--settle", "200ms"], "");
+        wait_for_nodes(&url, 5);
+    }
+    let (reads, misses, errors) = reader.end();
+    println!(
+        "rolling restart: {reads} reads, {misses} misses, {} errors",
+        errors.len()
+    );
+    assert!(
+        errors.is_empty() && misses == 0,
+        "of {reads}: {misses} misses, {errors:?}"
+    );
+    assert_eq!(self::misses(&url, 1, 5000), 0);
+}
+
 /// What a new node costs: filled before it takes its share, and as it is.
 #[test]
 fn growth_with_and_without() {
