@@ -22,7 +22,7 @@ use crate::auth::{Auth, Format};
 use crate::cache::{Cache, How, Place};
 use crate::handover::{Doorbell, Estate, Predecessor, Rest, Successor};
 use crate::membership::Membership;
-use crate::net::{Bound, Handle, Sockets, Tls};
+use crate::net::{Bound, Handle, Sockets, Tls, load_node_tls};
 use crate::proxy::Control;
 use crate::settings::Settings;
 use crate::snapshot::Keeper;
@@ -71,10 +71,10 @@ impl Server {
         }
         let auth = auth(&settings)?;
         let cluster = node_list(&settings)?;
-        let proxy = settings
-            .proxy_config
-            .clone()
-            .map(|path| Control::open(path).map_err(|reason| format!("-o proxy_config: {reason}")));
+        let proxy = settings.proxy_config.clone().map(|path| {
+            Control::open(path, load_node_tls)
+                .map_err(|reason| format!("-o proxy_config: {reason}"))
+        });
         let proxy = proxy.transpose()?;
         let tls = if settings.tls.enabled {
             Some(Arc::new(Tls::load(&settings.tls, Arc::default())?))

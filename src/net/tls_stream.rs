@@ -19,7 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use mio::net::TcpStream;
-use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConfig, ServerConnection,
+};
 
 use super::client_cert;
 use crate::stats::TlsCounters;
@@ -32,7 +35,7 @@ const FILLS_MAX: usize = 16;
 pub struct TlsStream {
     pub(super) socket: TcpStream,
     /// Boxed, so that connections without TLS stay small.
-    tls: Box<ServerConnection>,
+    tls: Box<Connection>,
     counters: Arc<TlsCounters>,
     /// The handshake is over, and counted.
     established: bool,
@@ -51,17 +54,32 @@ impl TlsStream {
         wbuf_bytes: usize,
         counters: Arc<TlsCounters>,
     ) -> Result<Self, rustls::Error> {
-        let mut tls = Box::new(ServerConnection::new(config)?);
+        let mut tls = Connection::from(ServerConnection::new(config)?);
         tls.set_buffer_limit(Some(wbuf_bytes));
-        Ok(TlsStream {
+        Ok(TlsStream::over(socket, tls, counters))
+    }
+
+    /// The other side: to a server whose certificate is to be for `name`. Nothing is written before the handshake is over.
+    pub(super) fn connect(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        counters: Arc<TlsCounters>,
+    ) -> Result<Self, rustls::Error> {
+        let tls = Connection::from(ClientConnection::new(config, name)?);
+        Ok(TlsStream::over(socket, tls, counters))
+    }
+
+    fn over(socket: TcpStream, tls: Connection, counters: Arc<TlsCounters>) -> Self {
+        TlsStream {
             socket,
-            tls,
+            tls: Box::new(tls),
             counters,
             established: false,
             drained: false,
             heard: false,
             grown: false,
-        })
+        }
     }
 
     pub(super) fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -12,15 +12,19 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use client_core::error::Failure;
+use client_core::options::Tls;
 use mio::event::Event;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Registry, Token};
+use rustls::pki_types::ServerName;
 
 use super::conn::Conn;
 use super::slots::Slots;
 use super::stream::Stream;
+use super::tls_stream::TlsStream;
 use crate::proxy::{Clients, Control, Desk, Owed, Stage, Target};
 use crate::state::{ConnId, Ctx};
+use crate::stats::TlsCounters;
 
 /// Ids from here on are lanes, up to those of UDP sockets.
 pub(super) const LANE_ID_MIN: usize = usize::MAX / 4;
@@ -45,6 +49,8 @@ pub(super) struct Upstream {
     buffer: Vec<u8>,
     /// Lanes that are to be read from again.
     again: Vec<usize>,
+    /// Of TLS to nodes.
+    tls: Arc<TlsCounters>,
 }
 
 impl<'c> Clients<'c> for Slots<Conn<'c>> {
@@ -63,6 +69,7 @@ impl Upstream {
             sockets: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
             again: Vec::new(),
+            tls: Arc::default(),
         }
     }
 
@@ -112,15 +119,21 @@ impl Upstream {
                 None => &mut self.buffer[..],
             };
             let asked = room.len();
-            match socket.stream.read(room) {
+            let was_handshaking = socket.stream.is_handshaking();
+            let read = socket.stream.read(room);
+            let is_greeted = was_handshaking && !socket.stream.is_handshaking();
+            match read {
                 Ok(0) => return self.desk.failed(at, Failure::Closed, conns),
                 Ok(n) => {
                     ctx.stats.general.bytes_read.add(n as u64);
-                    socket.readable = n == asked;
+                    socket.readable = n == asked || !socket.stream.is_drained();
                     self.desk.received(at, &mut self.buffer, n, conns);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    return self.desk.failed_tls(at, &error, conns);
+                }
                 Err(error) => {
                     let connecting = matches!(lane.stage, Stage::Connecting(_));
                     log::debug!("proxy: {error}");
@@ -130,6 +143,9 @@ impl Upstream {
                     };
                     return self.desk.failed(at, failure, conns);
                 }
+            }
+            if is_greeted {
+                self.write(ctx, at, conns);
             }
             // What the desk has closed meanwhile.
             self.close();
@@ -178,17 +194,25 @@ impl Upstream {
         if self.sockets.len() <= at {
             self.sockets.resize_with(at + 1, || None);
         }
-        let opened = match self.desk.target(at) {
+        if self.desk.is_shut(at) {
+            return self.desk.failed(at, Failure::SignIn, conns);
+        }
+        let Some(target) = self.desk.target(at) else {
             // Its name is being looked up: that fails when it takes too long.
-            None => return,
-            Some(target) => open(&target, Token(LANE_ID_MIN + at), registry),
+            return;
         };
+        let tls = self.desk.lane(at).and_then(|lane| lane.tls());
+        let tls = tls.filter(|_| matches!(target, Target::Tcp(_)));
+        let opened = open(&target, tls, &self.tls, Token(LANE_ID_MIN + at), registry);
         match opened {
             Ok(stream) => {
                 self.sockets[at] = Some(Socket {
                     stream,
                     readable: false,
                 });
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                self.desk.failed_tls(at, &error, conns);
             }
             Err(error) => {
                 log::debug!("proxy: cannot connect: {error}");
@@ -206,6 +230,12 @@ impl Upstream {
         };
         if lane.stage != Stage::Open {
             return;
+        }
+        match socket.stream.flush() {
+            // What is not sent yet, or not agreed on, comes first.
+            Ok(true) if !socket.stream.is_handshaking() => {}
+            Ok(_) => return,
+            Err(_) => return self.desk.failed(at, Failure::Closed, conns),
         }
         while !lane.out.is_empty() {
             let written = match lane.out.plain() {
@@ -232,12 +262,29 @@ impl Upstream {
 }
 
 /// A socket that is being connected.
-fn open(target: &Target, token: Token, registry: &Registry) -> io::Result<Stream> {
+fn open(
+    target: &Target,
+    tls: Option<(&Tls, &str)>,
+    counters: &Arc<TlsCounters>,
+    token: Token,
+    registry: &Registry,
+) -> io::Result<Stream> {
+    let invalid =
+        |error: &dyn std::fmt::Display| io::Error::new(ErrorKind::InvalidInput, error.to_string());
     let mut stream = match target {
         Target::Tcp(addr) => {
             let stream = TcpStream::connect(*addr)?;
             stream.set_nodelay(true)?;
-            Stream::Tcp(stream)
+            match tls {
+                None => Stream::Tcp(stream),
+                Some((tls, name)) => {
+                    let name = ServerName::try_from(name.to_owned());
+                    let name = name.map_err(|error| invalid(&error))?;
+                    let (config, counters) = (tls.config.clone(), counters.clone());
+                    let stream = TlsStream::connect(stream, config, name, counters);
+                    Stream::Tls(stream.map_err(|error| invalid(&error))?)
+                }
+            }
         }
         Target::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
     };

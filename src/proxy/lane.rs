@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use client_core::expect::Expect;
 use client_core::health::Member;
+use client_core::options::Tls;
 use client_core::unawaited::Unawaited;
 
 use super::frame::{Progress, Shape};
@@ -191,6 +192,15 @@ impl Lane {
                 self.reads_gone = self.reads_gone.wrapping_add(gone as u32);
             }
         }
+    }
+
+    /// How its node is spoken to by TLS, if it is, and what its certificate is to be for.
+    pub fn tls(&self) -> Option<(&Tls, &str)> {
+        let tls = self.pool.options.tls.as_ref()?;
+        Some((
+            tls,
+            tls.server_name.as_deref().unwrap_or(&self.member.node.host),
+        ))
     }
 
     pub(super) fn is_full(&self) -> bool {

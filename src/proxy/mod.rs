@@ -26,6 +26,7 @@ mod trace;
 mod verbs;
 
 pub use desk::{Clients, Desk};
+pub use file::{LoadTls, NodeTls};
 pub use lane::{Lane, Stage};
 pub use plan::{Control, Target};
 pub use replies::Owed;

@@ -23,7 +23,7 @@ use client_core::routing::Ring;
 use ketch_client::topology::{self, Source};
 use parking_lot::Mutex;
 
-use super::file::{self, File, From, PoolSpec, RouteSpec};
+use super::file::{self, File, From, LoadTls, PoolSpec, RouteSpec};
 use super::rates::Bucket;
 use super::routes::Route;
 use crate::state::Proxying;
@@ -40,6 +40,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
+    load_tls: LoadTls,
     plan: Mutex<Arc<Plan>>,
     version: AtomicU64,
     pub(super) counts: Counts,
@@ -65,6 +66,8 @@ pub(super) struct Counts {
     pub(super) loops: AtomicU64,
     pub(super) reloads: AtomicU64,
     pub(super) reload_fails: AtomicU64,
+    /// Connections that failed in TLS, or in the login.
+    pub(super) sign_in_fails: AtomicU64,
     /// Reads that were asked anew, since their connection was lost.
     pub(super) repeated: AtomicU64,
     /// Requests that a gutter pool answered; values found in a pool that was there before.
@@ -126,10 +129,11 @@ pub enum Target {
 
 impl Control {
     /// Reads the file of routes, and begins to follow the sources of its pools. The error is why it cannot be.
-    pub fn open(path: PathBuf) -> Result<Arc<Self>, String> {
-        let plan = Plan::new(file::read(&path)?, None);
+    pub fn open(path: PathBuf, load_tls: LoadTls) -> Result<Arc<Self>, String> {
+        let plan = Plan::new(file::read(&path, load_tls)?, None);
         Ok(Arc::new(Control {
             path,
+            load_tls,
             plan: Mutex::new(Arc::new(plan)),
             version: AtomicU64::new(1),
             counts: Counts::default(),
@@ -140,7 +144,7 @@ impl Control {
 
     /// Reads the file again. After an error all stays as it was.
     pub fn reload(&self) -> Result<(), String> {
-        let read = file::read(&self.path);
+        let read = file::read(&self.path, self.load_tls);
         let file = read.inspect_err(|_| {
             self.counts.reload_fails.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -215,6 +219,7 @@ impl Proxying for Control {
             ("request_failed_depth".to_owned(), read(&counts.loops)),
             ("config_reloads".to_owned(), read(&counts.reloads)),
             ("config_reload_fails".to_owned(), read(&counts.reload_fails)),
+            ("node_sign_in_fails".to_owned(), read(&counts.sign_in_fails)),
             ("reads_repeated".to_owned(), read(&counts.repeated)),
             ("gutter_requests".to_owned(), read(&counts.gutter)),
             ("warm_hits".to_owned(), read(&counts.warm_hits)),

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -17,6 +17,12 @@ pub(crate) fn proxy(routes: &str, more: &[&str]) -> Server {
     let option = format!("proxy_config={}", path.display());
     let args = [&["-t", "2", "-o", &option], more].concat();
     Server::start(&args)
+}
+
+/// A proxy with this file, which the test writes anew.
+pub(crate) fn proxy_of(path: &Path) -> Server {
+    let option = format!("proxy_config={}", path.display());
+    Server::start(&["-t", "1", "-o", &option])
 }
 
 pub(crate) fn file(text: &str) -> PathBuf {
@@ -496,7 +502,11 @@ fn a_pool_that_has_no_node_is_refused_or_says_so() {
     });
     // A list that empties changes nothing.
     std::fs::write(&path, "\n").expect("the list is written");
-    thread::sleep(Duration::from_millis(1500));
+    wait_within("the empty list is told", PATIENCE, || {
+        proxy
+            .stderr()
+            .contains("the nodes stay as they are: no nodes")
+    });
     conn.round("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
 }
 
@@ -507,7 +517,7 @@ fn a_file_is_read_again_and_no_connection_is_dropped() {
     }
     let [a, b] = [(); 2].map(|()| Server::start(&["-t", "1"]));
     let path = file(&pool([&a], ""));
-    let proxy = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let proxy = proxy_of(&path);
     let mut conn = proxy.connect();
     conn.set("k", b"a");
     std::fs::write(&path, pool([&b], "dual_read_s = 0")).expect("it is written");
@@ -552,7 +562,7 @@ fn routes_are_read_again_by_a_command_and_figures_are_told() {
     }
     let [a, b] = [(); 2].map(|()| Server::start(&["-t", "1"]));
     let path = file(&pool([&a], ""));
-    let proxy = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let proxy = proxy_of(&path);
     let mut conn = proxy.connect();
     conn.set("k", b"a");
     std::fs::write(&path, pool([&a, &b], "copies = 2")).expect("it is written");
@@ -590,7 +600,7 @@ fn proxies_in_a_circle_do_not_go_round() {
     // Two proxies that lead to each other: the second is started with the port of the first, which learns of it later.
     let node = Server::start(&["-t", "1"]);
     let path = file(&pool([&node], ""));
-    let first = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let first = proxy_of(&path);
     let second = proxy(&pool([&first], ""), &[]);
     let mut conn = second.connect();
     // A proxy behind a proxy is no circle.

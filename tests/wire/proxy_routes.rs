@@ -5,9 +5,11 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use ketch_testing::packet::{op, packet, store};
+use ketch_testing::tls::Authority;
 use ketch_testing::{Conn, PATIENCE, Server, is_ketch, wait_within};
 
-use crate::proxy::{false_node, file, pool_of, proxy};
+use crate::proxy::{false_node, file, pool_of, proxy, proxy_of};
+use crate::tls::Files;
 
 fn node() -> Server {
     Server::start(&["-t", "1"])
@@ -240,7 +242,7 @@ fn keys_move_to_another_pool_by_and_by() {
     // From 2020 to 2033: about half of them have moved.
     let words = "migrate_to = \"to\"\nmigrate_begin = 2020-01-01T00:00:00Z\nmigrate_end = 2033-06-01T00:00:00Z";
     let path = file(&routes(&pools, words));
-    let proxy = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let proxy = proxy_of(&path);
     let mut conn = proxy.connect();
     let keys: Vec<String> = (0..60).map(|at| format!("k{at}")).collect();
     for key in &keys {
@@ -664,8 +666,6 @@ fn keys_that_come_back_are_not_what_they_were() {
         return;
     }
     let [a, b] = [(); 2].map(|()| node());
-    let one = named("main", &[a.port()], "dual_read_s = 0");
-    let both = named("main", &[a.port(), b.port()], "dual_read_s = 0");
     let nodes = file("");
     let list = |both: bool| {
         let mut text = format!("127.0.0.1:{}\n", a.port());
@@ -674,7 +674,6 @@ fn keys_that_come_back_are_not_what_they_were() {
         }
         std::fs::write(&nodes, text).expect("the list is written");
     };
-    drop((one, both));
     list(false);
     let text = format!(
         "[pools.main]\nsource = \"file://{}\"\ndual_read_s = 0\n",
@@ -790,13 +789,123 @@ fn lists_over_pools_that_fail_are_answered_once() {
 }
 
 #[test]
+fn nodes_are_spoken_to_by_tls() {
+    if !is_ketch() {
+        return;
+    }
+    let authority = Authority::new("test root");
+    let files = Files::of(&authority);
+    let stranger = Files::of(&Authority::new("another root"));
+    let (dir, other) = (files.0.display(), stranger.0.display());
+    // They ask for a certificate.
+    let options = files.options("ssl_verify_mode=2");
+    let node = || Server::start(&["-Z", "-l", "notls:127.0.0.1:0", "-o", &options]);
+    let nodes = [node(), node()];
+    let ports = || nodes.iter().map(|node| node.ports()[0]);
+    let plain = |node: &Server| node.ports()[1];
+    let good = format!(
+        "tls = true\ntls_ca = \"{dir}/ca.pem\"\ntls_name = \"localhost\"\ntls_cert = \"{dir}/cert.pem\"\ntls_key = \"{dir}/key.pem\""
+    );
+    for more in ["", "\ncopies = 2"] {
+        let proxy = proxy(&pool_of(ports(), &format!("{good}{more}")), &[]);
+        let mut conn = proxy.connect();
+        let large = "x".repeat(900_000);
+        for at in 0..6 {
+            assert_eq!(conn.set(&format!("k{at}"), large.as_bytes()), "STORED");
+        }
+        conn.send("get k0 k1 k2 none k3 k4 k5\r\n");
+        let all = conn.read_until(b"END\r\n");
+        assert!(all.len() > 6 * large.len(), "{}", all.len());
+        // Many small ones in one go.
+        for round in 0..20 {
+            let sets: String = (0..200)
+                .map(|at| format!("set s{at} 0 0 3\r\n{:03}\r\n", round))
+                .collect();
+            conn.send(sets);
+            conn.expect("STORED\r\n".repeat(200));
+            let gets: String = (0..200).map(|at| format!("get s{at}\r\n")).collect();
+            conn.send(gets);
+            let want = |at| format!("VALUE s{at} 0 3\r\n{round:03}\r\nEND\r\n");
+            conn.expect((0..200).map(want).collect::<String>());
+        }
+        let mut binary = proxy.connect();
+        assert_eq!(binary.ask_packet(&store(op::SET, "b", "1")).status, 0);
+        assert_eq!(
+            &binary.ask_packet(&packet(op::GET, "b", "")).value[..],
+            b"1"
+        );
+        assert_eq!(figure(&proxy, "node_sign_in_fails"), 0);
+    }
+    // Another name, another authority, no certificate, no TLS at all: the node fails, and the log says why.
+    for (words, port, told) in [
+        (
+            good.replace("localhost", "elsewhere"),
+            nodes[0].ports()[0],
+            "elsewhere",
+        ),
+        (
+            good.replace(&format!("tls_ca = \"{dir}"), &format!("tls_ca = \"{other}")),
+            nodes[0].ports()[0],
+            "TLS with",
+        ),
+        (
+            good.lines().take(3).collect::<Vec<_>>().join("\n"),
+            nodes[0].ports()[0],
+            "TLS with",
+        ),
+        (good.clone(), plain(&nodes[0]), "TLS with"),
+    ] {
+        let proxy = proxy(&pool_of([port], &words), &[]);
+        let mut conn = proxy.connect();
+        conn.round("get k\r\n", "SERVER_ERROR backend\r\n");
+        conn.round("set k 0 0 1\r\nx\r\n", "SERVER_ERROR backend\r\n");
+        assert!(figure(&proxy, "node_sign_in_fails") > 0, "{words}");
+        assert!(proxy.stderr().contains(told), "{words}: {}", proxy.stderr());
+    }
+    // Faults of the file.
+    let path = file(&pool_of(ports(), &good));
+    let proxy = proxy_of(&path);
+    let mut conn = proxy.connect();
+    for (words, told) in [
+        ("tls = true".to_owned(), "pools.main.tls_ca: is not there"),
+        (
+            good.replace("tls = true", "tls = false"),
+            "pools.main.tls_ca: has no meaning without tls = true",
+        ),
+        (
+            good.lines().take(4).collect::<Vec<_>>().join("\n"),
+            "pools.main.tls_cert: goes with tls_key",
+        ),
+        (good.replace("ca.pem", "none.pem"), "none.pem: No such file"),
+        (
+            good.replace(
+                &format!("tls_key = \"{dir}"),
+                &format!("tls_key = \"{other}"),
+            ),
+            "pools.main.tls_key: ",
+        ),
+    ] {
+        std::fs::write(&path, pool_of(ports(), &words)).expect("it is written");
+        conn.send("proxy reload\r\n");
+        let line = conn.expect_line();
+        assert!(line.contains(told), "{words}: {line}");
+    }
+    assert_eq!(conn.set("k", b"1"), "STORED");
+    // Files that have changed are taken up, though the words are as they were.
+    std::fs::write(&path, pool_of(ports(), &good)).expect("it is written");
+    std::fs::copy(stranger.0.join("ca.pem"), files.0.join("ca.pem")).expect("it is copied");
+    conn.round("proxy reload\r\n", "OK\r\n");
+    conn.round("get k\r\n", "SERVER_ERROR backend\r\n");
+}
+
+#[test]
 fn faults_of_routes_are_told_with_their_words() {
     if !is_ketch() {
         return;
     }
     let pools = [named("main", &[1], ""), named("b", &[2], "")];
     let path = file(&routes(&pools, ""));
-    let proxy = Server::start(&["-t", "1", "-o", &format!("proxy_config={}", path.display())]);
+    let proxy = proxy_of(&path);
     let mut conn = proxy.connect();
     for (words, told) in [
         (

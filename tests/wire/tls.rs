@@ -22,12 +22,12 @@ struct Setup {
 }
 
 /// A directory with `cert.pem`, `key.pem` and `ca.pem`.
-struct Files(PathBuf);
+pub(crate) struct Files(pub(crate) PathBuf);
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 impl Files {
-    fn of(authority: &Authority) -> Self {
+    pub(crate) fn of(authority: &Authority) -> Self {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("ketch-tls-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
@@ -37,7 +37,7 @@ impl Files {
     }
 
     /// `-o` with the files, `ca.pem` for clients, and `more`.
-    fn options(&self, more: &str) -> String {
+    pub(crate) fn options(&self, more: &str) -> String {
         let dir = self.0.display();
         let comma = if more.is_empty() { "" } else { "," };
         format!(

@@ -383,6 +383,12 @@ pub(super) const PROXY: &[Single] = &[
         "garbage",
     ),
     (
+        "ketch_proxy_node_sign_in_fails_total",
+        Counter,
+        "Connections to nodes that failed in TLS, or in the login.",
+        "node_sign_in_fails",
+    ),
+    (
         "ketch_proxy_reads_repeated_total",
         Counter,
         "Reads that were asked anew, since their connection was lost.",

@@ -52,6 +52,26 @@ impl Desk {
         self.run(clients);
     }
 
+    /// TLS with a lane's node makes no sense: which the log is told, with its name and the reason.
+    pub fn failed_tls<'c>(
+        &mut self,
+        at: usize,
+        error: &dyn std::fmt::Display,
+        clients: &mut impl Clients<'c>,
+    ) {
+        if let Some(lane) = self.lanes.get(at) {
+            let failure = lane.member.no_tls(error, &lane.pool.options, self.now);
+            self.control.counts.sign_in_fails.fetch_add(1, Relaxed);
+            self.failed(at, failure, clients);
+        }
+    }
+
+    /// True if a lane's node did not let this proxy in a moment ago.
+    pub fn is_shut(&self, at: usize) -> bool {
+        let lane = self.lanes.get(at);
+        lane.is_some_and(|lane| !lane.is_probe && lane.member.is_shut(self.now))
+    }
+
     /// The socket of a lane is to be closed; the lane is gone if its node is, or it was made for a probe.
     pub(super) fn close(&mut self, at: usize) {
         self.closed.push(at);

@@ -4,10 +4,13 @@ mod pool;
 mod route;
 mod words;
 
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 
+use client_core::options::ClientOptions;
 use toml::{Table, Value};
 
+pub use self::pool::NodeTls;
 pub(super) use self::pool::{From, PoolSpec};
 pub(super) use self::route::{Migration, Rate, RouteSpec, Shadow, Split};
 use self::words::{nothing_left, take};
@@ -22,14 +25,34 @@ pub(super) struct File {
     pub(super) users: Vec<(String, Rate)>,
 }
 
-/// Reads a file.
-pub(super) fn read(path: &Path) -> Result<File, String> {
+/// What makes TLS of the words about it.
+pub type LoadTls = fn(&NodeTls, ClientOptions) -> Result<ClientOptions, String>;
+
+/// Reads a file, and those of TLS that it names.
+pub(super) fn read(path: &Path, load_tls: LoadTls) -> Result<File, String> {
     let told = |what: String| format!("{}: {what}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
     if is_lua(path, &text) {
         return Err(told("this is Lua, and routes are TOML here: \"ketchctl routes\" and docs/proxy.md tell how they are written".to_owned()));
     }
-    parse(&text).map_err(told)
+    let mut file = parse(&text).map_err(told)?;
+    for pool in &mut file.pools {
+        let Some(tls) = &pool.tls else {
+            continue;
+        };
+        let options = load_tls(tls, pool.options.clone());
+        pool.options = options.map_err(|what| told(format!("pools.{}.{what}", pool.name)))?;
+        // A pool whose files are other ones is another pool.
+        let own = tls.own.iter().flat_map(|(cert, key)| [cert, key]);
+        let mut digest = std::hash::DefaultHasher::new();
+        for file in own.chain([&tls.ca]) {
+            std::fs::read(file).unwrap_or_default().hash(&mut digest);
+        }
+        let digest = digest.finish().to_string();
+        pool.table
+            .insert("tls files".to_owned(), Value::String(digest));
+    }
+    Ok(file)
 }
 
 /// True for what memcached's own proxy reads.

@@ -1,5 +1,6 @@
 //! `[pools.NAME]`: nodes that share keys, and how they are spoken to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client_core::continuum::{Distribution, Placement};
@@ -11,8 +12,7 @@ use toml::{Table, Value};
 use super::words::{take, text, within};
 
 /// The words of a pool, beside those of the client.
-pub(super) const WORDS: &str =
-    "nodes, source, connections, on_failure, dual_read_s, distribution, hash_tags";
+pub(super) const WORDS: &str = "nodes, source, connections, on_failure, dual_read_s, distribution, hash_tags, tls, tls_ca, tls_name, tls_cert, tls_key";
 
 /// The most connections of a worker to a node.
 const CONNECTIONS_MAX: usize = 64;
@@ -27,9 +27,22 @@ pub(in crate::proxy) struct PoolSpec {
     /// A read whose nodes do not answer is a miss.
     pub(in crate::proxy) misses: bool,
     pub(in crate::proxy) dual_read: Duration,
+    /// How nodes are spoken to by TLS, if they are.
+    pub(in crate::proxy) tls: Option<NodeTls>,
     pub(in crate::proxy) options: ClientOptions,
     /// As it was written.
     pub(in crate::proxy) table: Table,
+}
+
+/// TLS to the nodes of a pool.
+#[derive(Debug, Clone)]
+pub struct NodeTls {
+    /// Who has signed their certificates: a file.
+    pub ca: PathBuf,
+    /// What these are to be for; else the node's host.
+    pub name: Option<String>,
+    /// What is shown to them: the files of a certificate and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where a pool's nodes come from.
@@ -123,6 +136,7 @@ pub(super) fn read(name: String, value: Value, zone: Option<&str>) -> Result<Poo
     let hash_tags = take(&of, table, "hash_tags", "true or false", |value| {
         value.as_bool()
     })?;
+    let tls = self::tls(&of, table)?;
     for (word, why) in [
         ("prefix", "keys are passed on as they are"),
         ("default_ttl_s", "times to live are passed on as they are"),
@@ -151,7 +165,44 @@ pub(super) fn read(name: String, value: Value, zone: Option<&str>) -> Result<Poo
         connections: connections.unwrap_or(1) as usize,
         misses: misses.unwrap_or(false),
         dual_read: Duration::from_secs(dual_read_s.unwrap_or(300) as u64),
+        tls,
         options,
         table: whole,
     })
+}
+
+/// The words about TLS.
+fn tls(of: &str, table: &mut Table) -> Result<Option<NodeTls>, String> {
+    let is_on = take(of, table, "tls", "true or false", |value| value.as_bool())?;
+    let mut word = |word, wanted| take(of, table, word, wanted, text);
+    let ca = word("tls_ca", "the path of a file")?;
+    let name = word("tls_name", "the name that certificates are for")?;
+    let cert = word("tls_cert", "the path of a file")?;
+    let key = word("tls_key", "the path of a file")?;
+    if is_on != Some(true) {
+        let words = [
+            ("tls_ca", &ca),
+            ("tls_name", &name),
+            ("tls_cert", &cert),
+            ("tls_key", &key),
+        ];
+        return match words.iter().find(|(_, value)| value.is_some()) {
+            Some((word, _)) => Err(format!("{of}{word}: has no meaning without tls = true")),
+            None => Ok(None),
+        };
+    }
+    let ca = ca.ok_or_else(|| {
+        format!("{of}tls_ca: is not there: with tls = true it must name the file of who has signed the nodes' certificates")
+    })?;
+    let own = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+        (None, None) => None,
+        _ => {
+            return Err(format!(
+                "{of}tls_cert: goes with tls_key: both must be there, or none"
+            ));
+        }
+    };
+    let ca = ca.into();
+    Ok(Some(NodeTls { ca, name, own }))
 }
