@@ -733,6 +733,10 @@ fn routes_are_read_again_while_requests_are_under_way() {
             "get z:{at}\r\nset y:{at} 0 0 1\r\nx\r\nget m:{at} z:{at} y:{at}\r\nmn\r\n"
         ));
     }
+    // Of each client two reads and a copy of the store wait for the silent node.
+    wait_within("all are under way", PATIENCE, || {
+        figure(&proxy, "req_active") >= 18
+    });
     // A pool that sorts before all others, and two that are gone.
     let aa = named("aa", &[b.port()], "");
     std::fs::write(
