@@ -86,7 +86,7 @@ pub(super) struct Ticket {
     pub(super) replies: Replies,
     pub(super) owner: Owner,
     /// When it is late, on the desk's clock.
-    pub(super) due_ms: u32,
+    pub(super) due_ms: u64,
     /// Where it stands among the lane's reads, and how long it is; 0 of what is not to be asked anew.
     pub(super) read: (u32, u32),
     /// Told of the end of an exchange that nobody waits for.
@@ -99,7 +99,7 @@ pub enum Stage {
     /// No socket.
     Closed,
     /// It is being connected, until then.
-    Connecting(u32),
+    Connecting(u64),
     /// It takes and gives bytes.
     Open,
 }
@@ -123,7 +123,7 @@ pub struct Lane {
     partial: Vec<u8>,
     filled: usize,
     pub(super) progress: Progress,
-    pub(super) heard_ms: u32,
+    pub(super) heard_ms: u64,
     /// How far the connection has come.
     pub stage: Stage,
     /// It is in the list of those that have something to write.

@@ -131,8 +131,8 @@ impl Desk {
                 {
                     let client = Client { conn, number, part };
                     // Its time began when it was sent.
-                    let due = u64::from(self.now_ms) + u64::from(ms(pool.options.attempt_timeout));
-                    let ago = due.saturating_sub(u64::from(ticket.due_ms));
+                    let due = self.now_ms + ms(pool.options.attempt_timeout);
+                    let ago = due.saturating_sub(ticket.due_ms);
                     let ago = Duration::from_millis(ago);
                     if self.ask_anew(read, client, (failure, ago), clients) {
                         return;

@@ -43,7 +43,7 @@ use crate::command::Output;
 use crate::state::ConnId;
 
 /// How often it is looked who is late.
-const TICK_MS: u32 = 10;
+const TICK_MS: u64 = 10;
 /// Where a key goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
@@ -87,10 +87,10 @@ pub struct Desk {
     waiting: Vec<ConnId>,
     begun: Instant,
     now: Instant,
-    now_ms: u32,
+    now_ms: u64,
     /// By the wall clock, if keys move by it.
     unix_ms: u64,
-    ticked_ms: u32,
+    ticked_ms: u64,
     /// It sees to nodes that are ejected.
     tends: bool,
 }
@@ -132,7 +132,7 @@ impl Desk {
     /// A wakeup of the worker begins.
     pub fn wake(&mut self) {
         self.now = Instant::now();
-        self.now_ms = self.now.duration_since(self.begun).as_millis() as u32;
+        self.now_ms = self.now.duration_since(self.begun).as_millis() as u64;
         let is_old = self.version != self.control.version();
         if is_old
             || self
@@ -340,7 +340,7 @@ impl Desk {
         self.push_read(lane, Replies::One(passed.shape), owner, due_ms, read);
     }
 
-    fn push(&mut self, at: usize, replies: Replies, owner: Owner, due_ms: u32) {
+    fn push(&mut self, at: usize, replies: Replies, owner: Owner, due_ms: u64) {
         self.push_read(at, replies, owner, due_ms, (0, 0));
     }
 
@@ -350,7 +350,7 @@ impl Desk {
         at: usize,
         replies: Replies,
         owner: Owner,
-        due_ms: u32,
+        due_ms: u64,
         read: (u32, u32),
     ) {
         let lane = &mut self.lanes[at];

@@ -74,10 +74,10 @@ pub(super) fn wake(woken: &mut Vec<ConnId>, owed: &mut Owed<'_>, conn: ConnId) {
     }
 }
 
-pub(super) fn ms(time: Duration) -> u32 {
-    u32::try_from(time.as_millis())
-        .unwrap_or(u32::MAX / 4)
-        .min(u32::MAX / 4)
+/// In milliseconds; what is no time that anybody waits for is ten years.
+pub(super) fn ms(time: Duration) -> u64 {
+    const MAX: u64 = 10 * 365 * 86_400 * 1000;
+    u64::try_from(time.as_millis()).unwrap_or(MAX).min(MAX)
 }
 
 /// A read that may be asked anew: its first key, and what is asked.

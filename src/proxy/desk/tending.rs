@@ -57,7 +57,7 @@ impl Desk {
                 self.make_due(at);
             }
         }
-        if self.now_ms.wrapping_sub(self.ticked_ms) >= TICK_MS {
+        if self.now_ms - self.ticked_ms >= TICK_MS {
             self.ticked_ms = self.now_ms;
             let lanes: Vec<usize> = self.lanes.iter().map(|(at, _)| at).collect();
             for at in lanes {
