@@ -409,6 +409,15 @@ impl Judge {
         if number.is_some_and(|number| number as i64 >= last) || self.may_lack(key) {
             return;
         }
+        let is_under_way = |step: &Step| {
+            let before = step.acknowledged.is_some_and(|at| at <= act.begun);
+            step.client != act.client && !step.in_vain && !before
+        };
+        if number.is_none() && self.moves && self.steps[key].iter().any(is_under_way) {
+            // As in [`Judge::register`]: the key moves while another changes it.
+            self.verdict.missed_moving += 1;
+            return;
+        }
         let kind = match number {
             None => "swapped lost",
             Some(_) => "swapped back",

@@ -44,8 +44,12 @@ fn all_of_it_ends_with_it() {
         let names: Vec<&str> = all.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["node-1", "node-2", "etcd", "proxy"]);
         let proxy = &all[3].1;
+        // Until it knows both, a value is on one of them.
         wait_within("the proxy knows the nodes", PATIENCE, || {
             told(&["set", "-s", proxy, "k", "v"]).0 == 0
+                && all[..2]
+                    .iter()
+                    .all(|(_, node)| told(&["get", "-s", node, "k"]).0 == 0)
         });
         for (_, node) in &all[..2] {
             assert_eq!(stdout(&["get", "-s", node, "k"], ""), "v", "both have it");
