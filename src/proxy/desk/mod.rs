@@ -154,7 +154,7 @@ impl Desk {
         let is_awaiting = self.lanes.iter().any(|(_, lane)| !lane.tickets.is_empty());
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
-        let tick = is_awaiting.then_some(Duration::from_millis(TICK_MS.into()));
+        let tick = is_awaiting.then_some(Duration::from_millis(TICK_MS));
         // Nodes that are away are to be probed, lists to be looked at.
         let idle = Duration::from_millis(100);
         timer.into_iter().chain(tick).chain([idle]).min()

@@ -119,6 +119,7 @@ fn a_client_with_a_prefix_follows_its_own_keys() {
     let other = Client::new([server.node()], patient());
     client.set("k", "1", None).expect("up");
     bring_near(&client, &recorder, "k");
+    wait_until("the own write is told", || recorder.feeds().0 == 1);
     let (events, ..) = recorder.feeds();
     for n in 0..100 {
         other.set(format!("theirs:{n}"), "x", None).expect("up");
