@@ -2,16 +2,12 @@
 //!
 //! ```text
 //!  hash --> key: bytes | place, uses and stamp in each of the five caches
-//!  a cache:      hot, warm, main: queues of hash and stamp             the bytes and the number of what it holds
-//!                fresh, ghost, late: the same of what it has evicted lately
+//!  a cache:      small, main, ghost: queues of hash and stamp          the bytes and the number of what it holds
 //! ```
-//!
-//! S3-FIFO is the store's (`cache/eviction/s3fifo.rs`), with bytes for a small queue's room: two halves of it, and a share that
-//! is learned from who comes back just after one of the queues let it go.
 //!
 //! Ca1. A slot of a queue is a key's if the key is in that place and has that stamp; others are nobody's any more.
 //! Ca2. What a cache holds is at most its room, after each store. Its queues of what it holds are at most twice as long as
-//!      it has keys, that of ghosts is at most as long, and those of the latest are a sixteenth of that.
+//!      it has keys, that of ghosts is at most as long.
 //! Ca3. A key is in the table while it is anywhere.
 
 use std::collections::{HashMap, VecDeque};
@@ -21,15 +17,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub const CACHES: usize = 5;
 /// What [`Caches::read`] gives if the key was in all of them.
 pub const ALL_HIT: u8 = (1 << CACHES) - 1;
-/// All of a cache's bytes, as shares are counted; and the share of S3-FIFO's small queue at first, its bounds and steps, as in the
-/// store's.
-const WHOLE: u32 = 1 << 16;
-const SHARE_AT_FIRST: u32 = WHOLE / 10;
-const SHARES: [u32; 2] = [WHOLE / 50, WHOLE / 10 * 9];
-const STEP: u32 = 2;
-const STEP_MAX: u32 = WHOLE / 32;
-/// Who comes back within so many evictions, of as many as there are keys, comes just after it.
-const LATEST: usize = 16;
+/// The room of S3-FIFO's small queue, in percent, as in the store's.
+const SMALL_PCT: u64 = 5;
 /// Reads that are counted of an item.
 const USES_MAX: u8 = 3;
 
@@ -48,14 +37,9 @@ pub enum Kind {
 enum Place {
     #[default]
     Nowhere,
-    /// The small queue has turned it away.
+    /// It was evicted lately.
     Ghost,
-    /// A moment ago.
-    Fresh,
-    /// The main queue has evicted it a moment ago.
-    Late,
-    Hot,
-    Warm,
+    Small,
     Main,
 }
 
@@ -69,7 +53,7 @@ struct Key {
 
 impl Key {
     fn is_in(&self, at: usize) -> bool {
-        self.places[at] >= Place::Hot
+        self.places[at] >= Place::Small
     }
 
     fn is_nowhere(&self) -> bool {
@@ -79,80 +63,41 @@ impl Key {
 
 type Slot = (u32, u16);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queues {
-    hot: VecDeque<Slot>,
-    warm: VecDeque<Slot>,
+    small: VecDeque<Slot>,
     main: VecDeque<Slot>,
     ghost: VecDeque<Slot>,
-    fresh: VecDeque<Slot>,
-    late: VecDeque<Slot>,
-    hot_bytes: u64,
-    warm_bytes: u64,
+    small_bytes: u64,
     main_bytes: u64,
     held: usize,
-    /// What `hot` and `warm` may hold together, of [`WHOLE`].
-    share: u32,
-}
-
-impl Default for Queues {
-    fn default() -> Self {
-        Queues {
-            hot: VecDeque::new(),
-            warm: VecDeque::new(),
-            main: VecDeque::new(),
-            ghost: VecDeque::new(),
-            fresh: VecDeque::new(),
-            late: VecDeque::new(),
-            hot_bytes: 0,
-            warm_bytes: 0,
-            main_bytes: 0,
-            held: 0,
-            share: SHARE_AT_FIRST,
-        }
-    }
 }
 
 impl Queues {
-    fn queue(&mut self, place: Place) -> (&mut VecDeque<Slot>, &mut u64) {
-        match place {
-            Place::Main => (&mut self.main, &mut self.main_bytes),
-            Place::Warm => (&mut self.warm, &mut self.warm_bytes),
-            _ => (&mut self.hot, &mut self.hot_bytes),
-        }
-    }
-
     fn enter(&mut self, slot: Slot, place: Place, bytes: u32) {
-        let (queue, sum) = self.queue(place);
+        let (queue, sum) = match place {
+            Place::Main => (&mut self.main, &mut self.main_bytes),
+            _ => (&mut self.small, &mut self.small_bytes),
+        };
         queue.push_back(slot);
         *sum += u64::from(bytes);
         self.held += 1;
     }
 
     fn leave(&mut self, place: Place, bytes: u32) {
-        *self.queue(place).1 -= u64::from(bytes);
+        *self.sum(place) -= u64::from(bytes);
         self.held -= 1;
     }
 
+    fn sum(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Main => &mut self.main_bytes,
+            _ => &mut self.small_bytes,
+        }
+    }
+
     fn bytes(&self) -> u64 {
-        self.hot_bytes + self.warm_bytes + self.main_bytes
-    }
-
-    fn len(&self) -> usize {
-        self.hot.len() + self.warm.len() + self.main.len()
-    }
-
-    /// The bytes that `hot` and `warm` should hold.
-    fn small_target(&self) -> u64 {
-        self.bytes() * u64::from(self.share) / u64::from(WHOLE)
-    }
-
-    fn step(&self) -> u32 {
-        (STEP * WHOLE / self.held.clamp(1, WHOLE as usize) as u32).min(STEP_MAX)
-    }
-
-    fn latest(&self) -> usize {
-        (self.held / LATEST).max(1)
+        self.small_bytes + self.main_bytes
     }
 }
 
@@ -213,7 +158,11 @@ impl Caches {
             {
                 key.stamps[at] = self.stamp;
                 let queues = &mut self.queues[at];
-                queues.queue(key.places[at]).0.push_back((hash, self.stamp));
+                let queue = match key.places[at] {
+                    Place::Main => &mut queues.main,
+                    _ => &mut queues.small,
+                };
+                queue.push_back((hash, self.stamp));
                 self.tidy(at);
             }
         }
@@ -225,34 +174,22 @@ impl Caches {
         for (at, queues) in self.queues.iter_mut().enumerate() {
             let place = key.places[at];
             if key.is_in(at) {
-                let sum = queues.queue(place).1;
+                let sum = queues.sum(place);
                 *sum = *sum - u64::from(key.bytes) + u64::from(bytes);
                 continue;
             }
             self.stamp = self.stamp.wrapping_add(1);
             key.stamps[at] = self.stamp;
             key.uses[at] = 0;
-            let [least, most] = SHARES;
             key.places[at] = match (kind, place) {
-                (Kind::S3Fifo, Place::Fresh) => {
-                    queues.share = (queues.share + queues.step()).min(most);
-                    Place::Main
-                }
                 (Kind::S3Fifo, Place::Ghost) => Place::Main,
-                (Kind::S3Fifo, Place::Late) => {
-                    queues.share = queues.share.saturating_sub(queues.step()).max(least);
-                    Place::Hot
-                }
-                _ => Place::Hot,
+                _ => Place::Small,
             };
             queues.enter((hash, self.stamp), key.places[at], bytes);
         }
         key.bytes = bytes;
         for (at, room) in rooms.into_iter().enumerate() {
             while self.queues[at].bytes() > room && self.evict(at, kind) {}
-            if kind == Kind::S3Fifo {
-                while self.warm_one(at) {}
-            }
         }
     }
 
@@ -279,7 +216,7 @@ impl Caches {
     /// Drops the slots that are nobody's, when they are too many.
     fn tidy(&mut self, at: usize) {
         let queues = &mut self.queues[at];
-        if queues.len() > 2 * queues.held + 64 {
+        if queues.small.len() + queues.main.len() > 2 * queues.held + 64 {
             let keys = &self.keys;
             let is_of = |place| {
                 move |&(hash, stamp): &Slot| {
@@ -287,8 +224,7 @@ impl Caches {
                         .is_some_and(|key| key.places[at] == place && key.stamps[at] == stamp)
                 }
             };
-            queues.hot.retain(is_of(Place::Hot));
-            queues.warm.retain(is_of(Place::Warm));
+            queues.small.retain(is_of(Place::Small));
             queues.main.retain(is_of(Place::Main));
         }
     }
@@ -296,13 +232,12 @@ impl Caches {
     /// Looks at the next in line; false if there is none.
     fn evict(&mut self, at: usize, kind: Kind) -> bool {
         let queues = &mut self.queues[at];
-        let is_small_full = queues.hot_bytes + queues.warm_bytes > queues.small_target();
-        let place = match is_small_full || queues.main.is_empty() {
-            true if queues.warm.is_empty() => Place::Hot,
-            true => Place::Warm,
-            false => Place::Main,
+        let is_small_full = queues.small_bytes * 100 > queues.bytes() * SMALL_PCT;
+        let (queue, place) = if is_small_full || queues.main.is_empty() {
+            (&mut queues.small, Place::Small)
+        } else {
+            (&mut queues.main, Place::Main)
         };
-        let queue = queues.queue(place).0;
         let Some((hash, stamp)) = queue.pop_front() else {
             return false;
         };
@@ -325,14 +260,11 @@ impl Caches {
                 queues.enter(slot, Place::Main, key.bytes);
                 Place::Main
             }
-            (Kind::S3Fifo, 0, Place::Main) => {
-                queues.late.push_back(slot);
-                Place::Late
+            (Kind::S3Fifo, 0, Place::Small) => {
+                queues.ghost.push_back(slot);
+                Place::Ghost
             }
-            (Kind::S3Fifo, 0, _) => {
-                queues.fresh.push_back(slot);
-                Place::Fresh
-            }
+            (Kind::S3Fifo, 0, _) => Place::Nowhere,
         };
         if key.is_nowhere() {
             self.keys.remove(&hash);
@@ -341,54 +273,15 @@ impl Caches {
         true
     }
 
-    /// Moves one from the first half of the small queue to the second, where its reads count from then on; false if that is
-    /// as it should be.
-    fn warm_one(&mut self, at: usize) -> bool {
-        let queues = &mut self.queues[at];
-        if queues.hot_bytes * 2 <= queues.small_target() {
-            return false;
-        }
-        let Some((hash, stamp)) = queues.hot.pop_front() else {
-            return false;
-        };
-        if let Some(key) = self.keys.get_mut(&hash)
-            && key.places[at] == Place::Hot
-            && key.stamps[at] == stamp
-        {
-            queues.leave(Place::Hot, key.bytes);
-            queues.enter((hash, stamp), Place::Warm, key.bytes);
-            (key.places[at], key.uses[at]) = (Place::Warm, 0);
-        }
-        true
-    }
-
     /// Forgets ghosts that are too many.
     fn forget(&mut self, at: usize) {
         let queues = &mut self.queues[at];
-        let latest = queues.latest();
-        while queues.fresh.len() > latest {
-            let slot = queues.fresh.pop_front().expect("it is longer");
-            if let Some(key) = self.keys.get_mut(&slot.0)
-                && key.places[at] == Place::Fresh
-                && key.stamps[at] == slot.1
-            {
-                key.places[at] = Place::Ghost;
-                queues.ghost.push_back(slot);
-            }
-        }
-        loop {
-            let (slot, place) = if queues.ghost.len() > queues.held.max(1) {
-                (queues.ghost.pop_front(), Place::Ghost)
-            } else if queues.late.len() > latest {
-                (queues.late.pop_front(), Place::Late)
-            } else {
-                return;
-            };
-            let Some((hash, stamp)) = slot else {
+        while queues.ghost.len() > queues.held.max(1) {
+            let Some((hash, stamp)) = queues.ghost.pop_front() else {
                 return;
             };
             if let Some(key) = self.keys.get_mut(&hash)
-                && key.places[at] == place
+                && key.places[at] == Place::Ghost
                 && key.stamps[at] == stamp
             {
                 key.places[at] = Place::Nowhere;
@@ -407,9 +300,7 @@ impl Caches {
             self.keys.remove(&hash);
         }
         for queues in &mut self.queues {
-            for gone in [&mut queues.ghost, &mut queues.fresh, &mut queues.late] {
-                gone.retain(|&(hash, _)| is_kept(hash));
-            }
+            queues.ghost.retain(|&(hash, _)| is_kept(hash));
         }
         (0..CACHES).for_each(|at| self.forget(at));
         // Room that is not wanted again so soon.
@@ -426,9 +317,7 @@ impl Caches {
         // A map has a byte beside each entry, and an eighth of its places free.
         let map = self.keys.capacity() * (size_of::<(u32, Key)>() + 1) * 8 / 7;
         let slots = |queues: &Queues| {
-            let there = queues.hot.capacity() + queues.warm.capacity() + queues.main.capacity();
-            let gone = queues.ghost.capacity() + queues.fresh.capacity() + queues.late.capacity();
-            there + gone
+            queues.small.capacity() + queues.main.capacity() + queues.ghost.capacity()
         };
         let slots: usize = self.queues.iter().map(slots).sum();
         map + slots * size_of::<Slot>()
@@ -449,9 +338,8 @@ mod tests {
                 });
                 assert_eq!((queues.held, queues.bytes()), (count, bytes));
                 assert!(bytes <= rooms[at]);
-                assert!(queues.len() <= 2 * count + 64 + 1);
+                assert!(queues.small.len() + queues.main.len() <= 2 * count + 64 + 1);
                 assert!(queues.ghost.len() <= count.max(1));
-                assert!(queues.fresh.len().max(queues.late.len()) <= queues.latest());
             }
             assert!(self.keys.values().all(|key| !key.is_nowhere()));
         }
@@ -492,40 +380,25 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(caches.read(0, Kind::Lru), ALL_HIT);
         }
-        assert!(caches.queues[0].hot.len() < 100);
+        assert!(caches.queues[0].small.len() < 100);
         caches.store(3, 10, rooms, Kind::Lru);
         assert_eq!(caches.read(1, Kind::Lru), 0);
         assert_eq!(caches.read(0, Kind::Lru), ALL_HIT);
     }
 
-    /// In S3-FIFO who was read stays, and who comes back soon after it was evicted goes to the main queue, and makes the small
-    /// one longer.
+    /// In S3-FIFO who was read stays, and who comes back soon after it was evicted goes to the main queue.
     #[test]
     fn who_was_read_stays() {
-        let (mut caches, rooms) = (Caches::default(), [1000; CACHES]);
-        for hash in 0..100 {
+        let (mut caches, rooms) = (Caches::default(), [30; CACHES]);
+        for hash in 0..3 {
             caches.store(hash, 10, rooms, Kind::S3Fifo);
         }
-        // Reads in the second half of the small queue count; those before are of the same occasion.
-        let warm = |caches: &Caches| {
-            let mut warm = caches.keys.iter();
-            *warm
-                .find(|(_, key)| key.places[0] == Place::Warm)
-                .expect("there are some")
-                .0
-        };
-        let read = warm(&caches);
-        caches.read(read, Kind::S3Fifo);
-        for hash in 100..200 {
-            caches.store(hash, 10, rooms, Kind::S3Fifo);
-        }
-        assert_eq!(caches.keys[&read].places[0], Place::Main);
-        let share = caches.queues[0].share;
-        let mut keys = caches.keys.iter();
-        let fresh = keys.find(|(_, key)| key.places[0] == Place::Fresh);
-        let fresh = *fresh.expect("one was turned away just now").0;
-        caches.store(fresh, 10, rooms, Kind::S3Fifo);
-        assert_eq!(caches.keys[&fresh].places[0], Place::Main);
-        assert!(caches.queues[0].share > share);
+        caches.read(0, Kind::S3Fifo);
+        caches.store(3, 10, rooms, Kind::S3Fifo);
+        assert_eq!(caches.read(1, Kind::S3Fifo), 0);
+        assert_eq!(caches.keys[&0].places[0], Place::Main);
+        assert_eq!(caches.keys[&1].places[0], Place::Ghost);
+        caches.store(1, 10, rooms, Kind::S3Fifo);
+        assert_eq!(caches.keys[&1].places[0], Place::Main);
     }
 }
