@@ -792,7 +792,8 @@ fn heartbeats_tell_the_time_to_who_asks() {
         last = now;
     }
     let passed = begun.elapsed().as_millis() as u64;
-    assert!(last - first <= passed, "{first} {last} {passed}");
+    // Both clocks are cut to milliseconds, and the server reads its own once a turn.
+    assert!(last - first <= passed + 10, "{first} {last} {passed}");
 }
 
 /// Comes back to where it was: after a cut, and when too much has happened meanwhile.
