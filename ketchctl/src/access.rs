@@ -195,7 +195,7 @@ impl Access {
 
     /// People want to see what is wrong with a node: one attempt, and nothing is looked for, or put, where it does not
     /// belong.
-    fn client_options(&self) -> ClientOptions {
+    pub fn client_options(&self) -> ClientOptions {
         let mut options = ClientOptions::default()
             .request_timeout(self.timeout)
             .attempt_timeout(self.timeout)

@@ -66,7 +66,7 @@ impl Listed {
 }
 
 /// Undoes percent encoding.
-pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, behind)) = rest.split_first() {

@@ -1,20 +1,20 @@
 //! What changes on the nodes, as their feeds tell it (docs/invalidation.md).
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
+use ketch_client::feed::{Ask, Change, Event, Feed, Key, Lost, What};
+
 use super::Given;
 use super::mirror::{Why, Work};
 use super::plan::Plan;
-use crate::copy::batch::{Listed, decode};
-use crate::copy::source::Source;
+use crate::copy::batch::Listed;
 
 /// How often a source says that nothing more has happened.
-const HEARTBEAT_MS: u32 = 50;
-/// The pause before a feed that has ended is asked for again.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// How soon it is noticed that nobody wants a feed any more.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long a heartbeat may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,19 +78,7 @@ pub fn begin<'s, 'e: 's>(
     let one = |node: usize| {
         let state = Arc::new(State::default());
         let (told, end, work) = (state.clone(), end.clone(), work.clone());
-        scope.spawn(move || {
-            while !end.load(Relaxed) {
-                let read = read(plan, given, node, &work, &told, &end);
-                let had_feed = told.is_there.swap(false, Relaxed);
-                told.has_gap.store(had_feed, Relaxed);
-                told.is_settled.store(true, Relaxed);
-                match read {
-                    // It has none: the source is walked again instead.
-                    Ok(false) => return,
-                    _ => thread::sleep(AGAIN),
-                }
-            }
-        });
+        scope.spawn(move || follow(plan, given, node, &work, &told, &end));
         state
     };
     let states: Vec<_> = (0..plan.nodes.len()).map(one).collect();
@@ -105,48 +93,51 @@ pub fn begin<'s, 'e: 's>(
     }
 }
 
-/// Reads one feed until it ends; false if there is none.
-fn read(
-    plan: &Plan,
-    given: &Given,
-    node: usize,
-    work: &Work,
-    state: &State,
-    end: &AtomicBool,
-) -> io::Result<bool> {
-    let mut connection = Source::connect(&plan.nodes[node], &given.access, false)?;
-    if connection.ask(&format!("watch feed heartbeat={HEARTBEAT_MS}"))? != "OK" {
-        return Ok(false);
-    }
+/// Reads the feed of a node until the end, or until it is known that it has none: the source is walked again then.
+fn follow(plan: &Plan, given: &Given, node: usize, work: &Work, state: &State, end: &AtomicBool) {
+    let ask = Ask::default().heartbeat(HEARTBEAT).silence(PATIENCE);
+    let options = given.access.client_options();
+    let mut feed = Feed::new(plan.nodes[node].clone(), &options, ask);
     while !end.load(Relaxed) {
-        let line = connection.next_line()?;
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["FEED", ..] => {
+        match feed.next(AGAIN) {
+            Some(Event::Began(_)) => {
                 state.is_there.store(true, Relaxed);
                 state.is_settled.store(true, Relaxed);
             }
-            ["HB", ..] => {
+            Some(Event::Beat(_)) => {
                 state.beats.fetch_add(1, Relaxed);
             }
-            ["GAP", ..] | [_, _, "flush", ..] => state.has_gap.store(true, Relaxed),
-            [_, _, "expire" | "evict", ..] => {}
-            [_, _, what, _, key, _, origin, ..] if origin.parse() != Ok(work.origin) => {
-                let Some(key) = decode(key.as_bytes()) else {
-                    continue;
-                };
-                let Some(source) = plan.source(&key) else {
-                    continue;
-                };
-                let targets = plan.targets(source, &key);
-                if source == node && !targets.is_empty() {
-                    work.key(source, Listed::named(key), Why::Changed);
-                } else if what == "delete" && targets.contains(&node) {
-                    work.key(source, Listed::named(key), Why::Lost);
+            Some(Event::Change(change)) => changed(plan, node, work, state, &change),
+            Some(Event::Lost(why)) if why.is_over() => {
+                if state.is_there.swap(false, Relaxed) {
+                    state.has_gap.store(true, Relaxed);
+                }
+                state.is_settled.store(true, Relaxed);
+                if why == Lost::NoFeed {
+                    return;
                 }
             }
-            _ => {}
+            Some(Event::Lost(_)) => state.has_gap.store(true, Relaxed),
+            None => {}
         }
     }
-    Ok(true)
+}
+
+/// Has the workers look at what has changed, if it is one of the keys that move.
+fn changed(plan: &Plan, node: usize, work: &Work, state: &State, change: &Change<'_>) {
+    let key = match (change.what, change.key) {
+        (What::Expire | What::Evict, _) => return,
+        (What::Flush, _) => return state.has_gap.store(true, Relaxed),
+        (_, Key::Text(key)) if change.origin != work.origin => key,
+        _ => return,
+    };
+    let Some(source) = plan.source(key) else {
+        return;
+    };
+    let targets = plan.targets(source, key);
+    if source == node && !targets.is_empty() {
+        work.key(source, Listed::named(key.to_vec()), Why::Changed);
+    } else if change.what == What::Delete && targets.contains(&node) {
+        work.key(source, Listed::named(key.to_vec()), Why::Lost);
+    }
 }
