@@ -3,7 +3,7 @@
 use crate::error::ErrorLine;
 use crate::limits::{ITEM_LEN_MAX, VALUE_LEN_MAX};
 use crate::request::Skip;
-use crate::words::parse_u32;
+use crate::words::{self, parse_u32};
 
 /// Why a line is not a request.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub(crate) fn value_length(word: &[u8]) -> Result<u32, Refusal> {
             quiet: false,
             skip: Skip::All,
         }),
+        _ if words::is_minus_0(word) => Ok(0),
         _ => Err(ErrorLine::BadFormat.into()),
     }
 }

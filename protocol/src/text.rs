@@ -196,9 +196,15 @@ fn without_cr(line: &[u8]) -> &[u8] {
 #[inline]
 fn without_plus(word: &[u8]) -> &[u8] {
     match word {
-        [b'+', digits @ ..] => digits,
+        [b'+', b'0'..=b'9', ..] => &word[1..],
         word => word,
     }
+}
+
+/// The client flags of a store, to which memcached also allows the sign of a `-0`.
+#[inline]
+fn client_flags(word: &[u8]) -> Option<u32> {
+    parse_u32(without_plus(word)).or_else(|| words::is_minus_0(word).then_some(0))
 }
 
 /// True if no key of the list is too long. A list shorter than a key needs no look.
@@ -317,7 +323,7 @@ fn store(mode: StoreMode, with_cas: bool, rest: &[u8]) -> Result<Request<'_>, Re
     if key.len() > KEY_LEN_MAX {
         return Err(refusal());
     }
-    let client_flags = parse_u32(without_plus(client_flags)).ok_or_else(refusal)?;
+    let client_flags = self::client_flags(client_flags).ok_or_else(refusal)?;
     let exptime = parse_exptime(without_plus(exptime)).ok_or_else(refusal)?;
     let compare_cas = if with_cas {
         Some(words.next().and_then(parse_u64).ok_or_else(refusal)?)

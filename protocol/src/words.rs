@@ -110,6 +110,12 @@ pub(crate) fn parse_u32(text: &[u8]) -> Option<u32> {
     u32::try_from(parse_u64(text)?).ok()
 }
 
+/// Whether this is a 0 behind a minus sign.
+#[cold]
+pub(crate) fn is_minus_0(text: &[u8]) -> bool {
+    matches!(text, [b'-', digits @ ..] if parse_u64(digits) == Some(0))
+}
+
 /// A decimal number that may begin with `-`.
 #[inline]
 pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {

@@ -7,6 +7,8 @@
 //!     changes its class meanwhile holds no linked item of the old one).
 //! Cr2. A walk sees every item that is there from its start to its end, except one that a page move carries behind it.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use parking_lot::MutexGuard;
 
 use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId};
@@ -178,10 +180,22 @@ impl Cache {
         walked
     }
 
-    /// Asks the maintainer to crawl these classes at once.
+    /// Asks the maintainer to crawl these classes at once. From here on the crawler counts as running, as clients wait until it
+    /// does no more.
     pub fn request_crawl(&self, mask: ClassMask) {
         let mut wanted = self.crawl_wanted();
         *wanted = wanted.or(mask);
+        self.tell_crawls(*wanted != ClassMask::NONE);
+    }
+
+    /// Says that all that was asked for is done, unless more was asked for meanwhile.
+    pub(super) fn end_crawl(&self) {
+        let wanted = self.crawl_wanted();
+        self.tell_crawls(*wanted != ClassMask::NONE);
+    }
+
+    fn tell_crawls(&self, crawls: bool) {
+        self.counters.lru_crawler_running.store(crawls, Relaxed);
     }
 
     fn crawl_wanted(&self) -> MutexGuard<'_, ClassMask> {

@@ -86,12 +86,11 @@ impl Maintainer {
             let (classes, cursor) = self.asked.get_or_insert_default();
             (*classes, *cursor) = (classes.or(wanted), WalkCursor::default());
         }
-        if let Some((classes, cursor)) = &mut self.asked {
-            cache.counters.lru_crawler_running.store(true, Relaxed);
-            if crawl_slices(cache, cursor, *classes, most, at) == Walk::Done {
-                self.asked = None;
-                cache.counters.lru_crawler_running.store(false, Relaxed);
-            }
+        if let Some((classes, cursor)) = &mut self.asked
+            && crawl_slices(cache, cursor, *classes, most, at) == Walk::Done
+        {
+            self.asked = None;
+            cache.end_crawl();
         }
         if cache.tuning.is_on(Knob::LruCrawler) {
             let items = cache

@@ -391,7 +391,7 @@ fn classes(which: &[u8]) -> Result<ClassMask, ErrorLine> {
         .split(|&byte| byte == b',')
         .filter(|id| !id.is_empty());
     ids.map(|id| {
-        number(id)
+        number(id.strip_prefix(b"+").unwrap_or(id))
             .and_then(ClassId::new)
             .ok_or(ErrorLine::CrawlerBadClass)
     })
@@ -462,6 +462,7 @@ mod tests {
             ("lru tune 10 20 inf 1", "ERROR|"),
             ("lru tune 10 20 0.3 1.5", "OK|"),
             ("lru_crawler crawl 1,2,63", "OK|"),
+            ("lru_crawler crawl +1", "OK|"),
             ("lru_crawler crawl 0", "BADCLASS invalid class id|"),
             ("lru_crawler crawl 256", "BADCLASS invalid class id|"),
             ("lru_crawler metadump 1,x", "BADCLASS invalid class id|"),

@@ -357,7 +357,7 @@ impl Kind {
     }
 }
 
-/// One line of a metadump. Like memcached's, it ends without a `\r`.
+/// One line of a metadump. Like memcached's, it ends with a blank, and without a `\r`.
 fn metadata(clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"key=");
     protocol::uri_encode(item.key(), out);
@@ -377,7 +377,7 @@ fn metadata(clock: &Clock, item: &ItemHead<'_>, out: &mut Vec<u8>) {
     reply::number(out, item.item_bytes());
     out.extend_from_slice(b" flags=");
     reply::number(out, item.client_flags());
-    out.push(b'\n');
+    out.extend_from_slice(b" \n");
 }
 
 /// When the item ends, in seconds since 1970; `None` for never.
@@ -541,7 +541,7 @@ mod tests {
             now + 90
         );
         assert!(
-            line.starts_with(&head) && line.ends_with(" flags=7"),
+            line.starts_with(&head) && line.ends_with(" flags=7 "),
             "{line}"
         );
         let keys = server.ask("lru_crawler mgdump hash\r\n");

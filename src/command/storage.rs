@@ -148,7 +148,8 @@ pub(super) fn refuse(
     answer
 }
 
-/// A store that had begun, and for whose rest there is no memory: what it was to replace stays, as in memcached.
+/// A store that had begun, and for whose rest there is no memory: what it was to replace stays, as in memcached, unless that
+/// was given up for it ([`make_way`]).
 pub(super) fn give_up(
     ctx: Ctx<'_>,
     store: &Store<'_>,
@@ -160,6 +161,31 @@ pub(super) fn give_up(
     }
     count_refusal(ctx, error);
     fault(store, error)
+}
+
+/// In the midst of a block for which there is no memory: gives up the item that `store` replaces, if that makes room for the
+/// `missing` bytes. In a full cache without evictions nothing large could be overwritten otherwise, as both values would have
+/// to fit.
+pub(super) fn make_way(
+    ctx: Ctx<'_>,
+    store: &Store<'_>,
+    sought: Sought<'_>,
+    missing: usize,
+) -> bool {
+    // What compares, or needs the item to be there, still has to see it.
+    if store.mode != StoreMode::Set || store.compare_cas.is_some() {
+        return false;
+    }
+    let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
+    let mut entry = ctx.cache.entry(sought, at);
+    let makes_room = entry.found().is_some_and(|hit| hit.value_len() >= missing);
+    if makes_room {
+        if sights::are_wanted(ctx) {
+            sights::looked_up(ctx, sought.key, &entry);
+        }
+        entry.remove_key(sought.key);
+    }
+    makes_room
 }
 
 /// The answer to a store that is refused, if one is wanted.

@@ -24,7 +24,7 @@ pub(super) fn sizes(settings: &mut Settings, given: &[Given]) -> Result<(), Sett
 
     // Classes of chunks this large need a largest one that is larger.
     if !was_given("slab_chunk_max") {
-        let chunk = (2 * settings.chunk_bytes_min).next_power_of_two();
+        let chunk = (2 * settings.chunk_bytes_min.min(PAGE_BYTES)).next_power_of_two();
         settings.slab_chunk_bytes_max = settings.slab_chunk_bytes_max.max(chunk.min(PAGE_BYTES));
     }
 
@@ -39,12 +39,11 @@ pub(super) fn sizes(settings: &mut Settings, given: &[Given]) -> Result<(), Sett
     }
 
     let chunk_max = settings.slab_chunk_bytes_max;
-    if settings.chunk_bytes_min > chunk_max / 2 {
-        let reason = format!(
-            "chunk size must be 1 to {} bytes, half of the largest chunk",
-            chunk_max / 2
-        );
-        return Err(blame(given, &["slab-min-size"], reason));
+    if settings.chunk_bytes_min >= chunk_max {
+        let (least, most) = (settings.chunk_bytes_min, chunk_max);
+        settings.notices.push(format!(
+            "-n {least}: chunks have {most} bytes at most, so all have them"
+        ));
     }
     if settings
         .slab_sizes

@@ -59,6 +59,15 @@ impl Given {
         self.is("listen") || self.is("verbose")
     }
 
+    /// What is told of it if it counts as not given, as its value is empty: a variable that is not set.
+    pub fn left_empty(&self) -> Option<String> {
+        // `-o idle_timeout` without `=` has forgotten its value.
+        let has_empty_value = self.value.is_empty() && (self.surplus || !is_extended(self.opt));
+        let label = self.label.trim();
+        (has_empty_value && self.opt.may_be_empty())
+            .then(|| format!("{label}: an empty value, so it counts as not given"))
+    }
+
     /// Says that a value has no effect, where one stands behind an option that takes none.
     fn note_surplus(&self, settings: &mut Settings) {
         if self.surplus {
@@ -126,6 +135,12 @@ impl Given {
             return None;
         }
         let number = self.opt.beginning()?.of(&self.value);
+        let unsigned = self.value.strip_prefix('+').unwrap_or(&self.value);
+        if unsigned.starts_with(|c: char| c.is_ascii_digit())
+            && self.set(settings, unsigned).is_ok()
+        {
+            return Some(());
+        }
         // Of 300g, 300 is not what was asked for.
         if values::has_unit(&self.value) {
             return None;

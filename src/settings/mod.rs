@@ -353,6 +353,14 @@ pub fn parse(
         given.retain(|of_file| !of_file.adds_up() || !line.iter().any(|own| of_file.same(own)));
     }
     given.extend(line);
+    let mut notices = Vec::new();
+    given.retain(|one| match one.left_empty() {
+        Some(notice) => {
+            notices.push(notice);
+            false
+        }
+        None => true,
+    });
     if !given.iter().any(|one| one.is("listen")) {
         let listen = env("KETCH_LISTEN").filter(|value| !value.trim().is_empty());
         given.extend(listen.map(Given::listen_of_environment));
@@ -362,6 +370,7 @@ pub fn parse(
         container,
         port_file: env("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
         sasl_pwdb: env("MEMCACHED_SASL_PWDB").map(PathBuf::from),
+        notices,
         ..Settings::default()
     };
     for one in &given {

@@ -136,8 +136,40 @@ impl Opt {
             | "warm_lru_pct"
             | "temporary_ttl"
             | "idle_timeout" => Beginning::Whole,
+            "slab_chunk_max"
+            | "slab_automove_freeratio"
+            | "lru_crawler_tocrawl"
+            | "watcher_logbuf_size"
+            | "worker_logbuf_size"
+            | "read_buf_mem_limit"
+            | "ssl_keyformat"
+            | "ssl_verify_mode"
+            | "ssl_min_version"
+            | "ssl_wbuf_size" => Beginning::UpToBlank,
             _ => return None,
         })
+    }
+
+    /// Whether memcached starts though its value is empty, as that of a variable that is not set.
+    pub fn may_be_empty(&self) -> bool {
+        const MAY_BE_EMPTY: [&str; 15] = [
+            "port",
+            "udp-port",
+            "unix-socket",
+            "unix-mask",
+            "listen",
+            "user",
+            "pidfile",
+            "listen-backlog",
+            "lru_crawler_sleep",
+            "temporary_ttl",
+            "idle_timeout",
+            "ssl_chain_cert",
+            "ssl_key",
+            "ssl_ciphers",
+            "ssl_ca_cert",
+        ];
+        MAY_BE_EMPTY.contains(&self.long)
     }
 
     /// Whether memcached does not have it.

@@ -171,7 +171,7 @@ pub(super) static OPTIONS: &[Opt] = &[
         "slab-min-size",
         ("BYTES", ""),
         |s, v| {
-            size("chunk size", v, 1..=512 << 10, Unit::Bytes)
+            size("chunk size", v, 1..=1 << 30, Unit::Bytes)
                 .map(|bytes| (s.chunk_bytes_min, s.fixed_classes) = (bytes, true))
         },
         "least bytes a chunk has for key, value and flags; then too classes are fixed, -f 1.14 unless given",
@@ -192,8 +192,8 @@ pub(super) static OPTIONS: &[Opt] = &[
                 s.prefix_delimiter = byte;
                 s.detail_enabled = true;
                 if more {
-                    let first = byte as char;
-                    s.notices.push(format!("-D {v}: one character ends a prefix, so {first} does"));
+                    let first = std::ascii::escape_default(byte);
+                    s.notices.push(format!("-D {v}: one byte ends a prefix, so {first} does"));
                 }
             })
         },

@@ -29,10 +29,10 @@ where
     }
 }
 
-/// Seconds; -1 asks for none of them, as 0 does.
+/// Seconds; less than 0 asks for none of them, as 0 does.
 pub(super) fn seconds(what: &str, value: &str) -> Result<u32, String> {
-    match value {
-        "-1" => Ok(0),
+    match value.parse::<i32>() {
+        Ok(less) if less < 0 => Ok(0),
         _ => whole(what, value, 0..=i32::MAX as u32, "seconds"),
     }
 }
@@ -48,11 +48,17 @@ pub(super) enum Beginning {
     Above0,
     /// Its digits and what follows a point.
     Fraction,
+    /// Its digits, with a point or without, if nothing or a blank follows.
+    UpToBlank,
 }
 
 impl Beginning {
     /// The number that `value` begins with, without a `+`; 0 if it begins with none. All of it, if that must not be 0 and is.
     pub fn of(self, value: &str) -> &str {
+        if let Beginning::UpToBlank = self {
+            let word = value.split_whitespace().next().unwrap_or_default();
+            return word.strip_prefix('+').unwrap_or(word);
+        }
         let number = self.number_of(value);
         let is_0 = number.bytes().all(|digit| digit == b'0');
         if is_0 && matches!(self, Beginning::Above0) {
@@ -66,7 +72,7 @@ impl Beginning {
         let digits = value.strip_prefix('-').unwrap_or(value);
         let is_digit = |c: char| match self {
             Beginning::Octal => c.is_digit(8),
-            Beginning::Whole | Beginning::Above0 | Beginning::Fraction => c.is_ascii_digit(),
+            _ => c.is_ascii_digit(),
         };
         let mut rest = digits.trim_start_matches(is_digit);
         if rest.len() == digits.len() {
@@ -257,8 +263,8 @@ pub(super) fn slab_sizes(value: &str) -> Result<Vec<usize>, String> {
 /// The byte that ends a key's prefix, and whether more stood behind it.
 pub(super) fn delimiter(value: &str) -> Result<(u8, bool), String> {
     match value.as_bytes() {
-        [byte, rest @ ..] if byte.is_ascii_graphic() => Ok((*byte, !rest.is_empty())),
-        _ => Err("prefix delimiter must be one printable ASCII character".to_owned()),
+        [byte, rest @ ..] if *byte > b' ' => Ok((*byte, !rest.is_empty())),
+        _ => Err("prefix delimiter must be one character".to_owned()),
     }
 }
 

@@ -291,6 +291,8 @@ fn metadump(conn: &mut Conn, which: &str) -> BTreeMap<String, BTreeMap<String, S
     assert!(begins || !is_ketch(), "{text}");
     let mut items = BTreeMap::new();
     for line in lines.take_while(|line| *line != "END") {
+        // As memcached has it since it shows the client flags.
+        assert!(line.ends_with(' ') || !is_ketch(), "{line}");
         let fields = line
             .split_whitespace()
             .map(|field| field.split_once('=').expect("key=value"));

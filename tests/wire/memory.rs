@@ -222,7 +222,13 @@ fn stats_account_for_the_resident_memory() {
 /// A class that opened since an item was stored has no room for what is to take the item's place; its old class has.
 #[test]
 fn without_evictions_values_can_be_replaced() {
-    for size in [100, 1000] {
+    // Large values come in pieces, and memory ends in the midst of them.
+    // memcached refuses some of these for good.
+    let large: &[usize] = match is_ketch() {
+        true => &[5000, 100_000, 400_000, 1_000_000],
+        false => &[],
+    };
+    for &size in [100, 1000].iter().chain(large) {
         let server = Server::start(&["-M", "-m", "16"]);
         let mut conn = server.connect();
         let mut rng = Rng::new(1);
@@ -232,7 +238,11 @@ fn without_evictions_values_can_be_replaced() {
         // In batches: a round trip for each would take longer than all else here.
         let mut keys = 0..;
         while refused < 20 {
-            let batch: Vec<String> = keys.by_ref().take(100).map(|n| format!("k{n}")).collect();
+            let batch: Vec<String> = keys
+                .by_ref()
+                .take(if size > 1000 { 1 } else { 100 })
+                .map(|n| format!("k{n}"))
+                .collect();
             let text = str::from_utf8(&value).expect("letters");
             let stores = batch
                 .iter()
@@ -251,7 +261,7 @@ fn without_evictions_values_can_be_replaced() {
             failed += usize::from(conn.set(key, &value) != "STORED");
         }
         // The first one, for want of a chunk while the old value lies in the last; it makes room for all others.
-        assert!(failed <= 3, "{failed} of 500 overwrites of {size} bytes");
+        assert!(failed <= 5, "{failed} of 500 overwrites of {size} bytes");
     }
 }
 

@@ -82,6 +82,7 @@ fn storage() {
         ("set  k  1  2  3  ", "Set key=k flags=1 exptime=2 len=3"),
         ("set k 0 0 0", "Set key=k flags=0 exptime=0 len=0"),
         ("set k +7 +60 0", "Set key=k flags=7 exptime=60 len=0"),
+        ("set k -0 -0 -0", "Set key=k flags=0 exptime=0 len=0"),
         (
             "cas k 0 4294967295 1 5",
             "Set key=k flags=0 exptime=-1 len=1 compare=5",
@@ -158,6 +159,9 @@ fn a_refused_store_names_its_data() {
         ("set k 0 -9223372036854775809 5", "BadFormat skip 7"),
         ("set k 0 ++1 5", "BadFormat skip 7"),
         ("set k 0 + 5", "BadFormat skip 7"),
+        ("set k 0 +-1 5", "BadFormat skip 7"),
+        ("set k +-0 0 5", "BadFormat skip 7"),
+        ("set k - 0 5", "BadFormat skip 7"),
         ("set k x 0 5 noreply", "BadFormat quiet skip 7"),
         ("add k 0 0x 5 noreply", "BadFormat quiet skip 7"),
         ("cas k 0 0 5", "BadFormat skip 7"),

@@ -488,14 +488,14 @@ impl Cache {
 
     /// Asks for a page to be moved from `source` (0 any) to `destination` (0 the pool); the maintainer does it.
     pub fn request_page_move(&self, source: i32, destination: i32) -> Result<(), MoveError> {
+        if source == destination {
+            return Err(MoveError::Same);
+        }
         let known = |class: i32| u8::try_from(class).is_ok_and(|class| self.has_class(class));
         if (source != -1 && source != 0 && !known(source))
             || (destination != 0 && !known(destination))
         {
             return Err(MoveError::BadClass);
-        }
-        if source == destination {
-            return Err(MoveError::Same);
         }
         if source > 0
             && let Some(class) = ClassId::new(source as u8)

@@ -118,6 +118,8 @@ fn the_crawler_sleeps_as_long_as_it_is_told() {
         cache.tuning.set(Knob::LruCrawlerSleep, 1_000_000);
         if asked {
             cache.request_crawl(crate::cache::ClassMask::ALL);
+            // Before the maintainer has seen it: who asks whether the crawl is over must not hear that it is.
+            assert!(cache.counters.lru_crawler_running.load(Relaxed));
         }
         second(&mut maintainer, &cache, RelTime(20));
         let slow = looked_at(&cache);

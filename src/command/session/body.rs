@@ -12,7 +12,8 @@
 //!     that a client holds no more than twice what it has sent. All that blocks hold is in the budget, which may take it
 //!     from those who do not move.
 //! B2. The block is `Store::block_len` bytes, taken in full whether the store is refused or not; if in text it does not
-//!     end with `\r\n` the store is refused and nothing is changed; nor is it by one that is refused in the midst of its block.
+//!     end with `\r\n` the store is refused and nothing is changed; nor is it by one that is refused in the midst of its
+//!     block, unless the item it replaces had made way for it.
 
 use protocol::{ErrorLine, Fault, KeyBuf, Parsed, ReplyMode, Request, Store, binary};
 
@@ -281,7 +282,17 @@ impl<'c> Body<'c> {
             match ctx.cache.extend(item, ctx.at(Cause::Set)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                Err(_) => return Err(ErrorLine::OutOfMemoryDuringRead),
+                Err(_) => {
+                    // Another client may be faster with the memory: then there is no item to give up any more.
+                    let makes_way = self.store.with(|store| {
+                        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+                        let sought = self.probe.of(store.key.bytes(&mut room));
+                        storage::make_way(ctx, store, sought, missing)
+                    });
+                    if !makes_way {
+                        return Err(ErrorLine::OutOfMemoryDuringRead);
+                    }
+                }
             }
         }
     }
