@@ -18,6 +18,8 @@ pub struct ClientOptions {
     #[doc(hidden)]
     pub ack: Ack,
     #[doc(hidden)]
+    pub ack_live: bool,
+    #[doc(hidden)]
     pub reads: Reads,
     #[doc(hidden)]
     pub zone: Option<Arc<str>>,
@@ -165,6 +167,7 @@ impl Default for ClientOptions {
             placement: Placement::default(),
             copies: 1,
             ack: Ack::default(),
+            ack_live: false,
             reads: Reads::default(),
             zone: None,
             read_repair: true,
@@ -220,6 +223,9 @@ impl ClientOptions {
     setters! {
         /// How many copies must have taken a write (all).
         ack: Ack,
+        /// Copies that no live node can take are not waited for: with two nodes, one of them ejected, [`ack`](Self::ack) asks for one (no).
+        #[doc(hidden)]
+        ack_live: bool,
         /// Which copy a read asks (the first live one).
         reads: Reads,
         /// Whether a copy that missed is given the value another copy had, with the time to live that is left (yes).

@@ -49,6 +49,13 @@ pub fn line_len(buf: &[u8]) -> Option<usize> {
     memchr(b'\n', buf).map(|at| at + 1)
 }
 
+/// Writes `delete KEY`, with `noreply` if no answer is wanted. The key is one that was parsed.
+pub fn write_delete(out: &mut Vec<u8>, key: &[u8], noreply: bool) {
+    out.extend_from_slice(b"delete ");
+    out.extend_from_slice(key);
+    out.extend_from_slice(if noreply { b" noreply\r\n" } else { b"\r\n" });
+}
+
 /// Parses the command at the start of `buf`.
 #[inline]
 pub fn parse(buf: &[u8]) -> Parsed<'_> {

@@ -22,6 +22,7 @@ use client_core::unawaited::Unawaited;
 
 use super::frame::{Progress, Shape};
 use super::plan::Pool;
+use super::uniques::Uniques;
 use crate::command::Output;
 use crate::state::ConnId;
 
@@ -59,6 +60,8 @@ pub(super) enum Owner {
         mark: u32,
         /// What to answer if nothing comes is a miss, where the pool says so.
         reads: bool,
+        /// The reply shows a CAS unique.
+        shows_unique: bool,
     },
     Flight {
         op: usize,
@@ -109,6 +112,8 @@ pub enum Stage {
 pub struct Lane {
     pub(super) pool: Arc<Pool>,
     pub(super) member: Arc<Member>,
+    /// CAS uniques of its node, as clients know them.
+    pub(super) uniques: Uniques,
     pub(super) binary: bool,
     /// Made for one probe.
     pub(super) is_probe: bool,
@@ -137,6 +142,7 @@ pub struct Lane {
 impl Lane {
     pub(super) fn new(pool: Arc<Pool>, member: Arc<Member>, binary: bool) -> Self {
         Lane {
+            uniques: Uniques::of(&member),
             pool,
             member,
             binary,

@@ -23,6 +23,7 @@ mod replies;
 mod routes;
 mod session;
 mod trace;
+mod uniques;
 mod verbs;
 
 pub use desk::{Clients, Desk};

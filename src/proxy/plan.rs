@@ -310,7 +310,12 @@ impl Pool {
             nodes,
         };
         now.addresses = now.addresses_of(None);
-        let hasty = spec.options.clone().on_ejection(OnEjection::FailFast);
+        // A gutter pool takes what a node has not.
+        let hasty = spec
+            .options
+            .clone()
+            .on_ejection(OnEjection::FailFast)
+            .ack_live(false);
         let pool = Arc::new(Pool {
             options: Arc::new(spec.options.clone()),
             hasty: Arc::new(hasty.retries(0)),

@@ -6,11 +6,12 @@
 
 use bytes::Bytes;
 use protocol::binary::{HEADER_LEN, MAGIC_REQUEST, loud};
-use protocol::{Exptime, GetVerb, MetaTokens, ReplyMode, Request, Store, StoreMode, reply};
+use protocol::{Exptime, GetVerb, MetaTokens, ReplyMode, Request, Store, StoreMode, reply, text};
 
 use super::frame::{Shape, mark};
 use super::lane::Hush;
 use super::replies::LARGE;
+use super::uniques::Uniques;
 use crate::command::Output;
 
 /// What is to be known of the reply to a request that was passed on.
@@ -22,6 +23,8 @@ pub(super) struct Passed {
     pub(super) reads: bool,
     /// No reply is wanted.
     pub(super) no_reply: bool,
+    /// The reply may show a CAS unique, which is the node's.
+    pub(super) shows_unique: bool,
 }
 
 impl Passed {
@@ -32,6 +35,7 @@ impl Passed {
             mark: 0,
             reads: false,
             no_reply: false,
+            shows_unique: false,
         }
     }
 }
@@ -74,15 +78,17 @@ pub(super) fn get<'k>(
         shape: Shape::Values,
         mark: if count == 1 { only } else { 0 },
         reads: true,
+        shows_unique: verb.with_cas,
         ..Passed::line()
     }
 }
 
 /// A list of keys that was put together by [`get_verb`] and [`get_key`].
-pub(super) fn several() -> Passed {
+pub(super) fn several(verb: GetVerb) -> Passed {
     Passed {
         shape: Shape::Values,
         reads: true,
+        shows_unique: verb.with_cas,
         ..Passed::line()
     }
 }
@@ -106,29 +112,43 @@ pub(super) fn get_key(out: &mut Output<'_>, key: &[u8]) {
     out.bytes(key);
 }
 
-/// Any request about one key. `line` is what it came as, without its block.
+/// Any request about one key, for a node of these uniques. `line` is what it came as, without its block.
 pub(super) fn one(
     out: &mut Output<'_>,
     request: &Request<'_>,
     line: &[u8],
     block: Data<'_>,
+    uniques: Uniques,
 ) -> Option<Passed> {
     if let Some(head) = request.binary_head() {
-        return Some(packet(out, request, line, block, head.opaque));
+        return Some(packet(out, request, line, block, (head.opaque, uniques)));
     }
     Some(match request {
         Request::Get(get) => self::get(out, get.verb, get.keys.iter()),
-        Request::Store(store) => self::store(out, store, block),
+        Request::Store(store) => self::store(out, store, block, uniques),
         Request::Delete(delete) => match delete.reply {
-            ReplyMode::Meta(tokens) => meta(out, b"md ", delete.key.text, None, tokens, Hush::Done),
+            ReplyMode::Meta(tokens) => meta(
+                out,
+                b"md ",
+                delete.key.text,
+                None,
+                (tokens, Hush::Done),
+                uniques,
+            ),
             reply => {
-                out.bytes(b"delete ");
-                out.bytes(delete.key.text);
-                ends(out, reply)
+                text::write_delete(&mut out.buf, delete.key.text, false);
+                heard(reply)
             }
         },
         Request::Arith(arith) => match arith.reply {
-            ReplyMode::Meta(tokens) => meta(out, b"ma ", arith.key.text, None, tokens, Hush::Done),
+            ReplyMode::Meta(tokens) => meta(
+                out,
+                b"ma ",
+                arith.key.text,
+                None,
+                (tokens, Hush::Done),
+                uniques,
+            ),
             reply => {
                 out.bytes(if arith.decrement { b"decr " } else { b"incr " });
                 out.bytes(arith.key.text);
@@ -146,10 +166,14 @@ pub(super) fn one(
             };
             ends(out, reply)
         }
-        Request::MetaGet(get) => Passed {
-            reads: true,
-            ..meta(out, b"mg ", get.key.text, None, get.tokens, Hush::Miss)
-        },
+        Request::MetaGet(get) => {
+            let asked = (get.tokens, Hush::Miss);
+            Passed {
+                // One that names a unique makes an item with it, on this node alone.
+                reads: !names_unique(get.tokens),
+                ..meta(out, b"mg ", get.key.text, None, asked, uniques)
+            }
+        }
         Request::MetaDebug(key) => {
             out.bytes(b"me ");
             out.bytes(key.text);
@@ -157,7 +181,10 @@ pub(super) fn one(
                 out.bytes(b" b");
             }
             out.bytes(reply::CRLF);
-            Passed::line()
+            Passed {
+                shows_unique: true,
+                ..Passed::line()
+            }
         }
         _ => return None,
     })
@@ -165,16 +192,20 @@ pub(super) fn one(
 
 fn ends(out: &mut Output<'_>, reply: ReplyMode<'_>) -> Passed {
     out.bytes(reply::CRLF);
+    heard(reply)
+}
+
+fn heard(reply: ReplyMode<'_>) -> Passed {
     Passed {
         no_reply: matches!(reply, ReplyMode::NoReply),
         ..Passed::line()
     }
 }
 
-fn store(out: &mut Output<'_>, store: &Store<'_>, block: Data<'_>) -> Passed {
+fn store(out: &mut Output<'_>, store: &Store<'_>, block: Data<'_>, uniques: Uniques) -> Passed {
     if let ReplyMode::Meta(tokens) = store.reply {
         let (key, len) = (store.key.text, Some(store.value_len));
-        let passed = meta(out, b"ms ", key, len, tokens, Hush::Done);
+        let passed = meta(out, b"ms ", key, len, (tokens, Hush::Done), uniques);
         block.put(out);
         return passed;
     }
@@ -191,7 +222,7 @@ fn store(out: &mut Output<'_>, store: &Store<'_>, block: Data<'_>) -> Passed {
     exptime(out, store.exptime);
     number(out, store.value_len);
     if let Some(unique) = store.compare_cas {
-        number(out, unique);
+        number(out, uniques.asked(unique));
     }
     let passed = ends(out, store.reply);
     block.put(out);
@@ -204,18 +235,22 @@ fn meta(
     verb: &[u8],
     key: &[u8],
     value_len: Option<u32>,
-    tokens: MetaTokens<'_>,
-    hush: Hush,
+    (tokens, hush): (MetaTokens<'_>, Hush),
+    uniques: Uniques,
 ) -> Passed {
     out.bytes(verb);
     out.bytes(key);
     if let Some(len) = value_len {
         number(out, len);
     }
-    if tokens.quiet {
+    if tokens.quiet || (!tokens.bare && names_unique(tokens)) {
         for (flag, token) in tokens.iter().filter(|(flag, _)| *flag != b'q') {
             out.bytes(&[b' ', flag]);
-            out.bytes(token);
+            let unique = matches!(flag, b'C' | b'E').then(|| std::str::from_utf8(token));
+            match unique.and_then(|text| text.ok()?.parse().ok()) {
+                Some(unique) => reply::number(&mut out.buf, uniques.asked(unique)),
+                None => out.bytes(token),
+            }
         }
     } else if !tokens.text.is_empty() {
         out.bytes(b" ");
@@ -225,8 +260,14 @@ fn meta(
     Passed {
         shape: Shape::Meta,
         hush: if tokens.quiet { hush } else { Hush::Nothing },
+        shows_unique: tokens.iter().any(|(flag, _)| flag == b'c'),
         ..Passed::line()
     }
+}
+
+/// True if a client says a CAS unique.
+fn names_unique(tokens: MetaTokens<'_>) -> bool {
+    tokens.iter().any(|(flag, _)| matches!(flag, b'C' | b'E'))
 }
 
 /// A packet, loud.
@@ -235,14 +276,14 @@ fn packet(
     request: &Request<'_>,
     packet: &[u8],
     block: Data<'_>,
-    opaque: u32,
+    (opaque, uniques): (u32, Uniques),
 ) -> Passed {
     let was = packet[1];
-    let (before, behind) = packet.split_at(HEADER_LEN.min(packet.len()));
     let (loud, was_quiet) = loud(was);
-    out.bytes(&[before[0], loud]);
-    out.bytes(&before[2..]);
-    out.bytes(behind);
+    let from = out.buf.len();
+    out.bytes(packet);
+    out.buf[from + 1] = loud;
+    uniques.ask_in_packet(&mut out.buf[from..]);
     block.put(out);
     let hush = match was_quiet {
         false => Hush::Loud(was),
@@ -253,7 +294,7 @@ fn packet(
         hush,
         mark: opaque,
         reads: matches!(request, Request::BinaryGet(_)),
-        no_reply: false,
+        ..Passed::line()
     }
 }
 

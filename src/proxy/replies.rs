@@ -34,11 +34,15 @@ impl Piece<'_> {
     /// No bytes: the reply was not wanted.
     pub(super) const NONE: Piece<'static> = Piece::Copied(b"");
 
-    fn len(&self) -> usize {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Copied(bytes) => bytes.len(),
-            Piece::Shared(bytes) => bytes.len(),
+            Piece::Copied(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes().len()
     }
 
     fn put(self, out: &mut Output<'_>) {

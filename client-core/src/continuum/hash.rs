@@ -3,6 +3,8 @@
 use md5::{Digest, Md5};
 use sha1::Sha1;
 
+use super::md5_lanes::{self, LANES, LONGEST};
+
 /// MD5, whole.
 pub(super) fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
@@ -17,6 +19,27 @@ pub(super) fn md5_points(digest: [u8; 16]) -> [u32; 4] {
 /// The first point of MD5: where a key stands on an MD5 ring.
 pub(super) fn md5_32(bytes: &[u8]) -> u32 {
     md5_points(md5(bytes))[0]
+}
+
+/// Fewer than this are hashed one after the other.
+const FEW: usize = 3;
+
+/// The points of each of `messages`, in their order: [`md5_points`] of [`md5`], several at a time.
+pub(super) fn md5_points_each(messages: &[&[u8]], mut each: impl FnMut([u32; 4])) {
+    for messages in messages.chunks(LANES) {
+        if messages.len() < FEW || messages.iter().any(|message| message.len() > LONGEST) {
+            messages
+                .iter()
+                .for_each(|message| each(md5_points(md5(message))));
+            continue;
+        }
+        let mut lanes: [&[u8]; LANES] = [b""; LANES];
+        lanes[..messages.len()].copy_from_slice(messages);
+        let points = md5_lanes::md5(lanes);
+        points[..messages.len()]
+            .iter()
+            .for_each(|points| each(*points));
+    }
 }
 
 /// The first eight bytes of MD5, little-endian: its lower half is what `ketama` takes for the same key.
@@ -106,6 +129,17 @@ mod tests {
             [0x9850_0190, 0xb04f_d23c, 0x7d3f_96d6, 0x727f_e128]
         );
         assert_eq!(md5_64(b"abc"), 0xb04f_d23c_9850_0190);
+        // Of all lengths, several at a time.
+        let long: Vec<u8> = (0..=255).collect();
+        let messages: Vec<&[u8]> = (0..70).map(|len| &long[len..2 * len]).collect();
+        for count in 0..messages.len() {
+            let mut hashed = Vec::new();
+            md5_points_each(&messages[..count], |points| hashed.push(points));
+            let want = messages[..count]
+                .iter()
+                .map(|message| md5_points(md5(message)));
+            assert_eq!(hashed, want.collect::<Vec<_>>());
+        }
         // FIPS 180, SHA-1("abc") = a9993e36..; the check value of CRC-32; MurmurHash3 as its implementations share it.
         assert_eq!(sha1_32(b"abc"), 0xa999_3e36);
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);

@@ -19,6 +19,7 @@
 mod buckets;
 mod hash;
 mod ketama;
+mod md5_lanes;
 mod rendezvous;
 mod seen;
 
@@ -188,6 +189,9 @@ pub struct Continuum {
     scheme: Scheme,
 }
 
+/// Keys whose tags are found before they are hashed.
+const TAGS: usize = 64;
+
 /// What is searched for the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scheme {
@@ -251,6 +255,26 @@ impl Continuum {
         }
     }
 
+    /// The same of each of `keys`, in their order: faster than one after the other where keys are placed by MD5. Nothing without nodes.
+    pub fn locate_each(&self, keys: &[&[u8]], mut each: impl FnMut(usize)) {
+        if let Scheme::Ring(ring) = &self.scheme
+            && self.is_by_md5()
+        {
+            let mut tags: [&[u8]; TAGS] = [b""; TAGS];
+            for keys in keys.chunks(TAGS) {
+                let tags = &mut tags[..keys.len()];
+                tags.iter_mut()
+                    .zip(keys)
+                    .for_each(|(tag, key)| *tag = self.tag(key));
+                hash::md5_points_each(tags, |[hash, ..]| each(ring.locate(hash).unwrap_or(0)));
+            }
+        } else {
+            keys.iter()
+                .filter_map(|key| self.locate(key))
+                .for_each(each);
+        }
+    }
+
     /// The nodes in the order in which they would own `key` were the ones before them gone: each node once, the owner first,
     /// then clockwise. A node so light that it has no point on the ring is not among them. Allocates nothing for up to 128 nodes,
     /// but for `pymemcache`.
@@ -301,12 +325,19 @@ impl Continuum {
     fn hash(&self, key: &[u8]) -> u32 {
         let tag = self.tag(key);
         match self.placement.distribution {
-            Distribution::KetamaWeighted | Distribution::KetamaMd5 | Distribution::Spymemcached => {
-                hash::md5_32(tag)
-            }
+            _ if self.is_by_md5() => hash::md5_32(tag),
             Distribution::Dalli => dalli_value(hash::crc32(tag)),
             _ => hash::one_at_a_time(tag),
         }
+    }
+
+    /// True if a key stands on the ring where its MD5 begins.
+    fn is_by_md5(&self) -> bool {
+        use Distribution::{KetamaMd5, KetamaWeighted, Spymemcached};
+        matches!(
+            self.placement.distribution,
+            KetamaWeighted | KetamaMd5 | Spymemcached
+        )
     }
 
     /// What picks a place in the list, and the hash it goes by.

@@ -22,7 +22,7 @@ mod write;
 
 pub use ask::{Ask, Lease};
 pub use for_each_node::ForEachNode;
-pub use read::{Hit, Read};
+pub use read::{Hit, Read, Recache};
 pub use together::Together;
 pub use via_decider::{Decision, Verdict, ViaDecider};
 pub use write::{Command, Entry, Write};

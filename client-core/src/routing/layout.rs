@@ -31,6 +31,12 @@ impl Layout {
         Some(usize::from(self.members[index]))
     }
 
+    /// The owners of `keys`, in their order.
+    pub(super) fn owners(&self, keys: &[&[u8]], mut each: impl FnMut(usize)) {
+        self.continuum
+            .locate_each(keys, |index| each(usize::from(self.members[index])));
+    }
+
     pub(super) fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
         self.continuum
             .walk(key)

@@ -246,6 +246,28 @@ impl Ring {
         self.readers_of(key, now, options, (options.reads == Reads::Spread, false))
     }
 
+    /// The node that a read of each of `keys` asks first, where a key lives on one node: [`Ring::readers`] of many keys at once.
+    pub fn first_readers(
+        &self,
+        keys: &[&[u8]],
+        now: Instant,
+        options: &ClientOptions,
+    ) -> Vec<Option<usize>> {
+        let first = |key: &[u8]| self.readers(key, now, options).order.first();
+        if self.copies(options) != 1 || self.before.is_some() {
+            return keys.iter().map(|key| first(key)).collect();
+        }
+        let mut nodes = Vec::with_capacity(keys.len());
+        self.layout.owners(keys, |owner| {
+            let (key, member) = (keys[nodes.len()], &self.members[owner]);
+            nodes.push(match member.is_in() && !member.owes(key) {
+                true => Some(owner),
+                false => first(key),
+            });
+        });
+        nodes
+    }
+
     /// The same for a read that asks for nothing but the value: copies in the client's zone come first, and while the key is hot any.
     pub fn readers_of_value(&self, key: &[u8], now: Instant, options: &ClientOptions) -> Readers {
         let is_hot = spreads_hot_keys(options) && self.hot.is_hot(key, now);

@@ -119,6 +119,7 @@ impl Desk {
                 hush,
                 mark,
                 reads,
+                ..
             } => {
                 if failure.counts()
                     && let Some((view, node)) = self.node_of(pool, member)

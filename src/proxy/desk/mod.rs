@@ -39,6 +39,7 @@ use super::plan::{Control, Plan, Target};
 use super::relay::Passed;
 use super::replies::Spares;
 use super::routes::{Moving, Route};
+use super::uniques::Uniques;
 use crate::command::Output;
 use crate::state::ConnId;
 
@@ -241,6 +242,30 @@ impl Desk {
         }
     }
 
+    /// Where each key of a list goes, with its route: [`Desk::way`] of all of them at once.
+    pub(super) fn ways(&self, keys: &[&[u8]], writes: bool) -> Vec<(Way, usize)> {
+        let route_of = |key: &[u8]| self.route_of(key).unwrap_or_default();
+        let Some(at) = keys.first().and_then(|key| self.route_of(key)) else {
+            return keys.iter().map(|_| (Way::Nowhere, 0)).collect();
+        };
+        let route = &self.plan.routes[at];
+        let view = &self.views[route.spec.pool];
+        // Keys of one route are placed together, where each lives on one node.
+        let is_plain = !writes && route.is_direct(false) && view.is_plain;
+        let is_one_route = || keys.iter().all(|key| self.route_of(key) == Some(at));
+        if !is_plain || route.spec.gutter.is_some() || !is_one_route() {
+            let way = |key: &&[u8]| (self.way(key, writes, false), route_of(key));
+            return keys.iter().map(way).collect();
+        }
+        let ring = &view.now.ring;
+        let nodes = ring.first_readers(keys, self.now, &view.pool.options);
+        let way = |node| match node {
+            Some(node) => (Way::Node(route.spec.pool, node), at),
+            None => (Way::Nowhere, at),
+        };
+        nodes.into_iter().map(way).collect()
+    }
+
     /// The node that decides for a key, whatever its pool is like.
     pub(super) fn decider(&self, key: &[u8]) -> Way {
         let route = self.route_of(key);
@@ -292,6 +317,12 @@ impl Desk {
         }
     }
 
+    /// CAS uniques of the lane's node.
+    #[inline]
+    pub(super) fn uniques_of(&self, lane: usize) -> Uniques {
+        self.lanes[lane].uniques
+    }
+
     /// Where requests for this lane are put, before [`Desk::passed`].
     #[inline]
     pub(super) fn out(&mut self, lane: usize) -> &mut Output<'static> {
@@ -330,6 +361,7 @@ impl Desk {
                 hush: passed.hush,
                 mark: passed.mark,
                 reads: passed.reads,
+                shows_unique: passed.shows_unique,
             },
         };
         let due_ms = self.now_ms + ms(self.lanes[lane].pool.options.attempt_timeout);

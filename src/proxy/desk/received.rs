@@ -10,10 +10,12 @@ use protocol::{ErrorLine, reply};
 
 use super::Desk;
 use super::parts::{Clients, wake};
+use crate::command::Output;
 use crate::proxy::carry::Event;
-use crate::proxy::frame::{self, Garbage, Shape};
-use crate::proxy::lane::{Hush, Owner, Replies, Ticket};
+use crate::proxy::frame::{self, Block, Garbage, Progress, Shape};
+use crate::proxy::lane::{Hush, Lane, Owner, Replies, Ticket};
 use crate::proxy::replies::{LARGE, Piece};
+use crate::proxy::uniques::{Uniques, split_line};
 
 impl Desk {
     /// Bytes have come from a node: `came` of them, in `buf`, or where [`Lane::room`] said.
@@ -80,9 +82,7 @@ impl Desk {
         };
         let mut rest = partial[end..].to_vec();
         partial.truncate(end);
-        if let Some(opcode) = self.lanes[at].tickets.front().and_then(Ticket::opcode) {
-            partial[1] = opcode;
-        }
+        adapt(&self.lanes[at], &mut partial);
         self.take(at, Piece::Shared(partial.into()), clients)?;
         let used = self.cut(at, &mut rest, clients)?;
         if used < rest.len()
@@ -112,8 +112,8 @@ impl Desk {
             let Some(end) = frame::end(ticket.shape(), rest, &mut lane.progress)? else {
                 break;
             };
-            if let Some(opcode) = ticket.opcode() {
-                rest[1] = opcode;
+            if ticket.shape() == Shape::Packet {
+                adapt(lane, &mut rest[..end]);
             }
             self.take(at, Piece::Copied(&rest[..end]), clients)?;
             used += end;
@@ -129,10 +129,7 @@ impl Desk {
         clients: &mut impl Clients<'c>,
     ) -> Result<(), Garbage> {
         let lane = &mut self.lanes[at];
-        let bytes = match &piece {
-            Piece::Copied(bytes) => *bytes,
-            Piece::Shared(bytes) => &bytes[..],
-        };
+        let bytes = piece.bytes();
         let ticket = lane.tickets.front_mut().ok_or(Garbage)?;
         let is_last = match (&mut ticket.replies, &ticket.owner) {
             (Replies::One(_), Owner::Login) if bytes != reply::STORED => return Err(Garbage),
@@ -182,6 +179,7 @@ impl Desk {
             part,
             hush,
             mark,
+            shows_unique,
             ..
         } = ticket.owner
         {
@@ -200,9 +198,13 @@ impl Desk {
             }
             if let Some(owed) = clients.owed(conn) {
                 match part {
-                    Some(part) if frame::is_refusal(trim(bytes)) => {
-                        let _ = part;
+                    Some(_) if frame::is_refusal(trim(bytes)) => {
                         owed.fail_part(number, Some(ErrorLine::Backend.line()), &mut self.spares);
+                    }
+                    Some(part) if shows_unique => {
+                        let shown = lane.uniques.show_values(bytes, &lane.progress.blocks);
+                        let shown = (Bytes::from(shown.0), &shown.1[..]);
+                        owed.answer_part(number, part, shown, &mut self.spares);
                     }
                     Some(part) => {
                         let blocks = &lane.progress.blocks;
@@ -214,6 +216,10 @@ impl Desk {
                     }
                     None if is_hushed(hush, bytes) => {
                         owed.answer(number, Piece::NONE, &mut self.spares);
+                    }
+                    None if shows_unique => {
+                        let shown = shown(lane.uniques, ticket.shape(), piece, &lane.progress);
+                        owed.answer_output(number, shown, &mut self.spares);
                     }
                     None => owed.answer(number, piece, &mut self.spares),
                 }
@@ -237,6 +243,44 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Makes a packet what its client is to see: with the opcode that it has sent, and the unique that it knows.
+fn adapt(lane: &Lane, reply: &mut [u8]) {
+    let ticket = lane.tickets.front();
+    if let Some(ticket) = ticket.filter(|ticket| ticket.shape() == Shape::Packet) {
+        if let Some(opcode) = ticket.opcode() {
+            reply[1] = opcode;
+        }
+        lane.uniques.show_in_packet(reply);
+    }
+}
+
+/// A reply in text with the uniques that clients know. Large values stay where they are.
+fn shown(uniques: Uniques, shape: Shape, piece: Piece<'_>, progress: &Progress) -> Output<'static> {
+    let mut out = Output::new();
+    let whole = [Block {
+        start: 0,
+        end: piece.len() as u32,
+        mark: 0,
+    }];
+    let blocks = match shape {
+        Shape::Values => &progress.blocks[..],
+        _ => &whole,
+    };
+    let mut behind = 0;
+    for block in blocks {
+        let range = block.start as usize..block.end as usize;
+        behind = range.end;
+        let (line, rest) = split_line(&piece.bytes()[range.clone()]);
+        uniques.show_line(shape, line, &mut out.buf);
+        match &piece {
+            Piece::Shared(bytes) if rest.len() >= LARGE => out.shared(bytes.slice_ref(rest)),
+            _ => out.bytes(rest),
+        }
+    }
+    out.bytes(&piece.bytes()[behind..]);
+    out
 }
 
 fn trim(line: &[u8]) -> &[u8] {

@@ -158,7 +158,8 @@ pub(super) fn read(name: String, value: Value, zone: Option<&str>) -> Result<Poo
     if let Some(on) = hash_tags {
         placement = placement.hash_tags(on);
     }
-    options = options.placement(placement);
+    // Clients that speak to one server know nothing of copies that are fewer than they should be.
+    options = options.placement(placement).ack_live(true);
     Ok(PoolSpec {
         name,
         from,

@@ -2,7 +2,7 @@
 
 use protocol::{
     AdminVerb, BinaryAdmin, BinaryVerb, Delete, ErrorLine, KEY_LEN_MAX, ReplyMode, Request, Store,
-    StoreMode, binary,
+    StoreMode, binary, text,
 };
 
 use super::ProxySession;
@@ -121,7 +121,8 @@ impl<'c> ProxySession<'c> {
         });
         if store.mode == StoreMode::Set && store.compare_cas.is_none() && !store.key.needs_base64()
         {
-            let line = [b"delete ", store.key.text, b" noreply\r\n"].concat();
+            let mut line = Vec::new();
+            text::write_delete(&mut line, store.key.text, true);
             self.pass_on(desk, &delete, &line, Data::Slice(b""), out);
         }
         self.local.refuse(store, ErrorLine::TooLarge, out);

@@ -44,14 +44,15 @@ impl<'c> ProxySession<'c> {
         let mut parts: Vec<Part> = Vec::with_capacity(8);
         let mut order = Vec::with_capacity(keys.len());
         let mut failure = None;
-        for &key in &keys {
-            let part = match desk.way(key, writes, false) {
+        let ways = desk.ways(&keys, writes);
+        for (&key, &(way, route)) in keys.iter().zip(&ways) {
+            let part = match way {
                 Way::Node(pool, node) => {
                     let lane = desk.lane_to(pool, node, self.me, false);
                     if desk.is_full(lane, self.me) || self.is_changing(key) {
                         return false;
                     }
-                    Part::Lane(lane, desk.route_of(key).unwrap_or_default())
+                    Part::Lane(lane, route)
                 }
                 Way::Core(place) => {
                     if self.is_changing(key) {
@@ -78,8 +79,9 @@ impl<'c> ProxySession<'c> {
             true => keys,
             // Those that have a way.
             false => {
-                let has_way = |key: &&[u8]| !matches!(desk.way(key, writes, false), Way::Nowhere);
-                keys.into_iter().filter(has_way).collect()
+                let has_way = |(_, way): &(_, &(Way, usize))| !matches!(way.0, Way::Nowhere);
+                let ways = keys.into_iter().zip(&ways).filter(has_way);
+                ways.map(|(key, _)| key).collect()
             }
         };
         let number = match is_one {
@@ -101,7 +103,7 @@ impl<'c> ProxySession<'c> {
                     relay::get_verb(out, verb);
                     keys.for_each(|key| relay::get_key(out, key));
                     out.bytes(reply::CRLF);
-                    desk.passed(lane, relay::several(), (self.me, number), place, from);
+                    desk.passed(lane, relay::several(verb), (self.me, number), place, from);
                 }
                 Part::Core(core) => {
                     let keys: Vec<&[u8]> = keys.collect();

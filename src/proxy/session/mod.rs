@@ -476,9 +476,10 @@ impl<'c> ProxySession<'c> {
                 let shadowed = desk
                     .shadowed(bytes)
                     .map(|pool| (pool, job(is_packet, line, &data)));
+                let uniques = desk.uniques_of(lane);
                 let passed = match is_binary && !is_packet {
                     true => Some(relay::unheard_delete(desk.out(lane), bytes)),
-                    false => relay::one(desk.out(lane), request, line, data),
+                    false => relay::one(desk.out(lane), request, line, data, uniques),
                 };
                 let Some(passed) = passed else {
                     return true;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use client_core::error::Error;
-use client_core::operation::Verdict;
+use client_core::operation::{Recache, Verdict};
 use protocol::reply::{self, CRLF, MetaCode, MetaLine};
 use protocol::{ErrorLine, Exptime, Key, MetaTokens, ReplyMode, Request, Status, Store, binary};
 
@@ -94,6 +94,18 @@ pub(super) fn echo(
     key: Key<'_>,
     tell: impl Fn(&mut MetaLine<'_>, u8),
 ) {
+    echo_marked(out, code, tokens, key, Recache::default(), tell);
+}
+
+/// The same, with what is said of the value behind the flags that were asked for.
+pub(super) fn echo_marked(
+    out: &mut Out,
+    code: MetaCode,
+    tokens: MetaTokens<'_>,
+    key: Key<'_>,
+    said: Recache,
+    tell: impl Fn(&mut MetaLine<'_>, u8),
+) {
     let mut line = MetaLine::new(&mut out.buf, code);
     for (flag, token) in tokens.iter() {
         match flag {
@@ -102,6 +114,13 @@ pub(super) fn echo(
             _ => tell(&mut line, flag),
         }
     }
+    let marks = [
+        (b'Z', said.won_by_other),
+        (b'X', said.stale),
+        (b'W', said.won),
+    ];
+    let marks = marks.into_iter().filter(|(_, is_said)| *is_said);
+    marks.for_each(|(mark, _)| line.mark(mark));
     line.end();
 }
 

@@ -29,7 +29,7 @@ impl Serving<'_> {
             if !b"bkOq".contains(&flag) {
                 let mut token = token;
                 let unique;
-                if flag == b'C'
+                if matches!(flag, b'C' | b'E')
                     && let Some(number) = number(token)
                 {
                     unique = self.compared(bytes, number).number.to_string();

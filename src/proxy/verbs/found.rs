@@ -11,7 +11,7 @@
 //!      so either the look sees that, or the change in the pool itself comes after the add.
 
 use client_core::error::Error;
-use client_core::operation::{Command, Entry, Hit, Read, Write};
+use client_core::operation::{Command, Entry, Hit, Read, Recache, Write};
 use client_core::options::Reads;
 use client_core::request::{StoreMode, Wanted};
 use client_core::value::{Item, Payload};
@@ -28,6 +28,7 @@ pub(super) struct Found {
     pub(super) item: Item,
     pub(super) cas: u64,
     pub(super) ttl: Option<i64>,
+    pub(super) recache: Recache,
 }
 
 pub(super) type Finding = Result<Option<Found>, Error>;
@@ -75,6 +76,7 @@ impl Serving<'_> {
             },
             item: hit.item,
             ttl: hit.ttl,
+            recache: hit.recache,
         };
         hits.map(|hit| Ok(hit?.map(found))).collect()
     }
@@ -194,6 +196,7 @@ impl Serving<'_> {
                         item: hit.item,
                         cas: 0,
                         ttl,
+                        recache: hit.recache,
                     }));
                 }
                 // The unique is that of the pool it is in now.

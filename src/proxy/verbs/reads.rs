@@ -5,7 +5,7 @@ use client_core::request::Wanted;
 use protocol::reply::{self, CRLF, MetaCode};
 use protocol::{BinaryGet, GetVerb, Key, Keys, MetaGet, ReplyMode, Status, binary};
 
-use super::answers::{Out, bare, echo, has, put_value, refuse};
+use super::answers::{Out, bare, echo_marked, has, put_value, refuse};
 use super::serving::Serving;
 
 impl Serving<'_> {
@@ -91,7 +91,8 @@ impl Serving<'_> {
             true => get.key,
             false => Key::plain(key),
         };
-        echo(out, code, tokens, stored, |line, flag| match flag {
+        let said = hit.recache;
+        echo_marked(out, code, tokens, stored, said, |line, flag| match flag {
             b'f' => line.number(b'f', hit.item.flags),
             b'c' => line.number(b'c', hit.cas),
             b't' => line.number(b't', hit.ttl.unwrap_or(-1)),

@@ -10,6 +10,7 @@ use protocol::{Expiry, Exptime};
 use super::answers::exptime;
 use crate::proxy::carry::{Over, Seat, carry};
 use crate::proxy::course::Course;
+use crate::proxy::uniques::Uniques;
 
 /// What became of a request that is no plain read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,18 +86,10 @@ impl<'a> Serving<'a> {
         operation
     }
 
-    /// The CAS unique of a node as a client is told it: worth nothing for another node.
+    /// The CAS unique of a node as a client is told it.
     pub(super) fn unique(&self, number: u64, node: usize) -> u64 {
-        number ^ self.salt(node)
-    }
-
-    pub(super) fn salt(&self, node: usize) -> u64 {
-        // Few bits, as nodes count from 1 and some programs keep 32.
-        const BITS: u64 = (1 << 24) - 1;
-        match self.over.pool.options.copies {
-            1 => 0,
-            _ => self.over.now.ring.members[node].identity & BITS,
-        }
+        let member = self.over.now.ring.members.get(node);
+        member.map_or(number, |member| Uniques::of(member).shown(number))
     }
 
     /// What a client compares, at the node that decides now.
@@ -104,10 +97,10 @@ impl<'a> Serving<'a> {
         let ring = &self.over.now.ring;
         let decider = ring.writers(key, self.seat.now(), &self.over.pool.options);
         let decider = decider.first().unwrap_or(0);
-        let members = &ring.members;
+        let member = ring.members.get(decider);
         CasUnique {
-            number: unique ^ self.salt(decider.min(members.len().saturating_sub(1))),
-            node: members.get(decider).map_or(0, |member| member.identity),
+            number: member.map_or(unique, |member| Uniques::of(member).asked(unique)),
+            node: member.map_or(0, |member| member.identity),
         }
     }
 }

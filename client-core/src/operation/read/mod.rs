@@ -50,6 +50,17 @@ use crate::{FEW, Operation, Todo};
 /// How long a read waits for its repairs at least.
 const PATIENCE: Duration = Duration::from_millis(10);
 
+/// Whether a value that was found is to be computed anew. Only `mg` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recache {
+    /// `W`: by who has asked.
+    pub won: bool,
+    /// `X`: it was marked as stale.
+    pub stale: bool,
+    /// `Z`: by somebody else.
+    pub won_by_other: bool,
+}
+
 /// A value that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
@@ -61,6 +72,8 @@ pub struct Hit {
     pub node: usize,
     /// Seconds left; -1 without end, `None` if it was not asked for.
     pub ttl: Option<i64>,
+    /// Whether it is to be computed anew.
+    pub recache: Recache,
 }
 
 /// See the module.
@@ -304,8 +317,16 @@ impl<'a> Read<'a> {
             flags,
             cas,
             ttl,
+            won,
+            stale,
+            won_by_other,
             ..
         } = meta;
+        let recache = Recache {
+            won,
+            stale,
+            won_by_other,
+        };
         let item = Item { value, flags };
         self.resolve(
             key,
@@ -314,6 +335,7 @@ impl<'a> Read<'a> {
                 cas,
                 node,
                 ttl,
+                recache,
             })),
         );
     }

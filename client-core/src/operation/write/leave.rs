@@ -121,6 +121,9 @@ impl Write<'_> {
                     node: stand_in as u16,
                     part: Part::Copy,
                 });
+            } else if options.ack_live {
+                // Nobody is left to take this copy.
+                state.wanted = state.wanted.min(writers.len().max(1) as u8);
             }
         }
         self.settle(at);

@@ -291,6 +291,9 @@ impl<'a> Write<'a> {
             } else {
                 state.targets = ring.writers(key, now, options);
                 state.wanted = options.ack.wanted(copies) as u8;
+                if options.ack_live {
+                    state.wanted = state.wanted.min(state.targets.len().max(1) as u8);
+                }
                 state.unheard = self.command.is_delete() && !ring.is_whole(key, options);
             }
             for node in state.targets.iter() {
