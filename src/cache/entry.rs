@@ -320,6 +320,12 @@ impl<'e, 'c> Hit<'e, 'c> {
         ItemView(self.head).value()
     }
 
+    /// The value's pieces in order.
+    pub fn value_pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let items = &self.entry.cache.items;
+        items.value_pieces(self.head.handle())
+    }
+
     /// Notes a read: the item's time and its place in the LRU (later, from these bits).
     #[inline]
     pub fn bump(&self) {

@@ -57,8 +57,21 @@ pub(crate) fn small_cache(megabytes: usize) -> Cache {
 
 /// The same, with CAS uniques or without.
 pub(crate) fn small_cache_with(megabytes: usize, use_cas: bool) -> Cache {
+    cache_in(slabs(megabytes), use_cas)
+}
+
+/// One with the small pages that a server has below 32 MB.
+pub(crate) fn cache_in_small_pages(megabytes: usize) -> Cache {
+    let slabs = Config {
+        page_bytes: 32 << 10,
+        ..slabs(megabytes)
+    };
+    cache_in(slabs, true)
+}
+
+fn cache_in(slabs: Config, use_cas: bool) -> Cache {
     let config = CacheConfig {
-        slabs: slabs(megabytes),
+        slabs,
         use_cas,
         item_bytes_max: 1 << 20,
         hash_power: 16,

@@ -137,12 +137,25 @@ pub(super) fn seen_read<'k>(entry: &Entry<'_>, sought: Sought<'k>, touches: bool
     }
 }
 
-/// Adds the item's value: a small one copied, a large one by reference.
+/// Values of at least so many bytes are sent from where they lie: about where the bookkeeping of one reference costs as
+/// much as the copy.
+const SENT_FROM_ITS_PLACE_MIN: usize = 4096;
+
+/// Adds the item's value, copied or by reference.
 #[inline(always)]
 pub(super) fn write_value<'c>(hit: &Hit<'_, 'c>, out: &mut Output<'c>) {
     match hit.value() {
         Some(value) => out.bytes(value),
-        None => out.value(hit.pin()),
+        None => write_large_value(hit, out),
+    }
+}
+
+fn write_large_value<'c>(hit: &Hit<'_, 'c>, out: &mut Output<'c>) {
+    if hit.value_len() >= SENT_FROM_ITS_PLACE_MIN {
+        return out.value(hit.pin());
+    }
+    for piece in hit.value_pieces() {
+        out.bytes(piece);
     }
 }
 

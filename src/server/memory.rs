@@ -16,8 +16,7 @@ const HASH_POWER: u32 = 16;
 /// Pages that the memory limit is cut into at least, unless they would become smaller than the sizes below.
 const PAGES_MIN: usize = 1024;
 /// The smallest slab pages, in bytes: from 32 MB on 64 KB, as smaller ones have larger tails; below, where there would be few of
-/// them, 32 KB, one of the largest chunks. In 16 MB, those hold 2 to 4 % more where sizes are mixed, and up to 4 % less of values of one
-/// size between 2 and 4 KB.
+/// them, 32 KB, one of the largest chunks. In 16 MB, those hold 2 to 4 % more where sizes are mixed.
 const PAGE_BYTES_MIN: [usize; 2] = [32 << 10, 64 << 10];
 /// The memory limit from which on pages are the larger ones.
 const LARGER_PAGES_FROM: usize = 32 << 20;

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ketch_testing::packet::{op::STAT, packet};
+use ketch_testing::packet::{
+    op::{GET, STAT},
+    packet,
+};
 use ketch_testing::{Conn, Rng, Server, is_ketch, wait_within};
 
 /// The value of key number `i`, of `len` bytes.
@@ -22,6 +25,33 @@ fn rss_kb_max(mb: u64) -> u64 {
 fn stays_within(server: &Server, mb: u64) {
     let rss = server.rss_kb();
     assert!(rss < rss_kb_max(mb), "{rss} KB resident with -m {mb}");
+}
+
+/// In a small cache values from 2 KB on lie in pieces, and up to 4 KB they are copied together again.
+#[test]
+fn values_in_pieces_come_back_whole_whoever_asks() {
+    let server = Server::start(&["-m", "16"]);
+    let (mut conn, mut binary) = (server.connect(), server.connect());
+    let lens = (1_950..4_200)
+        .step_by(37)
+        .chain([2_047, 2_048, 4_095, 4_096]);
+    for (i, len) in (0..).zip(lens) {
+        let key = format!("k{i}");
+        let mut whole = value(i, len);
+        assert_eq!(conn.set(&key, &whole), "STORED");
+        conn.round(format!("append {key} 0 0 7\r\n at end\r\n"), "STORED\r\n");
+        whole.extend(b" at end");
+        assert!(conn.get(&key) == Some(whole.clone()), "{len} bytes by get");
+        // In one write, so that the replies lie behind each other.
+        conn.send(format!("mg {key} v\r\n").repeat(5));
+        for _ in 0..5 {
+            conn.expect(format!("VA {}\r\n", whole.len()));
+            assert!(conn.take(whole.len()) == whole, "{len} bytes by mg");
+            conn.expect("\r\n");
+        }
+        let got = binary.ask_packet(&packet(GET, &key, ""));
+        assert!(got.value == whole, "{len} bytes by a binary get");
+    }
 }
 
 #[test]

@@ -70,9 +70,13 @@ const _: () = assert!(
 );
 const _: () = assert!(ITEM_HEAD_BYTES <= slab_alloc::HEADER_ZEROED);
 
-/// Values of at least so many bytes are sent from their chunk instead of being copied to the write buffer: about where
-/// the bookkeeping of one reference costs as much as the copy.
+/// Values of at least so many bytes are large: they may lie in pieces ([`pieces`]), and count who holds them.
 pub const LARGE_VALUE_MIN: usize = 4096;
+/// The same where pages are smaller than [`SMALL_PAGE_BYTES_MAX`]: those hold few chunks of 2 to 4 KB, so that up to a tenth of
+/// them would be empty. A store in pieces takes half as long again, which is less than more hits are worth in so small a cache.
+const LARGE_VALUE_MIN_IN_SMALL_PAGES: usize = 2048;
+/// The largest of those pages.
+const SMALL_PAGE_BYTES_MAX: usize = 32 << 10;
 
 /// What an item is made from.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +109,8 @@ pub struct Items {
     item_bytes_max: usize,
     /// The size of the largest chunk.
     chunk_bytes_max: usize,
+    /// Values of at least so many bytes are large.
+    large_value_min: usize,
     /// Large values are laid in pieces ([`pieces`]).
     in_pieces: bool,
     /// The size of a class's chunks by the class's number, 0 for a number that no class has.
@@ -125,10 +131,19 @@ impl Items {
         for class in slabs.classes() {
             chunk_bytes[class.index()] = slabs.chunk_bytes(class) as u32;
         }
-        Items {
-            in_pieces: item_bytes_max > chunk_bytes_max
+        let in_pieces = |from| {
+            item_bytes_max > chunk_bytes_max
                 && chunk_bytes_max < slab_alloc::PAGE_BYTES_MAX
-                && pieces::are_there(&slabs),
+                && pieces::are_there(&slabs, from)
+        };
+        let few_a_page = slabs.page_bytes() <= SMALL_PAGE_BYTES_MAX;
+        let large_value_min = match few_a_page && in_pieces(LARGE_VALUE_MIN_IN_SMALL_PAGES) {
+            true => LARGE_VALUE_MIN_IN_SMALL_PAGES,
+            false => LARGE_VALUE_MIN,
+        };
+        Items {
+            in_pieces: in_pieces(large_value_min),
+            large_value_min,
             chunk_bytes,
             slabs,
             use_cas,
@@ -369,7 +384,7 @@ impl Items {
         let value_len = spec.value_len as usize;
         // With small chunks (`-o slab_chunk_max`) a short value is chained too, which takes the field of the chain.
         let in_one_chunk = key_offset(bits) + spec.key.len() + value_len <= self.chunk_bytes_max;
-        if value_len >= LARGE_VALUE_MIN || !in_one_chunk {
+        if value_len >= self.large_value_min || !in_one_chunk {
             bits = bits | State::LARGE;
         }
         bits

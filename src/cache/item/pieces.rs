@@ -5,7 +5,7 @@
 //!  one chunk each, three a page of 64 KB: a quarter of it would be empty
 //! ```
 //!
-//! A value that is sent from where it lies ([`super::LARGE_VALUE_MIN`]) may as well lie in pieces. Their sizes are powers of
+//! A large value ([`super::LARGE_VALUE_MIN`]) is read where it lies, so that it may as well lie in pieces. Their sizes are powers of
 //! two, so that pages of them have no tail; and few classes serve all large items, so that few pages are half empty.
 //! Each piece is the largest that the rest fills, or the next larger where that leaves little of it empty: of each item
 //! less than [`WASTE_PART`], and three pieces below 32 KB on the mean.
@@ -19,15 +19,15 @@
 
 use slab_alloc::{ClassId, SlabAllocator};
 
-use super::{Items, LARGE_VALUE_MIN};
+use super::Items;
 
 /// The pieces of an item may leave this part of it empty: less would cost more pieces.
 const WASTE_PART: usize = 32;
 
-/// True if all powers of two that a large item may begin with are sizes of classes.
-pub(super) fn are_there(slabs: &SlabAllocator) -> bool {
+/// True if all powers of two that an item with a value of at least `value_min` bytes may begin with are sizes of classes.
+pub(super) fn are_there(slabs: &SlabAllocator, value_min: usize) -> bool {
     let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
-    let mut sizes = std::iter::successors(Some(LARGE_VALUE_MIN), |&size| Some(size * 2))
+    let mut sizes = std::iter::successors(Some(value_min), |&size| Some(size * 2))
         .take_while(|&size| size <= chunk_bytes_max);
     let is_there = |size| {
         let class = slabs.class_for(size);
@@ -41,7 +41,7 @@ impl Items {
     pub fn head_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
         let is_head = |&class: &ClassId| {
             let bytes = self.slabs.chunk_bytes(class);
-            self.in_pieces && bytes >= LARGE_VALUE_MIN && bytes.is_power_of_two()
+            self.in_pieces && bytes >= self.large_value_min && bytes.is_power_of_two()
         };
         let largest = self.slabs.largest();
         let classes = self.slabs.classes();

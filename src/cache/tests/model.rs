@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::cache::Policy;
-use crate::cache::testing::{Rng, small_cache};
+use crate::cache::testing::{Rng, cache_in_small_pages, small_cache};
 use crate::cache::{ClassMask, Lookup, Maintainer, PinnedValue};
 use crate::knobs::Knob;
 
@@ -323,7 +323,11 @@ impl<'c> Life<'c> {
 
 /// Random steps with everything in them.
 fn live(seed: u64, megabytes: usize, keys: usize, steps: usize, tune: impl Fn(&Cache)) {
-    let cache = small_cache(megabytes);
+    // In small pages, values from 2 KB on lie in pieces.
+    let cache = match seed % 2 {
+        0 => cache_in_small_pages(megabytes),
+        _ => small_cache(megabytes),
+    };
     tune(&cache);
     let mut life = Life::new(&cache, seed, keys);
     for step in 0..steps {

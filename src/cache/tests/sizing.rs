@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::Maintainer;
-use crate::cache::testing::{Rng, small_cache};
+use crate::cache::testing::{Rng, cache_in_small_pages, small_cache};
 
 const MEGABYTES: usize = 32;
 
@@ -96,22 +96,22 @@ fn a_class_that_is_not_used_any_more_closes() {
 
 /// The part of the memory limit that holds keys and values, when twice its bytes were stored by somebody so fast that the
 /// maintainer never comes by.
-fn held(megabytes: usize, mut len: impl FnMut(&mut Rng) -> usize) -> f64 {
-    let cache = small_cache(megabytes);
+fn held(cache: &Cache, mut len: impl FnMut(&mut Rng) -> usize) -> f64 {
+    let megabytes = cache.items.slabs().limit_bytes() >> 20;
     let mut rng = Rng::new(7);
     let bytes = value(1, 1 << 20);
     let (mut stored, mut sizes) = (0, Vec::new());
     while stored < megabytes << 21 {
         let len = len(&mut rng);
         let key = format!("{:016x}", sizes.len());
-        set(&cache, key.as_bytes(), &bytes[..len], RelTime(10)).unwrap();
+        set(cache, key.as_bytes(), &bytes[..len], RelTime(10)).unwrap();
         stored += len + key.len();
         sizes.push(len + key.len());
     }
-    let is_there = |n: usize| holds(&cache, format!("{n:016x}").as_bytes(), RelTime(10));
+    let is_there = |n: usize| holds(cache, format!("{n:016x}").as_bytes(), RelTime(10));
     let there = (0..sizes.len()).filter(|&n| is_there(n));
     let held: usize = there.map(|n| sizes[n]).sum();
-    check(&cache);
+    check(cache);
     held as f64 / (megabytes << 20) as f64
 }
 
@@ -120,18 +120,22 @@ fn held(megabytes: usize, mut len: impl FnMut(&mut Rng) -> usize) -> f64 {
 #[test]
 fn memory_is_full_of_keys_and_values_whatever_their_size() {
     let one_size = [
-        100, 200, 500, 1000, 1500, 2000, 2800, 3800, 4096, 5500, 7500, 10_000, 12_000, 17_000,
-        23_000, 28_000, 33_000, 100_000,
+        100, 200, 500, 1000, 1500, 2000, 2500, 3000, 3800, 4096, 5500, 7500, 10_000, 12_000,
+        17_000, 23_000, 28_000, 33_000, 100_000,
     ];
-    for megabytes in [8, 16] {
+    let caches: [(&str, fn() -> Cache); 2] = [
+        ("8 MB in small pages", || cache_in_small_pages(8)),
+        ("16 MB", || small_cache(16)),
+    ];
+    for (name, cache) in caches {
         for len in one_size {
-            let held = held(megabytes, |_| len);
+            let held = held(&cache(), |_| len);
             let bar = 0.96 * (16 + len) as f64 / (48 + len) as f64;
-            assert!(held > bar, "{megabytes} MB hold {held:.3} of {len}");
+            assert!(held > bar, "{name} hold {held:.3} of {len}");
         }
         for (low, high, bar) in [(4_000, 40_000, 0.92), (10_000, 100_000, 0.92)] {
-            let held = held(megabytes, |rng| low + rng.below(high - low));
-            assert!(held > bar, "{megabytes} MB: {held:.3} of {low} to {high}");
+            let held = held(&cache(), |rng| low + rng.below(high - low));
+            assert!(held > bar, "{name}: {held:.3} of {low} to {high}");
         }
     }
 }
@@ -140,7 +144,7 @@ fn memory_is_full_of_keys_and_values_whatever_their_size() {
 /// class.
 #[test]
 fn few_small_items_share_pages() {
-    let held = held(16, |rng| {
+    let held = held(&small_cache(16), |rng| {
         let octave = 1 << rng.below(20);
         octave + rng.below(octave)
     });
