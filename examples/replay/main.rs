@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
-//!         [--old kept,written,renewed] [--slices N] [--svg FILE] [--report] [--table] [--known FILE]
+//!         [--old kept,written,renewed] [--ttl LEAST-MOST] [--slices N] [--svg FILE] [--report] [--table] [--known FILE]
 //!  replay --sweep 8,16,64 [--sizes 200,1000,100-8000] [--policy NAME,..] [--server PROGRAM] [--svg FILE] [--report]
 //! ```
 //!
@@ -16,6 +16,8 @@
 //! the first half of the trace and from 1000 to 4000 in the other, and then `--mb` is the memory limit itself. `--old`
 //! says what becomes of values with the sizes of the part before: they stay hits until they are evicted, or one request
 //! in ten is a set whether the key is there or not, or the objects of each part have keys of their own.
+//!
+//! With `--ttl` values live for so many seconds of 500 requests, drawn for each key, each octave as likely; in the store alone.
 //!
 //! `--policy` drives the store itself, in this process, or with a name in capitals (LRU, SLRU, SIEVE, S3-FIFO, W-TinyLFU) a model
 //! of that policy by bytes, to hold the store against; `--server` starts PROGRAM for each run and speaks to it over a
@@ -38,7 +40,7 @@ use load::{Lens, Sizes, Trace, key};
 use plot::Panel;
 use reference::Reference;
 use table::{Known, Run, Table};
-use target::{Server, Store, Target};
+use target::{Server, Store, Target, Ttls};
 
 struct Options {
     traces: Vec<String>,
@@ -50,6 +52,8 @@ struct Options {
     server_options: Vec<String>,
     old: Vec<String>,
     slices: usize,
+    /// How long values live in the store; else for ever.
+    ttls: Option<Ttls>,
     svg: Option<String>,
     report: bool,
     table: bool,
@@ -70,6 +74,7 @@ fn options() -> Options {
         server_options: Vec::new(),
         old: vec!["kept".into()],
         slices: 1,
+        ttls: None,
         svg: None,
         report: false,
         table: false,
@@ -94,6 +99,13 @@ fn options() -> Options {
             "--server" => options.servers = list(value()),
             "--options" => options.server_options = value().split(' ').map(str::to_owned).collect(),
             "--old" => options.old = list(value()),
+            "--ttl" => {
+                let text = value();
+                let (least, most) = text.split_once('-').expect("LEAST-MOST");
+                let seconds = |text: &str| text.parse().expect("seconds");
+                let (least, most) = (seconds(least), seconds(most));
+                options.ttls = Some(Ttls { least, most });
+            }
             "--slices" => options.slices = number(value()),
             "--svg" => options.svg = Some(value()),
             "--report" => options.report = true,
@@ -130,7 +142,7 @@ impl Options {
             let new = |megabytes| -> Box<dyn Target> {
                 match Reference::new(megabytes, policy) {
                     Some(reference) => Box::new(reference),
-                    None => Box::new(Store::new(megabytes, policy)),
+                    None => Box::new(Store::new(megabytes, policy, self.ttls)),
                 }
             };
             targets.push((policy.clone(), Box::new(new)));

@@ -12,6 +12,8 @@ use ketch::knobs::Knob;
 use ketch::server;
 use ketch::settings::Settings;
 
+use super::load::fraction;
+
 /// A hash that does not depend on what the cache drew.
 fn hash_of(key: &str) -> u32 {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
@@ -22,6 +24,8 @@ fn hash_of(key: &str) -> u32 {
 
 /// Requests that make a second of the store's clock: about what one connection to a server does.
 const REQUESTS_PER_S: usize = 20_000;
+/// The same where values end: seconds are all that a TTL has.
+const REQUESTS_PER_S_WITH_TTLS: usize = 500;
 
 /// Requests that a server gets at a time: a wait for each reply would take longer than all else.
 const BATCH: usize = 32;
@@ -50,10 +54,26 @@ pub struct Store {
     requests: usize,
     hits: usize,
     what_if: WhatIf,
+    ttls: Option<Ttls>,
+    requests_per_s: usize,
+}
+
+/// How long values live: drawn from these seconds for each key, each octave as likely, the same at each store.
+#[derive(Debug, Clone, Copy)]
+pub struct Ttls {
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Ttls {
+    fn of(self, key: &str) -> u32 {
+        let drawn = fraction(u64::from(hash_of(key)));
+        (self.least * (self.most / self.least).powf(drawn)) as u32
+    }
 }
 
 impl Store {
-    pub fn new(megabytes: usize, policy: &str) -> Store {
+    pub fn new(megabytes: usize, policy: &str, ttls: Option<Ttls>) -> Store {
         let policy =
             Policy::from_name(policy).unwrap_or_else(|| panic!("there is no policy {policy}"));
         let mut settings = Settings {
@@ -67,6 +87,8 @@ impl Store {
             requests: 0,
             hits: 0,
             what_if: WhatIf::default(),
+            ttls,
+            requests_per_s: ttls.map_or(REQUESTS_PER_S, |_| REQUESTS_PER_S_WITH_TTLS),
         }
     }
 
@@ -81,7 +103,7 @@ impl Store {
     }
 
     fn now(&self) -> RelTime {
-        RelTime(2 + (self.requests / REQUESTS_PER_S) as u32)
+        RelTime(2 + (self.requests / self.requests_per_s) as u32)
     }
 }
 
@@ -90,7 +112,7 @@ impl Target for Store {
         let at = At::new(self.now());
         if self
             .requests
-            .is_multiple_of(REQUESTS_PER_S / STEPS_PER_S as usize)
+            .is_multiple_of(self.requests_per_s / STEPS_PER_S as usize)
         {
             self.maintainer.step(&self.cache, at);
         }
@@ -103,7 +125,7 @@ impl Target for Store {
         let deed = if hit { Deed::Hit } else { Deed::Miss };
         self.what_if
             .note(hash_of(key), deed, bytes.unwrap_or_default());
-        if self.requests.is_multiple_of(REQUESTS_PER_S) {
+        if self.requests.is_multiple_of(self.requests_per_s) {
             self.shape();
         }
         hit
@@ -111,11 +133,12 @@ impl Target for Store {
 
     fn set(&mut self, key: &str, value_len: usize) {
         let (cache, at) = (&self.cache, At::new(self.now()));
+        let ends = |ttls: Ttls| RelTime(at.now.0 + ttls.of(key));
         let spec = ItemSpec {
             key: key.as_bytes(),
             key_binary: false,
             client_flags: 0,
-            expires_at: RelTime::NEVER,
+            expires_at: self.ttls.map_or(RelTime::NEVER, ends),
             value_len: value_len as u32 + 2,
         };
         let Ok(mut new) = cache.create(&spec, at) else {
