@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -55,6 +55,8 @@ pub struct SlabAllocator {
     pub(crate) classes: Box<[Class]>,
     /// How often a page went to a class.
     attached: AtomicUsize,
+    /// Pages are filled as soon as they are taken ([`Self::fill_pages`]).
+    pub(crate) fills_pages: AtomicBool,
 }
 
 /// The changing part of a class, apart from its neighbours so that their locks share no cache line.
@@ -138,6 +140,7 @@ impl SlabAllocator {
             table,
             classes,
             attached: AtomicUsize::new(0),
+            fills_pages: AtomicBool::new(false),
         })
     }
 
@@ -410,8 +413,21 @@ impl SlabAllocator {
             self.pool.refuse(&self.pages, page);
             return None;
         }
+        if self.fills_pages.load(Ordering::Relaxed) {
+            self.arena.populate_page(page);
+        }
         self.attach(page, class, state);
         Some(page)
+    }
+
+    /// Says whether pages are about to be filled as they are taken, so that the memory of each is had at once.
+    pub fn fill_pages(&self, are_filled: bool) {
+        self.fills_pages.store(are_filled, Ordering::Relaxed);
+    }
+
+    /// Has a page that will be looked through at hand.
+    pub fn populate_page(&self, page: PageId) {
+        self.arena.populate_page(page);
     }
 
     /// Lets memory be asked for again that a file system did not have.

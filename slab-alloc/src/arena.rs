@@ -234,6 +234,12 @@ impl Arena {
         self.mapping.back(start..start + self.page_bytes())
     }
 
+    /// Has the memory of a page at hand before it is touched.
+    pub(crate) fn populate_page(&self, page: PageId) {
+        let start = page.index() * self.page_bytes();
+        self.mapping.populate(start..start + self.page_bytes());
+    }
+
     /// Whether pages without memory have to be backed.
     pub(crate) fn wants_backing(&self) -> bool {
         self.mapping.wants_backing()

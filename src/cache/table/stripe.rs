@@ -198,6 +198,14 @@ impl<'t> StripeGuard<'t> {
         debug_assert!(self.covers(hash));
         self.append(start(self.home(hash)), hash.tag(), handle);
         self.state.items += 1;
+        if self.is_small_for(self.state.items) {
+            self.split();
+        }
+    }
+
+    /// Whether a bucket is to be split for so many items, and can be.
+    #[inline]
+    fn is_small_for(&self, items: u32) -> bool {
         let buckets = self.state.buckets();
         let [sparse, dense] = ITEMS_PER_BUCKET_X2;
         let most = if buckets < self.table.sparse_buckets_max {
@@ -205,8 +213,12 @@ impl<'t> StripeGuard<'t> {
         } else {
             dense
         };
-        let full = self.state.items * 2 > buckets * most;
-        if full && self.table.may_grow && self.state.level < self.table.level_max {
+        items * 2 > buckets * most && self.table.may_grow && self.state.level < self.table.level_max
+    }
+
+    /// Grows as `items` would have it grow, before they come: what has not come need not be moved.
+    pub(super) fn expect(&mut self, items: u32) {
+        while self.is_small_for(items) {
             self.split();
         }
     }
