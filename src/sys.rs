@@ -21,6 +21,7 @@
 mod clock;
 mod files;
 mod machine;
+mod ring;
 mod service;
 mod spare;
 #[cfg(test)]
@@ -38,10 +39,12 @@ use signal_hook::low_level;
 
 pub use clock::{TickMeter, boot_id, boot_ms, monotonic_ns, ns_of, ticks, ticks_of};
 pub use files::{
-    PidFile, create_private, is_roots_own, is_socket_bound, lock_file, open_plain,
-    open_plain_to_write, open_to_append, sync_directory_of, why_not_made, write_port_file,
+    PidFile, create_private, create_private_to_map, is_roots_own, is_socket_bound, lock_file,
+    open_plain, open_plain_to_write, open_to_append, sync_directory_of, why_not_made,
+    write_port_file,
 };
-pub use machine::{Rusage, container, memory, memory_limit, resident_bytes, rusage};
+pub use machine::{Queueing, Rusage, container, memory, memory_limit, resident_bytes, rusage};
+pub use ring::{RingPlace, RingReader, RingWriter, Told, map_rings};
 pub use service::{HandedOver, Manager, handed_over};
 pub use spare::{Sparing, is_short, refill};
 use user::{User, is_root};

@@ -10,6 +10,8 @@
 //! mean the same on another host and after another start. A value that does not fit its block goes on in Continued
 //! blocks right behind it.
 //!
+//! What a log has not written to a segment yet lies in rings, whose file is drawn in `ring.rs`.
+//!
 //! Sf1. Heads and payloads have checksums (CRC-32C). A block is taken whole or not at all: before its records are shown, its
 //!     sums hold, its payload has the length the head tells, and each record lies inside it.
 //! Sf2. Blocks are numbered. Where one is damaged, the reader looks for the next head whose sum holds, and the numbers tell
@@ -23,6 +25,7 @@ mod block;
 mod head;
 mod reader;
 mod record;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -33,4 +36,5 @@ pub use reader::{Block, Found, Reader, Tally};
 pub use record::{
     KEY_LEN_MAX, LongRecord, Marks, Meta, Pieces, RECORD_BYTES, Record, Records, push, split_long,
 };
+pub use ring::{RingEvent, RingHead, cas_of, event_head, goes_on_at_beginning};
 pub use writer::{Batch, Stamp, Writer};

@@ -113,7 +113,8 @@ pub enum Record<'b> {
 pub trait Pieces<'p>: Iterator<Item = &'p [u8]> {}
 impl<'p, I: Iterator<Item = &'p [u8]>> Pieces<'p> for I {}
 
-/// Writes a record's head: its kind, its key, its item's value length and the part of it that follows.
+/// Writes a record's head and key: its kind, its key, its item's value length and the part of it that follows.
+#[inline]
 fn push_head(out: &mut Vec<u8>, kind: u8, key: &[u8], meta: &Meta, value_len: u32, part_len: u32) {
     debug_assert!(key.len() <= KEY_LEN_MAX);
     let mut head = [0; RECORD_BYTES];
@@ -132,7 +133,9 @@ fn push_head(out: &mut Vec<u8>, kind: u8, key: &[u8], meta: &Meta, value_len: u3
 
 /// Adds records to bytes.
 pub mod push {
-    use super::{DELETE, FLUSH, ITEM, Meta, PART, PART_LEN_AT, Pieces, TOUCH, push_head};
+    use super::{
+        DELETE, FLUSH, ITEM, Meta, PART, PART_LEN_AT, Pieces, RECORD_BYTES, TOUCH, push_head,
+    };
 
     /// An item with all of its value.
     #[inline]
@@ -143,6 +146,7 @@ pub mod push {
         value_len: u32,
         value: impl Pieces<'p>,
     ) {
+        out.reserve(RECORD_BYTES + key.len() + value_len as usize);
         push_head(out, ITEM, key, meta, value_len, value_len);
         for piece in value {
             out.extend_from_slice(piece);

@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::rings::{Drained, Held, Rings};
+use super::rings::{Drained, Held, Lies, Rings};
 use super::{By, What};
 
 /// Bytes of events that a thread may be ahead; then it collects them itself.
@@ -190,10 +190,12 @@ impl Feed {
 
     #[inline]
     pub(super) fn tell(&self, by: By, what: What, key: &[u8], cas: u64) {
-        let ahead = self
+        let lies = self
             .rings
             .tell(by.ring, |out| Event::write(by, what, key, cas, out));
-        if ahead > AHEAD_BYTES_MAX {
+        if let Lies::InMemory(ahead) = lies
+            && ahead > AHEAD_BYTES_MAX
+        {
             self.collect();
         }
     }
@@ -277,7 +279,7 @@ impl Feed {
 
 impl History {
     fn collect(&mut self, feed: &Feed) -> u64 {
-        if feed.rings.drain(&mut self.drained) {
+        if feed.rings.drain(&mut self.drained, None) {
             let block = Block {
                 first: self.last + 1,
                 count: self.drained.count() as u64,

@@ -1,7 +1,7 @@
 //! What happens to items, and what is asked of the server, told by who does it to who listens.
 //!
 //! ```text
-//!  entry (its stripe is locked) --tell--> log     records with their values --> before the replies leave, to a file
+//!  entry (its stripe is locked) --tell--> log     records with their values --> a ring in a file, or before the replies leave to one
 //!                                    |--> feed    what, why, key, CAS unique --> ring of the last megabytes --> readers
 //!  verb, connection --show--------------> sights  lines of `watch`, as long as there is room for them ------> watchers
 //! ```
@@ -24,7 +24,9 @@ mod simulation;
 mod subscription;
 mod watch;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread::Thread;
 
 use crossbeam::utils::CachePadded;
 pub use feed::{Feed, FeedReport};
@@ -36,7 +38,8 @@ use snapshot_file::{Pieces, push};
 pub use subscription::Subscription;
 pub use watch::{Places, Refusal, SightFilter, Taken, Watch, parse};
 
-use rings::{Held, Rings};
+use crate::sys::RingWriter;
+use rings::{Held, Lies, Rings};
 
 /// Who listens, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -193,8 +196,10 @@ impl What {
 pub struct Events {
     audience: CachePadded<AtomicU32>,
     log: Rings,
-    /// Threads that have told the log something since they last settled.
+    /// Threads that have told the log something since they last settled which a process that is killed would take with it.
     unsettled: Box<[CachePadded<AtomicBool>]>,
+    /// Who moves on what lies in the log's rings.
+    mover: OnceLock<Thread>,
     /// What happens to items, for readers who must not miss anything.
     pub feed: Feed,
     /// What is shown to watchers.
@@ -210,6 +215,7 @@ impl Events {
             audience: CachePadded::default(),
             log: Rings::new(threads),
             unsettled: (0..=threads).map(|_| CachePadded::default()).collect(),
+            mover: OnceLock::new(),
             feed: Feed::new(threads),
             sights: Sights::new(threads),
             places: Places::default(),
@@ -291,8 +297,20 @@ impl Events {
     #[inline]
     fn to_log(&self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) {
         if self.audience().has(Audience::LOG) {
-            self.log.tell(ring, write);
-            self.unsettled(ring).store(true, Relaxed);
+            self.lies(ring, self.log.tell(ring, write));
+        }
+    }
+
+    #[inline]
+    fn lies(&self, ring: RingId, lies: Lies) {
+        match lies {
+            Lies::InFile => {}
+            Lies::InMemory(_) => self.unsettled(ring).store(true, Relaxed),
+            Lies::InFullFile => {
+                if let Some(mover) = self.mover.get() {
+                    mover.unpark();
+                }
+            }
         }
     }
 
@@ -308,8 +326,8 @@ impl Events {
         let mut held: (Held<'_>, Held<'_>) = (self.log.hold(), self.feed.hold());
         let flushed = flush();
         if self.audience().has(Audience::LOG) {
-            held.0.tell(by.ring, |out| push::flush(out, at));
-            self.unsettled(by.ring).store(true, Relaxed);
+            let lies = held.0.tell(by.ring, |out| push::flush(out, at));
+            self.lies(by.ring, lies);
         }
         // Of one that is ahead the feed is told when its time has come.
         if at == 0 && self.audience().has(Audience::FEED) {
@@ -343,9 +361,27 @@ impl Events {
         self.unsettled(ring).swap(false, Relaxed)
     }
 
-    /// Takes what the log was told, in each key's order. False if that is nothing.
-    pub fn drain_log(&self, drained: &mut Drained) -> bool {
-        self.log.drain(drained)
+    /// Takes what the log was told, in each key's order. False if that is nothing. What is told afterwards is numbered from behind
+    /// `renumber`, if that is given.
+    pub fn drain_log(&self, drained: &mut Drained, renumber: Option<u64>) -> bool {
+        self.log.drain(drained, renumber)
+    }
+
+    /// Has what the log is told from now on written to rings in a file, one for each thread and a common one, or kept in memory
+    /// until it is drained if there are none; and numbered from behind `last`.
+    pub fn log_to(&self, rings: Vec<RingWriter>, last: u64) {
+        self.log.hold().write_to(rings, last);
+    }
+
+    /// How many rings the log has.
+    pub fn log_rings(&self) -> usize {
+        self.log.count()
+    }
+
+    /// Has the calling thread unparked when a ring of the log is to be drained soon.
+    pub fn moves_log(&self) {
+        // One thread does, as long as there are these events.
+        let _ = self.mover.set(std::thread::current());
     }
 }
 
@@ -364,7 +400,7 @@ mod tests {
         assert!(!events.is_unsettled(RingId(1)), "another ring");
         assert!(events.is_unsettled(by.ring));
         assert!(!events.is_unsettled(by.ring));
-        assert!(events.drain_log(&mut Drained::default()));
+        assert!(events.drain_log(&mut Drained::default(), None));
     }
 
     #[test]
@@ -377,14 +413,14 @@ mod tests {
         events.gone(by, What::Evict, b"a", 1);
         events.flush(by, 0, || ());
         events.flush(by, 77, || ());
-        assert!(!events.drain_log(&mut drained));
+        assert!(!events.drain_log(&mut drained, None));
         assert_eq!(events.feed.collect(), 3);
         events.listen(Audience::FEED, false);
         events.listen(Audience::LOG, true);
         events.flush(by, 77, || ());
         events.gone(by, What::Expire, b"a", 1);
         assert_eq!(events.feed.collect(), 3);
-        assert!(events.drain_log(&mut drained));
+        assert!(events.drain_log(&mut drained, None));
         let (record, rest) = snapshot_file::split_long(drained.records());
         assert!(
             !record.bytes.is_empty() && rest.is_empty(),

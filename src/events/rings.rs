@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  thread --tell--> its ring: records, of each a ticket and its length --drain: all rings, by ticket--> whoever listens
+//!               \-> where there is room, its ring in a file (`sys::RingWriter`), which outlives the process --^
 //! ```
 //!
 //! Ri1. A record gets its ticket and its place in the ring under the ring's lock. Of two that are told one after the other,
@@ -9,11 +10,16 @@
 //! Ri2. A drain holds all rings at once: with a record it takes all earlier ones of its key. So what drains give, one after
 //!     the other, is in each key's order.
 //! Ri3. Who holds all rings tells before all that is told afterwards, and behind all that was told before.
+//! Ri4. Tickets have no gap: a drain takes all from the one behind the last drain's to the last that was given. Once something waits
+//!     in memory, what the thread tells next waits behind it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
+use snapshot_file::{RingEvent, event_head};
+
+use crate::sys::{RingReader, RingWriter, Told as Written};
 
 /// Room that an emptied ring keeps, in bytes.
 const KEPT_BYTES: usize = 256 << 10;
@@ -45,16 +51,40 @@ struct Told {
     records: Vec<u8>,
     /// Of each its ticket and its length.
     index: Vec<(u64, u32)>,
+    /// Where records go first, if there is a file for them.
+    ring: Option<RingWriter>,
+}
+
+/// Where what was told has come to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lies {
+    /// In memory, with so many bytes: the next drain takes it.
+    InMemory(usize),
+    /// In the ring's file.
+    InFile,
+    /// There too, and a drain should come soon.
+    InFullFile,
 }
 
 impl Told {
     #[inline]
-    fn tell(&mut self, ticket: &AtomicU64, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    fn tell(&mut self, ticket: &AtomicU64, write: impl FnOnce(&mut Vec<u8>)) -> Lies {
         let before = self.records.len();
         write(&mut self.records);
-        let len = (self.records.len() - before) as u32;
-        self.index.push((ticket.fetch_add(1, Relaxed), len));
-        self.records.len()
+        let ticket = ticket.fetch_add(1, Relaxed) + 1;
+        let record = &self.records[before..];
+        if let Some(ring) = self.ring.as_mut().filter(|_| before == 0) {
+            let written = ring.tell(&event_head(ticket, record), record);
+            if written != Written::Full {
+                self.records.clear();
+                return match written {
+                    Written::HalfFull => Lies::InFullFile,
+                    _ => Lies::InFile,
+                };
+            }
+        }
+        self.index.push((ticket, record.len() as u32));
+        Lies::InMemory(self.records.len())
     }
 }
 
@@ -67,9 +97,19 @@ pub(super) struct Held<'r> {
 
 impl Held<'_> {
     /// Tells something (Ri3).
-    pub(super) fn tell(&mut self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn tell(&mut self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) -> Lies {
         let index = ring.index(self.rings.len());
-        self.rings[index].tell(self.ticket, write);
+        self.rings[index].tell(self.ticket, write)
+    }
+
+    /// Lets what is told from now on go to these rings, one for each, or stay in memory if there are none; the next ticket is the one
+    /// behind `last`.
+    pub(super) fn write_to(&mut self, mut writers: Vec<RingWriter>, last: u64) {
+        writers.reverse();
+        for ring in &mut self.rings {
+            ring.ring = writers.pop();
+        }
+        self.ticket.store(last, Relaxed);
     }
 }
 
@@ -82,9 +122,14 @@ impl Rings {
         }
     }
 
-    /// Has a record written to a ring; gives the bytes that lie in it then.
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Has a record written to a ring.
     #[inline]
-    pub(super) fn tell(&self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(super) fn tell(&self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) -> Lies {
         self.rings[ring.index(self.rings.len())]
             .lock()
             .tell(&self.ticket, write)
@@ -98,22 +143,26 @@ impl Rings {
         }
     }
 
-    /// Takes the records of all rings into `drained`, in order (Ri2). False if there are none.
-    pub(super) fn drain(&self, drained: &mut Drained) -> bool {
+    /// Takes the records of all rings into `drained`, in order (Ri2). False if there are none. What is told afterwards gets tickets
+    /// behind `renumber`, if that is given.
+    pub(super) fn drain(&self, drained: &mut Drained, renumber: Option<u64>) -> bool {
         let mut all = self.hold().rings;
+        drained.last = self.ticket.load(Relaxed);
+        if let Some(last) = renumber {
+            self.ticket.store(last, Relaxed);
+        }
         drained.taken.resize_with(all.len(), Told::default);
-        let mut rings = 0;
         for (taken, told) in drained.taken.iter_mut().zip(&mut all) {
             taken.records.clear();
             taken.index.clear();
             if !told.index.is_empty() {
-                std::mem::swap(taken, &mut **told);
-                rings += 1;
+                std::mem::swap(&mut taken.records, &mut told.records);
+                std::mem::swap(&mut taken.index, &mut told.index);
             }
         }
+        drained.readers.iter_mut().for_each(RingReader::look);
         drop(all);
-        drained.merge(rings);
-        rings > 0
+        drained.merge()
     }
 }
 
@@ -121,46 +170,110 @@ impl Rings {
 #[derive(Debug, Default)]
 pub struct Drained {
     taken: Vec<Told>,
+    /// The rings' ends in a file.
+    readers: Vec<RingReader>,
     merged: Vec<u8>,
     /// The ring whose records are all there are.
     only: Option<usize>,
+    /// The last ticket that was given.
+    last: u64,
 }
 
-/// What is left of a ring: of each record its ticket and length, and the records.
-type Rest<'t> = (std::slice::Iter<'t, (u64, u32)>, &'t [u8]);
+/// What is left of what one thread has told: in memory, of each record its ticket and length, and the records; or in its file.
+enum Rest<'t> {
+    InMemory(std::slice::Iter<'t, (u64, u32)>, &'t [u8]),
+    InFile(&'t [u8]),
+}
+
+impl<'t> Rest<'t> {
+    /// The ticket of the next record.
+    #[inline]
+    fn ticket(&self) -> Option<u64> {
+        match self {
+            Rest::InMemory(index, _) => index.as_slice().first().map(|&(ticket, _)| ticket),
+            Rest::InFile(bytes) => RingEvent::split(bytes).map(|(event, _)| event.number),
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<&'t [u8]> {
+        match self {
+            Rest::InMemory(index, records) => {
+                let &(_, len) = index.next()?;
+                let (record, rest) = records.split_at(len as usize);
+                *records = rest;
+                Some(record)
+            }
+            Rest::InFile(bytes) => {
+                let (event, rest) = RingEvent::split(bytes)?;
+                *bytes = rest;
+                Some(event.record)
+            }
+        }
+    }
+}
 
 impl Drained {
-    fn merge(&mut self, rings: usize) {
+    /// One that takes what lies in files too.
+    pub fn of(readers: Vec<RingReader>) -> Self {
+        Drained {
+            readers,
+            ..Drained::default()
+        }
+    }
+
+    /// False if there is nothing.
+    fn merge(&mut self) -> bool {
         self.merged.clear();
         self.only = None;
-        match rings {
-            0 => {}
-            1 => self.only = self.taken.iter().position(|told| !told.index.is_empty()),
-            _ => {
-                let mut next: Vec<Rest<'_>> = self
-                    .taken
-                    .iter()
-                    .map(|told| (told.index.iter(), &told.records[..]))
-                    .collect();
-                let ticket =
-                    |(index, _): &Rest<'_>| index.as_slice().first().map(|&(ticket, _)| ticket);
-                while let Some((index, records)) = next
-                    .iter_mut()
-                    .filter(|told| ticket(told).is_some())
-                    .min_by_key(|told| ticket(told))
-                {
-                    let Some(&(_, len)) = index.next() else { break };
-                    let (record, rest) = records.split_at(len as usize);
-                    self.merged.extend_from_slice(record);
-                    *records = rest;
+        let in_memory = self.taken.iter().enumerate();
+        let mut in_memory = in_memory.filter(|(_, told)| !told.index.is_empty());
+        let mut rest: Vec<Rest<'_>> = Vec::new();
+        for part in self.readers.iter().flat_map(RingReader::bytes) {
+            rest.push(Rest::InFile(part));
+        }
+        rest.retain(|rest| rest.ticket().is_some());
+        if rest.is_empty() {
+            self.only = in_memory.next().map(|(ring, _)| ring);
+            if in_memory.next().is_none() {
+                return self.only.is_some();
+            }
+            self.only = None;
+        }
+        for told in self.taken.iter().filter(|told| !told.index.is_empty()) {
+            rest.push(Rest::InMemory(told.index.iter(), &told.records));
+        }
+        // Of each thread a run is taken up to where another one goes on.
+        loop {
+            let (mut first, mut ticket, mut end) = (0, u64::MAX, u64::MAX);
+            for (nth, next) in rest.iter().enumerate() {
+                let next = next.ticket().unwrap_or(u64::MAX);
+                if next < ticket {
+                    (first, ticket, end) = (nth, next, ticket);
+                } else {
+                    end = end.min(next);
                 }
+            }
+            if ticket == u64::MAX {
+                return true;
+            }
+            let run = &mut rest[first];
+            while run.ticket().is_some_and(|ticket| ticket < end)
+                && let Some(record) = run.next()
+            {
+                self.merged.extend_from_slice(record);
             }
         }
     }
 
-    /// How many records there are.
+    /// How many records there are in memory.
     pub(super) fn count(&self) -> usize {
         self.taken.iter().map(|told| told.index.len()).sum()
+    }
+
+    /// The last ticket that was given when it was filled.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// The records.
@@ -171,6 +284,12 @@ impl Drained {
         }
     }
 
+    /// Is done with the records: gives their room in files back, and memory that large values took.
+    pub fn done(&mut self) {
+        self.readers.iter_mut().for_each(RingReader::done);
+        self.shrink();
+    }
+
     /// Gives back memory that large values took.
     pub fn shrink(&mut self) {
         for told in &mut self.taken {
@@ -178,7 +297,9 @@ impl Drained {
             told.records.shrink_to(KEPT_BYTES);
         }
         self.merged.clear();
-        self.merged.shrink_to(KEPT_BYTES);
+        // What comes from files is about as much each time.
+        self.merged
+            .shrink_to(KEPT_BYTES << (2 * u8::from(!self.readers.is_empty())));
         self.only = None;
     }
 }
@@ -196,21 +317,21 @@ mod tests {
     #[test]
     fn what_several_rings_tell_comes_in_the_order_it_was_told() {
         let (rings, mut drained) = (Rings::new(3), Drained::default());
-        assert!(!rings.drain(&mut drained) && drained.records().is_empty());
+        assert!(!rings.drain(&mut drained, None) && drained.records().is_empty());
         let tell = |ring: u64, n: u64| {
             rings.tell(RingId(ring as u16), |out| out.extend(n.to_le_bytes()));
         };
         (0..100).for_each(|n| tell(n * 7 % 3, n));
-        assert!(rings.drain(&mut drained));
+        assert!(rings.drain(&mut drained, None));
         assert_eq!(
             (numbers(&drained), drained.count()),
             ((0..100).collect(), 100)
         );
         tell(1, 7);
-        assert!(rings.drain(&mut drained));
+        assert!(rings.drain(&mut drained, None));
         assert_eq!(numbers(&drained), [7]);
         drained.shrink();
-        assert!(!rings.drain(&mut drained) && drained.records().is_empty());
+        assert!(!rings.drain(&mut drained, None) && drained.records().is_empty());
     }
 
     /// Ri1 and Ri2: threads that take turns at a lock, as at a key's stripe.
@@ -237,7 +358,7 @@ mod tests {
             let mut drained = Drained::default();
             loop {
                 let last = done.load(SeqCst) == 3;
-                rings.drain(&mut drained);
+                rings.drain(&mut drained, None);
                 for record in numbers(&drained) {
                     let key = (record & 0xff) as usize;
                     assert_eq!(record >> 8, seen[key] + 1, "key {key}");

@@ -133,7 +133,9 @@ impl Rest {
         to.number(self.log.is_some());
         if let Some(log) = &self.log {
             to.number(log.number).number(log.bytes);
-            to.number(log.blocks).number(log.follows_gap);
+            to.number(log.blocks)
+                .number(log.events)
+                .number(log.follows_gap);
             fds.push(log.file.as_fd());
         }
         to.size(self.conns.len());
@@ -162,6 +164,7 @@ impl Rest {
                 number: from.number()?,
                 bytes: from.number()?,
                 blocks: from.number()?,
+                events: from.number()?,
                 follows_gap: from.flag()?,
                 file: fds.next()?.into(),
             });

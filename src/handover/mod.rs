@@ -38,7 +38,7 @@ pub use predecessor::Predecessor;
 pub use successor::{Doorbell, Successor, launch};
 
 /// The number of what is written in messages.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// How long the one before waits, while nobody serves, for an answer that takes the other some milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long either waits for the other while clients are served.

@@ -20,8 +20,6 @@ use crate::sys;
 
 /// How often the clock is read: a second is never more than this late.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
-/// How often the log writes what nobody waits for.
-const LOG_TICK: Duration = Duration::from_millis(100);
 /// How often what the workers follow is taken from them.
 const WATCH_TICK: Duration = Duration::from_millis(100);
 
@@ -158,12 +156,11 @@ impl Threads {
             Box::new(move |shared| watcher.step(shared)),
         )?);
         if let Some(log) = log {
-            helpers.push(repeat(
-                "log",
-                LOG_TICK,
-                &end_helpers,
-                Box::new(move |shared| log.tick(shared)),
-            )?);
+            let (shared, gate, end) = (shared.clone(), gate.clone(), end_helpers.clone());
+            helpers.push(named("log".into()).spawn(move || {
+                gate.wait();
+                log.run(&shared, &|| end.is_open.load(Relaxed));
+            })?);
         }
         let admin = admin.map(|mut admin| {
             let (shared, gate, end) = (shared.clone(), gate.clone(), end_helpers.clone());
@@ -251,6 +248,7 @@ impl Threads {
     pub(super) fn end_helpers(&mut self) {
         self.end_helpers.open();
         for helper in std::mem::take(&mut self.helpers) {
+            helper.thread().unpark();
             self.all_well &= join(helper).is_some();
         }
         if let Some(admin) = self.admin.take() {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::files::{Files, Locked};
 use super::load::{self, Loaded};
-use super::log::{self as logging, Log, OpenSegment, Replayed, Segments};
+use super::log::Log;
+use super::replay::{self, Replayed};
+use super::segments::{OpenSegment, Segments};
 use super::take::{self, Manner, Taken};
 use crate::settings::{LogSync, Settings};
 use crate::state::{Carried, Figure, Shared};
@@ -61,6 +63,7 @@ impl Keeper {
             manner: Manner {
                 rate_bytes: settings.snapshot.rate_bytes,
                 compressed: settings.snapshot.compressed,
+                makes_way: true,
                 segment: NO_SEGMENT,
             },
             segments: settings
@@ -110,9 +113,7 @@ impl Keeper {
                     ..Replayed::default()
                 }
             }
-            first => {
-                logging::replay(segments, first, cache, clock).map_err(|reason| told(&reason))?
-            }
+            first => replay::replay(segments, first, shared).map_err(|reason| told(&reason))?,
         };
         if replayed.gaps > 0 {
             let (gaps, dropped) = (replayed.gaps, replayed.dropped);
@@ -226,6 +227,7 @@ impl Keeper {
     pub fn take_last(&self, shared: &Shared) {
         let manner = Manner {
             rate_bytes: 0,
+            makes_way: false,
             ..self.manner
         };
         self.take(shared, manner, &|| true);

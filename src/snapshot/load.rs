@@ -100,8 +100,9 @@ fn load_file(
         Ok(reader) => reader,
         Err(reason) => return Ok(Err(reason)),
     };
-    let (mut blocks, mut raw_bytes, mut cas_last) = (Vec::new(), 0, 0);
+    let (mut blocks, mut items, mut raw_bytes, mut cas_last) = (Vec::new(), 0, 0, 0);
     while let Some(found) = reader.find()? {
+        items += u64::from(found.head.count);
         raw_bytes += u64::from(found.head.raw_len);
         cas_last = cas_last.max(found.head.cas_last);
         if found.head.kind == BlockKind::Records {
@@ -125,6 +126,7 @@ fn load_file(
     } else {
         i64::MIN
     };
+    cache.expect(items, raw_bytes);
     let next = AtomicUsize::new(0);
     let sum = Mutex::new(io::Result::Ok(Loaded::default()));
     let work = || -> io::Result<Loaded> {
@@ -155,6 +157,7 @@ fn load_file(
         }
         run();
     });
+    cache.expect_no_more();
     let sum = sum
         .into_inner()
         .unwrap_or_else(|poisoned| poisoned.into_inner())?;

@@ -3,7 +3,7 @@
 //! ```text
 //!  cache --copy_step--> take.rs: four batches by age --blocks of 1 MB--> FILE.new --fsync, rename, fsync--> FILE
 //!  FILE --load.rs: heads, sorted by age; blocks by several threads, oldest first--> cache
-//!  events --log.rs--> LOG.1, LOG.2 ..: what changed since the snapshot, written before it is acknowledged; replayed behind it
+//!  events --> LOG.ring --log.rs--> LOG.1, LOG.2 ..: what changed since the snapshot; replay.rs: replayed behind it
 //!  keeper.rs: when a snapshot is due         files.rs: names, rights, links, the lock         crate snapshot-file: the format
 //! ```
 //!
@@ -16,6 +16,11 @@ mod files;
 mod keeper;
 mod load;
 mod log;
+mod replay;
+mod ring_file;
+#[cfg(test)]
+mod ring_tests;
+mod segments;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -23,5 +28,7 @@ mod tests;
 pub use files::{Files, Locked};
 pub use keeper::Keeper;
 pub use load::{Loaded, load};
-pub use log::{Log, OpenSegment, Replayed, Segments};
+pub use log::Log;
+pub use replay::Replayed;
+pub use segments::{OpenSegment, Segments};
 pub use take::{MEMORY_BYTES, Taken};

@@ -11,6 +11,7 @@ use snapshot_file::{BLOCK_BYTES_MAX, Batch, FileHead, FileKind, Meta, Stamp, Wri
 use super::files::Files;
 use crate::cache::{Cache, CopiedValue, CopyCursor, ITEMS_A_STEP, LARGE_VALUE_MIN, PinnedValue};
 use crate::clock::{Clock, RelTime};
+use crate::sys::Queueing;
 
 /// Batches by age.
 const AGES: usize = 4;
@@ -24,6 +25,13 @@ const STEP_BYTES_MAX: usize = 2 * ITEMS_A_STEP * (LARGE_VALUE_MIN + 300);
 /// Stripes that are looked at for a sample of ages.
 const SAMPLE_STRIPES: usize = 64;
 
+/// Steps between two looks at whether others want the processor: some hundred microseconds.
+const STEPS_A_LOOK: u32 = 64;
+/// A snapshot rests so many times as long as it has waited for a processor: who wanted it then has it for the most part.
+const REST: u32 = 20;
+/// But no longer at a time.
+const REST_MAX: Duration = Duration::from_millis(200);
+
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
@@ -31,6 +39,8 @@ pub struct Manner {
     pub rate_bytes: usize,
     /// Blocks are compressed.
     pub compressed: bool,
+    /// Others are served meanwhile, who come first.
+    pub makes_way: bool,
     /// The log's first segment that is newer.
     pub segment: u64,
 }
@@ -94,6 +104,7 @@ fn write<W: Write>(
     let mut batches: [Batch; AGES] = std::array::from_fn(|_| Batch::with_room());
     let mut cursor = CopyCursor::default();
     let mut large: Vec<(Vec<u8>, Meta, PinnedValue<'_>)> = Vec::new();
+    let mut way = manner.makes_way.then(Way::begin);
     loop {
         for batch in &mut batches {
             if !batch.has_room(0, STEP_BYTES_MAX) {
@@ -142,6 +153,9 @@ fn write<W: Write>(
         if done {
             break;
         }
+        if let Some(way) = &mut way {
+            way.make(goes_on);
+        }
         if !goes_on() {
             return Err(io::Error::other("the server stops"));
         }
@@ -155,16 +169,52 @@ fn write<W: Write>(
     Ok((taken, out))
 }
 
+/// How a snapshot makes way for those who are served: where it has to wait for a processor, others wait for the one it has.
+struct Way {
+    queueing: Queueing,
+    waited: Duration,
+    steps: u32,
+}
+
+impl Way {
+    fn begin() -> Self {
+        let queueing = Queueing::of_this_thread();
+        let waited = queueing.waited();
+        Way {
+            queueing,
+            waited,
+            steps: 0,
+        }
+    }
+
+    /// After a step.
+    fn make(&mut self, goes_on: &dyn Fn() -> bool) {
+        self.steps += 1;
+        if self.steps < STEPS_A_LOOK {
+            return;
+        }
+        self.steps = 0;
+        let waited = self.queueing.waited();
+        let rest = (waited.saturating_sub(self.waited) * REST).min(REST_MAX);
+        // What it waits for when it wakes up is not that somebody was in its way for long.
+        sleep_until(Instant::now() + rest, goes_on);
+        self.waited = self.queueing.waited();
+    }
+}
+
 /// Sleeps until so many bytes are due.
 fn pace(began: Instant, bytes: u64, rate_bytes: usize, goes_on: &dyn Fn() -> bool) {
-    const NAP: Duration = Duration::from_millis(50);
-    if rate_bytes == 0 {
-        return;
+    if rate_bytes > 0 {
+        let due = Duration::from_secs_f64(bytes as f64 / rate_bytes as f64);
+        sleep_until(began + due, goes_on);
     }
-    let due = Duration::from_secs_f64(bytes as f64 / rate_bytes as f64);
-    while goes_on()
-        && let Some(left) = due.checked_sub(began.elapsed())
+}
+
+fn sleep_until(until: Instant, goes_on: &dyn Fn() -> bool) {
+    const NAP: Duration = Duration::from_millis(50);
+    while let left = until.saturating_duration_since(Instant::now())
         && !left.is_zero()
+        && goes_on()
     {
         std::thread::sleep(left.min(NAP));
     }

@@ -13,14 +13,15 @@ use crate::clock::{Clock, RelTime};
 const MANNER: Manner = Manner {
     rate_bytes: 0,
     compressed: false,
+    makes_way: true,
     segment: 0,
 };
 
 /// A folder of a test's own, removed with what is in it.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "ketch-snapshot-{}-{}",
@@ -57,7 +58,7 @@ fn clock() -> Clock {
     clock
 }
 
-fn store(cache: &Cache, key: &str, value: &[u8], expires_at: RelTime, now: RelTime) {
+pub(super) fn store(cache: &Cache, key: &str, value: &[u8], expires_at: RelTime, now: RelTime) {
     let spec = ItemSpec {
         key: key.as_bytes(),
         key_binary: false,
@@ -76,7 +77,7 @@ fn store(cache: &Cache, key: &str, value: &[u8], expires_at: RelTime, now: RelTi
 /// What is to be seen of an item: value, client flags, CAS unique, end and last access in seconds from now on.
 type Seen = (Vec<u8>, u32, u64, Option<i64>, i64);
 
-fn seen(cache: &Cache, clock: &Clock) -> BTreeMap<String, Seen> {
+pub(super) fn seen(cache: &Cache, clock: &Clock) -> BTreeMap<String, Seen> {
     let mut all = BTreeMap::new();
     let (mut cursor, now) = (crate::cache::CopyCursor::default(), clock.now());
     let mut keys = Vec::new();

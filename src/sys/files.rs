@@ -56,6 +56,17 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// The same, to be mapped.
+pub fn create_private_to_map(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE);
+    options.open(path)
+}
+
 /// Opens a file to read, if it is one: no link, no pipe, no directory.
 pub fn open_plain(path: &Path) -> io::Result<File> {
     let mut options = File::options();

@@ -1,7 +1,8 @@
 //! What the machine has, and what of it this process uses.
 
-use std::fs;
+use std::fs::{self, File};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,6 +44,33 @@ fn memory_limit_by(root: &Path) -> Option<(u64, &'static str)> {
             .collect()
     });
     limits.chain(machine).min()
+}
+
+/// How long a thread has waited for a processor that others had.
+#[derive(Debug)]
+pub struct Queueing {
+    /// None where the system does not tell.
+    told: Option<File>,
+}
+
+impl Queueing {
+    /// That of the calling thread.
+    pub fn of_this_thread() -> Self {
+        Queueing {
+            told: File::open("/proc/thread-self/schedstat").ok(),
+        }
+    }
+
+    /// Since the thread began; zero where the system does not tell.
+    pub fn waited(&self) -> Duration {
+        let mut text = [0; 64];
+        let told = self.told.as_ref();
+        let len = told.and_then(|told| told.read_at(&mut text, 0).ok());
+        // Nanoseconds on a processor, nanoseconds waiting for one, turns.
+        let waited = str::from_utf8(&text[..len.unwrap_or(0)]).ok();
+        let waited = waited.and_then(|text| text.split(' ').nth(1)?.parse().ok());
+        Duration::from_nanos(waited.unwrap_or(0))
+    }
 }
 
 /// What this process has used.
@@ -181,6 +209,25 @@ mod tests {
             assert_eq!(by(""), Some(&*format!("/{file}")));
         }
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// With more threads than processors each has to wait.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_waits_for_a_processor_learns_of_it() {
+        use std::time::{Duration, Instant};
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let (queueing, began) = (Queueing::of_this_thread(), Instant::now());
+                    let before = queueing.waited();
+                    while queueing.waited() - before < Duration::from_millis(1) {
+                        assert!(began.elapsed() < Duration::from_secs(30), "nobody waits");
+                    }
+                });
+            }
+        });
     }
 
     #[test]

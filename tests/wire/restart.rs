@@ -217,6 +217,33 @@ fn after_kill_under_load_no_value_is_wrong_and_almost_all_are_there() {
     }
 }
 
+/// Whatever a start has come to when it is killed, attaching or walking, the next one finds all items.
+#[test]
+fn a_server_that_is_killed_while_it_starts_loses_nothing() {
+    let place = Place::new();
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let mut server = place.server(&["-m", "64"]);
+        fill(&mut server.connect(), KEYS);
+        end(&mut server, signal);
+        for round in 0..12 {
+            let mut start = Command::new(ketch_testing::binary())
+                .args(["-p", "-1", "-u", "root", "-m", "64", "-e", place.path()])
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("the server's program");
+            // Another step each time: a start takes some ten milliseconds.
+            std::thread::sleep(Duration::from_millis(round * 4));
+            start.kill().expect("it is ours");
+            start.wait().expect("it is ours");
+        }
+        let mut server = place.server(&["-m", "64"]);
+        let told = server.stats("restart");
+        assert_ne!(told["memory_file"], "cold", "{told:?}");
+        assert_eq!(count(&mut server.connect(), KEYS), KEYS);
+        end(&mut server, libc::SIGTERM);
+    }
+}
+
 #[test]
 fn two_servers_do_not_share_a_file() {
     let place = Place::new();

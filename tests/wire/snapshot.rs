@@ -674,7 +674,8 @@ fn segments(folder: &Folder) -> Vec<PathBuf> {
 #[test]
 fn a_torn_tail_is_dropped_and_a_hole_drops_what_may_be_outdated() {
     let folder = Folder::new();
-    let option = logging(&folder, "second");
+    // Each command in a block of its own.
+    let option = logging(&folder, "always");
     let mut server = Server::start(&["-m", "64", "-o", &option]);
     let mut conn = server.connect();
     for n in 0..20 {
@@ -733,7 +734,9 @@ fn a_full_disk_stops_the_log_and_not_the_cache() {
     for n in 0..50 {
         assert_eq!(conn.set(&format!("k{n}"), &vec![b'v'; 10_000]), "STORED");
     }
-    assert_eq!(server.stat("ketch_log_on"), 0);
+    wait_within("the log stops", END_PATIENCE, || {
+        server.stat("ketch_log_on") == 0
+    });
     assert_eq!(server.stat("ketch_log_stops"), 1);
     assert!(server.stderr().contains("the cache goes on"));
     conn.round("set a 0 0 3\r\nnew\r\n", "STORED\r\n");
@@ -763,7 +766,9 @@ fn what_was_not_logged_leaves_no_outdated_value_behind() {
         assert_eq!(conn.set(&format!("k{n}"), &vec![b'v'; 1000]), "STORED");
     }
     conn.round("set a 0 0 3\r\nnew\r\n", "STORED\r\n");
-    assert_eq!(server.stat("ketch_log_on"), 0);
+    wait_within("the log stops", END_PATIENCE, || {
+        server.stat("ketch_log_on") == 0
+    });
     // The log has room, the snapshot has not.
     conn.round("snapshot\r\n", "OK\r\n");
     wait_within("it fails", END_PATIENCE, || {
