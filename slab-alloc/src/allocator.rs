@@ -425,11 +425,6 @@ impl SlabAllocator {
         self.fills_pages.store(are_filled, Ordering::Relaxed);
     }
 
-    /// Has a page that will be looked through at hand.
-    pub fn populate_page(&self, page: PageId) {
-        self.arena.populate_page(page);
-    }
-
     /// Lets memory be asked for again that a file system did not have.
     pub fn ask_for_memory_again(&self) {
         self.pool.ask_again();

@@ -193,7 +193,7 @@ impl Feed {
         let lies = self
             .rings
             .tell(by.ring, |out| Event::write(by, what, key, cas, out));
-        if let Lies::InMemory(ahead) = lies
+        if let Lies::Memory(ahead) = lies
             && ahead > AHEAD_BYTES_MAX
         {
             self.collect();

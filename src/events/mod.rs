@@ -304,9 +304,9 @@ impl Events {
     #[inline]
     fn lies(&self, ring: RingId, lies: Lies) {
         match lies {
-            Lies::InFile => {}
-            Lies::InMemory(_) => self.unsettled(ring).store(true, Relaxed),
-            Lies::InFullFile => {
+            Lies::File => {}
+            Lies::Memory(_) => self.unsettled(ring).store(true, Relaxed),
+            Lies::FullFile => {
                 if let Some(mover) = self.mover.get() {
                     mover.unpark();
                 }

@@ -59,11 +59,11 @@ struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lies {
     /// In memory, with so many bytes: the next drain takes it.
-    InMemory(usize),
+    Memory(usize),
     /// In the ring's file.
-    InFile,
+    File,
     /// There too, and a drain should come soon.
-    InFullFile,
+    FullFile,
 }
 
 impl Told {
@@ -78,13 +78,13 @@ impl Told {
             if written != Written::Full {
                 self.records.clear();
                 return match written {
-                    Written::HalfFull => Lies::InFullFile,
-                    _ => Lies::InFile,
+                    Written::HalfFull => Lies::FullFile,
+                    _ => Lies::File,
                 };
             }
         }
         self.index.push((ticket, record.len() as u32));
-        Lies::InMemory(self.records.len())
+        Lies::Memory(self.records.len())
     }
 }
 

@@ -194,7 +194,7 @@ impl Walk<'_> {
             }
         }
         for list in &mut share.lists {
-            list.sort_unstable();
+            list.sort_unstable_by_key(|&(age, _)| age);
         }
         share
     }
@@ -204,10 +204,6 @@ impl Walk<'_> {
         let Some(class) = slabs.page_class(page) else {
             return;
         };
-        if !self.is_import {
-            // Each header is read, and each item's is written.
-            slabs.populate_page(page);
-        }
         let mut ahead: Vec<(ChunkHandle, Probe)> = Vec::with_capacity(AHEAD);
         let mut continuations = 0;
         for chunk in slabs.page_chunks(page) {
@@ -332,7 +328,7 @@ impl Walk<'_> {
                     all.retain(|(_, handle)| older.binary_search(handle).is_err());
                 }
                 // Runs that are in order already, one a thread.
-                all.sort();
+                all.sort_by_key(|&(age, _)| age);
                 requested_bytes += self.link_list(&all, threads);
                 lists[segment as usize] = List {
                     head: all.last().map(|&(_, handle)| handle),
