@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  replay TRACE.. [--room 5,20] [--sizes fixed,mixed] [--mb 64] [--policy NAME,..] [--server PROGRAM [--options ..]]
-//!         [--old kept,written,renewed] [--ttl LEAST-MOST] [--slices N] [--svg FILE] [--report] [--table] [--known FILE]
+//!         [--old kept,written,renewed] [--ttl LEAST-MOST] [--per-second N] [--slices N] [--svg FILE] [--report] [--table] [--known FILE]
 //!  replay --sweep 8,16,64 [--sizes 200,1000,100-8000] [--policy NAME,..] [--server PROGRAM] [--svg FILE] [--report]
 //! ```
 //!
@@ -17,7 +17,8 @@
 //! says what becomes of values with the sizes of the part before: they stay hits until they are evicted, or one request
 //! in ten is a set whether the key is there or not, or the objects of each part have keys of their own.
 //!
-//! With `--ttl` values live for so many seconds of 500 requests, drawn for each key, each octave as likely; in the store alone.
+//! With `--ttl` values live for so many seconds, drawn for each key, each octave as likely; in the store alone. `--per-second` says
+//! how many requests make a second of its clock.
 //!
 //! `--policy` drives the store itself, in this process, or with a name in capitals (LRU, SLRU, SIEVE, S3-FIFO, W-TinyLFU) a model
 //! of that policy by bytes, to hold the store against; `--server` starts PROGRAM for each run and speaks to it over a
@@ -40,7 +41,7 @@ use load::{Lens, Sizes, Trace, key};
 use plot::Panel;
 use reference::Reference;
 use table::{Known, Run, Table};
-use target::{Server, Store, Target, Ttls};
+use target::{REQUESTS_PER_S, Server, Store, Target, Ttls};
 
 struct Options {
     traces: Vec<String>,
@@ -54,6 +55,7 @@ struct Options {
     slices: usize,
     /// How long values live in the store; else for ever.
     ttls: Option<Ttls>,
+    requests_per_s: usize,
     svg: Option<String>,
     report: bool,
     table: bool,
@@ -75,6 +77,7 @@ fn options() -> Options {
         old: vec!["kept".into()],
         slices: 1,
         ttls: None,
+        requests_per_s: REQUESTS_PER_S,
         svg: None,
         report: false,
         table: false,
@@ -106,6 +109,7 @@ fn options() -> Options {
                 let (least, most) = (seconds(least), seconds(most));
                 options.ttls = Some(Ttls { least, most });
             }
+            "--per-second" => options.requests_per_s = number(value()),
             "--slices" => options.slices = number(value()),
             "--svg" => options.svg = Some(value()),
             "--report" => options.report = true,
@@ -142,7 +146,12 @@ impl Options {
             let new = |megabytes| -> Box<dyn Target> {
                 match Reference::new(megabytes, policy) {
                     Some(reference) => Box::new(reference),
-                    None => Box::new(Store::new(megabytes, policy, self.ttls)),
+                    None => Box::new(Store::new(
+                        megabytes,
+                        policy,
+                        self.ttls,
+                        self.requests_per_s,
+                    )),
                 }
             };
             targets.push((policy.clone(), Box::new(new)));

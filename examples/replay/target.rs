@@ -22,10 +22,8 @@ fn hash_of(key: &str) -> u32 {
     (hash ^ hash >> 32) as u32
 }
 
-/// Requests that make a second of the store's clock: about what one connection to a server does.
-const REQUESTS_PER_S: usize = 20_000;
-/// The same where values end: seconds are all that a TTL has.
-const REQUESTS_PER_S_WITH_TTLS: usize = 500;
+/// Requests that make a second of the store's clock, unless it is told: about what one connection to a server does.
+pub const REQUESTS_PER_S: usize = 20_000;
 
 /// Requests that a server gets at a time: a wait for each reply would take longer than all else.
 const BATCH: usize = 32;
@@ -73,7 +71,8 @@ impl Ttls {
 }
 
 impl Store {
-    pub fn new(megabytes: usize, policy: &str, ttls: Option<Ttls>) -> Store {
+    /// So many requests make a second of its clock.
+    pub fn new(megabytes: usize, policy: &str, ttls: Option<Ttls>, requests_per_s: usize) -> Store {
         let policy =
             Policy::from_name(policy).unwrap_or_else(|| panic!("there is no policy {policy}"));
         let mut settings = Settings {
@@ -88,7 +87,7 @@ impl Store {
             hits: 0,
             what_if: WhatIf::default(),
             ttls,
-            requests_per_s: ttls.map_or(REQUESTS_PER_S, |_| REQUESTS_PER_S_WITH_TTLS),
+            requests_per_s,
         }
     }
 
