@@ -23,11 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use snapshot_file::{Stamp, Writer};
+use snapshot_file::Writer;
 
 use super::ring_file::{self, RingFile};
-use super::segments::{OpenSegment, Segment, Segments, ToFile};
-use crate::clock::RelTime;
+use super::segments::{OpenSegment, Segment, Segments, ToFile, stamp};
 use crate::events::{Audience, Drained};
 use crate::settings::LogSync;
 use crate::state::{LogReport, Settle, Shared};
@@ -335,12 +334,5 @@ impl Writing {
         log::error!(
             "-o log: {error}: nothing more is logged until a snapshot can be written; the cache goes on"
         );
-    }
-}
-
-pub(super) fn stamp(shared: &Shared) -> Stamp {
-    Stamp {
-        epoch_unix_s: shared.clock.unix(RelTime(0)),
-        cas_last: shared.cache.last_cas(),
     }
 }

@@ -21,7 +21,7 @@ use snapshot_file::{
 };
 
 use super::files::Shared as SharedFile;
-use super::segments::Segments;
+use super::segments::{self, Segments};
 use crate::events::Drained;
 use crate::settings::LogSync;
 use crate::state::Shared;
@@ -108,7 +108,7 @@ impl RingFile {
             ring_bytes: ring_bytes as u32,
             boot_id: shared.boot_id,
             moved,
-            epoch_unix_s: super::log::stamp(shared).epoch_unix_s,
+            epoch_unix_s: segments::stamp(shared).epoch_unix_s,
         };
         let (path, new) = (segments.ring_name(), segments.new_name());
         let _ = fs::remove_file(&new);

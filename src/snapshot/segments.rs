@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snapshot_file::{FileHead, FileKind, Writer};
+use snapshot_file::{FileHead, FileKind, Stamp, Writer};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, RelTime};
+use crate::state::Shared;
 use crate::sys;
 
 /// The files of a log: its name, a point, and a number.
@@ -157,4 +158,12 @@ pub(super) struct Segment {
     pub(super) follows_gap: bool,
     pub(super) file: Arc<File>,
     pub(super) writer: Writer<ToFile>,
+}
+
+/// What blocks tell of this moment.
+pub(super) fn stamp(shared: &Shared) -> Stamp {
+    Stamp {
+        epoch_unix_s: shared.clock.unix(RelTime(0)),
+        cas_last: shared.cache.last_cas(),
+    }
 }

@@ -27,10 +27,10 @@ const SAMPLE_STRIPES: usize = 64;
 
 /// Steps between two looks at whether others want the processor: some hundred microseconds.
 const STEPS_A_LOOK: u32 = 64;
-/// A snapshot rests so many times as long as it has waited for a processor: who wanted it then has it for the most part.
-const REST: u32 = 20;
-/// But no longer at a time.
-const REST_MAX: Duration = Duration::from_millis(200);
+/// A snapshot rests so many times as long as it has waited for a processor. Where turns are 3 ms, it has a tenth of one then.
+const REST: u32 = 8;
+/// But no longer at a time: where many wait, it is to end all the same.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone, Copy)]

@@ -637,6 +637,45 @@ fn bytes_changed_in_a_clean_file_are_never_served() {
     assert!(attached > 0 && walked > 0);
 }
 
+/// However large the file, what says where its items lie has sums: superblock, records of classes and stripes, page states.
+#[test]
+fn bytes_changed_in_the_records_of_a_large_file_are_noticed() {
+    let place = Place::new();
+    let mut config = config(80);
+    config.slabs.page_bytes = 1 << 17;
+    let opened = place.open(&config);
+    fill(&opened.cache, 1..FEW, RelTime(10));
+    opened.cache.close(&moment(10)).unwrap();
+    drop(opened);
+    let whole = content(&place);
+    let mut rng = Rng::new(fuzz_seed());
+    let mut attached = 0;
+    for _ in 0..fuzz_rounds() {
+        write_content(&place, &whole);
+        // As docs/memory.md draws them; a page state that was never used is all zeros.
+        let parts = [0..36_864, 65_536..196_608, 327_680..327_680 + 32 * 30];
+        let part = parts[rng.below(parts.len())].clone();
+        let at = (part.start + rng.below(part.len())) as u64;
+        let mut byte = [0];
+        place.file().read_exact_at(&mut byte, at).unwrap();
+        byte[0] ^= 1 + rng.below(255) as u8;
+        place.file().write_all_at(&byte, at).unwrap();
+        match Cache::open(&config, &place.0, BOOT) {
+            Ok(opened) => {
+                let there = try_out(&opened.cache, true);
+                let is_attached = opened.restart.how == How::Attached;
+                attached += usize::from(is_attached);
+                assert!(!is_attached || there == FEW - 1, "byte {at}");
+            }
+            Err(refusal) => assert!(
+                refusal.contains("there is something else in it"),
+                "{refusal}"
+            ),
+        }
+    }
+    assert!(attached < fuzz_rounds(), "nothing was noticed");
+}
+
 #[test]
 fn bytes_changed_after_a_crash_break_nothing() {
     let place = Place::new();
