@@ -22,10 +22,10 @@ pub(super) fn sizes(settings: &mut Settings, given: &[Given]) -> Result<(), Sett
         });
     }
 
-    // Classes of chunks this large need a largest one that is larger.
-    if !was_given("slab_chunk_max") {
-        let chunk = (2 * settings.chunk_bytes_min.min(PAGE_BYTES)).next_power_of_two();
-        settings.slab_chunk_bytes_max = settings.slab_chunk_bytes_max.max(chunk.min(PAGE_BYTES));
+    // Classes of chunks this large need a largest one that is larger: memcached's.
+    if !was_given("slab_chunk_max") && 2 * settings.chunk_bytes_min > settings.slab_chunk_bytes_max
+    {
+        settings.slab_chunk_bytes_max = settings.slab_chunk_bytes_max.max(PAGE_BYTES / 2);
     }
 
     let whole_items = was_given("no_chunked_items") && settings.slab_chunk_bytes_max == PAGE_BYTES;

@@ -213,8 +213,8 @@ pub(super) static OPTIONS: &[Opt] = &[
         "max-reqs-per-event",
         ("NUM", "20"),
         |s, v| {
-            whole("requests per event", v, 1..=i32::MAX as u32, "")
-                .map(|reqs| s.reqs_per_event = reqs)
+            size("requests per event", v, 1..=i32::MAX as usize, Unit::Count)
+                .map(|reqs| s.reqs_per_event = reqs as u32)
         },
         "commands of one connection before the next one's turn",
     ),

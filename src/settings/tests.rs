@@ -651,7 +651,7 @@ fn what_says_more_than_it_means_starts_with_a_notice() {
         (
             "-n 1048576",
             |s| s.chunk_bytes_min == 1 << 20 && s.fixed_classes,
-            "-n 1048576: chunks have 1048576 bytes at most, so all have them",
+            "-n 1048576: chunks have 524288 bytes at most, so all have them",
         ),
         (
             "-n 65537 -o slab_chunk_max=32",
@@ -717,7 +717,7 @@ fn what_follows_a_number_is_read_over_with_a_notice() {
         ("-f|1.25x", |s| s.growth_factor == 1.25, "1.25"),
         ("-f|1000", |s| s.growth_factor == 1000.0, ""),
         ("-n|48b", |s| s.chunk_bytes_min == 48, "48"),
-        ("-n|300000", |s| s.slab_chunk_bytes_max == 1 << 20, ""),
+        ("-n|300000", |s| s.slab_chunk_bytes_max == 1 << 19, ""),
         ("-I|1048576x", |s| s.item_bytes_max == 1 << 20, "1048576"),
         ("-R|20/s", |s| s.reqs_per_event == 20, "20"),
         ("-o|hashpower=20x", |s| s.hashpower_init == 20, "20"),
@@ -1100,7 +1100,10 @@ fn each_refusal_is_one_line_with_option_value_and_range() {
             "-I 256m -m 64",
             "-I 256m: item size must be at most half of the memory limit, -m 64",
         ),
-        ("-R 0", "-R 0: requests per event must be 1 to 2147483647"),
+        (
+            "-R 0",
+            "-R 0: requests per event must be 1 to 2147483647, or a number with k, m or g behind it",
+        ),
         ("-B http", "-B http: protocol must be ascii, binary or auto"),
         (
             "-S -B ascii",
