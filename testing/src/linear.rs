@@ -56,6 +56,8 @@ pub enum Answer {
     Missing,
     /// `DELETED`, `TOUCHED`.
     Done,
+    /// Deleted, whether or not the key was there: some copy of it was.
+    Gone,
     /// A counter's new value.
     Number(u64),
     /// A value, with its unique if it was told.
@@ -166,6 +168,7 @@ fn apply(state: &State, op: &Op, scarce: bool) -> Option<State> {
         }
         (Ask::Touch, Answer::Done) if is_there => same(),
         (Ask::Delete, Answer::Done) if is_there => Some(None),
+        (Ask::Delete, Answer::Gone) => Some(None),
         (Ask::Incr(by), Answer::Number(new)) => counted(*new, &|old| old.wrapping_add(*by)),
         (Ask::Decr(by), Answer::Number(new)) => counted(*new, &|old| old.saturating_sub(*by)),
         _ => None,

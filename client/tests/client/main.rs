@@ -12,6 +12,7 @@ mod blocking;
 mod feed;
 mod fill;
 mod growing;
+mod histories;
 mod hot;
 mod ketama;
 mod lanes;
