@@ -16,6 +16,8 @@ use crate::value::Item;
 
 /// How long a repair lives that was not confirmed, in seconds: as long as the slowest look takes.
 pub const MOMENT_S: i32 = 2;
+/// The same.
+pub const MOMENT: Duration = Duration::from_secs(MOMENT_S as u64);
 
 /// The bit that tells a mark from the CAS uniques that nodes give by themselves, which count up from 1.
 const MARK: u64 = 1 << 63;

@@ -169,6 +169,13 @@ pub enum StoreMode {
     Prepend,
 }
 
+impl StoreMode {
+    /// True if nothing is left of what was there, once something is stored.
+    pub fn replaces(self) -> bool {
+        matches!(self, StoreMode::Set | StoreMode::Add | StoreMode::Replace)
+    }
+}
+
 /// What a read asks for beside value and client flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {

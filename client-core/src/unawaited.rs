@@ -8,6 +8,9 @@
 //! While it is under way, a delete of the same key may overtake it, on another connection, and what was deleted would be there
 //! again. So the key is deleted once more when it is answered.
 //!
+//! A delete where a key was before a change of the nodes is watched too: by the next change the key may be there again. Until it is
+//! answered, the node is neither asked for the key nor given it.
+//!
 //! O1. Where an exchange ends without its last reply, be it that a connection is closed, a deadline passes or a process forgets
 //!     it, its watch is dropped. So nothing has to be told in each of these places, and none can be forgotten.
 
@@ -17,6 +20,19 @@ use super::health::Member;
 use super::options::ClientOptions;
 use crate::error::Failure;
 
+/// What a request does with a key at its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    /// It may put its value in the place of another.
+    Writes,
+    /// It puts its value there only if there is none.
+    Adds,
+    /// It confirms what a repair has added.
+    Confirms,
+    /// It deletes the key where it was before a change of the nodes.
+    Clears,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Unawaited(Option<Box<Watched>>);
@@ -25,12 +41,18 @@ pub struct Unawaited(Option<Box<Watched>>);
 struct Watched {
     member: Arc<Member>,
     options: Arc<ClientOptions>,
-    keys: Vec<Box<[u8]>>,
+    keys: Vec<(Box<[u8]>, Does)>,
 }
 
 impl Unawaited {
-    /// Over an exchange with `member` that writes `keys`.
-    pub fn new(member: Arc<Member>, options: Arc<ClientOptions>, keys: Vec<Box<[u8]>>) -> Self {
+    /// Over an exchange with `member` that `does` something with `keys`.
+    pub fn new<'k>(
+        member: Arc<Member>,
+        options: Arc<ClientOptions>,
+        does: Does,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> Self {
+        let keys: Vec<_> = keys.map(|key| (key.into(), does)).collect();
         member.under_way(&keys);
         Unawaited(Some(Box::new(Watched {
             member,
@@ -60,6 +82,7 @@ impl Unawaited {
                 keys,
             } = &*watched;
             member.arrived(keys);
+            let keys = keys.iter().map(|(key, does)| (key, *does != Does::Clears));
             member.overlooked(keys, counts, options);
         }
     }
@@ -75,7 +98,7 @@ impl Unawaited {
             member.worked(options);
             let overtaken = member.arrived(keys);
             if !overtaken.is_empty() {
-                member.overlooked(&overtaken, false, options);
+                member.overtaken(&overtaken, options);
             }
         }
     }

@@ -16,6 +16,8 @@
 //!     in the meantime, this client does not see it.
 //! H3. A write that nobody waited for, and that failed, is told to the member when that is noticed (see [`Unawaited`]): it counts
 //!     as any failure, and its keys are deleted as any that were missed.
+//! H7. A node that a key has left is owed its delete while that is under way, too: it may be the key's own again by then. What is
+//!     written there waits for it ([`Member::is_cleared`]), or it would be deleted in its place.
 //! H4. At most a share of the nodes is ejected at a time, and never the last (see [`Ring::failed`]): callers try on.
 //! H5. A node that does not let the client in (TLS, login) is left alone for a while, with the same pauses as a probe; who asks for
 //!     it meanwhile is told why.
@@ -37,6 +39,7 @@ use super::options::ClientOptions;
 use super::request::{self, NOOP, Requests};
 #[cfg(doc)]
 use super::routing::Ring;
+use super::unawaited::Does;
 #[cfg(doc)]
 use super::unawaited::Unawaited;
 use crate::node::Node;
@@ -204,24 +207,22 @@ impl Member {
 
     /// `key` was written or deleted without this node.
     pub fn missed(&self, key: &[u8], now: Instant, options: &ClientOptions) {
-        self.remember_missed(&mut self.state(), key, now, options);
+        self.owe_soon(key, (true, false), now, options);
     }
 
     /// Whether this node has written or deleted `key`, nobody knows: perhaps it is about to.
     pub fn unsure(&self, key: &[u8], now: Instant, options: &ClientOptions) {
-        let state = &mut *self.state();
-        state.distrust_probe(key);
-        self.remember_missed(state, key, now, options);
+        self.owe_soon(key, (false, true), now, options);
     }
 
-    fn remember_missed(
-        &self,
-        state: &mut State,
-        key: &[u8],
-        now: Instant,
-        options: &ClientOptions,
-    ) {
-        if self.remember(state, key, options) {
+    /// Whether this node has deleted `key`, which had its place here before, nobody knows.
+    pub(super) fn not_left(&self, key: &[u8], now: Instant, options: &ClientOptions) {
+        self.owe_soon(key, (false, false), now, options);
+    }
+
+    fn owe_soon(&self, key: &[u8], how: (bool, bool), now: Instant, options: &ClientOptions) {
+        let state = &mut *self.state();
+        if self.owe(state, key, how, options) {
             if state.probe_at.is_none() {
                 state.pause = options.probe_after;
                 state.probe_at = Some(now + options.probe_after);
@@ -231,8 +232,14 @@ impl Member {
     }
 
     /// Puts `key` among those that were missed, if there is room.
-    fn remember(&self, state: &mut State, key: &[u8], options: &ClientOptions) -> bool {
-        let remembered = remember(&mut state.missed, key, options);
+    fn owe(
+        &self,
+        state: &mut State,
+        key: &[u8],
+        how: (bool, bool),
+        options: &ClientOptions,
+    ) -> bool {
+        let remembered = state.owe(key, how, options);
         if remembered {
             self.owing.store(true, Ordering::Release);
         } else if !std::mem::replace(&mut state.forgot, true) {
@@ -241,16 +248,57 @@ impl Member {
         remembered
     }
 
-    /// Writes of `keys` that nobody waited for were not answered, by the node's fault if that `counts`. Who learns of that has no
-    /// clock: [`tend`](Self::tend) does the rest.
-    pub fn overlooked(&self, keys: &[Box<[u8]>], counts: bool, options: &ClientOptions) {
+    /// What was done to `keys` without anybody waiting for it was not answered, by the node's fault if that `counts`; each with whether
+    /// the node may yet take a value of it. Who learns of that has no clock: [`tend`](Self::tend) does the rest.
+    pub(super) fn overlooked<'k>(
+        &self,
+        keys: impl Iterator<Item = (&'k Box<[u8]>, bool)>,
+        counts: bool,
+        options: &ClientOptions,
+    ) {
         let state = &mut *self.state();
         state.overlooked += u32::from(counts);
-        for key in keys {
-            state.distrust_probe(key);
-            self.remember(state, key, options);
+        for (key, is_awaiting) in keys {
+            self.owe(state, key, (false, is_awaiting), options);
         }
         self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes of `keys` are answered that deletes have overtaken.
+    pub(super) fn overtaken(&self, keys: &[(Box<[u8]>, u64)], options: &ClientOptions) {
+        let state = &mut *self.state();
+        for (key, number) in keys {
+            if state.owe_as(*number, key, (false, false), options) {
+                self.owing.store(true, Ordering::Release);
+            } else if !std::mem::replace(&mut state.forgot, true) {
+                self.warn_of_missed();
+            }
+        }
+        self.unwell.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of the debt that a write of `key` pays which is sent now: what was there before is gone with it.
+    #[inline]
+    pub(super) fn debt(&self, key: &[u8]) -> Option<u64> {
+        let is_well = !self.busy.load(Ordering::Relaxed) && !self.owing.load(Ordering::Acquire);
+        match is_well {
+            true => None,
+            false => self.state().payable(key),
+        }
+    }
+
+    /// That write was acknowledged.
+    pub(super) fn paid(&self, key: &[u8], number: u64) {
+        let state = &mut *self.state();
+        if state.payable(key) != Some(number) {
+            return;
+        }
+        if let Some(under_way) = state.under_way.get_mut(key) {
+            under_way.overtaken = None;
+        }
+        state.missed.remove(key);
+        self.owing
+            .store(!state.missed.is_empty(), Ordering::Release);
     }
 
     /// True if `key` is yet to be deleted here, so that what this node says of it is worth nothing.
@@ -260,43 +308,85 @@ impl Member {
             && self.state().owes(key)
     }
 
-    /// Writes of `keys` are under way that nobody waits for.
-    pub(super) fn under_way(&self, keys: &[Box<[u8]>]) {
+    /// Something is done to `keys` that nobody waits for.
+    pub(super) fn under_way(&self, keys: &[(Box<[u8]>, Does)]) {
         let state = &mut *self.state();
-        for key in keys {
-            state.under_way.entry(key.clone()).or_default().writes += 1;
+        for (key, does) in keys {
+            let under_way = state.under_way.entry(key.clone()).or_default();
+            *under_way.count(*does) += 1;
         }
         self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// True if no delete of `key` is under way that would take away what is written now.
+    #[inline]
+    pub(super) fn is_cleared(&self, key: &[u8]) -> bool {
+        let is_well = !self.busy.load(Ordering::Relaxed) && !self.owing.load(Ordering::Acquire);
+        is_well || !self.state().is_deleting(key)
+    }
+
+    /// True if what is there under `key` stays: nothing of it is under way that nobody waits for.
+    #[inline]
+    pub(super) fn is_settled_for(&self, key: &[u8]) -> bool {
+        let is_well = !self.busy.load(Ordering::Relaxed) && !self.owing.load(Ordering::Acquire);
+        is_well || !self.state().is_unsettled(key)
+    }
+
+    /// A repair has added `key`, with this CAS unique. It ends by `until`, unless it is confirmed, which nobody waits for.
+    pub(super) fn is_not_confirmed(
+        &self,
+        key: &[u8],
+        unique: u64,
+        (now, until): (Instant, Instant),
+        options: &ClientOptions,
+    ) {
+        let state = &mut *self.state();
+        state.unconfirmed.retain(|_, (_, until)| now < *until);
+        if state.unconfirmed.len() < options.missed_keys_max {
+            state.unconfirmed.insert(key.into(), (unique, until));
+            self.busy.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The CAS unique of what is there under `key`, if that may end at any moment.
+    pub(super) fn take_unconfirmed(&self, key: &[u8], now: Instant) -> Option<u64> {
+        if !self.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        let state = &mut *self.state();
+        let (unique, until) = state.unconfirmed.remove(key)?;
+        state.unconfirmed.retain(|_, (_, until)| now < *until);
+        self.busy.store(state.is_busy(), Ordering::Relaxed);
+        (now < until).then_some(unique)
     }
 
     /// A delete of `key` is sent, which may overtake what is under way.
     #[inline]
     pub fn overtakes(&self, key: &[u8]) {
-        if self.busy.load(Ordering::Relaxed)
-            && let Some(under_way) = self.state().under_way.get_mut(key)
-        {
-            under_way.overtaken = true;
+        if self.busy.load(Ordering::Relaxed) {
+            self.state().overtake(key);
         }
     }
 
-    /// Writes of `keys` are not under way any more. Gives those that may have been overtaken.
-    pub(super) fn arrived(&self, keys: &[Box<[u8]>]) -> Vec<Box<[u8]>> {
+    /// It is done, or has failed. Gives those that may have been overtaken, and by which debts.
+    pub(super) fn arrived(&self, keys: &[(Box<[u8]>, Does)]) -> Vec<(Box<[u8]>, u64)> {
         let state = &mut *self.state();
         let mut overtaken = Vec::new();
-        for key in keys {
+        for (key, does) in keys {
             let Some(under_way) = state.under_way.get_mut(key) else {
                 continue;
             };
-            under_way.writes -= 1;
-            if under_way.writes == 0 {
-                if under_way.overtaken {
-                    overtaken.push(key.clone());
-                }
+            *under_way.count(*does) -= 1;
+            if !under_way.stores()
+                && let Some(number) = under_way.overtaken.take()
+            {
+                overtaken.push((key.clone(), number));
+            }
+            if under_way.is_over() {
                 state.under_way.remove(key);
             }
         }
-        let busy = !state.under_way.is_empty();
-        self.busy.store(busy, Ordering::Relaxed);
+        self.busy.store(state.is_busy(), Ordering::Relaxed);
         overtaken
     }
 
@@ -459,13 +549,12 @@ impl Member {
         if state.probing.is_some() || state.probe_at.is_none_or(|at| now < at) {
             return None;
         }
-        let keys: Vec<_> = state.missed.iter().take(DELETES_MAX).cloned().collect();
+        let keys = state.missed.iter().take(DELETES_MAX);
+        let keys: Vec<_> = keys.map(|(key, debt)| (key.clone(), debt.number)).collect();
         let mut out = Requests::new(keys.len(), 0);
-        for key in &keys {
+        for (key, _) in &keys {
             request::delete(&mut out, key, None);
-            if let Some(under_way) = state.under_way.get_mut(key) {
-                under_way.overtaken = true;
-            }
+            state.overtake(key);
         }
         state.probing = Some(keys);
         let (deletes, _) = out.finish();
@@ -475,8 +564,14 @@ impl Member {
     /// The probe was answered; true if that ends an ejection.
     pub(super) fn probe_answered(&self, now: Instant, options: &ClientOptions) -> bool {
         let mut state = self.state();
-        for key in state.probing.take().into_iter().flatten() {
-            state.missed.remove(&key);
+        for (key, number) in state.probing.take().into_iter().flatten() {
+            if state
+                .missed
+                .get(&key)
+                .is_some_and(|debt| debt.number == number)
+            {
+                state.missed.remove(&key);
+            }
         }
         if !state.missed.is_empty() {
             state.probe_at = Some(now);

@@ -1,4 +1,4 @@
-use super::super::unawaited::Unawaited;
+use super::super::unawaited::{Does, Unawaited};
 use super::*;
 
 fn member() -> Member {
@@ -92,9 +92,16 @@ fn what_was_missed_is_deleted_before_the_node_is_back() {
 fn failures_that_nobody_waited_for_count_when_they_are_noticed() {
     let options = ClientOptions::default().eject_after(2);
     let (member, now) = (member(), Instant::now());
-    let keys = || vec![b"k"[..].into()];
     let member = Arc::new(member);
-    let watch = || Unawaited::new(member.clone(), Arc::new(options.clone()), keys());
+    let watch = || {
+        let options = Arc::new(options.clone());
+        Unawaited::new(
+            member.clone(),
+            options,
+            Does::Writes,
+            [&b"k"[..]].into_iter(),
+        )
+    };
     watch().answered();
     assert!(!member.is_unwell());
     drop(watch());
@@ -119,8 +126,13 @@ fn a_write_that_a_delete_overtook_is_undone_when_it_is_answered() {
     let options = ClientOptions::default();
     let (member, now) = (Arc::new(member()), Instant::now());
     let watch = || {
-        let keys = vec![b"k"[..].into()];
-        Unawaited::new(member.clone(), Arc::new(options.clone()), keys)
+        let options = Arc::new(options.clone());
+        Unawaited::new(
+            member.clone(),
+            options,
+            Does::Writes,
+            [&b"k"[..]].into_iter(),
+        )
     };
     let later = now + options.probe_after;
     let (first, second) = (watch(), watch());
@@ -136,4 +148,48 @@ fn a_write_that_a_delete_overtook_is_undone_when_it_is_answered() {
     member.probe_answered(later, &options);
     member.overtakes(b"k");
     assert!(!member.is_unwell());
+}
+
+/// A key that has left a node is neither read nor written there before its delete is answered: it may come back.
+#[test]
+fn what_a_key_has_left_is_cleared_before_it_comes_back() {
+    let options = ClientOptions::default();
+    let (member, now) = (Arc::new(member()), Instant::now());
+    let watch = |does| {
+        let options = Arc::new(options.clone());
+        Unawaited::new(member.clone(), options, does, [&b"k"[..]].into_iter())
+    };
+    let clearing = watch(Does::Clears);
+    assert!(member.owes(b"k") && !member.is_cleared(b"k") && member.is_cleared(b"l"));
+    // Another delete may overtake it, and does no harm.
+    member.overtakes(b"k");
+    clearing.answered();
+    assert!(!member.owes(b"k") && member.is_cleared(b"k") && !member.is_unwell());
+    // It was not answered: then it is owed, and paid by what is written there.
+    drop(watch(Does::Clears));
+    assert!(member.owes(b"k") && member.is_cleared(b"k"));
+    let debt = member.debt(b"k").expect("it is owed");
+    member.paid(b"k", debt);
+    assert!(!member.owes(b"k") && probe(&member, now).is_none());
+}
+
+/// What is written pays what was owed before it was sent, unless an earlier value may still come, or a delete is under way.
+#[test]
+fn what_is_written_pays_what_was_owed() {
+    let options = ClientOptions::default();
+    let (member, now) = (member(), Instant::now());
+    member.missed(b"k", now, &options);
+    let debt = member.debt(b"k").expect("it is owed");
+    member.unsure(b"k", now, &options);
+    assert_eq!(member.debt(b"k"), None, "a value may come");
+    member.paid(b"k", debt);
+    assert!(member.owes(b"k"));
+    let later = now + options.probe_after;
+    let sent = probe(&member, later);
+    assert_eq!(sent.as_deref(), Some("md k\r\nmn\r\n"));
+    assert!(!member.is_cleared(b"k"));
+    // What is owed while the probe is under way is deleted by the next.
+    member.unsure(b"k", later, &options);
+    member.probe_answered(later, &options);
+    assert!(member.owes(b"k"));
 }

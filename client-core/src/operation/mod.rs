@@ -29,13 +29,18 @@ pub use write::{Command, Entry, Write};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::health::unit;
 use super::options::{ClientOptions, Reads};
 use super::reply::Refusal;
 use super::routing::Ring;
 use crate::error::{Error, Failure};
+
+/// How long an operation whose result is there waits for what comes behind it, at least.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a write waits before it looks again whether its node has taken a delete that it must not overtake.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
 
 /// What every operation is given.
 #[derive(Debug, Clone)]
@@ -108,6 +113,17 @@ impl Context {
     /// Until when an attempt that begins now may take.
     fn attempt_deadline(&self, now: Instant) -> Instant {
         (now + self.options.attempt_timeout).min(self.deadline)
+    }
+
+    /// How long the operation is under way.
+    fn took(&self, now: Instant) -> Duration {
+        let left = self.deadline.saturating_duration_since(now);
+        self.options.request_timeout.saturating_sub(left)
+    }
+
+    /// Until when it waits for what comes behind its result, which is there now: for this many times as long as it took.
+    fn patience(&self, now: Instant, times: u32) -> Instant {
+        (now + PATIENCE.max(self.took(now) * times)).min(self.deadline)
     }
 
     fn worked(&self, node: usize) {

@@ -24,12 +24,13 @@
 //! E1. One node decides for a key as long as clients agree which nodes live: what it says is what the caller is told.
 //!     So before anything is decided around an ejected node, others are told so, and given the time to hear of it (see
 //!     [`notices`](crate::notices)): then they go to the same node.
+//! E3. It decides by what stays: what is about to be deleted or confirmed there is waited for, and what will not stay is deleted first.
 //! E2. What must not be done twice is repeated only if the request surely was not carried out; otherwise the caller gets
 //!     the failure, and with copies the key is deleted on that node once it answers, so that the copies agree again.
 
 use std::time::Instant;
 
-use super::{Command, Context, Entry, Read, Write, was_not_done};
+use super::{BLOCKED_PAUSE, Command, Context, Entry, Read, Write, was_not_done};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
 use crate::reply::{Broken, Meta, Reply, number};
@@ -92,6 +93,7 @@ pub struct ViaDecider<'a> {
     attempts: u32,
     /// What others tell was asked for, if it was time to.
     heard: bool,
+    has_paid: bool,
     recovered: bool,
     /// Copies that took what followed the decision, with its CAS uniques there.
     took: Vec<(usize, u64)>,
@@ -101,6 +103,8 @@ pub struct ViaDecider<'a> {
     /// Whether the CAS unique of what is stored is wanted, and that, once the decider has told it.
     wants_unique: bool,
     unique: u64,
+    /// The debt that the decider pays by what it is asked.
+    pays: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -109,6 +113,8 @@ enum Phase<'a> {
     Hear(Box<Read<'a>>),
     /// Tell them which of the key's nodes are ejected.
     Tell(Box<Write<'a>>),
+    /// Delete first what the decider should not have (E3).
+    Pay(Box<Write<'a>>),
     /// Ask the decider at this time.
     Ask(Option<Instant>),
     Asked,
@@ -138,12 +144,14 @@ impl<'a> ViaDecider<'a> {
             decider: 0,
             attempts: 0,
             heard: false,
+            has_paid: false,
             recovered: false,
             took: Vec::new(),
             watches: Vec::new(),
             result: None,
             wants_unique: false,
             unique: 0,
+            pays: None,
         }
     }
 
@@ -192,6 +200,20 @@ impl<'a> ViaDecider<'a> {
             return;
         };
         self.decider = decider;
+        let member = &ring.members[decider];
+        if !member.is_settled_for(self.entry.key) {
+            self.phase = Phase::Ask(Some(now + BLOCKED_PAUSE));
+            return;
+        }
+        if !std::mem::replace(&mut self.has_paid, true) {
+            let unconfirmed = member.take_unconfirmed(self.entry.key, now);
+            let compare = unconfirmed.filter(|_| !member.owes(self.entry.key));
+            if member.owes(self.entry.key) || compare.is_some() {
+                let (context, entry) = (self.context.clone(), Entry::key(self.entry.key));
+                let delete = Write::only(context, entry, Command::Delete { compare }, decider);
+                return self.enter(Phase::Pay(Box::new(delete)));
+            }
+        }
         let creates = matches!(
             self.decision,
             Decision::Store {
@@ -205,6 +227,13 @@ impl<'a> ViaDecider<'a> {
         if creates && !self.recovered && ring.readers(self.entry.key, now, options).has_before() {
             return self.recover(false);
         }
+        let replaces = match self.decision {
+            Decision::Store { mode, .. } => mode.replaces(),
+            Decision::Cas { .. } => true,
+            Decision::Count(_) | Decision::Touch { .. } => false,
+        };
+        let debt = ring.members[decider].debt(self.entry.key);
+        self.pays = debt.filter(|_| replaces);
         let mut request = Requests::new(1, 0).marked(options.origin);
         let value = (self.entry.value.bytes, self.entry.value.flags);
         let key = self.entry.key;
@@ -316,6 +345,9 @@ impl<'a> ViaDecider<'a> {
     /// The decider has done it: the other copies follow.
     fn follow(&mut self, meta: Meta, now: Instant) -> std::result::Result<(), Broken> {
         self.unique = meta.cas;
+        if let Some(debt) = self.pays.take() {
+            self.context.ring.members[self.decider].paid(self.entry.key, debt);
+        }
         let (mut verdict, set) = (Verdict::Done(0), StoreMode::Set);
         let command = match self.decision {
             Decision::Store {
@@ -370,9 +402,10 @@ impl<'a> ViaDecider<'a> {
         let first_id = self.first_id;
         let watches = match &mut self.phase {
             Phase::Recover { read, .. } => read.abandon(now),
-            Phase::Follow(write, ..) | Phase::Undo(write) | Phase::TakeBack(write) => {
-                write.abandon(now)
-            }
+            Phase::Follow(write, ..)
+            | Phase::Undo(write)
+            | Phase::Pay(write)
+            | Phase::TakeBack(write) => write.abandon(now),
             Phase::Hear(_) | Phase::Tell(_) | Phase::Ask(_) | Phase::Asked => Vec::new(),
         };
         watches
@@ -408,7 +441,8 @@ impl<'a> ViaDecider<'a> {
                                 }
                             ) =>
                     {
-                        let compare = Some(unique);
+                        // Nodes without CAS uniques give 0.
+                        let compare = (unique != 0).then_some(unique);
                         let entry = Entry::key(self.entry.key);
                         let undo = Write::only(
                             self.context.clone(),
@@ -424,18 +458,9 @@ impl<'a> ViaDecider<'a> {
                 }
             }
             Phase::TakeBack(_) => self.result = Some(Ok(Verdict::Exists)),
-            Phase::Undo(write) if !write.compares() => self.take_back(),
-            Phase::Undo(write) => match write.finish().next() {
-                // Others have built on what should not be there: they have changed the other copies as well.
-                Some(Ok(written)) if !written.done => {
-                    let (context, entry) = (self.context.clone(), Entry::key(self.entry.key));
-                    let command = Command::Delete { compare: None };
-                    let undo = Write::only(context, entry, command, self.decider);
-                    self.enter(Phase::Undo(Box::new(undo)));
-                }
-                _ => self.take_back(),
-            },
-            Phase::Hear(_) | Phase::Tell(_) => self.enter(Phase::Ask(None)),
+            // If the decider has something else by now, others have put it there since, and on the other copies too: it stays.
+            Phase::Undo(_) => self.take_back(),
+            Phase::Hear(_) | Phase::Tell(_) | Phase::Pay(_) => self.enter(Phase::Ask(None)),
             phase @ (Phase::Ask(_) | Phase::Asked) => self.phase = phase,
         }
     }
@@ -448,6 +473,7 @@ impl<'a> ViaDecider<'a> {
             Phase::Follow(write, ..)
             | Phase::Undo(write)
             | Phase::TakeBack(write)
+            | Phase::Pay(write)
             | Phase::Tell(write) => {
                 write.step(now, todo);
             }
@@ -515,6 +541,7 @@ impl Operation for ViaDecider<'_> {
             Phase::Follow(write, ..)
             | Phase::Undo(write)
             | Phase::TakeBack(write)
+            | Phase::Pay(write)
             | Phase::Tell(write) => write.on_reply(inner, reply, last, now),
             _ => Ok(()),
         }
@@ -554,6 +581,7 @@ impl Operation for ViaDecider<'_> {
             Phase::Follow(write, ..)
             | Phase::Undo(write)
             | Phase::TakeBack(write)
+            | Phase::Pay(write)
             | Phase::Tell(write) => {
                 write.on_failure(inner, failure, now);
             }

@@ -50,6 +50,8 @@ pub enum Step {
     Evict,
     /// From now on a key may be missing only if some copy of it is missing now.
     Recount,
+    /// From now on any key may be missing that is not written after this.
+    Unwritten,
 }
 
 /// Small, as there are many.
@@ -372,6 +374,7 @@ impl Fleet {
                     }
                 }
             }
+            Step::Unwritten => self.judge.unwritten(self.now_us),
             Step::Recount => {
                 for key in 0..KEYS {
                     let now = self.at(self.now_us);
@@ -542,11 +545,13 @@ impl Fleet {
             link.send(exchange.request.clone(), exchange.expect);
             link.sent(exchange.request.len());
             let flight = task.flights.len() as u32;
-            let at = self.us(exchange.deadline);
-            self.put(at, Event::Fails(id, flight, Failure::Timeout));
+            let deadline = self.us(exchange.deadline);
             let mut at = self.now_us + self.delay();
             if self.late > 0 && self.chance(1000) < self.late {
                 at += self.chance(100_000);
+            }
+            if at >= deadline {
+                self.put(deadline, Event::Fails(id, flight, Failure::Timeout));
             }
             self.put(at, Event::Arrives(id, flight));
             let node = node_number(&task.ring.members[exchange.node].name);
@@ -611,7 +616,13 @@ impl Fleet {
         }
         let (client, node) = (task.client, flight.node);
         let request = flight.exchange.request.clone();
+        let deadline = self.us(flight.exchange.deadline);
         let back = self.now_us + self.delay();
+        // Most are answered in time, so that the queue need not hold a deadline for each.
+        let is_silent = self.cuts.contains(&(client, node)) || self.nodes[node].mode == Mode::Hung;
+        if self.now_us < deadline && (is_silent || back >= deadline) {
+            self.put(deadline, Event::Fails(id, at, Failure::Timeout));
+        }
         if self.cuts.contains(&(client, node)) {
             // Refused by half; otherwise nothing comes, and the deadline tells.
             if self.chance(2) == 0 {

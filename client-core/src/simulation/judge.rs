@@ -102,6 +102,8 @@ pub struct Judge {
     holders: Vec<Option<usize>>,
     /// A key whose copies are fewer than they should be for a reason that the docs name.
     pub thin: [bool; KEYS],
+    /// Writes that began before this do not change that.
+    thin_until: u64,
     /// A key of which nothing is known any more: it may have been lost.
     void: [bool; KEYS],
     /// Any key may be missing.
@@ -123,6 +125,7 @@ impl Judge {
             steps: vec![Vec::new(); KEYS],
             holders: vec![None; KEYS],
             thin: [false; KEYS],
+            thin_until: 0,
             void: [false; KEYS],
             may_lose: false,
             moves: false,
@@ -156,6 +159,12 @@ impl Judge {
         if let Some(last) = self.registers.get_mut(key).and_then(|all| all.last_mut()) {
             last.evicted |= last.acknowledged.is_none();
         }
+    }
+
+    /// From now on, any key may be missing that was not written since.
+    pub fn unwritten(&mut self, now: u64) {
+        self.thin = [true; KEYS];
+        self.thin_until = now + 1;
     }
 
     /// An operation begins.
@@ -250,7 +259,7 @@ impl Judge {
                                 None => step.what = 0,
                             }
                             self.counter(act, key, *number, now);
-                            self.thin[key] &= number.is_none();
+                            self.thin[key] &= number.is_none() || act.begun < self.thin_until;
                         }
                         Err(error) => self.error(act, key, error, now),
                     }
@@ -291,7 +300,7 @@ impl Judge {
             }
             (_, Some(&place)) => {
                 self.registers[key][place].acknowledged = Some(now);
-                self.thin[key] = false;
+                self.thin[key] &= act.begun < self.thin_until;
             }
             _ => {}
         }
@@ -312,7 +321,7 @@ impl Judge {
                 )
             });
         }
-        self.thin[key] = false;
+        self.thin[key] &= act.begun < self.thin_until;
     }
 
     fn error(&mut self, act: &Act, key: usize, error: &Error, now: u64) {
@@ -538,14 +547,18 @@ impl Judge {
         history[sure.unwrap_or(0)..].iter().any(|one| one.evicted)
     }
 
-    /// True if `number` was deleted, and that acknowledged, within the moment before `begun`; or overwritten, where copies lose values.
+    /// True if a repair may have found `number` before it was deleted, or overwritten and then deleted, within the moment before `begun`,
+    /// or since; or overwritten, where copies lose values.
     fn has_ended_lately(&self, key: usize, number: Option<usize>, begun: u64) -> bool {
         let history = &self.registers[key];
-        let later = history.iter().skip(number.map_or(0, |number| number + 1));
-        let ended = later.clone().find(|one| one.acknowledged.is_some());
-        ended.is_some_and(|one| {
-            let at = one.acknowledged.expect("just seen");
-            (one.value.is_none() || self.evicts) && at + self.moment_us > begun
+        let mut later = history.iter().skip(number.map_or(0, |number| number + 1));
+        let is_late = |one: &Written| {
+            one.acknowledged
+                .is_none_or(|at| at + self.moment_us > begun)
+        };
+        later.any(|one| {
+            let ends = one.value.is_none() || (self.evicts && one.acknowledged.is_some());
+            ends && is_late(one)
         })
     }
 }

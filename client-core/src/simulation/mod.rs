@@ -67,6 +67,8 @@ pub struct Simulation {
     spoilt: u64,
     /// Other callers use the nodes too: that a node is down may be known, and it ejected, in the midst of an operation.
     crowded: bool,
+    /// How long a byte is on its way, in nanoseconds.
+    ns_per_byte: u64,
     /// How long the last operation took.
     took: Duration,
 }
@@ -90,6 +92,7 @@ impl Simulation {
             late: Vec::new(),
             spoilt: 0,
             crowded: false,
+            ns_per_byte: 0,
             took: Duration::ZERO,
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
@@ -113,6 +116,10 @@ impl Simulation {
         at.saturating_duration_since(self.start)
             .as_nanos()
             .div_ceil(1000) as u64
+    }
+
+    fn on_its_way_us(&self, bytes: &[u8]) -> u64 {
+        bytes.len() as u64 * self.ns_per_byte / 1000
     }
 
     fn now_s(&self) -> u64 {
@@ -231,7 +238,8 @@ impl Simulation {
                 let mut link = Link::new(None);
                 link.send(exchange.request.clone(), exchange.expect);
                 link.sent(exchange.request.len());
-                let (flight, delay) = (flights.len(), 50 + self.chance(1500));
+                let delay = 50 + self.chance(1500) + self.on_its_way_us(&exchange.request);
+                let flight = flights.len();
                 let arrives = self.now_us + delay;
                 schedule(
                     &mut queue,
@@ -285,6 +293,7 @@ impl Simulation {
                             if kind >= self.spoilt {
                                 let answer = self.nodes[node].execute(&request, now_s);
                                 let split = self.chance(answer.len() as u64 + 1) as usize;
+                                let back = back + self.on_its_way_us(&answer);
                                 schedule(
                                     &mut queue,
                                     back,

@@ -110,6 +110,44 @@ fn an_acknowledged_write_outlives_any_one_node() {
     }
 }
 
+/// A batch whose values take their time on the line is done when its repairs are, which take as much: else what a node is given that has
+/// come back would end after a moment, and be missing there when the other copy is lost.
+#[test]
+fn a_batch_is_done_when_what_it_gave_back_stays() {
+    let options = ClientOptions::default()
+        .copies(2)
+        .settle(Duration::from_secs(10));
+    let mut cluster = Simulation::new(3, 5, options);
+    let keys: Vec<String> = (0..300).map(|i| format!("key{i}")).collect();
+    let value = "v".repeat(1000);
+    for key in &keys {
+        cluster.set(key, &value).expect("up");
+    }
+    cluster.nodes[0].set_mode(Mode::Crashed, EPOCH_S);
+    while cluster.ring.members[0].is_in() {
+        keys.iter().for_each(|key| drop(cluster.get(key)));
+    }
+    cluster.nodes[0].set_mode(Mode::Up, EPOCH_S);
+    while !cluster.ring.members[0].is_in() {
+        cluster.rest(10);
+    }
+    // Sixty milliseconds for what one node has of them.
+    cluster.ns_per_byte = 1000;
+    let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+    let found = cluster.run(|context| calls::get_multi(context, asked.clone()));
+    assert!(found.iter().all(|one| matches!(one, Ok(Some(_)))));
+    cluster.ns_per_byte = 0;
+    cluster.rest(3_000);
+    let owned = |key: &&String| cluster.homes(key).contains(&0);
+    let given: Vec<&String> = keys.iter().filter(owned).collect();
+    assert!(given.len() > 80, "{}", given.len());
+    for key in given {
+        let now_s = cluster.now_s();
+        let held = cluster.nodes[0].live(key.as_bytes(), now_s);
+        assert!(held.is_some(), "{key}");
+    }
+}
+
 /// The error rate returns to 0 as soon as the node is ejected, and reads stay errorless all along.
 #[test]
 fn a_killed_node_is_hardly_noticed() {

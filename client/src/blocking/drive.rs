@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::Ready;
 use super::pool::{Lease, Pool};
 use super::stream::PATIENCE;
+use crate::snapshot::Snapshot;
 use client_core::error::Failure;
 use client_core::metrics::{Metrics, Op};
 use client_core::options::ClientOptions;
@@ -51,7 +52,12 @@ enum Progress {
 }
 
 /// Drives `operation` until it is done, over the pools of its ring.
-pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options: &ClientOptions) {
+pub(super) fn drive(
+    operation: &mut impl Operation,
+    snapshot: &Snapshot<Pool>,
+    options: &ClientOptions,
+) {
+    let pools = &snapshot.pools[..];
     let metrics = options.metrics.as_deref();
     let (op, limit) = (operation.op(), operation.deadline());
     let mut todo = Todo {
@@ -101,6 +107,12 @@ pub(super) fn drive(operation: &mut impl Operation, pools: &[Arc<Pool>], options
             flights.retain_mut(|flight| !flight.abandon(now));
             if flights.is_empty() {
                 return;
+            }
+        }
+        if flights.is_empty() {
+            // It may wait for what nobody waits for: a probe, a late delete.
+            for (node, pool) in pools.iter().enumerate() {
+                pool.listen(&snapshot.ring, node, now);
             }
         }
         wait(&mut flights, &todo, pools, now);

@@ -48,7 +48,7 @@ impl Front for Client {
         operation: &mut O,
         snapshot: &Snapshot<Pool>,
     ) -> impl Future<Output = ()> + Send {
-        drive::drive(operation, &snapshot.pools, &self.shared.options);
+        drive::drive(operation, snapshot, &self.shared.options);
         ready(())
     }
 

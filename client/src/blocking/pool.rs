@@ -227,6 +227,21 @@ impl Pool {
         self.look_at_ms.store(look_at_ms, Ordering::Relaxed);
     }
 
+    /// Takes what has come that nobody waits for.
+    pub(super) fn listen(&self, ring: &Ring, node: usize, now: Instant) {
+        let mut connections = self.connections();
+        let idle = connections.idle.len();
+        let stays = |connection: &mut Box<Connection>| {
+            !connection.is_watched() || connection.read_leftovers()
+        };
+        connections.idle.retain_mut(stays);
+        connections.open -= idle - connections.idle.len();
+        drop(connections);
+        if self.member.is_unwell() {
+            self.probe(ring, node, now);
+        }
+    }
+
     /// Waits until a connection may be free.
     pub(super) fn wait(&self, timeout: Duration) {
         let mut connections = self.connections();

@@ -19,8 +19,10 @@
 //!     `delete` comes a second time after all copies have answered (see [`Write`](super::Write)): either the look came after
 //!     the delete at the source, and undoes the repair, or the second delete comes after the add. So a value that was deleted
 //!     while it was repaired does not come back, but for the moment between add and look.
-//! D5. The read is done when its repairs are, or after [`PATIENCE`], or as long again as it took itself: a batch has many. What is still under way then is watched, so that a delete
-//!     by the same client is not overtaken by it.
+//! D5. The read is done when its repairs are, or after [`PATIENCE`](super::PATIENCE), or twice as long as it took itself: a batch has
+//!     many. What is still under way then is watched, so that a delete by the same client is not overtaken by it.
+//!     What is done to a copy that is not confirmed would end with it: who changes one in place (see [`ViaDecider`](super::ViaDecider))
+//!     waits until it is, or deletes it first if its source has not answered by then.
 //! D6. What a repair stores is marked, or noted before (see [`repairs`](crate::repairs)): by that the second delete of D4 tells it from
 //!     what was stored since.
 //! D7. A value that is not confirmed yet is given to nobody: it may be undone, and what was made of it would stay.
@@ -32,23 +34,20 @@ mod hear;
 mod repair;
 mod send;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Context, Later};
 use crate::error::{Error, Failure, Result};
 use crate::health::Marks;
 use crate::metrics::Op;
 use crate::options::Reads;
-use crate::repairs::{self, MOMENT_S};
+use crate::repairs::{self, MOMENT, MOMENT_S};
 use crate::reply::{Broken, Meta, Reply};
 use crate::request::Wanted;
 use crate::routing::Nodes;
-use crate::unawaited::Unawaited;
+use crate::unawaited::{Does, Unawaited};
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
-
-/// How long a read waits for its repairs at least.
-const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Whether a value that was found is to be computed anew. Only `mg` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,7 +163,9 @@ enum Part {
     Add(Vec<Copied>),
     /// Its second: their sources are looked at.
     Look(Vec<Copied>),
-    /// Its last: they are confirmed, or undone. Or something else that nobody waits for.
+    /// Its last: these keys are confirmed, others undone.
+    Confirm(Vec<u32>),
+    /// Something that nobody waits for.
     End,
 }
 
@@ -404,17 +405,12 @@ impl<'a> Read<'a> {
         }
     }
 
-    /// How long it is under way.
-    fn took(&self, now: Instant) -> Duration {
-        let left = self.context.deadline.saturating_duration_since(now);
-        self.context.options.request_timeout.saturating_sub(left)
-    }
-
     /// True if repairs are waited for no longer (D5).
     fn is_impatient(&mut self, now: Instant, todo: &mut Todo) -> bool {
         let patience = match self.await_repairs {
             true => self.context.deadline,
-            false => (now + PATIENCE.max(self.took(now))).min(self.context.deadline),
+            // Copies are added, and then their sources are looked at.
+            false => self.context.patience(now, 2),
         };
         let until = *self.patience.get_or_insert(patience);
         todo.wake(until);
@@ -592,17 +588,33 @@ impl Operation for Read<'_> {
         self.context.deadline
     }
 
-    fn abandon(&mut self, _now: Instant) -> Vec<(u32, Unawaited)> {
+    fn abandon(&mut self, now: Instant) -> Vec<(u32, Unawaited)> {
         let Context { ring, options, .. } = &self.context;
         let mut watches = Vec::new();
+        let unconfirmed = |copied: &Copied| {
+            let key = self.keys[copied.key as usize];
+            let member = &ring.members[usize::from(copied.to)];
+            member.is_not_confirmed(key, copied.unique, (now, now + MOMENT), options);
+        };
+        let verdicts = self.verdicts.iter().map(|(copied, _)| copied);
+        self.looks.iter().chain(verdicts).for_each(unconfirmed);
         for (id, sent) in self.sent.iter().enumerate() {
-            if let Part::Add(copies) = &sent.part {
-                let keys = copies[sent.answered..].iter();
-                let keys = keys.map(|copied| self.keys[copied.key as usize].into());
-                let member = ring.members[sent.node].clone();
-                let watch = Unawaited::new(member, options.clone(), keys.collect());
-                watches.push((id as u32, watch));
-            }
+            let (does, keys): (_, Vec<u32>) = match &sent.part {
+                Part::Add(copies) => {
+                    let copies = copies[sent.answered..].iter();
+                    (Does::Adds, copies.map(|copied| copied.key).collect())
+                }
+                Part::Confirm(keys) => (Does::Confirms, keys.clone()),
+                Part::Look(copies) => {
+                    copies[sent.answered..].iter().for_each(unconfirmed);
+                    continue;
+                }
+                _ => continue,
+            };
+            let member = ring.members[sent.node].clone();
+            let keys = keys.iter().map(|&key| self.keys[key as usize]);
+            let watch = Unawaited::new(member, options.clone(), does, keys);
+            watches.push((id as u32, watch));
         }
         watches
     }

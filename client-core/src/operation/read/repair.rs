@@ -194,6 +194,7 @@ impl Read<'_> {
         for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
             let origin = self.context.options.origin;
             let mut requests = Requests::new(batch.len(), 0).marked(origin);
+            let mut confirmed = Vec::new();
             for &(Copied { key, unique, .. }, stays) in batch {
                 let bytes = self.keys[key as usize];
                 let hit = self.found(key).filter(|_| stays);
@@ -204,11 +205,13 @@ impl Read<'_> {
                         let (mode, out) = (StoreMode::Set, &mut requests);
                         let unique = (unique, mark(&self.context.ring, batch[0].0.to));
                         request::store_as(out, bytes, value, exptime, mode, unique, false);
+                        confirmed.push(key);
                     }
                     None => request::delete(&mut requests, bytes, unique),
                 }
             }
-            self.send_part(todo, now, (batch[0].0.to, Part::End), requests);
+            let part = Part::Confirm(confirmed);
+            self.send_part(todo, now, (batch[0].0.to, part), requests);
         }
     }
 

@@ -69,6 +69,15 @@ impl Command {
         matches!(self, Command::Delete { .. })
     }
 
+    /// True if nothing is left of what was there before, wherever it is done.
+    pub(super) fn replaces(self) -> bool {
+        match self {
+            Command::Store { mode, .. } => mode.replaces(),
+            Command::Delete { compare } => compare.is_none(),
+            Command::Touch { .. } | Command::Count(_) => false,
+        }
+    }
+
     pub(super) fn encode(self, out: &mut Requests, entry: &Entry<'_>) {
         match self {
             Command::Store { mode, exptime } => {

@@ -39,8 +39,9 @@ impl Write<'_> {
             Part::Copy => self.do_without(at, node, now),
             Part::Before => self.leave_before(at, node, now),
             Part::Former => {
+                self.left -= 1;
                 let Context { ring, options, .. } = &self.context;
-                ring.members[node].unsure(self.entries[at].key, now, options);
+                ring.members[node].not_left(self.entries[at].key, now, options);
             }
             Part::Notice => {}
             Part::Look | Part::Noted | Part::Undo if !self.command.is_delete() => {
@@ -58,11 +59,13 @@ impl Write<'_> {
     /// A key is not deleted where it was before a change: its node is to do so later.
     pub(super) fn leave_before(&mut self, at: usize, node: usize, now: Instant) {
         let Context { ring, options, .. } = &self.context;
-        ring.members[node].unsure(self.entries[at].key, now, options);
+        ring.members[node].not_left(self.entries[at].key, now, options);
         if self.command.is_delete() {
             self.states[at].places_before -= 1;
             self.states[at].unheard = true;
             self.settle(at);
+        } else {
+            self.left -= 1;
         }
     }
 

@@ -21,7 +21,9 @@
 //! W4. While a change of the ring is fresh, whatever is done to a key deletes it where only the placement before has it, or is
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it. Where earlier
-//!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too, and nobody waits for that.
+//!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too.
+//! W7. The next change may bring the key back to such a place. So the write waits for these deletes, for a while; those that are
+//!     under way longer are watched, and what is written there waits until they are answered, lest it be deleted in their place.
 
 mod command;
 mod leave;
@@ -39,7 +41,7 @@ use crate::options::Ack;
 use crate::reply::{Broken, Reply};
 use crate::request::StoreMode;
 use crate::routing::Nodes;
-use crate::unawaited::Unawaited;
+use crate::unawaited::{Does, Unawaited};
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
 use command::DELETE;
@@ -77,6 +79,11 @@ pub struct Write<'a> {
     begun: bool,
     /// Until when the write is held, so that other clients know (W5).
     held_until: Option<Instant>,
+    /// Debts that copies pay by what is sent to them now, by entry and node.
+    pays: Vec<(u32, u16, u64)>,
+    /// Places that keys have left, and that are to answer (W7), and until when they are waited for.
+    left: usize,
+    patience: Option<Instant>,
 }
 
 /// One copy of one entry.
@@ -183,6 +190,9 @@ impl<'a> Write<'a> {
             takes_back: None,
             begun: false,
             held_until: None,
+            pays: Vec::new(),
+            left: 0,
+            patience: None,
             entries,
             exptimes: Vec::new(),
             context,
@@ -236,11 +246,6 @@ impl<'a> Write<'a> {
     /// The nodes that took the only entry, with the CAS uniques that they told.
     pub fn took(&mut self) -> Vec<(usize, u64)> {
         std::mem::take(&mut self.states[0].took)
-    }
-
-    /// True if it deletes only what has a certain CAS unique.
-    pub(super) fn compares(&self) -> bool {
-        matches!(self.command, Command::Delete { compare: Some(_) })
     }
 
     /// One copy of a key only.
@@ -321,6 +326,7 @@ impl<'a> Write<'a> {
                     }
                     told.push(node);
                     state.places_before += u8::from(self.command.is_delete());
+                    self.left += usize::from(!self.command.is_delete());
                     self.due.push(Target {
                         entry: at as u32,
                         node: node as u16,
@@ -332,6 +338,7 @@ impl<'a> Write<'a> {
                 for node in ring.former_only(key, &told, now, options).iter() {
                     let part = Part::Former;
                     let (entry, node) = (at as u32, node as u16);
+                    self.left += 1;
                     self.due.push(Target { entry, node, part });
                 }
             }
@@ -382,6 +389,17 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// True if the places that keys have left have answered, or are waited for no longer (W7).
+    fn all_have_left(&mut self, now: Instant, todo: &mut Todo) -> bool {
+        if self.left == 0 || self.context.options.ack == Ack::None {
+            return true;
+        }
+        let patience = self.context.patience(now, 1);
+        let until = *self.patience.get_or_insert(patience);
+        todo.wake(until);
+        now >= until
+    }
+
     /// True if the answers tell more than that it was done.
     fn command_tells(&self) -> bool {
         matches!(
@@ -419,7 +437,8 @@ impl Operation for Write<'_> {
         if is_over && held.is_some() {
             self.leave_untold();
         }
-        todo.done = (self.unresolved == 0 && held.is_none()) || is_over;
+        let is_resolved = self.unresolved == 0 && held.is_none();
+        todo.done = is_over || (is_resolved && self.all_have_left(now, todo));
     }
 
     fn on_reply(
@@ -438,6 +457,8 @@ impl Operation for Write<'_> {
         let at = at as usize;
         let state = &mut self.states[at];
         let mut acknowledged = true;
+        let is_missing = reply == Reply::Missing && self.command.is_delete();
+        let pays = part == Part::Copy && (matches!(reply, Reply::Ok(_)) || is_missing);
         match reply {
             _ if part == Part::Former => {}
             Reply::Ok(meta) if part == Part::Look => self.see(at, node, meta),
@@ -467,6 +488,9 @@ impl Operation for Write<'_> {
             }
             _ => return Err(Broken),
         }
+        if pays {
+            self.pay(at, node);
+        }
         let (sent, state) = (&mut self.sent[id as usize], &mut self.states[at]);
         sent.answered += 1;
         match sent.part {
@@ -481,7 +505,7 @@ impl Operation for Write<'_> {
                 state.answered.push(node);
                 self.settle(at);
             }
-            Part::Before | Part::Former => {}
+            Part::Before | Part::Former => self.left -= 1,
             Part::Look | Part::Noted | Part::Undo => self.looked(at, part, now),
             Part::Notice => {}
         }
@@ -519,11 +543,13 @@ impl Operation for Write<'_> {
         for (id, sent) in self.sent.iter().enumerate() {
             let entries = &sent.entries[sent.answered.min(sent.entries.len())..];
             if !entries.is_empty() {
-                let keys = entries
-                    .iter()
-                    .map(|&at| self.entries[at as usize].key.into());
+                let keys = entries.iter().map(|&at| self.entries[at as usize].key);
+                let does = match sent.part {
+                    Part::Before | Part::Former => Does::Clears,
+                    _ => Does::Writes,
+                };
                 let member = ring.members[sent.node].clone();
-                let watch = Unawaited::new(member, options.clone(), keys.collect());
+                let watch = Unawaited::new(member, options.clone(), does, keys);
                 watches.push((id as u32, watch));
             }
         }

@@ -8,7 +8,7 @@ use super::command::DELETE;
 use super::{Command, PARTS, Part, Sent, Target, Write};
 use crate::expect::Expect;
 use crate::notices;
-use crate::operation::Context;
+use crate::operation::{BLOCKED_PAUSE, Context};
 use crate::options::Ack;
 use crate::repairs;
 use crate::request::{self, LINE_LEN, Requests, StoreMode, Wanted};
@@ -18,6 +18,9 @@ impl Write<'_> {
     /// What is due, but for nodes that were ejected meanwhile: those have failed.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Target> {
         let mut live = std::mem::take(&mut self.due);
+        if self.context.options.ack != Ack::None {
+            self.postpone(&mut live, now);
+        }
         let is_in = |context: &Context, node: u16| context.ring.members[usize::from(node)].is_in();
         if live.iter().all(|target| is_in(&self.context, target.node)) {
             return live;
@@ -38,11 +41,47 @@ impl Write<'_> {
         live
     }
 
+    /// What would be deleted in the place of what keys had left there before comes later (W7).
+    fn postpone(&mut self, targets: &mut Vec<Target>, now: Instant) {
+        targets.retain(|target| {
+            let member = &self.context.ring.members[usize::from(target.node)];
+            let key = self.entries[target.entry as usize].key;
+            let goes = target.part != Part::Copy || member.is_cleared(key);
+            if !goes {
+                self.later.push(now + BLOCKED_PAUSE, *target);
+            }
+            goes
+        });
+    }
+
+    /// Notes the debts that are paid by what is sent now.
+    fn note_debts(&mut self, targets: &[Target]) {
+        for &Target { entry, node, part } in targets {
+            let key = self.entries[entry as usize].key;
+            if part == Part::Copy
+                && let Some(debt) = self.context.ring.members[usize::from(node)].debt(key)
+                && self.command.replaces()
+            {
+                self.pays.push((entry, node, debt));
+            }
+        }
+    }
+
+    /// A copy has taken an entry: what was owed to it before is paid.
+    pub(super) fn pay(&mut self, at: usize, node: usize) {
+        let of =
+            |&(entry, to, _): &(u32, u16, u64)| entry as usize == at && usize::from(to) == node;
+        for (_, _, debt) in self.pays.extract_if(.., |one| of(one)) {
+            self.context.ring.members[node].paid(self.entries[at].key, debt);
+        }
+    }
+
     pub(super) fn send_due(&mut self, now: Instant, todo: &mut Todo) {
         let due = self.take_due(now);
         if due.is_empty() {
             return;
         }
+        self.note_debts(&due);
         // A single value that goes to several copies is encoded once.
         if let &[entry] = &self.entries[..] {
             let encoded = |write: &Self, target| {
