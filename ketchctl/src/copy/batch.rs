@@ -52,7 +52,8 @@ impl Listed {
             accessed_unix_s: 0,
             fetched: false,
         };
-        for word in words {
+        // memcached ends each line with a blank.
+        for word in words.filter(|word| !word.is_empty()) {
             let (name, value) = std::str::from_utf8(word).ok()?.split_once('=')?;
             match name {
                 "size" => listed.size = value.parse().unwrap_or(0),
@@ -143,7 +144,7 @@ mod tests {
         };
         for (line, expected) in [
             (
-                "key=a exp=-1 la=7 cas=1 fetch=no cls=1 size=65",
+                "key=a exp=-1 la=7 cas=1 fetch=no cls=1 size=65 flags=0 ",
                 some(b"a", 65),
             ),
             (
