@@ -254,18 +254,38 @@ impl<'c> Entry<'c> {
         let (Some(found), cache) = (self.found, self.cache) else {
             return;
         };
-        let item = ItemHead::of(&cache.items, found.handle, found.header);
-        let (events, by, key, cas) = (&cache.events, self.at.by, item.key(), item.cas());
-        if cache.life(found.header, self.at.now) == Lookup::Flushed {
+        let (events, by) = (&cache.events, self.at.by);
+        let (key, cas) = cache.items.key_and_cas(found.handle, found.header);
+        let header = found.header;
+        if cache
+            .flush
+            .covers(header.state(), header.accessed_at(), self.at.now)
+        {
             // Between the change and here (Ev3).
-            events.deleted(by, key, cas);
-        } else if self.change.get() == Change::Stored {
+            return events.deleted(by, key, cas);
+        }
+        let change = self.change.get();
+        if events.audience().has(Audience::LOG) {
+            self.log_changed(found, change, key);
+        }
+        let what = match change {
+            Change::Stored => What::Set,
+            Change::Touched | Change::Nothing => What::Touch,
+        };
+        events.to_feed(by, what, key, cas);
+    }
+
+    #[cold]
+    fn log_changed(&self, found: Found<'_>, change: Change, key: &[u8]) {
+        let item = ItemHead::of(&self.cache.items, found.handle, found.header);
+        let (events, ring) = (&self.cache.events, self.at.by.ring);
+        if change == Change::Stored {
             let view = ItemView(item);
-            events.stored(by, key, cas, || {
+            events.log_stored(ring, key, || {
                 (view.meta(), view.value_len() as u32, view.value_pieces())
             });
         } else {
-            events.touched(by, key, cas, || item.meta());
+            events.log_touched(ring, key, || item.meta());
         }
     }
 

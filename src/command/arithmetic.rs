@@ -18,7 +18,7 @@ use super::output::Output;
 use super::sights;
 use crate::cache::{Entry, Hit, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
-use crate::events::Cause;
+use crate::events::{Audience, Cause};
 use crate::state::{self, Ctx, Seen, Verb};
 
 /// Values up to this long are padded on the stack.
@@ -45,8 +45,8 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
     };
     let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
     let entry = ctx.cache.entry(sought, at);
-    let is_watched = sights::are_wanted(ctx);
-    if is_watched {
+    let wanted = sights::wanted(ctx);
+    if wanted.has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     let mut class = None;
@@ -59,7 +59,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
         }
     });
     answer(ctx, request, outcome, entry.found(), out);
-    if is_watched
+    if wanted.has(Audience::MUTATIONS)
         && matches!(outcome, Outcome::Counted { created: true, .. })
         && let Some(item) = entry.item()
     {

@@ -15,7 +15,7 @@ use super::output::Output;
 use super::sights;
 use crate::cache::{Entry, ItemSpec, Lookup, Probe, Room, Shortage};
 use crate::clock::RelTime;
-use crate::events::Cause;
+use crate::events::{Audience, Cause};
 use crate::state::{self, Ctx, Seen, Verb};
 
 /// How a delete ended.
@@ -38,8 +38,8 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
     };
     let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
     let entry = ctx.cache.entry(sought, at);
-    let is_watched = sights::are_wanted(ctx);
-    if is_watched {
+    let wanted = sights::wanted(ctx);
+    if wanted.has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     // Before it is changed: an update may run more than once, and the item is another one then.
@@ -49,7 +49,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
         before = item.map(|item| (item.class(), item.value_len() as u32));
         delete(ctx, request, key, entry, room)
     });
-    if is_watched
+    if wanted.has(Audience::DELETIONS)
         && outcome == Outcome::Done
         && !request.invalidate
         && let Some(before) = before

@@ -40,7 +40,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     };
     let sought = probe.of(key);
     let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Mg));
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     let mut created = false;
@@ -273,7 +273,7 @@ pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'
     let mut room: KeyBuf = [0; KEY_LEN_MAX];
     let sought = probe.of(key.bytes(&mut room));
     let entry = ctx.cache.entry(sought, ctx.at(Cause::Get));
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, sought.key, &entry);
     }
     let Some(item) = entry.item() else {

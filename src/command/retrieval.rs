@@ -7,7 +7,7 @@ use super::config;
 use super::output::Output;
 use super::sights;
 use crate::cache::{Ahead, Entry, Hit, Probe, Sought};
-use crate::events::Cause;
+use crate::events::{Audience, Cause};
 use crate::state::{Ctx, Outcome, Seen, Verb};
 
 /// Keys hashed and prefetched together: enough misses in flight to keep the memory busy (a core has 10 to 16 line fill
@@ -83,7 +83,7 @@ pub(super) fn get_one<'c>(
     let key = sought.key;
     let cause = verb.touch.map_or(Cause::Get, |_| Cause::Gat);
     let mut entry = ctx.cache.entry(sought, ctx.at(cause));
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     let seen = seen_read(&entry, sought, verb.touch.is_some());
@@ -175,7 +175,7 @@ pub(super) fn get_binary<'c>(
         Some(_) => Cause::Touch,
     };
     let mut entry = ctx.cache.entry(sought, ctx.at(cause));
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     let seen = seen_read(&entry, sought, request.touch.is_some());
@@ -212,7 +212,7 @@ pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut O
     let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
     let sought = probe.of(request.key.bytes(&mut room));
     let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Touch));
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, sought.key, &entry);
     }
     let seen = Seen {

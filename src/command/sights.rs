@@ -5,14 +5,25 @@
 
 use protocol::{ErrorLine, Store, StoreMode};
 
-use crate::cache::{ClassId, Entry, ItemHead, Lookup};
+use super::meta;
+use crate::cache::{At, ClassId, Entry, ItemHead, Lookup};
 use crate::clock::RelTime;
-use crate::events::{Audience, Cause, Shown, StoreEnd};
+use crate::events::{Audience, Cause, FetchEnd, Shown, StoreEnd};
 use crate::state::Ctx;
 
-/// What a store is called.
+/// The moment of a store, and as what it is told, which costs something only where somebody listens. Who begins to listen just then
+/// may be told of this one as of a plain `set`.
 #[inline]
-pub(super) fn cause_of(store: &Store<'_>) -> Cause {
+pub(super) fn at_of(ctx: Ctx<'_>, store: &Store<'_>) -> At {
+    if wanted(ctx).is_empty() {
+        ctx.at(Cause::Set)
+    } else {
+        ctx.at_from(cause_of(store), meta::origin(ctx, &store.reply))
+    }
+}
+
+/// What a store is called.
+fn cause_of(store: &Store<'_>) -> Cause {
     match store.mode {
         StoreMode::Set if store.compare_cas.is_some() => Cause::Cas,
         StoreMode::Set => Cause::Set,
@@ -23,37 +34,34 @@ pub(super) fn cause_of(store: &Store<'_>) -> Cause {
     }
 }
 
-/// Whether somebody watches requests.
+/// Who watches. What follows is to be called only for a kind that is wanted: who asks once has loaded it once.
 #[inline]
-pub(super) fn are_wanted(ctx: Ctx<'_>) -> bool {
-    ctx.cache.events().audience().has(Audience::OF_REQUESTS)
+pub(super) fn wanted(ctx: Ctx<'_>) -> Audience {
+    ctx.cache.events().audience()
 }
 
-/// Shows it to watchers of this kind, if there are any.
-fn show(ctx: Ctx<'_>, kind: Audience, sight: &Shown<'_>) {
-    let events = ctx.cache.events();
-    if events.audience().has(kind) {
-        events.sights.show(ctx.ring, sight);
-    }
+#[inline(always)]
+fn show(ctx: Ctx<'_>, sight: &Shown<'_>) {
+    ctx.cache.events().sights.show(ctx.ring, sight);
 }
 
 /// A key was looked up.
 #[cold]
 pub(super) fn looked_up(ctx: Ctx<'_>, key: &[u8], entry: &Entry<'_>) {
     let item = entry.item();
-    let status = match (&item, entry.lookup()) {
-        (Some(_), _) => "found",
-        (None, Lookup::Expired) => "expired",
-        (None, Lookup::Flushed) => "flushed",
-        (None, Lookup::Missing | Lookup::Found) => "not_found",
+    let end = match (&item, entry.lookup()) {
+        (Some(_), _) => FetchEnd::Found,
+        (None, Lookup::Expired) => FetchEnd::Expired,
+        (None, Lookup::Flushed) => FetchEnd::Flushed,
+        (None, Lookup::Missing | Lookup::Found) => FetchEnd::NotFound,
     };
     let sight = Shown::Get {
         key,
-        status,
+        end,
         class: item.as_ref().map_or(0, |item| item.class().get()),
         size: item.map_or(0, |item| item.value_len() as u32),
     };
-    show(ctx, Audience::FETCHERS, &sight);
+    show(ctx, &sight);
 }
 
 /// A store has ended so; `class` is that of the item that was made for it.
@@ -75,12 +83,12 @@ pub(super) fn stored(
     let sight = Shown::Store {
         key,
         end,
-        cmd: cause_of(store).name(),
+        cmd: cause_of(store),
         ttl: ttl(ctx, ends),
         class: class.map_or(0, ClassId::get),
         size,
     };
-    show(ctx, Audience::MUTATIONS, &sight);
+    show(ctx, &sight);
 }
 
 /// As memcached counts: 0 for ever, and modulo 2^32 for what is over.
@@ -101,12 +109,12 @@ pub(super) fn refused(ctx: Ctx<'_>, store: &Store<'_>, key: &[u8], error: ErrorL
     let sight = Shown::Store {
         key,
         end,
-        cmd: cause_of(store).name(),
+        cmd: cause_of(store),
         ttl: 0,
         class: 0,
         size: 0,
     };
-    show(ctx, Audience::MUTATIONS, &sight);
+    show(ctx, &sight);
 }
 
 /// A counter was made.
@@ -115,12 +123,12 @@ pub(super) fn began_to_count(ctx: Ctx<'_>, key: &[u8], item: &ItemHead<'_>) {
     let sight = Shown::Store {
         key,
         end: StoreEnd::Stored,
-        cmd: Cause::Add.name(),
+        cmd: Cause::Add,
         ttl: ttl(ctx, item.expires_at()),
         class: item.class().get(),
         size: item.value_len() as u32,
     };
-    show(ctx, Audience::MUTATIONS, &sight);
+    show(ctx, &sight);
 }
 
 /// An item of this class and size was deleted, by `md` or by `delete`.
@@ -128,11 +136,11 @@ pub(super) fn began_to_count(ctx: Ctx<'_>, key: &[u8], item: &ItemHead<'_>) {
 pub(super) fn deleted(ctx: Ctx<'_>, key: &[u8], cause: Cause, (class, size): (ClassId, u32)) {
     let sight = Shown::Deleted {
         key,
-        cmd: cause.name(),
+        cmd: cause,
         class: class.get(),
         size,
     };
-    show(ctx, Audience::DELETIONS, &sight);
+    show(ctx, &sight);
 }
 
 /// The line of a request, as it came.
@@ -141,5 +149,5 @@ pub(super) fn raw(ctx: Ctx<'_>, input: &[u8]) {
     let end = input.iter().position(|&byte| byte == b'\n');
     let line = &input[..end.unwrap_or(input.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    show(ctx, Audience::RAWCMDS, &Shown::Raw { line });
+    show(ctx, &Shown::Raw { line });
 }

@@ -11,7 +11,7 @@ use crate::cache::{
     AllocError, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
     Sought,
 };
-use crate::events::StoreEnd;
+use crate::events::{Audience, StoreEnd};
 use crate::keyspace::slow::{self, Stage};
 use crate::state::{self, Ctx, Seen, Verb};
 
@@ -67,7 +67,7 @@ pub(super) fn execute<'c>(
     let key = store.key.bytes(&mut room);
     let sought = probe.of(key);
     let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
-    let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
+    let at = sights::at_of(ctx, store);
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
         Data::Item(item) => Ok(item),
@@ -88,8 +88,8 @@ pub(super) fn execute<'c>(
     };
     let class = Some(new.class());
     let mut entry = ctx.cache.entry(sought, at);
-    let is_watched = sights::are_wanted(ctx);
-    if is_watched {
+    let wanted = sights::wanted(ctx);
+    if wanted.has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
     }
     let outcome = if extends {
@@ -100,7 +100,7 @@ pub(super) fn execute<'c>(
         replace(ctx, store, new, &mut entry)
     };
     answer(ctx, store, outcome, entry.item(), out);
-    if is_watched {
+    if wanted.has(Audience::MUTATIONS) {
         sights::stored(ctx, store, key, outcome.as_shown(), class, &entry);
     }
     drop(entry);
@@ -138,9 +138,9 @@ pub(super) fn refuse(
 ) -> Option<Fault> {
     let answer = give_up(ctx, store, sought.key, error);
     if drops_old_value(store) {
-        let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
+        let at = sights::at_of(ctx, store);
         let mut entry = ctx.cache.entry(sought, at);
-        if sights::are_wanted(ctx) {
+        if sights::wanted(ctx).has(Audience::FETCHERS) {
             sights::looked_up(ctx, sought.key, &entry);
         }
         entry.remove_key(sought.key);
@@ -156,7 +156,7 @@ pub(super) fn give_up(
     key: &[u8],
     error: ErrorLine,
 ) -> Option<Fault> {
-    if sights::are_wanted(ctx) {
+    if sights::wanted(ctx).has(Audience::MUTATIONS) {
         sights::refused(ctx, store, key, error);
     }
     count_refusal(ctx, error);
@@ -176,11 +176,11 @@ pub(super) fn make_way(
     if store.mode != StoreMode::Set || store.compare_cas.is_some() {
         return false;
     }
-    let at = ctx.at_from(sights::cause_of(store), meta::origin(ctx, &store.reply));
+    let at = sights::at_of(ctx, store);
     let mut entry = ctx.cache.entry(sought, at);
     let makes_room = entry.found().is_some_and(|hit| hit.value_len() >= missing);
     if makes_room {
-        if sights::are_wanted(ctx) {
+        if sights::wanted(ctx).has(Audience::FETCHERS) {
             sights::looked_up(ctx, sought.key, &entry);
         }
         entry.remove_key(sought.key);

@@ -32,7 +32,7 @@ use crossbeam::utils::CachePadded;
 pub use feed::{Feed, FeedReport};
 pub use hash::key_hash;
 pub use rings::{Drained, RingId};
-pub use sights::{Closed, Shown, Sights, StoreEnd};
+pub use sights::{Closed, FetchEnd, Shown, Sights, StoreEnd};
 pub use snapshot_file::{Marks, Meta};
 use snapshot_file::{Pieces, push};
 pub use subscription::Subscription;
@@ -72,8 +72,12 @@ impl Audience {
     pub const PROXYUSER: Audience = Audience(1 << 11);
     /// Whoever is told what happens to items.
     pub const OF_ITEMS: Audience = Audience(0b11);
-    /// Whoever is shown requests about keys.
-    pub const OF_REQUESTS: Audience = Audience(0b111 << 2);
+
+    /// True if nobody listens.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 
     /// True if one of these is there.
     #[inline]
@@ -258,27 +262,24 @@ impl Events {
 
     // ---- who tells; the caller has the key's stripe locked --------------------------------------------------------
 
-    /// An item was stored, or its value changed. `record` gives what the log wants to know besides.
+    /// Tells the log, if it listens, that an item was stored, or that its value changed. `record` gives all of it.
     #[cold]
-    pub fn stored<'p, P: Pieces<'p>>(
+    pub fn log_stored<'p, P: Pieces<'p>>(
         &self,
-        by: By,
+        ring: RingId,
         key: &[u8],
-        cas: u64,
         record: impl FnOnce() -> (Meta, u32, P),
     ) {
-        self.to_log(by.ring, |out| {
+        self.to_log(ring, |out| {
             let (meta, len, value) = record();
             push::item(out, key, &meta, len, value);
         });
-        self.to_feed(by, What::Set, key, cas);
     }
 
-    /// All but the value of an item may have changed.
+    /// Tells the log that all but the value of an item may have changed.
     #[cold]
-    pub fn touched(&self, by: By, key: &[u8], cas: u64, meta: impl FnOnce() -> Meta) {
-        self.to_log(by.ring, |out| push::touch(out, key, &meta()));
-        self.to_feed(by, What::Touch, key, cas);
+    pub fn log_touched(&self, ring: RingId, key: &[u8], meta: impl FnOnce() -> Meta) {
+        self.to_log(ring, |out| push::touch(out, key, &meta()));
     }
 
     /// An item was deleted that had this CAS unique.
@@ -288,10 +289,18 @@ impl Events {
         self.to_feed(by, What::Delete, key, cas);
     }
 
-    /// An item is gone that nobody deleted, or was not there when somebody did: of no interest to the log.
+    /// Something that is of no interest to the log: an item is gone that nobody deleted, or was not there when somebody did.
     #[cold]
     pub fn gone(&self, by: By, what: What, key: &[u8], cas: u64) {
         self.to_feed(by, what, key, cas);
+    }
+
+    /// Tells the feed, if somebody reads it, what has become of an item that has this CAS unique now.
+    #[inline(always)]
+    pub fn to_feed(&self, by: By, what: What, key: &[u8], cas: u64) {
+        if self.audience().has(Audience::FEED) {
+            self.feed.tell(by, what, key, cas);
+        }
     }
 
     #[inline]
@@ -311,13 +320,6 @@ impl Events {
                     mover.unpark();
                 }
             }
-        }
-    }
-
-    #[inline]
-    fn to_feed(&self, by: By, what: What, key: &[u8], cas: u64) {
-        if self.audience().has(Audience::FEED) {
-            self.feed.tell(by, what, key, cas);
         }
     }
 

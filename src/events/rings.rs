@@ -67,6 +67,16 @@ pub(super) enum Lies {
 }
 
 impl Told {
+    /// Keeps a record in memory, as the one that has the next ticket; gives the bytes that lie there then.
+    #[inline(always)]
+    fn keep(&mut self, ticket: &AtomicU64, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.records.len();
+        write(&mut self.records);
+        let len = (self.records.len() - before) as u32;
+        self.index.push((ticket.fetch_add(1, Relaxed) + 1, len));
+        self.records.len()
+    }
+
     #[inline]
     fn tell(&mut self, ticket: &AtomicU64, write: impl FnOnce(&mut Vec<u8>)) -> Lies {
         let before = self.records.len();
@@ -133,6 +143,14 @@ impl Rings {
         self.rings[ring.index(self.rings.len())]
             .lock()
             .tell(&self.ticket, write)
+    }
+
+    /// The same of rings that have no file; gives the bytes that lie in memory then.
+    #[inline(always)]
+    pub(super) fn keep(&self, ring: RingId, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        self.rings[ring.index(self.rings.len())]
+            .lock()
+            .keep(&self.ticket, write)
     }
 
     /// Holds all rings: nobody tells anything meanwhile.

@@ -7,7 +7,9 @@
 //! Sg1. Nobody waits: what finds no room is counted and forgotten.
 //! Sg2. Each has a number (`gid`) that grows in the order in which they were shown.
 //!
-//! Costs: 48 bytes and the text in the buffer.
+//! Sg3. Who shows something reads the processor's counter, and no clock: whoever writes the line makes a time of it.
+//!
+//! Costs: 48 bytes and the text in the buffer, and some 100 instructions.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,8 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::Audience;
 use super::rings::RingId;
+use super::{Audience, Cause};
+use crate::sys;
 
 /// Bytes of a buffer, if nothing else is said.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -24,6 +27,21 @@ const BUFFER_BYTES: usize = 64 << 10;
 const HEAD: usize = 48;
 /// The longest text: what is longer is cut, as in memcached.
 const TEXT_MAX: usize = 512;
+
+/// What became of looking a key up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "each is memcached's word")]
+pub enum FetchEnd {
+    NotFound,
+    Found,
+    Flushed,
+    Expired,
+}
+
+impl FetchEnd {
+    const NAMES: [&[u8]; 4] = [b"not_found", b"found", b"flushed", b"expired"];
+}
 
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +54,17 @@ pub enum StoreEnd {
     NotFound,
     TooLarge,
     NoMemory,
+}
+
+impl StoreEnd {
+    const NAMES: [&[u8]; 6] = [
+        b"not_stored",
+        b"stored",
+        b"exists",
+        b"not_found",
+        b"too_large",
+        b"no_memory",
+    ];
 }
 
 /// Why a connection was closed.
@@ -52,22 +81,31 @@ pub enum Closed {
     Shutdown,
 }
 
+impl Closed {
+    const NAMES: [&[u8]; 4] = [b"error", b"normal", b"idle_timeout", b"shutdown"];
+}
+
+/// The word of that number; `na` is memcached's for what it does not know.
+fn name(names: &[&'static [u8]], number: u8) -> &'static [u8] {
+    names.get(usize::from(number)).copied().unwrap_or(b"na")
+}
+
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the fields are those of memcached's lines")]
 pub enum Shown<'t> {
-    /// A key was looked up: `found`, `not_found`, `flushed` or `expired`.
+    /// A key was looked up.
     Get {
         key: &'t [u8],
-        status: &'static str,
+        end: FetchEnd,
         class: u8,
         size: u32,
     },
-    /// A store was asked for, by the command of this name.
+    /// A store was asked for, by this command.
     Store {
         key: &'t [u8],
         end: StoreEnd,
-        cmd: &'static str,
+        cmd: Cause,
         ttl: u32,
         class: u8,
         size: u32,
@@ -75,7 +113,7 @@ pub enum Shown<'t> {
     /// An item was deleted.
     Deleted {
         key: &'t [u8],
-        cmd: &'static str,
+        cmd: Cause,
         class: u8,
         size: u32,
     },
@@ -102,40 +140,6 @@ pub enum Shown<'t> {
     TlsError { message: &'t [u8], fd: i32 },
     /// What the server did by itself, as `type=..` and what follows.
     System { text: &'t [u8] },
-}
-
-/// Words that sights are made of, by number.
-const WORDS: [&str; 20] = [
-    "not_found",
-    "found",
-    "flushed",
-    "expired",
-    "not_stored",
-    "stored",
-    "exists",
-    "too_large",
-    "no_memory",
-    "add",
-    "set",
-    "replace",
-    "append",
-    "prepend",
-    "cas",
-    "delete",
-    "md",
-    "na",
-    "yes",
-    "no",
-];
-
-fn word(name: &str) -> u8 {
-    WORDS.iter().position(|&word| word == name).unwrap_or(17) as u8
-}
-
-fn word_of(number: u8) -> &'static [u8] {
-    WORDS
-        .get(usize::from(number))
-        .map_or(b"na", |word| word.as_bytes())
 }
 
 /// Which kind, in a buffer.
@@ -171,7 +175,7 @@ impl Kind {
 #[derive(Debug, Default, Clone, Copy)]
 struct Head {
     gid: u64,
-    us: u64,
+    ticks: u64,
     ttl: i64,
     fd: i32,
     size: u32,
@@ -184,17 +188,25 @@ struct Head {
 }
 
 impl Head {
-    #[inline]
+    #[inline(always)]
     fn bytes(&self) -> [u8; HEAD] {
+        let words = u32::from_le_bytes([self.kind, self.status, self.cmd, self.class]);
+        let numbers = u64::from(self.fd as u32) | u64::from(self.size) << 32;
+        let more =
+            u64::from(self.idle) | u64::from(self.text_len) << 32 | u64::from(words & 0xffff) << 48;
+        // As words: what is put into an array byte by byte is written twice.
+        let words = [
+            self.gid,
+            self.ticks,
+            self.ttl as u64,
+            numbers,
+            more,
+            u64::from(words >> 16),
+        ];
         let mut to = [0; HEAD];
-        to[0..8].copy_from_slice(&self.gid.to_le_bytes());
-        to[8..16].copy_from_slice(&self.us.to_le_bytes());
-        to[16..24].copy_from_slice(&self.ttl.to_le_bytes());
-        to[24..28].copy_from_slice(&self.fd.to_le_bytes());
-        to[28..32].copy_from_slice(&self.size.to_le_bytes());
-        to[32..36].copy_from_slice(&self.idle.to_le_bytes());
-        to[36..38].copy_from_slice(&self.text_len.to_le_bytes());
-        to[38..42].copy_from_slice(&[self.kind, self.status, self.cmd, self.class]);
+        for (to, word) in to.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
         to
     }
 
@@ -203,7 +215,7 @@ impl Head {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| from[at + n]));
         Head {
             gid: u64_at(0),
-            us: u64_at(8),
+            ticks: u64_at(8),
             ttl: u64_at(16) as i64,
             fd: u32_at(24) as i32,
             size: u32_at(28),
@@ -270,8 +282,8 @@ impl Sights {
         self.gid.load(Relaxed) + 1
     }
 
-    /// Shows something, by the thread of this ring (Sg1).
-    #[cold]
+    /// Shows something, by the thread of this ring (Sg1). Inlined, so that what is shown is written where it is made.
+    #[inline(always)]
     pub fn show(&self, ring: RingId, sight: &Shown<'_>) {
         let buffer = self.buffer(ring);
         let mut head = Head {
@@ -288,8 +300,7 @@ impl Sights {
             return;
         }
         head.gid = self.gid.fetch_add(1, Relaxed) + 1;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        head.us = since_1970.map_or(0, |since| since.as_micros() as u64);
+        head.ticks = sys::ticks();
         bytes.extend_from_slice(&head.bytes());
         bytes.extend_from_slice(text);
         drop(bytes);
@@ -307,6 +318,8 @@ impl Sights {
         for buffer in &self.buffers {
             taken.clear();
             std::mem::swap(taken, &mut *buffer.bytes.lock());
+            // Read behind all that is taken (Sg3).
+            let now = Now::read();
             let mut rest = &taken[..];
             while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
                 let head = Head::of(head);
@@ -318,7 +331,7 @@ impl Sights {
                     break;
                 };
                 line.clear();
-                head.write(kind, text, &mut line);
+                head.write(kind, now.us_at(head.ticks), text, &mut line);
                 let is_keyed = matches!(
                     kind,
                     Kind::Get | Kind::Store | Kind::Deleted | Kind::Eviction
@@ -354,15 +367,16 @@ impl Sights {
 
 impl Head {
     /// Takes what is no text; gives that.
+    #[inline(always)]
     fn fill<'t>(&mut self, sight: &Shown<'t>) -> &'t [u8] {
         match *sight {
             Shown::Get {
                 key,
-                status,
+                end,
                 class,
                 size,
             } => {
-                (self.kind, self.status) = (Kind::Get as u8, word(status));
+                (self.kind, self.status) = (Kind::Get as u8, end as u8);
                 (self.class, self.size) = (class, size);
                 key
             }
@@ -374,15 +388,7 @@ impl Head {
                 class,
                 size,
             } => {
-                let status = match end {
-                    StoreEnd::NotStored => "not_stored",
-                    StoreEnd::Stored => "stored",
-                    StoreEnd::Exists => "exists",
-                    StoreEnd::NotFound => "not_found",
-                    StoreEnd::TooLarge => "too_large",
-                    StoreEnd::NoMemory => "no_memory",
-                };
-                (self.kind, self.status, self.cmd) = (Kind::Store as u8, word(status), word(cmd));
+                (self.kind, self.status, self.cmd) = (Kind::Store as u8, end as u8, cmd as u8);
                 (self.ttl, self.class, self.size) = (ttl.into(), class, size);
                 key
             }
@@ -392,7 +398,7 @@ impl Head {
                 class,
                 size,
             } => {
-                (self.kind, self.cmd) = (Kind::Deleted as u8, word(cmd));
+                (self.kind, self.cmd) = (Kind::Deleted as u8, cmd as u8);
                 (self.class, self.size) = (class, size);
                 key
             }
@@ -404,8 +410,7 @@ impl Head {
                 class,
                 size,
             } => {
-                self.kind = Kind::Eviction as u8;
-                self.status = word(if fetched { "yes" } else { "no" });
+                (self.kind, self.status) = (Kind::Eviction as u8, fetched.into());
                 (self.ttl, self.idle, self.class, self.size) = (ttl, idle, class, size);
                 key
             }
@@ -432,25 +437,31 @@ impl Head {
         }
     }
 
-    /// The line, as memcached writes it.
-    fn write(&self, kind: Kind, text: &[u8], out: &mut Vec<u8>) {
+    fn cmd(&self) -> &'static [u8] {
+        Cause::name_of(self.cmd).as_bytes()
+    }
+
+    /// The line, as memcached writes it, of what was shown so many microseconds after 1970.
+    fn write(&self, kind: Kind, us: u64, text: &[u8], out: &mut Vec<u8>) {
         let mut say = Saying(out);
-        say.word(b"ts=").number(self.us / 1_000_000);
+        say.word(b"ts=").number(us / 1_000_000);
         // As there, without zeros in front.
-        say.word(b".").number(self.us % 1_000_000);
+        say.word(b".").number(us % 1_000_000);
         say.word(b" gid=").number(self.gid);
         match kind {
             Kind::Get => {
                 say.word(b" type=item_get key=").key(text);
-                say.word(b" status=").word(word_of(self.status));
+                say.word(b" status=")
+                    .word(name(&FetchEnd::NAMES, self.status));
                 say.word(b" clsid=").number(self.class);
                 say.word(b" cfd=").number(self.fd);
                 say.word(b" size=").number(self.size);
             }
             Kind::Store => {
                 say.word(b" type=item_store key=").key(text);
-                say.word(b" status=").word(word_of(self.status));
-                say.word(b" cmd=").word(word_of(self.cmd));
+                say.word(b" status=")
+                    .word(name(&StoreEnd::NAMES, self.status));
+                say.word(b" cmd=").word(self.cmd());
                 say.word(b" ttl=").number(self.ttl);
                 say.word(b" clsid=").number(self.class);
                 say.word(b" cfd=").number(self.fd);
@@ -458,13 +469,14 @@ impl Head {
             }
             Kind::Deleted => {
                 say.word(b" type=deleted key=").key(text);
-                say.word(b" cmd=").word(word_of(self.cmd));
+                say.word(b" cmd=").word(self.cmd());
                 say.word(b" clsid=").number(self.class);
                 say.word(b" size=").number(self.size);
             }
             Kind::Eviction => {
                 say.word(b" type=eviction key=").key(text);
-                say.word(b" fetch=").word(word_of(self.status));
+                say.word(b" fetch=")
+                    .word(name(&[b"no", b"yes"], self.status));
                 say.word(b" ttl=").number(self.ttl);
                 say.word(b" la=").number(self.idle);
                 say.word(b" clsid=").number(self.class);
@@ -475,10 +487,9 @@ impl Head {
                 say.word(b" cfd=").number(self.fd);
             }
             Kind::ConnClose => {
-                let reasons: [&[u8]; 4] = [b"error", b"normal", b"idle_timeout", b"shutdown"];
                 say.word(b" type=conn_close").peer(text);
-                let reason = reasons.get(usize::from(self.status)).copied();
-                say.word(b" reason=").word(reason.unwrap_or_default());
+                say.word(b" reason=")
+                    .word(name(&Closed::NAMES, self.status));
                 say.word(b" cfd=").number(self.fd);
             }
             Kind::Raw => {
@@ -494,6 +505,28 @@ impl Head {
             }
         }
         say.word(b"\n");
+    }
+}
+
+/// The present, by the processor's counter and by the calendar.
+struct Now {
+    ticks: u64,
+    us: u64,
+}
+
+impl Now {
+    fn read() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        Now {
+            ticks: sys::ticks(),
+            us: since_1970.map_or(0, |since| since.as_micros() as u64),
+        }
+    }
+
+    /// When the counter stood there, in microseconds: never after now, as another processor's counter may be ahead.
+    fn us_at(&self, ticks: u64) -> u64 {
+        let since = sys::ns_of(self.ticks.saturating_sub(ticks)) / 1000;
+        self.us.saturating_sub(since)
     }
 }
 

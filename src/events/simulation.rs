@@ -32,9 +32,8 @@ impl Server {
         match rng.below(40) {
             0..24 => {
                 self.values.insert(key.clone(), self.changes);
-                self.events.stored(by, key.as_bytes(), self.changes, || {
-                    (super::Meta::default(), 0, [].iter().copied())
-                });
+                self.events
+                    .to_feed(by, What::Set, key.as_bytes(), self.changes);
             }
             24..32 => {
                 let cas = self.values.remove(&key).unwrap_or(0);

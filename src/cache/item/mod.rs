@@ -280,6 +280,21 @@ impl Items {
         self.part(handle, header, start..start + header.key_len())
     }
 
+    /// Key and CAS unique of an item with this header. The caller keeps I3 for as long as it holds the slice.
+    #[inline(always)]
+    pub fn key_and_cas(&self, handle: ChunkHandle, header: &Header) -> (&[u8], u64) {
+        let bits = header.state();
+        let start = key_offset(bits);
+        let key = self.part(handle, header, start..start + header.key_len());
+        let has_cas = bits.has(State::HAS_CAS);
+        let cas = if has_cas {
+            self.cas_word(handle).load(Relaxed)
+        } else {
+            0
+        };
+        (key, cas)
+    }
+
     /// The value of an item with this header, unless it is LARGE. The caller keeps I3.
     #[inline(always)]
     pub fn small_value(&self, handle: ChunkHandle, header: &Header) -> Option<&[u8]> {
