@@ -7,21 +7,28 @@
 //!
 //! One thread writes other keys at that rate; another overwrites a key that is near, and asks the near cache for it until the old value is
 //! gone. Without an address it starts a ketch of its own.
+//!
+//! It tells two stages apart: from the reply to the write to when the event's line is here (a feed of the watched keys alone), and all of
+//! it, to when the near cache has dropped the old value. Who asks sleeps in between: a thread that does nothing but ask would take a core
+//! from those that are measured.
 
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ketch_client::feed::{Ask, Event, Feed};
 use ketch_client::metrics::Recorder;
 use ketch_client::near::NearCache;
 use ketch_client::{Client, ClientOptions};
 use ketch_testing::Kind;
 
 const TICK: Duration = Duration::from_millis(1);
+/// How often the near cache is asked: as exact is what is measured.
+const LOOK: Duration = Duration::from_micros(100);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,12 +51,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         thread::sleep(TICK);
     }
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut stale = Vec::new();
+    let (mut stale, mut came) = (Vec::new(), Vec::new());
+    let (tell, told) = mpsc::channel();
+    let feed = Feed::new(
+        address.parse()?,
+        &ClientOptions::default(),
+        Ask::default().prefix("watched-"),
+    );
     let begun = Instant::now();
     thread::scope(|scope| -> Result<(), Box<dyn Error>> {
         let socket = TcpStream::connect(&address)?;
         let (is_over, written) = (&is_over, &written);
         scope.spawn(move || write_others(socket, rate, is_over, written));
+        scope.spawn(move || hear(feed, &tell, is_over));
         let end = begun + Duration::from_secs(seconds);
         let mut value = 0_u64;
         while Instant::now() < end {
@@ -64,26 +78,41 @@ fn main() -> Result<(), Box<dyn Error>> {
             value += 1;
             writer.set(&key, value, None)?;
             let since = Instant::now();
-            while reader.get(&key)?.and_then(|item| item.number::<u64>()) != Some(value) {}
+            while reader.get(&key)?.and_then(|item| item.number::<u64>()) != Some(value) {
+                thread::sleep(LOOK);
+            }
             stale.push(since.elapsed());
+            if let Some(at) = told.try_iter().last() {
+                came.push(Instant::saturating_duration_since(&at, since));
+            }
             thread::sleep(TICK);
         }
         is_over.store(true, Relaxed);
         Ok(())
     })?;
     let rate = written.load(Relaxed) as f64 / begun.elapsed().as_secs_f64();
-    stale.sort_unstable();
-    let at = |part: f64| stale[((stale.len() - 1) as f64 * part) as usize];
     let (events, armed, lost) = recorder.feeds();
-    println!(
-        "{rate:.0} writes a second; {} overwritten: stale for {:?} (p50), {:?} (p99), {:?} (longest)",
-        stale.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
+    println!("{rate:.0} writes a second; {} overwritten", stale.len());
+    for (stage, mut times) in [("the line is here", came), ("stale", stale)] {
+        times.sort_unstable();
+        let at = |part: f64| times[(times.len().saturating_sub(1) as f64 * part) as usize];
+        if !times.is_empty() {
+            let (p50, p99, most) = (at(0.5), at(0.99), at(1.0));
+            println!("{stage}: {p50:?} (p50), {p99:?} (p99), {most:?} (longest)");
+        }
+    }
     println!("{events} events, armed {armed} times, lost {lost} times");
     Ok(())
+}
+
+/// Tells when the event of a watched key came.
+fn hear(mut feed: Feed, tell: &mpsc::Sender<Instant>, is_over: &AtomicBool) {
+    while !is_over.load(Relaxed) {
+        if let Some(Event::Change(_)) = feed.next(100 * TICK) {
+            // The one who asks may have ended.
+            let _ = tell.send(Instant::now());
+        }
+    }
 }
 
 /// Stores of other keys, so many a second, in batches of a millisecond.

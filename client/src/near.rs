@@ -20,6 +20,8 @@
 
 pub(crate) mod follow;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

@@ -91,12 +91,75 @@ impl Follower {
 struct Node {
     member: Arc<Member>,
     feed: Feed,
-    trust: Arc<Trust>,
-    state: State,
+    told: Told,
     /// It was asked when that was looked at last.
     was_in: bool,
     /// Its feed may have something to tell.
     is_ready: bool,
+}
+
+/// What a node's feed has told the near cache.
+pub(super) struct Told {
+    /// The node's.
+    identity: u64,
+    trust: Arc<Trust>,
+    state: State,
+}
+
+impl Told {
+    pub(super) fn new(near: &Near, identity: u64) -> Self {
+        Told {
+            identity,
+            trust: near.arm(identity, 0),
+            state: State::Awaited,
+        }
+    }
+
+    /// Carries out what the feed tells; gives why something is lost, if it is.
+    pub(super) fn hear(&mut self, event: Event<'_>, near: &Near) -> Option<Lost> {
+        match event {
+            Event::Change(change) => match change.key {
+                Key::Text(key) => {
+                    let stored = (change.what == What::Set).then_some(change.cas);
+                    near.heard(&self.trust, key, stored);
+                }
+                Key::Hash(_) | Key::All => {
+                    let until_ns = self.trust.until_ns.load(Ordering::Acquire);
+                    self.trust = near.arm(self.identity, until_ns);
+                }
+            },
+            Event::Began(_) => {
+                self.trust = near.arm(self.identity, 0);
+                self.state = State::Armed;
+            }
+            Event::Lost(why) => {
+                match (why, self.state) {
+                    (Lost::NoFeed | Lost::Connect, State::None) => {}
+                    (Lost::NoFeed, _) => {
+                        self.trust = near.arm(self.identity, Trust::WITHOUT_END);
+                        self.state = State::None;
+                    }
+                    _ if why.is_over() => {
+                        self.trust.end();
+                        self.state = State::Awaited;
+                    }
+                    _ => self.trust = near.arm(self.identity, 0),
+                }
+                return Some(why);
+            }
+            Event::Beat(_) => {}
+        }
+        None
+    }
+
+    /// All that happened at the node before this moment was told, and carried out.
+    pub(super) fn believe(&self, known_until: Option<Instant>, near: &Near) {
+        if self.state == State::Armed
+            && let Some(known) = known_until
+        {
+            near.believe(&self.trust, known);
+        }
+    }
 }
 
 /// What is known of a node's feed.
@@ -161,8 +224,7 @@ impl Following {
                 feed: Feed::new(member.node.clone(), &self.options, ask)
                     .anew()
                     .pause_at_most(PAUSE_MAX),
-                trust: self.near.arm(member.identity, 0),
-                state: State::Awaited,
+                told: Told::new(&self.near, member.identity),
                 is_ready: true,
                 was_in: member.is_in(),
                 member: member.clone(),
@@ -223,65 +285,37 @@ impl Node {
                 metrics.followed(&self.member.name, what);
             }
         };
-        let identity = self.member.identity;
         let mut events = 0;
         while events < TURN && self.feed.has_next() {
-            match self.feed.take() {
-                Some(Event::Change(change)) => {
-                    events += 1;
-                    match change.key {
-                        Key::Text(key) => {
-                            let stored = (change.what == What::Set).then_some(change.cas);
-                            near.heard(&self.trust, key, stored);
-                        }
-                        Key::Hash(_) | Key::All => {
-                            let until_ns = self.trust.until_ns.load(Ordering::Acquire);
-                            self.trust = near.arm(identity, until_ns);
-                        }
-                    }
-                }
-                Some(Event::Began(_)) => {
-                    log::debug!("{}: its feed is followed", self.member.name);
-                    self.trust = near.arm(identity, 0);
-                    self.state = State::Armed;
-                    tell(Followed::Armed);
-                }
-                Some(Event::Lost(why)) => {
-                    // What was told is told to the end.
-                    if self.state != State::Awaited || why != Lost::Connect {
-                        tell(Followed::Lost(why));
-                    }
-                    match (why, self.state) {
-                        (Lost::NoFeed, State::None) | (Lost::Connect, State::None) => {}
-                        (Lost::NoFeed, _) => {
-                            log::warn!(
-                                "{}: {why}: what others write there is seen after the near cache's time",
-                                self.member.name
-                            );
-                            self.trust = near.arm(identity, Trust::WITHOUT_END);
-                            self.state = State::None;
-                        }
-                        _ if why.is_over() => {
-                            if self.state == State::Armed {
-                                log::info!("{}: its feed is lost: {why}", self.member.name);
-                            }
-                            self.trust.end();
-                            self.state = State::Awaited;
-                        }
-                        _ => self.trust = near.arm(identity, 0),
-                    }
-                }
-                Some(Event::Beat(_)) | None => {}
+            let Some(event) = self.feed.take() else {
+                continue;
+            };
+            events += u64::from(matches!(event, Event::Change(_)));
+            let began = matches!(event, Event::Began(_));
+            let before = self.told.state;
+            let lost = self.told.hear(event, near);
+            let name = &self.member.name;
+            if began {
+                log::debug!("{name}: its feed is followed");
+                tell(Followed::Armed);
+            }
+            let Some(why) = lost else { continue };
+            // What was told is told to the end.
+            if before != State::Awaited || why != Lost::Connect {
+                tell(Followed::Lost(why));
+            }
+            if why == Lost::NoFeed && before != State::None {
+                log::warn!(
+                    "{name}: {why}: what others write there is seen after the near cache's time"
+                );
+            } else if why.is_over() && before == State::Armed {
+                log::info!("{name}: its feed is lost: {why}");
             }
         }
         if events > 0 {
             tell(Followed::Events(events));
         }
-        if self.state == State::Armed
-            && let Some(known) = self.feed.known_until()
-        {
-            near.believe(&self.trust, known);
-        }
+        self.told.believe(self.feed.known_until(), near);
         events == TURN
     }
 }

@@ -1,10 +1,13 @@
 //! The reader of a feed, against servers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ketch_client::feed::{Ask, Event, Feed, Form, Key, Lost, Place, What};
+use ketch_client::metrics::Recorder;
+use ketch_client::near::NearCache;
 use ketch_client::{Client, ClientOptions, Node};
-use ketch_testing::{Kind, PATIENCE, Server};
+use ketch_testing::{Kind, PATIENCE, Server, wait_until};
 
 use crate::as_node::AsNode;
 use crate::patience::patient;
@@ -173,4 +176,67 @@ fn a_place_from_another_world_is_one_that_is_lost() {
 
 fn _is_send(feed: Feed, _: &Server) -> impl Send {
     feed
+}
+
+/// The feed, and a near cache that follows it, through TLS.
+#[test]
+fn a_feed_goes_through_tls() {
+    let dir = std::env::temp_dir().join(format!("ketch-feed-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(["cache.test".to_owned()]).expect("a name");
+    let cert = params.self_signed(&key).expect("a certificate");
+    std::fs::write(dir.join("cert.pem"), cert.pem()).expect("a file");
+    std::fs::write(dir.join("key.pem"), key.serialize_pem()).expect("a file");
+    let dir_name = dir.display();
+    let files = format!("ssl_chain_cert={dir_name}/cert.pem,ssl_key={dir_name}/key.pem");
+    let server = Kind::Ketch.start_with(&["-m", "64", "-Z", "-o", &files]);
+    let options = |name: &str| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert.der().clone()).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that ring has")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        patient().tls(Arc::new(config), Some(name.to_owned()))
+    };
+    let mut stranger = Feed::new(server.node(), &options("other.test"), ask());
+    assert_eq!(next(&mut stranger), "lost sign_in");
+
+    let mut feed = Feed::new(server.node(), &options("cache.test"), ask());
+    assert_eq!(next(&mut feed), "began");
+    let writer = Client::new([server.node()], options("cache.test"));
+    // Many records of TLS: more than its buffers and the socket's hold at a time.
+    const COUNT: usize = 20_000;
+    let keys: Vec<String> = (0..COUNT).map(|n| format!("user:{n:0100}")).collect();
+    for some in keys.chunks(1000) {
+        let stored = writer.set_multi(some.iter().map(|key| (key, "x")), None);
+        assert!(stored.iter().all(Result::is_ok));
+    }
+    for key in &keys {
+        assert_eq!(next(&mut feed), format!("Set set {key} 0"));
+    }
+
+    let recorder = Arc::new(Recorder::default());
+    let near = NearCache::new(Duration::from_secs(3600)).follow_within(PATIENCE);
+    let following = options("cache.test")
+        .near_cache(near)
+        .metrics(recorder.clone());
+    let reader = Client::new([server.node()], following);
+    wait_until("it is followed", || recorder.feeds_armed() == 1);
+    let text = || {
+        let item = reader.get("k").expect("up");
+        item.and_then(|item| item.text().map(str::to_owned))
+    };
+    writer.set("k", "old", None).expect("up");
+    wait_until("it is near", || {
+        let (before, _) = recorder.near_lookups();
+        text();
+        recorder.near_lookups().0 > before
+    });
+    writer.set("k", "new", None).expect("up");
+    wait_until("the old value goes", || text().as_deref() == Some("new"));
+    std::fs::remove_dir_all(&dir).expect("it is ours");
 }
