@@ -20,8 +20,6 @@ use crate::access::Access;
 const LIST_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest line, in bytes: a key with every byte encoded is below 1000.
 const LINE_LEN_MAX: u64 = 8 * 1024;
-/// Bytes of requests that are sent before their replies are read.
-const PIECE_LEN: usize = 12 * 1024;
 /// The ways through the items. A walk along the LRU may miss what is moved in it meanwhile, but older memcached knows no other.
 const HASH: &str = "hash";
 const ALL: &str = "all";
@@ -202,19 +200,24 @@ impl Source {
         }
     }
 
-    /// Sends quiet meta requests, and waits until they are carried out; what becomes of each is not asked.
-    pub fn tell(&mut self, requests: &[u8]) -> io::Result<()> {
-        // In pieces that a socket takes while nothing is read.
-        let mut rest = requests;
-        while !rest.is_empty() {
-            let piece = &rest[..rest.len().min(PIECE_LEN)];
-            let end = piece.iter().rposition(|&b| b == b'\n');
-            let (piece, behind) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
-            self.send(&[piece, b"mn\r\n"].concat())?;
-            while self.read_line()? != b"MN" {}
-            rest = behind;
+    /// Sends quiet meta requests, in one go, and waits until they are carried out; gives how many the node has refused with an error.
+    /// They have no other replies to speak of, so they may be more than a socket takes: the node reads on.
+    pub fn tell(&mut self, requests: &mut Vec<u8>) -> io::Result<usize> {
+        requests.extend_from_slice(b"mn\r\n");
+        self.send(requests)?;
+        let mut refused = 0;
+        loop {
+            match self.read_line()? {
+                b"MN" => return Ok(refused),
+                line if line.starts_with(b"ERROR")
+                    || line.starts_with(b"CLIENT_ERROR")
+                    || line.starts_with(b"SERVER_ERROR") =>
+                {
+                    refused += 1;
+                }
+                _ => {}
+            }
         }
-        Ok(())
     }
 
     /// What the source has for each key of `batch`.

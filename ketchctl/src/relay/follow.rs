@@ -1,5 +1,6 @@
 //! The threads that read: one follows the feed of each source.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -9,6 +10,7 @@ use ketch_client::feed::{Ask, Change, Event, Feed, Key, Lost, Place, What};
 
 use super::state::{Began, Incoming};
 use super::{OnGap, Relay};
+use crate::audit::fnv;
 use crate::json;
 
 /// Events that are handed on together.
@@ -19,6 +21,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Silence after which a connection is given up.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long a change may be on its way, for one that comes the other way to be known as crossing it.
+const CROSSED: Duration = Duration::from_secs(120);
+/// Keys that are remembered for that: some 8 MB.
+const CARRIED_MAX: usize = 200_000;
 /// What the keys of markers end with, by which clients know what they have written away from home: theirs to deal with.
 pub const MARKER: &[u8] = b"~away";
 
@@ -91,8 +97,9 @@ pub fn run(relay: &Relay, id: usize) {
         lines: String::new(),
         is_cut: false,
         is_told: false,
+        carried: Carried::default(),
     };
-    while !relay.is_stopping() && !relay.lock().sources[id].is_gone {
+    while !relay.is_stopping() {
         let wait = if follower.is_idle() {
             LOOK
         } else {
@@ -108,15 +115,24 @@ pub fn run(relay: &Relay, id: usize) {
             Some(Event::Began(place)) => follower.began(place),
             Some(Event::Beat(place)) => {
                 follower.hand_on();
-                relay.lock().sources[id].read = Some(place);
+                let known_until = feed.known_until();
+                let source = &mut relay.lock().sources[id];
+                source.read = Some(place);
+                source.known_until = known_until.or(source.known_until);
             }
             Some(Event::Lost(why)) => follower.lost(why),
-            None => follower.hand_on(),
-        }
-        if follower.is_idle()
-            && let Some(known_until) = feed.known_until()
-        {
-            relay.lock().sources[id].known_until = Some(known_until);
+            // Whatever has come is dealt with: time to look at what all threads share.
+            None => {
+                follower.hand_on();
+                let mut state = relay.lock();
+                let source = &mut state.sources[id];
+                if source.is_gone {
+                    break;
+                }
+                if let Some(known_until) = feed.known_until() {
+                    source.known_until = Some(known_until);
+                }
+            }
         }
     }
     follower.hand_on();
@@ -135,6 +151,32 @@ struct Follower<'r> {
     is_cut: bool,
     /// The gap of which the feed is about to tell.
     is_told: bool,
+    /// What was changed here, where values are carried over.
+    carried: Carried,
+}
+
+/// The keys that were carried over last, by their hashes: those of the last [`CROSSED`] at least, unless they are too many.
+#[derive(Default)]
+struct Carried {
+    young: HashSet<u64>,
+    old: HashSet<u64>,
+    since: Option<Instant>,
+}
+
+impl Carried {
+    fn note(&mut self, key: &[u8], now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        if self.young.len() >= CARRIED_MAX || now.saturating_duration_since(since) >= CROSSED {
+            self.old = std::mem::take(&mut self.young);
+            self.since = Some(now);
+        }
+        self.young.insert(fnv(key));
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        let hash = fnv(key);
+        self.young.contains(&hash) || self.old.contains(&hash)
+    }
 }
 
 impl Follower<'_> {
@@ -228,8 +270,9 @@ impl Follower<'_> {
             self.batch.clear();
             self.batch.push(Incoming {
                 place,
-                key: Vec::new(),
+                key: [].into(),
                 value: false,
+                crossed: false,
                 cas: 0,
             });
             return;
@@ -246,11 +289,24 @@ impl Follower<'_> {
                 state.purge.want(true);
                 state.sources[self.id].read = Some(place);
             }
-            (asks @ (Asks::Value | Asks::Delete), Key::Text(key)) => {
+            (Asks::Nothing, Key::Text(key)) if self.has_crossed(change, key) => {
                 self.batch.push(Incoming {
                     place,
-                    key: key.to_vec(),
+                    key: key.into(),
+                    value: true,
+                    crossed: true,
+                    cas: 0,
+                });
+            }
+            (asks @ (Asks::Value | Asks::Delete), Key::Text(key)) => {
+                if settings.carries.values {
+                    self.carried.note(key, Instant::now());
+                }
+                self.batch.push(Incoming {
+                    place,
+                    key: key.into(),
                     value: asks == Asks::Value && settings.carries.values,
+                    crossed: false,
                     cas: if asks == Asks::Value { change.cas } else { 0 },
                 });
             }
@@ -258,6 +314,12 @@ impl Follower<'_> {
                 counts.passed.fetch_add(1, Relaxed);
             }
         }
+    }
+
+    /// Whether another relay has stored here what was changed here a moment ago, so that its value may be on its way there.
+    fn has_crossed(&self, change: &Change<'_>, key: &[u8]) -> bool {
+        let is_stored = matches!(change.what, What::Set | What::Touch) && change.origin != 0;
+        is_stored && self.relay.settings.carries.values && self.carried.has(key)
     }
 
     /// Hands on what was read: lines first, as the cursor counts them as written.

@@ -11,8 +11,10 @@
 //!      lowest mark of a source all is done: that is what a cursor may say.
 //!
 //! Pure: time is passed in.
+//!
+//! Costs: two lookups of a key to push it, one to be done with it; what lies between goes by the entry's number.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,9 @@ pub enum Action {
     Delete,
     /// It gets the value that this source has when it is sent.
     Value(u32),
+    /// It was written in both regions, and the changes have crossed: of this source's value and the target's, one stays, which the
+    /// relay the other way finds to be the same one.
+    Settle(u32),
 }
 
 /// An event of a source: its slot, and its number there.
@@ -44,23 +49,63 @@ pub struct Mark {
     pub seq: u64,
 }
 
+/// A mark that is held: its slot, and its number among those that the slot has held.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    slot: usize,
+    nth: u64,
+}
+
+/// The marks of a slot, in the order of their numbers. One that is let go leaves when all before it have left.
+#[derive(Debug, Default)]
+struct Held {
+    /// How many have left.
+    left: u64,
+    /// The number of each, and whether it is held still.
+    marks: VecDeque<(u64, bool)>,
+}
+
+impl Held {
+    /// Holds this number, which is above those before it; gives which one it is.
+    fn hold(&mut self, seq: u64) -> u64 {
+        debug_assert!(self.marks.back().is_none_or(|&(last, _)| last < seq));
+        self.marks.push_back((seq, true));
+        self.left + self.marks.len() as u64 - 1
+    }
+
+    fn let_go(&mut self, nth: u64) {
+        if let Some(mark) = self.marks.get_mut((nth - self.left) as usize) {
+            mark.1 = false;
+        }
+        while let Some((_, false)) = self.marks.front() {
+            self.marks.pop_front();
+            self.left += 1;
+        }
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.marks.front().map(|&(seq, _)| seq)
+    }
+}
+
 /// The first event of each source that a key is owed for.
 #[derive(Debug, Default)]
 struct Marks {
-    first: Option<Mark>,
-    more: Vec<Mark>,
+    first: Option<Hold>,
+    more: Vec<Hold>,
 }
 
 impl Marks {
-    /// True if it is a mark to be held: the first of its slot.
-    fn add(&mut self, mark: Mark) -> bool {
+    /// True if there is one of this slot: later ones need not be held.
+    fn has(&self, slot: usize) -> bool {
+        self.iter().any(|one| one.slot == slot)
+    }
+
+    fn add(&mut self, hold: Hold) {
         match self.first {
-            None => self.first = Some(mark),
-            Some(first) if first.slot == mark.slot => return false,
-            Some(_) if self.more.iter().any(|one| one.slot == mark.slot) => return false,
-            Some(_) => self.more.push(mark),
+            None => self.first = Some(hold),
+            Some(_) => self.more.push(hold),
         }
-        true
     }
 
     fn is_empty(&self) -> bool {
@@ -71,13 +116,14 @@ impl Marks {
         std::mem::take(self)
     }
 
-    fn iter(&self) -> impl Iterator<Item = Mark> + '_ {
+    fn iter(&self) -> impl Iterator<Item = Hold> + '_ {
         self.first.iter().chain(&self.more).copied()
     }
 }
 
 #[derive(Debug)]
 struct Entry {
+    key: Key,
     action: Action,
     /// The CAS unique that the last change gave the item at its source; 0 if none is known.
     cas: u64,
@@ -97,7 +143,8 @@ struct Entry {
 /// The way to one node of the target.
 #[derive(Debug)]
 struct Lane {
-    waiting: VecDeque<Key>,
+    /// The numbers of entries.
+    waiting: VecDeque<usize>,
     flights: usize,
     not_before: Instant,
     /// `Some` after a failure, until something succeeds.
@@ -119,6 +166,8 @@ impl Lane {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub key: Key,
+    /// The number of its entry, which stays until the job is done.
+    id: usize,
     pub action: Action,
     /// The CAS unique that the last change gave the item at its source; 0 if none is known.
     pub cas: u64,
@@ -145,9 +194,12 @@ pub struct Change {
 /// See the module.
 #[derive(Debug)]
 pub struct Queue {
-    entries: HashMap<Key, Entry>,
+    ids: HashMap<Key, usize>,
+    entries: Vec<Option<Entry>>,
+    /// Numbers of entries that are gone.
+    free: Vec<usize>,
     lanes: Vec<Lane>,
-    held: Vec<BTreeSet<u64>>,
+    held: Vec<Held>,
     bytes: usize,
     next_lane: usize,
     flights: usize,
@@ -156,7 +208,9 @@ pub struct Queue {
 impl Queue {
     pub fn new(lanes: usize, now: Instant) -> Self {
         Queue {
-            entries: HashMap::new(),
+            ids: HashMap::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
             lanes: (0..lanes).map(|_| Lane::new(now)).collect(),
             held: Vec::new(),
             bytes: 0,
@@ -167,13 +221,13 @@ impl Queue {
 
     /// A place for marks of one more source.
     pub fn slot(&mut self) -> usize {
-        self.held.push(BTreeSet::new());
+        self.held.push(Held::default());
         self.held.len() - 1
     }
 
     /// Keys that wait or are on their way.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.ids.len()
     }
 
     /// Memory that they take, about.
@@ -183,41 +237,51 @@ impl Queue {
 
     /// The lowest event of the slot that is not yet done.
     pub fn first_held(&self, slot: usize) -> Option<u64> {
-        self.held[slot].first().copied()
+        self.held[slot].first()
     }
 
     /// How long the oldest key waits that is not on its way.
     pub fn waits_since(&self) -> Option<Instant> {
         let fronts = self.lanes.iter().filter_map(|lane| lane.waiting.front());
-        let since = fronts.filter_map(|key| self.entries.get(key));
+        let since = fronts.filter_map(|&id| self.entries.get(id)?.as_ref());
         since.map(|entry| entry.since).min()
     }
 
     /// True if the key is here already: to push it takes no memory.
     pub fn has(&self, key: &[u8]) -> bool {
-        self.entries.contains_key(key)
+        self.ids.contains_key(key)
     }
 
-    /// Something is to become of a key, for which `mark` is held until it is done; true if the key was here already.
-    pub fn push(&mut self, key: &[u8], change: Change, lane: usize, now: Instant) -> bool {
+    /// Something is to become of a key, for which `mark` is held until it is done; true if the key was here already. Marks of a slot
+    /// come in the order of their numbers.
+    pub fn push(&mut self, key: &Key, change: Change, lane: usize, now: Instant) -> bool {
         let Change { action, cas, mark } = change;
-        if let Some(entry) = self.entries.get_mut(key) {
+        let held = &mut self.held[mark.slot];
+        if let Some(&id) = self.ids.get(key)
+            && let Some(entry) = &mut self.entries[id]
+        {
             if entry.marks.is_empty() {
                 entry.since = now;
             }
             (entry.action, entry.cas) = (action, cas);
-            if entry.marks.add(mark) {
-                self.held[mark.slot].insert(mark.seq);
+            if !entry.marks.has(mark.slot) {
+                let nth = held.hold(mark.seq);
+                entry.marks.add(Hold {
+                    slot: mark.slot,
+                    nth,
+                });
             }
             return true;
         }
-        let key: Key = key.into();
         let mut marks = Marks::default();
-        marks.add(mark);
-        self.held[mark.slot].insert(mark.seq);
+        let nth = held.hold(mark.seq);
+        marks.add(Hold {
+            slot: mark.slot,
+            nth,
+        });
         self.bytes += key.len() + ENTRY_LEN;
-        self.lanes[lane].waiting.push_back(key.clone());
         let entry = Entry {
+            key: key.clone(),
             action,
             cas,
             marks,
@@ -227,7 +291,18 @@ impl Queue {
             is_doubted: false,
             lane,
         };
-        self.entries.insert(key, entry);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id] = Some(entry);
+                id
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() - 1
+            }
+        };
+        self.lanes[lane].waiting.push_back(id);
+        self.ids.insert(key.clone(), id);
         false
     }
 
@@ -251,16 +326,17 @@ impl Queue {
             lane.not_before = now + APART;
             let mut jobs = Vec::new();
             while jobs.len() < most {
-                let Some(key) = lane.waiting.pop_front() else {
+                let Some(id) = lane.waiting.pop_front() else {
                     break;
                 };
-                let Some(entry) = self.entries.get_mut(&key) else {
+                let Some(entry) = &mut self.entries[id] else {
                     continue;
                 };
                 entry.flight = Some(entry.marks.take());
                 entry.flight_since = entry.since;
                 jobs.push(Job {
-                    key,
+                    key: entry.key.clone(),
+                    id,
                     action: entry.action,
                     cas: entry.cas,
                 });
@@ -289,28 +365,30 @@ impl Queue {
     }
 
     /// It is done.
-    pub fn done(&mut self, key: &Key) -> Option<Done> {
-        let entry = self.entries.get_mut(key)?;
+    pub fn done(&mut self, job: &Job) -> Option<Done> {
+        let entry = self.entries.get_mut(job.id)?.as_mut()?;
         let flight = entry.flight.take()?;
         let done = Done {
             since: entry.flight_since,
             is_doubted: std::mem::take(&mut entry.is_doubted),
         };
-        for mark in flight.iter() {
-            self.held[mark.slot].remove(&mark.seq);
+        for hold in flight.iter() {
+            self.held[hold.slot].let_go(hold.nth);
         }
         if entry.marks.is_empty() {
-            self.bytes -= key.len() + ENTRY_LEN;
-            self.entries.remove(key);
+            self.bytes -= job.key.len() + ENTRY_LEN;
+            self.ids.remove(&job.key);
+            self.entries[job.id] = None;
+            self.free.push(job.id);
         } else {
-            self.lanes[entry.lane].waiting.push_back(key.clone());
+            self.lanes[entry.lane].waiting.push_back(job.id);
         }
         Some(done)
     }
 
     /// It is not done, and goes again; `instead` is what is to be tried then, unless something newer has come.
-    pub fn failed(&mut self, key: &Key, instead: Option<Action>) {
-        let Some(entry) = self.entries.get_mut(key) else {
+    pub fn failed(&mut self, job: &Job, instead: Option<Action>) {
+        let Some(Some(entry)) = self.entries.get_mut(job.id) else {
             return;
         };
         let Some(flight) = entry.flight.take() else {
@@ -321,13 +399,15 @@ impl Queue {
         }
         entry.is_doubted = true;
         let newer = std::mem::replace(&mut entry.marks, flight);
-        for mark in newer.iter() {
-            if !entry.marks.add(mark) {
-                self.held[mark.slot].remove(&mark.seq);
+        for hold in newer.iter() {
+            if entry.marks.has(hold.slot) {
+                self.held[hold.slot].let_go(hold.nth);
+            } else {
+                entry.marks.add(hold);
             }
         }
         entry.since = entry.flight_since;
-        self.lanes[entry.lane].waiting.push_front(key.clone());
+        self.lanes[entry.lane].waiting.push_front(job.id);
     }
 
     /// What was taken for a lane has come back; whether the node has done anything of it.
@@ -353,12 +433,12 @@ impl Queue {
         let old = std::mem::take(&mut self.lanes);
         self.lanes = (0..lanes).map(|_| Lane::new(now)).collect();
         self.next_lane = 0;
-        for (key, entry) in &mut self.entries {
-            entry.lane = lane_of(key);
+        for entry in self.entries.iter_mut().flatten() {
+            entry.lane = lane_of(&entry.key);
         }
-        for key in old.into_iter().flat_map(|lane| lane.waiting) {
-            if let Some(entry) = self.entries.get(&key) {
-                self.lanes[entry.lane].waiting.push_back(key);
+        for id in old.into_iter().flat_map(|lane| lane.waiting) {
+            if let Some(entry) = &self.entries[id] {
+                self.lanes[entry.lane].waiting.push_back(id);
             }
         }
     }
@@ -367,6 +447,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key(key: &[u8]) -> Key {
+        key.into()
+    }
 
     fn mark(slot: usize, seq: u64) -> Mark {
         Mark { slot, seq }
@@ -389,23 +473,23 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(1, now);
         let slot = queue.slot();
-        assert!(!queue.push(b"a", change(Action::Value(0), mark(slot, 5)), 0, now));
-        assert!(!queue.push(b"b", change(Action::Delete, mark(slot, 6)), 0, now));
-        assert!(queue.push(b"a", change(Action::Delete, mark(slot, 7)), 0, now));
+        assert!(!queue.push(&key(b"a"), change(Action::Value(0), mark(slot, 5)), 0, now));
+        assert!(!queue.push(&key(b"b"), change(Action::Delete, mark(slot, 6)), 0, now));
+        assert!(queue.push(&key(b"a"), change(Action::Delete, mark(slot, 7)), 0, now));
         assert_eq!((queue.len(), queue.first_held(slot)), (2, Some(5)));
         let (lane, jobs) = queue.take(10, now).expect("two");
         assert_eq!(keys(&jobs), [b"a", b"b"]);
         assert_eq!(jobs[0].action, Action::Delete, "the last word counts");
         // What comes meanwhile goes again, and not before the first is back.
-        queue.push(b"a", change(Action::Value(0), mark(slot, 8)), 0, now);
+        queue.push(&key(b"a"), change(Action::Value(0), mark(slot, 8)), 0, now);
         assert_eq!(queue.take(10, now + APART), None);
-        queue.done(&jobs[0].key);
-        queue.done(&jobs[1].key);
+        queue.done(&jobs[0]);
+        queue.done(&jobs[1]);
         queue.landed(lane, true, now);
         assert_eq!((queue.len(), queue.first_held(slot)), (1, Some(8)));
         let (_, jobs) = queue.take(10, now + APART).expect("a, again");
         assert_eq!(jobs[0].action, Action::Value(0));
-        queue.done(&jobs[0].key);
+        queue.done(&jobs[0]);
         assert_eq!(
             (queue.len(), queue.bytes(), queue.first_held(slot)),
             (0, 0, None)
@@ -417,11 +501,11 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(2, now);
         let (one, other) = (queue.slot(), queue.slot());
-        queue.push(b"a", change(Action::Value(0), mark(one, 1)), 1, now);
+        queue.push(&key(b"a"), change(Action::Value(0), mark(one, 1)), 1, now);
         let (lane, jobs) = queue.take(10, now).expect("a");
-        queue.push(b"a", change(Action::Delete, mark(other, 9)), 1, now);
-        queue.push(b"a", change(Action::Delete, mark(one, 2)), 1, now);
-        queue.failed(&jobs[0].key, None);
+        queue.push(&key(b"a"), change(Action::Delete, mark(other, 9)), 1, now);
+        queue.push(&key(b"a"), change(Action::Delete, mark(one, 2)), 1, now);
+        queue.failed(&jobs[0], None);
         queue.landed(lane, false, now);
         assert_eq!(
             (queue.first_held(one), queue.first_held(other)),
@@ -430,7 +514,7 @@ mod tests {
         assert_eq!(queue.take(10, now + APART), None, "the node is given time");
         let (_, jobs) = queue.take(10, now + BACKOFF.0).expect("a");
         assert_eq!(jobs[0].action, Action::Delete);
-        queue.done(&jobs[0].key);
+        queue.done(&jobs[0]);
         assert_eq!(
             (queue.first_held(one), queue.first_held(other)),
             (None, None)
@@ -443,9 +527,9 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(1, now);
         let slot = queue.slot();
-        queue.push(b"a", change(Action::Value(0), mark(slot, 1)), 0, now);
+        queue.push(&key(b"a"), change(Action::Value(0), mark(slot, 1)), 0, now);
         let (lane, jobs) = queue.take(10, now).expect("a");
-        queue.failed(&jobs[0].key, Some(Action::Delete));
+        queue.failed(&jobs[0], Some(Action::Delete));
         queue.landed(lane, true, now);
         let (_, jobs) = queue.take(10, now + APART).expect("a");
         assert_eq!(jobs[0].action, Action::Delete);
@@ -470,7 +554,8 @@ mod tests {
                         seq += 1;
                         let key = vec![b'a' + rng.below(12) as u8];
                         let lane = usize::from(key[0]) % 3;
-                        queue.push(&key, change(Action::Delete, mark(slot, seq)), lane, now);
+                        let pushed = change(Action::Delete, mark(slot, seq));
+                        queue.push(&key[..].into(), pushed, lane, now);
                         owed.entry(key).or_default().push(seq);
                     }
                     3 => {
@@ -490,9 +575,9 @@ mod tests {
                         let worked = rng.below(2) == 0;
                         for (job, covered) in jobs.iter().zip(covered) {
                             if worked {
-                                queue.done(&job.key);
+                                queue.done(job);
                             } else {
-                                queue.failed(&job.key, None);
+                                queue.failed(job, None);
                                 let owed = owed.entry(job.key.to_vec()).or_default();
                                 owed.extend(covered);
                             }

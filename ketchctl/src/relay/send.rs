@@ -1,15 +1,17 @@
 //! The threads that write: each takes a batch of keys of one node of the target, and carries it out.
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ketch_client::{Error, Node};
+use ketch_client::{Cas, Error, Node};
 
 use super::follow::MARKER;
 use super::queue::{Action, Job};
 use super::{Relay, To};
+use crate::audit::fnv;
 use crate::copy::batch::{Batch, Limit, Listed, MAX, put_command};
 use crate::copy::source::{Found, Source};
 
@@ -21,8 +23,11 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Carries out batches until the relay is over.
 pub fn run(relay: &Relay, to: &To) {
-    let (mut sources, mut marked) = (HashMap::new(), HashMap::new());
-    while let Some((lane, jobs)) = next(relay) {
+    let (mut sources, mut nodes) = (HashMap::new(), HashMap::new());
+    if to.copies == 1 && !relay.settings.carries.values {
+        open(relay, to, &mut nodes);
+    }
+    while let Some((lane, node, jobs)) = next(relay) {
         if let Some(pace) = &to.pace {
             let now = Instant::now();
             let mut pace = pace
@@ -32,12 +37,12 @@ pub fn run(relay: &Relay, to: &To) {
             drop(pace);
             thread::sleep(start.saturating_duration_since(now));
         }
-        let results = carry(relay, to, &mut sources, &jobs);
+        let results = carry(relay, to, (&mut sources, &mut nodes), node.as_ref(), &jobs);
         if relay.settings.markers {
             let done = jobs.iter().zip(&results);
             let done =
-                done.filter(|(job, result)| job.cas != 0 && matches!(result, Outcome::Done { .. }));
-            take_markers(relay, to, &mut marked, done.map(|(job, _)| job));
+                done.filter(|(job, result)| job.cas != 0 && matches!(result, Outcome::Done(_)));
+            take_markers(relay, to, &mut nodes, done.map(|(job, _)| job));
         }
         let now = Instant::now();
         let mut worked = true;
@@ -45,21 +50,21 @@ pub fn run(relay: &Relay, to: &To) {
         let mut state = relay.lock();
         for (job, result) in jobs.iter().zip(results) {
             match result {
-                Outcome::Done { value } => {
-                    stored += u64::from(value);
-                    deleted += u64::from(!value);
-                    if let Some(done) = state.queue.done(&job.key) {
+                Outcome::Done(did) => {
+                    stored += u64::from(did == Did::Stored);
+                    deleted += u64::from(did == Did::Deleted);
+                    if let Some(done) = state.queue.done(job) {
                         slowest = slowest.max(now.saturating_duration_since(done.since));
                         if done.is_doubted && relay.settings.carries.values {
                             state.doubt(job.key.clone(), job.action, now);
                         }
                     }
                 }
-                Outcome::Instead => state.queue.failed(&job.key, Some(Action::Delete)),
+                Outcome::Instead => state.queue.failed(job, Some(Action::Delete)),
                 Outcome::Failed => {
                     failed += 1;
                     worked = false;
-                    state.queue.failed(&job.key, None);
+                    state.queue.failed(job, None);
                 }
             }
         }
@@ -76,8 +81,20 @@ pub fn run(relay: &Relay, to: &To) {
     }
 }
 
-/// The next batch. One thread at a time waits for the next to fall due; the others wait until there is something for them.
-fn next(relay: &Relay) -> Option<(usize, Vec<Job>)> {
+/// Connects to the target's nodes before there is anything to send: on a long line the first keys would be late by the round trips that
+/// this takes. Where one is not there, the rest is left to when it is needed.
+fn open(relay: &Relay, to: &To, nodes: &mut HashMap<String, Source>) {
+    let targets = relay.lock().routes.nodes.clone();
+    for node in targets {
+        match Source::connect(&node, &to.access, false) {
+            Ok(connection) => nodes.insert(node.address(), connection),
+            Err(_) => break,
+        };
+    }
+}
+
+/// The next batch, with its lane and the node that it is for. One thread at a time waits for the next to fall due; the others wait until there is something for them.
+fn next(relay: &Relay) -> Option<(usize, Option<Node>, Vec<Job>)> {
     let most = match relay.settings.carries.values {
         true => VALUES_BATCH,
         false => BATCH,
@@ -97,13 +114,14 @@ fn next(relay: &Relay) -> Option<(usize, Vec<Job>)> {
         }
         let now = Instant::now();
         if !state.held
-            && let Some(work) = state.queue.take(most, now)
+            && let Some((lane, jobs)) = state.queue.take(most, now)
         {
+            let node = state.routes.node_of(lane).cloned();
             drop(state);
             if leads {
                 relay.work.notify_one();
             }
-            return Some(work);
+            return Some((lane, node, jobs));
         }
         leads = !state.has_leader;
         let wait = match (leads, state.queue.ready_at()) {
@@ -116,27 +134,46 @@ fn next(relay: &Relay) -> Option<(usize, Vec<Job>)> {
     }
 }
 
+/// What was done in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Did {
+    Deleted,
+    Stored,
+    /// It is as it should be.
+    Nothing,
+}
+
 /// What became of a key.
 enum Outcome {
-    Done {
-        value: bool,
-    },
+    Done(Did),
     /// The value cannot be stored there: the old one must go.
     Instead,
     /// Later.
     Failed,
 }
 
-/// Carries out a batch; the outcomes are in its order.
-fn carry(relay: &Relay, to: &To, sources: &mut HashMap<u32, Source>, jobs: &[Job]) -> Vec<Outcome> {
+/// Carries out a batch, for `node` as long as keys have no copies; the outcomes are in its order.
+fn carry(
+    relay: &Relay,
+    to: &To,
+    (sources, nodes): (&mut HashMap<u32, Source>, &mut HashMap<String, Source>),
+    node: Option<&Node>,
+    jobs: &[Job],
+) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = jobs.iter().map(|_| Outcome::Failed).collect();
     let mut deletes: Vec<usize> = Vec::new();
     let mut by_source: HashMap<u32, Vec<usize>> = HashMap::new();
+    let mut crossed: HashMap<u32, Vec<usize>> = HashMap::new();
     for (at, job) in jobs.iter().enumerate() {
         match job.action {
             Action::Delete => deletes.push(at),
             Action::Value(source) => by_source.entry(source).or_default().push(at),
+            Action::Settle(source) => crossed.entry(source).or_default().push(at),
         }
+    }
+    for (source, places) in crossed {
+        let found = read(relay, to, sources, source, jobs, places);
+        settle(relay, to, jobs, &found, &mut outcomes);
     }
     let mut items: Vec<(usize, Found)> = Vec::new();
     for (source, places) in by_source {
@@ -158,7 +195,7 @@ fn carry(relay: &Relay, to: &To, sources: &mut HashMap<u32, Source>, jobs: &[Job
         let results = to.client.fill_multi(entries, true);
         for ((at, _), result) in items.iter().zip(results) {
             outcomes[*at] = match result {
-                Ok(_) => Outcome::Done { value: true },
+                Ok(_) => Outcome::Done(Did::Stored),
                 Err(error) => {
                     relay.tell_error(&error);
                     match error.is_unavailable() {
@@ -169,16 +206,35 @@ fn carry(relay: &Relay, to: &To, sources: &mut HashMap<u32, Source>, jobs: &[Job
             };
         }
     }
+    if let Some(node) = node
+        && to.copies == 1
+        && !deletes.is_empty()
+    {
+        let keys = deletes.iter().map(|&at| &*jobs[at].key);
+        match delete_at(relay, to, nodes, node, keys) {
+            Ok(0) => {
+                for at in deletes.drain(..) {
+                    outcomes[at] = Outcome::Done(Did::Deleted);
+                }
+            }
+            // The client finds out which they are.
+            Ok(_) => {}
+            Err(error) => {
+                relay.tell(&node.address(), &error.to_string());
+                deletes.clear();
+            }
+        }
+    }
     if !deletes.is_empty() {
         let keys: Vec<_> = deletes.iter().map(|&at| jobs[at].key.clone()).collect();
         for (at, result) in deletes.into_iter().zip(to.client.delete_multi(&keys)) {
             outcomes[at] = match result {
-                Ok(_) => Outcome::Done { value: false },
+                Ok(_) => Outcome::Done(Did::Deleted),
                 // No node can have a key that cannot be sent.
                 Err(error @ Error::Key(_)) => {
                     relay.tell_error(&error);
                     relay.counts.refused.fetch_add(1, Relaxed);
-                    Outcome::Done { value: false }
+                    Outcome::Done(Did::Deleted)
                 }
                 Err(error) => {
                     relay.tell_error(&error);
@@ -190,12 +246,103 @@ fn carry(relay: &Relay, to: &To, sources: &mut HashMap<u32, Source>, jobs: &[Job
     outcomes
 }
 
+/// Both regions have written these keys, and each has, or may have, the other's value. One of the two stays, the same for the relay the
+/// other way: which is by chance, as neither was there first. Where the target's stays, that relay carries it over. What is written
+/// meanwhile is an event of its own.
+fn settle(
+    relay: &Relay,
+    to: &To,
+    jobs: &[Job],
+    found: &[(usize, Found)],
+    outcomes: &mut [Outcome],
+) {
+    let keys: Vec<_> = found.iter().map(|(at, _)| jobs[*at].key.clone()).collect();
+    for ((at, ours), theirs) in found.iter().zip(to.client.gets_multi(&keys)) {
+        let key = &jobs[*at].key;
+        let settled = match (ours, theirs) {
+            (
+                Found::Item {
+                    value, flags, ttl, ..
+                },
+                Ok(Some((theirs, unique))),
+            ) if rank(value, *flags) > rank(&theirs.value, theirs.flags) => {
+                let stored = to.client.cas(key, (value, *flags), unique, *ttl);
+                stored.map(|stored| stored == Cas::Stored)
+            }
+            // It stays as it is, or is gone: then it is missed, and not wrong.
+            (_, Ok(_)) => Ok(false),
+            (_, Err(error)) => Err(error),
+        };
+        outcomes[*at] = match settled {
+            Ok(true) => Outcome::Done(Did::Stored),
+            Ok(false) => Outcome::Done(Did::Nothing),
+            Err(error) => {
+                relay.tell_error(&error);
+                match error.is_unavailable() {
+                    true => Outcome::Failed,
+                    false => Outcome::Done(Did::Nothing),
+                }
+            }
+        };
+    }
+}
+
+/// Which of two values stays.
+fn rank(value: &[u8], flags: u32) -> (u64, &[u8], u32) {
+    (fnv(value), value, flags)
+}
+
+/// Deletes the keys at their only node, in one go; gives how many it has refused.
+fn delete_at<'k>(
+    relay: &Relay,
+    to: &To,
+    nodes: &mut HashMap<String, Source>,
+    node: &Node,
+    keys: impl Iterator<Item = &'k [u8]>,
+) -> io::Result<usize> {
+    let flags = format!("L{} q", relay.settings.origin);
+    let mut request = Vec::with_capacity(64 << 10);
+    for key in keys {
+        put_command(&mut request, "md", key, &flags);
+    }
+    tell(to, nodes, node, &mut request)
+}
+
+/// Tells a node quiet requests that may be carried out twice: a connection that was idle may have been closed meanwhile, and then there
+/// is a new one.
+fn tell(
+    to: &To,
+    nodes: &mut HashMap<String, Source>,
+    node: &Node,
+    request: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let address = node.address();
+    let len = request.len();
+    if let Some(mut connection) = nodes.remove(&address) {
+        match connection.tell(request) {
+            Ok(refused) => {
+                nodes.insert(address, connection);
+                return Ok(refused);
+            }
+            // It is there, and does not answer.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(error);
+            }
+            Err(_) => request.truncate(len),
+        }
+    }
+    let mut connection = Source::connect(node, &to.access, false)?;
+    let refused = connection.tell(request)?;
+    nodes.insert(address, connection);
+    Ok(refused)
+}
+
 /// Takes away the markers of changes that are done, as far as they are of these changes: whoever has put one reads here again. Where that
 /// fails, a marker ends with its time to live.
 fn take_markers<'j>(
     relay: &Relay,
     to: &To,
-    connections: &mut HashMap<String, Source>,
+    nodes: &mut HashMap<String, Source>,
     jobs: impl Iterator<Item = &'j Job>,
 ) {
     let mut requests: HashMap<String, (Node, Vec<u8>)> = HashMap::new();
@@ -211,17 +358,8 @@ fn take_markers<'j>(
             }
         }
     }
-    for (address, (node, request)) in requests {
-        let connection = match connections.remove(&address) {
-            Some(connection) => Ok(connection),
-            None => Source::connect(&node, &to.access, false),
-        };
-        let told = connection.and_then(|mut connection| {
-            connection.tell(&request)?;
-            connections.insert(address.clone(), connection);
-            Ok(())
-        });
-        if let Err(error) = told {
+    for (address, (node, mut request)) in requests {
+        if let Err(error) = tell(to, nodes, &node, &mut request) {
             relay.tell(&address, &format!("markers stay: {error}"));
         }
     }

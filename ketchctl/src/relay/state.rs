@@ -58,6 +58,11 @@ impl Routes {
         self.owner_ids(key).next().unwrap_or(0)
     }
 
+    /// The node of a lane, if there is any.
+    pub fn node_of(&self, lane: usize) -> Option<&Node> {
+        self.ring.members.get(lane).map(|member| &member.node)
+    }
+
     /// One for each node, and one if there is none.
     pub fn lanes(&self) -> usize {
         self.ring.members.len().max(1)
@@ -86,9 +91,11 @@ pub struct Source {
 #[derive(Debug, Clone)]
 pub struct Incoming {
     pub place: Place,
-    pub key: Vec<u8>,
+    pub key: Key,
     /// The value is to be read; without, the key is to go.
     pub value: bool,
+    /// Another relay has stored it here, what may have crossed a change from here.
+    pub crossed: bool,
     /// The CAS unique that the item got; 0 if it is gone.
     pub cas: u64,
 }
@@ -213,6 +220,7 @@ impl State {
                 // Where values are carried over, the source is asked even of what was deleted: what is sent once more, or late, must
                 // not take what was stored since.
                 let action = match event.value || self.values {
+                    true if event.crossed => Action::Settle(source as u32),
                     true => Action::Value(source as u32),
                     false => Action::Delete,
                 };
@@ -290,7 +298,7 @@ impl State {
                 cas: 0,
                 mark,
             };
-            self.queue.push(&record.key, change, lane, now);
+            self.queue.push(&record.key.into(), change, lane, now);
         }
         if let Some(spool) = &mut self.spool {
             let read = spool.read();
@@ -396,8 +404,9 @@ mod tests {
     fn events(seqs: std::ops::Range<u64>) -> Vec<Incoming> {
         seqs.map(|seq| Incoming {
             place: Place { epoch: 1, seq },
-            key: format!("key:{seq}").into_bytes(),
+            key: format!("key:{seq}").into_bytes().into(),
             value: false,
+            crossed: false,
             cas: 0,
         })
         .collect()
@@ -411,7 +420,7 @@ mod tests {
                 break;
             };
             for job in &jobs {
-                state.queue.done(&job.key);
+                state.queue.done(job);
             }
             state.queue.landed(lane, true, now);
         }

@@ -528,6 +528,159 @@ fn markers_go_with_their_change() {
     assert!(holds("user:1~away").is_some());
 }
 
+/// Both regions write the same keys while the lines are cut: when all is quiet both have one of the two values, the same one. What does not
+/// cross is not settled: there the last one counts.
+#[test]
+fn both_regions_agree_on_what_both_have_written() {
+    const KEYS: u32 = 400;
+    let (east, west) = (ring(1, &[]), ring(1, &[]));
+    let (in_east, in_west) = (client(&east), client(&west));
+    let links = [Link::to(&west[0]), Link::to(&east[0])];
+    let start = |from: &[Server], link: &Link| {
+        Relay::start(&[
+            "--from",
+            &list(from),
+            "--to",
+            &link.address(),
+            "--values",
+            "-t",
+            "1",
+        ])
+    };
+    let relays = [start(&east, &links[0]), start(&west, &links[1])];
+    carries_values(&east, &in_west);
+    carries_values(&west, &in_east);
+    let values = |client: &Client| -> Vec<Option<String>> {
+        let found = client.get_multi(&(0..KEYS).map(key).collect::<Vec<_>>());
+        let text = |found: ketch_client::Result<Option<ketch_client::Item>>| {
+            let item = found.expect("up")?;
+            item.text().map(str::to_owned)
+        };
+        found.into_iter().map(text).collect()
+    };
+    for turn in 0..3 {
+        links.iter().for_each(|link| link.cut(true));
+        fill(&in_east, 0..KEYS, &format!("east {turn}"));
+        fill(&in_west, 0..KEYS, &format!("west {turn}"));
+        links.iter().for_each(|link| link.cut(false));
+        let mut agreed = Vec::new();
+        wait_until("both have the same", || {
+            let (east, west) = (values(&in_east), values(&in_west));
+            // They might be about to be exchanged.
+            let same = east == west;
+            let is_quiet = std::mem::replace(&mut agreed, east) == west;
+            thread::sleep(Duration::from_millis(100));
+            same && is_quiet
+        });
+        for (n, value) in agreed.iter().enumerate() {
+            let value = value.as_deref().expect("it is there");
+            let (east, west) = (format!("east {turn} {n}"), format!("west {turn} {n}"));
+            assert!(value == east || value == west, "{n}: {value}");
+        }
+    }
+    // What comes later is later, whoever has won before.
+    for (writes, reads, value) in [
+        (&in_east, &in_west, "last"),
+        (&in_west, &in_east, "very last"),
+    ] {
+        fill(writes, 0..KEYS, value);
+        let wanted: Vec<_> = (0..KEYS).map(|n| Some(format!("{value} {n}"))).collect();
+        wait_until("it comes", || values(reads) == wanted);
+        assert_eq!(values(writes), wanted);
+    }
+    for relay in relays {
+        relay.ends_well();
+    }
+}
+
+/// The client's side of it, with a real relay between the regions.
+#[test]
+fn who_writes_at_home_reads_there_until_the_relay_has_passed() {
+    let (home, here) = (ring(1, &[]), ring(1, &[]));
+    let (at_home, locally) = (client(&home), client(&here));
+    let link = Link::to(&here[0]);
+    let (from, to) = (list(&home), link.address());
+    let words = ["--from", &from, "--to", &to, "--markers", "-t", "1"];
+    let relay = Relay::start(&words);
+    carries(&home, &locally);
+    let regions = locally.remote_marker(&at_home, Duration::from_secs(1000));
+    let read = || {
+        let item = regions.get("user:1").expect("up");
+        item.and_then(|item| item.text().map(str::to_owned))
+    };
+    for turn in 0..3 {
+        locally.set("user:1", "old", None).expect("up");
+        assert_eq!(read().as_deref(), Some("old"), "it is read here");
+        link.cut(true);
+        let new = format!("new {turn}");
+        regions.set("user:1", new.as_str(), None).expect("up");
+        assert_eq!(here[0].holds("user:1").as_deref(), Some("old"));
+        assert_eq!(read(), Some(new), "it is read at home");
+        link.cut(false);
+        wait_until("the relay has passed", || {
+            here[0].holds("user:1~away").is_none()
+        });
+        assert_eq!(here[0].holds("user:1"), None, "the old value went before");
+        assert_eq!(read(), None, "it is read here again");
+    }
+    relay.ends_well();
+}
+
+/// Feeds of the sources and connections to the target go through TLS, and strangers are not believed.
+#[test]
+fn feeds_and_targets_speak_tls() {
+    let dir = Dir::new();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["cache.test".to_owned()]).expect("a certificate");
+    let (cert_file, key_file) = (dir.file("cert.pem"), dir.file("key.pem"));
+    fs::write(&cert_file, cert.pem()).expect("a file");
+    fs::write(&key_file, signing_key.serialize_pem()).expect("a file");
+    let files = format!("ssl_chain_cert={cert_file},ssl_key={key_file}");
+    let tls = ["-Z", "-o", &files];
+    let (from, to) = (ring(1, &tls), ring(1, &tls));
+    let (from_list, to_list) = (list(&from), list(&to));
+    let words = |from_name| {
+        let to = [
+            "--to",
+            &to_list,
+            "--ca",
+            &cert_file,
+            "--tls-name",
+            "cache.test",
+        ];
+        let from_tls = ["--from-ca", &cert_file, "--from-tls-name", from_name];
+        [&["--from", from_list.as_str()][..], &to[..], &from_tls[..]].concat()
+    };
+    let stranger = Relay::start(&words("other.test"));
+    stranger.wait_to_say("the node does not let us in");
+    stranger.kill();
+    let ask = |words: &[&str], node: &str| {
+        let tls = ["-s", node, "--ca", &cert_file, "--tls-name", "cache.test"];
+        told(&[words, &tls].concat())
+    };
+    for more in [&[][..], &["--values"]] {
+        let relay = Relay::start(&[&words("cache.test"), more].concat());
+        let mut turn = 0;
+        wait_until("it is carried over", || {
+            turn += 1;
+            let value = format!("new {turn}");
+            assert_eq!(ask(&["set", "k", "old"], &to_list).0, 0);
+            assert_eq!(ask(&["set", "k", &value], &from_list).0, 0);
+            let until = Instant::now() + Duration::from_millis(300);
+            while Instant::now() < until {
+                let (status, found, _) = ask(&["get", "k"], &to_list);
+                match more.is_empty() {
+                    true if status != 0 => return true,
+                    false if found == value => return true,
+                    _ => {}
+                }
+            }
+            false
+        });
+        relay.ends_well();
+    }
+}
+
 /// Writes versions of keys, over and over, until it is told to stop.
 fn write_on(source: &Client, over: &AtomicBool) -> u32 {
     let mut turn = 0;
