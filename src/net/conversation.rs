@@ -7,7 +7,7 @@ use crate::events::{Taken, Watch};
 use crate::packing::{Packer, Unpacker};
 use crate::proxy::{Desk, Owed, ProxySession};
 use crate::settings::WireProtocol;
-use crate::state::{ConnId, Ctx};
+use crate::state::{ConnId, Ctx, Hold};
 
 #[derive(Debug)]
 pub(super) enum Conversation<'c> {
@@ -82,6 +82,26 @@ impl<'c> Conversation<'c> {
         }
     }
 
+    /// Notes what waits for a client who does not take his replies, of which this is next; false if all of them keep too much.
+    pub(super) fn note_unread(
+        &mut self,
+        ctx: Ctx<'c>,
+        hold: &mut Hold<'c>,
+        next: Option<&Output<'c>>,
+    ) -> bool {
+        match self {
+            // Beside items it is no more than one request may copy.
+            Conversation::Serve(_) => {
+                hold.waits_for(ctx, next.map_or(0, Output::pinned_bytes));
+                true
+            }
+            Conversation::Proxy(session) => {
+                let owed = session.owed().bytes();
+                hold.keeps_for(ctx, next.map_or(0, |next| next.unsent_len() + owed))
+            }
+        }
+    }
+
     /// True while replies of nodes are to come, or a request that is for them.
     pub(super) fn is_owed(&self) -> bool {
         matches!(self, Conversation::Proxy(session) if session.is_owed())
@@ -124,7 +144,10 @@ impl<'c> Conversation<'c> {
     }
 
     pub(super) fn give_way(&mut self, ctx: Ctx<'c>) {
-        self.local_mut().give_way(ctx);
+        match self {
+            Conversation::Serve(session) => session.give_way(ctx),
+            Conversation::Proxy(session) => session.give_way(ctx),
+        }
     }
 
     pub(super) fn is_waiting_for_body(&self) -> bool {

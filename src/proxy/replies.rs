@@ -195,7 +195,7 @@ impl<'c> Owed<'c> {
     }
 
     /// Bytes that wait here.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.ready.unsent_len() + self.held.len() + self.aside
     }
 

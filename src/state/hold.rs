@@ -57,7 +57,7 @@ impl<'c> Hold<'c> {
 
     /// Notes that so many bytes of items wait for the reader to take them; those that are fewer than before it has taken.
     pub fn waits_for(&mut self, ctx: Ctx<'_>, bytes: usize) {
-        let before = self.account.bytes.load(Relaxed);
+        let before = self.bytes();
         if before == 0 {
             self.account
                 .paid_ms
@@ -70,6 +70,16 @@ impl<'c> Hold<'c> {
         } else {
             self.add(bytes - before);
         }
+    }
+
+    /// The same of bytes outside of item memory; false if there is no room for them.
+    pub fn keeps_for(&mut self, ctx: Ctx<'_>, bytes: usize) -> bool {
+        let before = self.bytes();
+        if before == 0 || bytes <= before {
+            // It begins now, or has taken some.
+            self.waits_for(ctx, bytes.min(before));
+        }
+        bytes <= before || self.grow(ctx, bytes - before, 3)
     }
 
     /// Notes that `bytes` of the block have come.

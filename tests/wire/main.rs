@@ -25,6 +25,7 @@ mod memory;
 mod meta;
 mod options;
 mod proxy;
+mod proxy_crowd;
 mod proxy_routes;
 mod proxy_uniques;
 #[cfg(target_os = "linux")]

@@ -42,7 +42,7 @@ fn ttl(server: &Server, key: &str) -> i64 {
 }
 
 /// Stops a server, and waits until all its threads stand still.
-fn freeze(server: &Server) {
+pub(crate) fn freeze(server: &Server) {
     server.freeze(true);
     let tasks = format!("/proc/{}/task", server.pid());
     wait_within("the server stands still", PATIENCE, || {

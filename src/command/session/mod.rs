@@ -149,6 +149,11 @@ impl<'c> Session<'c> {
         self.refuse_block(store.value_len, store.block_len(), answer, out);
     }
 
+    /// What is answered to a store that is refused.
+    pub fn refusal(store: &Store<'_>, error: ErrorLine, out: &mut Output<'_>) {
+        out.answer(storage::fault(store, error));
+    }
+
     /// Who has signed in, if anybody has.
     pub fn user(&self) -> Option<&[u8]> {
         self.visitor.as_ref()?.user()

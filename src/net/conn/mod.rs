@@ -220,8 +220,10 @@ impl<'c> Conn<'c> {
             self.hang_up(ctx, buffer)
         });
         ctx.shared.connections.count_kept(kept, self.kept());
-        if self.output.is_some() || self.unread.is_some() {
-            self.note_unread(ctx);
+        if !self.note_unread(ctx) {
+            ctx.stats.general.readers_given_way.inc();
+            self.closed = Closed::Error;
+            return Turn::Close;
         }
         let state = match self.phase {
             Phase::Lingering(_) => ConnState::Closing,
@@ -393,15 +395,16 @@ impl<'c> Conn<'c> {
         Some((self.stream, self.info, watch, place))
     }
 
-    /// Tells the budget what the replies that wait keep in item memory.
-    fn note_unread(&mut self, ctx: Ctx<'c>) {
-        let pinned = self.output.as_ref().map_or(0, |out| out.pinned_bytes());
-        if pinned > 0 || self.unread.is_some() {
-            let unread = self
-                .unread
-                .get_or_insert_with(|| Box::new(Hold::of_reader(ctx)));
-            unread.waits_for(ctx, pinned);
+    /// Tells the budget what the replies that wait keep in memory; false if that is too much.
+    fn note_unread(&mut self, ctx: Ctx<'c>) -> bool {
+        let next = self.output.as_deref();
+        if next.is_none() && self.unread.is_none() {
+            return true;
         }
+        let unread = self
+            .unread
+            .get_or_insert_with(|| Box::new(Hold::of_reader(ctx)));
+        self.session.note_unread(ctx, unread, next)
     }
 
     /// Reads once, into the value being received or else behind the bytes in `buffer` not yet used; gives how many

@@ -50,7 +50,7 @@ pub struct ProxySession<'c> {
     local: Session<'c>,
     owed: Owed<'c>,
     me: ConnId,
-    coming: Option<Coming>,
+    coming: Option<Coming<'c>>,
     /// The rest of a long list of keys is to come.
     list: Option<List>,
     /// What was said of the request that is next, which waits.
@@ -122,17 +122,24 @@ impl<'c> ProxySession<'c> {
 
     /// Where the next bytes from the socket should go directly.
     pub fn spare(&mut self) -> Option<&mut [u8]> {
-        match &mut self.coming {
-            Some(coming) if !coming.is_whole() => Some(coming.room()),
-            _ => None,
-        }
+        self.coming.as_mut()?.room()
     }
 
     /// Notes that `n` bytes came there.
     pub fn advance(&mut self, n: usize) {
         if let Some(coming) = &mut self.coming {
-            coming.filled += n;
+            coming.advance(n);
         }
+    }
+
+    /// Ends a data block that holds what others need and does not move.
+    pub fn give_way(&mut self, ctx: Ctx<'c>) {
+        let is_binary = self.local.is_binary();
+        if let Some(coming) = self.coming.as_mut().filter(|coming| coming.must_go()) {
+            coming.refuse(ctx, is_binary);
+            ctx.stats.general.blocks_given_way.inc();
+        }
+        self.local.give_way(ctx);
     }
 
     /// True in the middle of a data block.
@@ -179,14 +186,11 @@ impl<'c> ProxySession<'c> {
             let rest = &input[at..];
             if let Some(coming) = &mut self.coming {
                 at += coming.take(rest);
+                coming.count(ctx, self.local.is_binary());
                 if !coming.is_whole() {
                     break Next::Read;
                 }
-                if self.must_wait() {
-                    break Next::Answers;
-                }
-                let whole = self.coming.take().expect("just seen");
-                if !self.pass_on_whole(desk, whole.bytes.into(), out) {
+                if self.must_wait() || !self.pass_on_whole(desk, out) {
                     break Next::Answers;
                 }
                 continue;
@@ -310,11 +314,9 @@ impl<'c> ProxySession<'c> {
                 }
                 end += store.block_len() as usize;
                 if input.len() < end {
-                    self.coming = Some(Coming {
-                        bytes: input.to_vec(),
-                        filled: input.len(),
-                        len: end,
-                    });
+                    let mut coming = Coming::new(ctx, input, end);
+                    coming.count(ctx, is_binary);
+                    self.coming = Some(coming);
                     return Step::Taken(input.len());
                 }
                 let block = &input[consumed..end];
@@ -410,7 +412,15 @@ impl<'c> ProxySession<'c> {
     }
 
     /// A store that came in pieces; false if it has to wait, which it does in its place.
-    fn pass_on_whole(&mut self, desk: &mut Desk, bytes: Bytes, out: &mut Output<'c>) -> bool {
+    fn pass_on_whole(&mut self, desk: &mut Desk, out: &mut Output<'c>) -> bool {
+        let Some(mut coming) = self.coming.take() else {
+            return true;
+        };
+        if let Some(answer) = coming.refusal() {
+            self.owed.reply(answer, out);
+            return true;
+        }
+        let bytes = Bytes::from(std::mem::take(&mut coming.bytes));
         let parsed = match self.local.is_binary() {
             true => binary::parse(&bytes),
             false => text::parse(&bytes),
@@ -429,12 +439,9 @@ impl<'c> ProxySession<'c> {
         let data = Data::Shared(bytes.slice(consumed..));
         let passed = self.pass_on(desk, &request, &bytes[..consumed], data, out);
         if !passed {
-            let len = bytes.len();
-            self.coming = Some(Coming {
-                bytes: bytes.to_vec(),
-                filled: len,
-                len,
-            });
+            // Nobody else has them: they stay where they are.
+            coming.bytes = bytes.into();
+            self.coming = Some(coming);
         }
         passed
     }

@@ -1,0 +1,149 @@
+//! Many clients of a proxy at once, some of whom do not send, or do not read: nobody else pays for it, and memory has a bound.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ketch_testing::{Conn, PATIENCE, Server, is_ketch, wait_within};
+
+use crate::proxy::{pool, proxy};
+use crate::proxy_routes::freeze;
+
+/// Bytes of a value of those that hold much.
+const LARGE: usize = 900_000;
+
+/// The head of a store, whose value is to follow.
+fn head(at: usize) -> String {
+    format!("set k{at} 0 0 {LARGE}\r\n")
+}
+
+/// Somebody else is served meanwhile.
+fn others_are_served(conn: &mut Conn) {
+    for round in 0..20 {
+        let value = "v".repeat(5000 + round);
+        conn.round(
+            format!("set other 0 0 {}\r\n{value}\r\nget other\r\n", value.len()),
+            format!(
+                "STORED\r\nVALUE other 0 {}\r\n{value}\r\nEND\r\n",
+                value.len()
+            ),
+        );
+    }
+}
+
+#[test]
+fn values_that_are_half_sent_have_a_bound() {
+    if !is_ketch() {
+        return;
+    }
+    let node = Server::start(&["-t", "1", "-m", "1024"]);
+    // With 64 MB three quarters are the most.
+    let proxy = proxy(&pool([&node], ""), &["-c", "2048", "-m", "64"]);
+    let before = proxy.rss_kb();
+    let half = vec![b'x'; LARGE / 2];
+    let mut slow: Vec<Conn> = (0..300).map(|_| proxy.connect()).collect();
+    for (at, conn) in slow.iter_mut().enumerate() {
+        conn.send(head(at));
+        conn.send(&half);
+    }
+    others_are_served(&mut proxy.connect());
+    let grown = proxy.rss_kb().saturating_sub(before);
+    assert!(grown < 90_000, "{grown} KB");
+    let (mut stored, mut refused) = (0, 0);
+    for conn in &mut slow {
+        conn.send(&half);
+        match &conn.ask("\r\n")[..] {
+            "STORED" => stored += 1,
+            "SERVER_ERROR out of memory storing object" => refused += 1,
+            other => panic!("{other}"),
+        }
+        conn.round("get none\r\n", "END\r\n");
+    }
+    assert!(stored > 20 && refused > 20, "{stored}, {refused}");
+}
+
+/// What many clients store through a proxy before two nodes that stand still: the memory that it takes meanwhile, in KB, and what
+/// each client is told in the end.
+fn before_frozen_nodes(copies: usize, request: &[u8], replies: usize) -> (u64, Vec<String>) {
+    let nodes = [(); 2].map(|()| Server::start(&["-t", "1", "-m", "1024"]));
+    let more = format!(
+        "copies = {copies}\nattempt_timeout_ms = 60000\nrequest_timeout_ms = 60000\nconnect_timeout_ms = 60000"
+    );
+    let proxy = proxy(&pool(&nodes, &more), &["-t", "1", "-c", "2048", "-m", "64"]);
+    // The connections are there.
+    others_are_served(&mut proxy.connect());
+    let before = proxy.rss_kb();
+    nodes.iter().for_each(freeze);
+    let mut writers = Vec::new();
+    for _ in 0..250 {
+        let conn = proxy.connect();
+        let (mut writer, request) = (conn.clone_for_writing(), request.to_vec());
+        writers.push((conn, thread::spawn(move || writer.send(request))));
+    }
+    // What does not wait for a node is answered.
+    let mut other = proxy.connect();
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut grown = 0;
+    while Instant::now() < until {
+        other.round("mn\r\n", "MN\r\n");
+        grown = grown.max(proxy.rss_kb().saturating_sub(before));
+        thread::sleep(Duration::from_millis(20));
+    }
+    nodes.iter().for_each(|node| node.freeze(false));
+    let mut told = Vec::new();
+    for (mut conn, writer) in writers {
+        told.extend((0..replies).map(|_| conn.expect_line()));
+        writer.join().expect("all was sent");
+    }
+    (grown, told)
+}
+
+/// Values that have come whole, and clients that come back with more.
+#[test]
+fn values_that_wait_for_nodes_have_a_bound() {
+    if !is_ketch() {
+        return;
+    }
+    let large = [head(1).as_bytes(), &vec![b'x'; LARGE], b"\r\n"].concat();
+    let (grown, told) = before_frozen_nodes(1, &large, 1);
+    assert!(grown < 150_000, "{grown} KB");
+    let stored = told.iter().filter(|line| *line == "STORED").count();
+    let refused = told.iter().filter(|line| line.contains("out of memory"));
+    assert!(stored > 20, "{stored}");
+    assert_eq!(stored + refused.count(), told.len(), "{told:?}");
+
+    // Of small ones nobody is refused: who sends more waits.
+    let small = format!("set k 0 0 8000\r\n{}\r\n", "x".repeat(8000));
+    let (grown, told) = before_frozen_nodes(2, small.repeat(50).as_bytes(), 50);
+    assert!(grown < 120_000, "{grown} KB");
+    assert!(told.iter().all(|line| line == "STORED"), "{:?}", told[0]);
+}
+
+#[test]
+fn replies_that_nobody_takes_have_a_bound() {
+    if !is_ketch() {
+        return;
+    }
+    let node = Server::start(&["-t", "1"]);
+    // With 8 MB, 6 are the most.
+    let patient = pool(
+        [&node],
+        "attempt_timeout_ms = 20000\nrequest_timeout_ms = 20000",
+    );
+    let proxy = proxy(&patient, &["-t", "1", "-c", "2048", "-m", "8"]);
+    let mut conn = proxy.connect();
+    assert_eq!(conn.set("large", &vec![b'x'; LARGE]), "STORED");
+    let mut greedy: Vec<Conn> = (0..40).map(|_| proxy.connect()).collect();
+    for conn in &mut greedy {
+        // More than the socket takes: kernels buffer some megabytes.
+        conn.send("get large\r\n".repeat(30));
+    }
+    wait_within("somebody has to go", PATIENCE, || {
+        others_are_served(&mut conn);
+        proxy.stat("ketch_readers_given_way") > 30
+    });
+    // Who reads has all of it.
+    let mut reader = proxy.connect();
+    for _ in 0..30 {
+        assert_eq!(reader.get("large").map(|value| value.len()), Some(LARGE));
+    }
+}
