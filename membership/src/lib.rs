@@ -34,14 +34,13 @@ use std::time::{Duration, Instant};
 
 pub use enrol::{Enrolment, Order, Orders};
 pub use member::Member;
-pub use steady::WINDOW;
+pub use steady::{Named, SHARE, Steady, WINDOW};
 
 use consul::Consul;
 use etcd::Etcd;
 use kubernetes::{Kubernetes, Port};
 
 pub use kubernetes::ApiServer;
-use steady::Steady;
 
 /// The longest answer that is read, in bytes: some 100,000 members.
 pub const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -116,7 +115,7 @@ pub struct Registry {
     engine: Box<dyn Engine>,
     url: String,
     servers: Vec<String>,
-    steady: Steady,
+    steady: Steady<Member>,
 }
 
 impl Registry {
@@ -160,13 +159,20 @@ impl Registry {
     /// The ring to use: the members now, and those that have vanished from the list faster than a ring may lose them (a third
     /// within [`WINDOW`], or one). Those that say goodbye may all go. An empty list is an error: whoever has a ring keeps it.
     pub fn ring(&mut self) -> Result<Listing, Error> {
-        let mut listing = self.members()?;
+        let listing = self.members();
+        let is_there = matches!(&listing, Ok(listing) if !listing.members.is_empty());
+        // Pods have no leases that end meanwhile.
+        if !is_there && self.engine.takes_members() {
+            self.steady.no_list();
+        }
+        let mut listing = listing?;
         if listing.members.is_empty() {
             return Err(Error::Empty);
         }
         let before = self.steady.missing();
         let now = Instant::now();
         listing.members = self.steady.after(listing.members, &listing.standby, now);
+        listing.members.sort_by(|a, b| a.name.cmp(&b.name));
         let missing = self.steady.missing();
         if missing > before {
             log::warn!(
@@ -175,6 +181,11 @@ impl Registry {
             );
         }
         Ok(listing)
+    }
+
+    /// Another share of the ring than a third may leave within [`WINDOW`], 0 to 1; but one member may always.
+    pub fn leave_share(&mut self, share: f64) {
+        self.steady.leave_share(share);
     }
 
     /// Waits until something has changed since the list of `revision`, or the ring is due to change; false if nothing has, for

@@ -2,7 +2,7 @@
 //!
 //! An engine that lost its data, a network that is cut, a rollout gone wrong: the list says that most members have gone, and they
 //! are there. Each one that leaves the ring sends its keys to others, cold. So at most a third of the ring leaves within
-//! [`WINDOW`]; of the others the clients find out by themselves whether they answer. Who says goodbye leaves at once, and counts for nothing.
+//! [`WINDOW`], unless another share is said; of the others the clients find out by themselves whether they answer. Who says goodbye leaves at once, and counts for nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,56 +11,110 @@ use crate::Member;
 /// The time in which a third may leave.
 pub const WINDOW: Duration = Duration::from_secs(30);
 
+/// The share of a ring that may leave within [`WINDOW`], unless another is said.
+pub const SHARE: f64 = 1.0 / 3.0;
+
+/// How long nobody leaves once a list is there again that was not: until then those may not have registered anew whose leases
+/// ended meanwhile.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What has a name, by which it is the same in two lists.
+pub trait Named {
+    /// The name.
+    fn name(&self) -> &str;
+}
+
+impl Named for Member {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// The ring in force.
-#[derive(Debug, Default)]
-pub(crate) struct Steady {
-    ring: Vec<Member>,
+#[derive(Debug)]
+pub struct Steady<T> {
+    ring: Vec<T>,
+    share: f64,
+    /// There was no list when it was asked for last; there is one again, and nobody leaves until then.
+    is_troubled: bool,
+    held_until: Option<Instant>,
     /// Who is in the ring and not in the list, the one that has been so for longest first.
     missing: Vec<String>,
     /// When members left the ring.
     left: Vec<Instant>,
 }
 
-impl Steady {
-    /// The ring after a list, which has members in it, and those that say goodbye.
-    pub(crate) fn after(
-        &mut self,
-        list: Vec<Member>,
-        leaving: &[Member],
-        now: Instant,
-    ) -> Vec<Member> {
-        let leaves = |name: &str| leaving.iter().any(|member| member.name == name);
-        self.ring.retain(|member| !leaves(&member.name));
+impl<T> Default for Steady<T> {
+    fn default() -> Self {
+        Steady {
+            ring: Vec::new(),
+            share: SHARE,
+            is_troubled: false,
+            held_until: None,
+            missing: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+}
+
+impl<T: Named + Clone> Steady<T> {
+    /// From now on this share may leave, 0 to 1; but one may always.
+    pub fn leave_share(&mut self, share: f64) {
+        self.share = share.clamp(0.0, 1.0);
+    }
+
+    /// There is no list, or an empty one.
+    pub fn no_list(&mut self) {
+        // Before the first list nobody is in the ring who could leave.
+        self.is_troubled |= !self.ring.is_empty();
+    }
+
+    /// The ring after a list, which has members in it, and those that say goodbye: the list, and behind it who stays though it is not in it.
+    pub fn after(&mut self, list: Vec<T>, leaving: &[T], now: Instant) -> Vec<T> {
+        let leaves = |name: &str| leaving.iter().any(|member| member.name() == name);
+        self.ring.retain(|member| !leaves(member.name()));
         self.missing.retain(|name| !leaves(name));
         self.left.retain(|left| now.duration_since(*left) < WINDOW);
-        let is_listed = |name: &str| list.iter().any(|member| member.name == name);
+        let is_listed = |name: &str| list.iter().any(|member| member.name() == name);
         self.missing.retain(|name| !is_listed(name));
         for member in &self.ring {
-            if !is_listed(&member.name) && !self.missing.contains(&member.name) {
-                self.missing.push(member.name.clone());
+            let name = member.name();
+            if !is_listed(name) && !self.missing.iter().any(|other| other == name) {
+                self.missing.push(name.to_owned());
             }
         }
-        let most = ((self.ring.len() + self.left.len()) / 3).max(1);
-        let leave = most.saturating_sub(self.left.len()).min(self.missing.len());
+        let all = self.ring.len() + self.left.len();
+        // A third of three is one, whatever floats make of it.
+        let most = ((all as f64 * self.share + 1e-9) as usize).max(1);
+        if std::mem::take(&mut self.is_troubled) {
+            self.held_until = Some(now + GRACE);
+        }
+        self.held_until = self.held_until.filter(|until| now < *until);
+        let leave = match self.held_until {
+            Some(_) => 0,
+            None => most.saturating_sub(self.left.len()).min(self.missing.len()),
+        };
         self.missing.drain(..leave);
         self.left.extend(std::iter::repeat_n(now, leave));
-        let stays = |member: &Member| self.missing.contains(&member.name);
+        let stays = |member: &T| self.missing.iter().any(|name| name == member.name());
         let mut ring = list;
         ring.extend(self.ring.drain(..).filter(stays));
-        ring.sort_by(|a, b| a.name.cmp(&b.name));
         self.ring = ring.clone();
         ring
     }
 
     /// How many are in the ring and not in the list.
-    pub(crate) fn missing(&self) -> usize {
+    pub fn missing(&self) -> usize {
         self.missing.len()
     }
 
     /// When the next may leave that are in the ring and not in the list.
-    pub(crate) fn due_at(&self) -> Option<Instant> {
-        let oldest = self.left.iter().min().filter(|_| !self.missing.is_empty());
-        oldest.map(|left| *left + WINDOW)
+    pub fn due_at(&self) -> Option<Instant> {
+        if self.missing.is_empty() {
+            return None;
+        }
+        let oldest = self.left.iter().min();
+        self.held_until.or(oldest.map(|left| *left + WINDOW))
     }
 }
 
@@ -74,7 +128,9 @@ mod tests {
     }
 
     fn names(ring: &[Member]) -> String {
-        ring.iter().map(|member| member.name.as_str()).collect()
+        let mut names: Vec<&str> = ring.iter().map(|member| member.name.as_str()).collect();
+        names.sort_unstable();
+        names.concat()
     }
 
     #[test]
@@ -111,6 +167,31 @@ mod tests {
         assert_eq!(names(&steady.after(list("x"), &[], now)), "ax");
         assert_eq!((steady.missing(), steady.due_at()), (1, Some(now + WINDOW)));
         assert_eq!(names(&steady.after(list("x"), &[], now + WINDOW)), "x");
+    }
+
+    #[test]
+    fn nobody_leaves_right_after_an_outage() {
+        let now = Instant::now();
+        let mut steady = Steady::default();
+        steady.after(list("abc"), &[], now);
+        steady.no_list();
+        // One after the other registers again.
+        assert_eq!(names(&steady.after(list("b"), &[], now)), "abc");
+        assert_eq!(steady.due_at(), Some(now + GRACE));
+        assert_eq!(names(&steady.after(list("bc"), &[], now)), "abc");
+        let later = now + GRACE;
+        assert_eq!(names(&steady.after(list("bc"), &[], later)), "bc");
+    }
+
+    #[test]
+    fn another_share_may_be_said() {
+        let now = Instant::now();
+        for (share, left) in [(0.0, "bcdef"), (0.5, "def"), (1.0, "f"), (7.0, "f")] {
+            let mut steady = Steady::default();
+            steady.leave_share(share);
+            steady.after(list("abcdef"), &[], now);
+            assert_eq!(names(&steady.after(list("f"), &[], now)), left, "{share}");
+        }
     }
 
     #[test]

@@ -458,6 +458,9 @@ fn follow(pool: &Weak<Pool>) {
             // It was read before.
             source = topology::source(text).ok().map(|mut source| {
                 source.adopt(&pool.options);
+                if let Some(share) = pool.spec.leave_share {
+                    source.leave_share(share);
+                }
                 source
             });
         }

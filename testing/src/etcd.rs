@@ -13,8 +13,19 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Etcd {
     child: Option<Child>,
     folder: PathBuf,
+    host: String,
     port: u16,
     peer_port: u16,
+    apart: Option<Apart>,
+}
+
+/// Where it stands behind a link that can be cut.
+#[derive(Debug)]
+enum Apart {
+    /// A network namespace, and this side's end of the link to it.
+    Space { name: String, link: String },
+    /// Who may make none: the process is stopped instead, so that it is as silent.
+    Stopped,
 }
 
 impl Etcd {
@@ -28,16 +39,78 @@ impl Etcd {
         let mut etcd = Etcd {
             child: None,
             folder: std::env::temp_dir().join(name),
+            host: "127.0.0.1".to_owned(),
             port: quiet_port(),
             peer_port: quiet_port(),
+            apart: None,
         };
         etcd.restart();
         etcd
     }
 
-    /// `etcd://127.0.0.1:PORT/RING`.
+    /// Starts one behind a link that [`Etcd::cut`] cuts: in a network namespace of its own, where that may be made.
+    pub fn start_apart() -> Etcd {
+        let count = COUNT.fetch_add(1, Relaxed);
+        let id = std::process::id();
+        let (name, link) = (format!("ketch-{id}-{count}"), format!("ke{id}x{count}"));
+        // A net of four addresses, by the process.
+        let net = format!("10.78.{}.{}", id >> 6 & 255, (id & 63) << 2);
+        let (near, far) = (address(&net, 1), address(&net, 2));
+        let steps = [
+            format!("netns add {name}"),
+            format!("link add {link} type veth peer name eth0 netns {name}"),
+            format!("addr add {near}/30 dev {link}"),
+            format!("link set {link} up"),
+            format!("-n {name} addr add {far}/30 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+            format!("-n {name} link set lo up"),
+        ];
+        let is_apart = steps.iter().all(|step| ip(step));
+        let mut etcd = Etcd {
+            child: None,
+            folder: std::env::temp_dir().join(format!("ketch-etcd-apart-{id}-{count}")),
+            host: "127.0.0.1".to_owned(),
+            port: quiet_port(),
+            peer_port: quiet_port(),
+            apart: Some(Apart::Stopped),
+        };
+        if is_apart {
+            etcd.host = far;
+            etcd.apart = Some(Apart::Space { name, link });
+        }
+        etcd.restart();
+        etcd
+    }
+
+    /// From now on nothing comes from it, and nothing comes to it; nor is a connection ended.
+    pub fn cut(&self) {
+        self.set_link(false);
+    }
+
+    /// It is there again, with what has become of it meanwhile.
+    pub fn mend(&self) {
+        self.set_link(true);
+    }
+
+    fn set_link(&self, up: bool) {
+        match (&self.apart, &self.child) {
+            (Some(Apart::Space { link, .. }), _) => {
+                let state = if up { "up" } else { "down" };
+                assert!(ip(&format!("link set {link} {state}")), "{link} {state}");
+            }
+            (Some(Apart::Stopped), Some(child)) => {
+                let signal = if up { libc::SIGCONT } else { libc::SIGSTOP };
+                // SAFETY: kill takes two numbers; the child is ours and has not been waited for, so its pid is not reused.
+                let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+                assert_eq!(result, 0, "kill");
+            }
+            _ => panic!("it was not started apart, or does not run"),
+        }
+    }
+
+    /// `etcd://HOST:PORT/RING`.
     pub fn url(&self, ring: &str) -> String {
-        format!("etcd://127.0.0.1:{}/{ring}", self.port)
+        format!("etcd://{}:{}/{ring}", self.host, self.port)
     }
 
     /// Kills it.
@@ -58,10 +131,18 @@ impl Etcd {
     pub fn restart(&mut self) {
         self.kill();
         let (client, peer) = (
-            format!("http://127.0.0.1:{}", self.port),
-            format!("http://127.0.0.1:{}", self.peer_port),
+            format!("http://{}:{}", self.host, self.port),
+            format!("http://{}:{}", self.host, self.peer_port),
         );
-        let child = Command::new("etcd")
+        let mut command = match &self.apart {
+            Some(Apart::Space { name, .. }) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name, "etcd"]);
+                command
+            }
+            _ => Command::new("etcd"),
+        };
+        let child = command
             .arg("--data-dir")
             .arg(&self.folder)
             .args([
@@ -89,7 +170,7 @@ impl Etcd {
             .spawn();
         self.child = Some(child.expect("etcd is installed (Debian: etcd-server)"));
         wait_within("etcd answers", PATIENCE, || {
-            let health = format!("http://127.0.0.1:{}/health", self.port);
+            let health = format!("http://{}:{}/health", self.host, self.port);
             let asked = Command::new("curl")
                 .args(["-fsS", "-m", "1", &health])
                 .output();
@@ -102,5 +183,25 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
+        if let Some(Apart::Space { name, .. }) = &self.apart {
+            // With its end of the link goes the other.
+            ip(&format!("netns del {name}"));
+        }
     }
+}
+
+/// An address of a net that is written as its first one.
+fn address(net: &str, at: u32) -> String {
+    let (net, first) = net.rsplit_once('.').expect("an address");
+    let first: u32 = first.parse().expect("a number");
+    format!("{net}.{}", first + at)
+}
+
+/// True if `ip` has done what these words say.
+fn ip(words: &str) -> bool {
+    let ip = Command::new("ip")
+        .args(words.split(' '))
+        .stderr(Stdio::null())
+        .status();
+    ip.is_ok_and(|status| status.success())
 }

@@ -39,6 +39,7 @@ mod port;
 mod program;
 mod rng;
 mod server;
+mod standin;
 pub mod tls;
 pub mod udp;
 mod vectors;
@@ -50,6 +51,7 @@ pub use port::{free_port, nobody, quiet_port};
 pub use program::{KINDS, Kind, Version, binary, is_ketch, ketch, memcached, version_of};
 pub use rng::{Rng, rounds};
 pub use server::{Server, allow_files};
+pub use standin::{Consul, Kubernetes};
 pub use vectors::{Vector, both, newer, ours, run_vectors};
 pub use waiting::{wait_until, wait_within};
 

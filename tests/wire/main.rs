@@ -26,6 +26,7 @@ mod meta;
 mod options;
 mod proxy;
 mod proxy_crowd;
+mod proxy_login;
 mod proxy_routes;
 mod proxy_uniques;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ketch_testing::{Conn, Etcd, PATIENCE, Server, is_ketch, wait_within};
+use ketch_testing::{Conn, Consul, Etcd, Kubernetes, PATIENCE, Server, is_ketch, wait_within};
+
+use crate::proxy::{file, proxy};
 
 /// A server that joins the ring under a name.
 fn join(etcd: &Etcd, name: &str, more: &str) -> Server {
@@ -172,4 +174,209 @@ fn without_an_engine_a_server_serves() {
     });
     server.signal(libc::SIGTERM);
     assert!(server.wait_exit(PATIENCE).success());
+}
+
+/// A proxy whose nodes are those of a source.
+fn proxy_before(source: &str) -> Server {
+    proxy(
+        &format!("[pools.main]\nsource = \"{source}\"\ncopies = 2\n"),
+        &[],
+    )
+}
+
+fn backends(proxy: &Server) -> u64 {
+    proxy.connect().stats("proxy")["backend_total"]
+        .parse()
+        .expect("a number")
+}
+
+/// Neither a connection ends nor anything is said, for longer than the leases last, which end meanwhile.
+#[test]
+fn an_engine_that_is_cut_off_freezes_the_ring() {
+    if !is_ketch() {
+        return;
+    }
+    let etcd = Etcd::start_apart();
+    let servers = ["a", "b", "c"].map(|name| join(&etcd, name, ""));
+    let proxy = proxy_before(&etcd.url("cache"));
+    let mut conns = servers.each_ref().map(Server::connect);
+    let all = ports(&servers);
+    for conn in &mut conns {
+        wait_within("all are there", PATIENCE, || {
+            ring(conn).is_some_and(|(_, seen)| seen == all)
+        });
+    }
+    wait_within("the proxy knows them", PATIENCE, || backends(&proxy) == 3);
+    let mut client = proxy.connect();
+    let mut is_served = |round: u32| {
+        for at in 0..30 {
+            let stored = format!("set k{at} 0 0 4\r\n{round:04}\r\nget k{at}\r\n");
+            client.round(
+                stored,
+                format!("STORED\r\nVALUE k{at} 0 4\r\n{round:04}\r\nEND\r\n"),
+            );
+        }
+    };
+    is_served(0);
+    etcd.cut();
+    let cut = Instant::now();
+    for conn in &mut conns {
+        wait_within("it is said", PATIENCE, || {
+            conn.stat("ketch_ring_frozen") == 1
+        });
+    }
+    // The leases of 2 seconds are over.
+    wait_within("long enough", PATIENCE, || {
+        is_served(1);
+        cut.elapsed() > Duration::from_secs(4)
+    });
+    let stays = |conns: &mut [Conn; 3]| {
+        for conn in conns {
+            assert_eq!(ring(conn).map(|(_, seen)| seen), Some(all.clone()));
+        }
+        assert_eq!(backends(&proxy), 3);
+    };
+    stays(&mut conns);
+    etcd.mend();
+    for at in 0..3 {
+        wait_within("it goes on", PATIENCE, || {
+            stays(&mut conns);
+            conns[at].stat("ketch_ring_frozen") == 0
+        });
+    }
+    is_served(2);
+    let other = join(&etcd, "d", "");
+    wait_within("a fourth comes", PATIENCE, || {
+        ring(&mut conns[0]).is_some_and(|(_, seen)| seen == ports(servers.iter().chain([&other])))
+    });
+    wait_within("the proxy knows it", PATIENCE, || backends(&proxy) == 4);
+}
+
+/// Servers, and a proxy, of a ring that Consul keeps.
+#[test]
+fn a_ring_in_consul() {
+    if !is_ketch() {
+        return;
+    }
+    let consul = Consul::start();
+    let join = |name: &str| {
+        let joins = format!(
+            "register={},node_name={name},node_lease=1",
+            consul.url("cache")
+        );
+        Server::start(&["-t", "1", "-o", &joins])
+    };
+    let servers = ["a", "b", "c"].map(join);
+    let proxy = proxy_before(&consul.url("cache"));
+    let mut conn = servers[0].connect();
+    let sees = |conn: &mut Conn, who: &[&Server]| {
+        let wanted = ports(who.iter().copied());
+        wait_within("the ring is these", PATIENCE, || {
+            ring(conn).is_some_and(|(_, seen)| seen == wanted)
+        });
+    };
+    let [a, b, c] = &servers;
+    sees(&mut conn, &[a, b, c]);
+    wait_within("the proxy knows them", PATIENCE, || backends(&proxy) == 3);
+    // Killed: out when its check is not passed in time.
+    let [a, b, mut c] = servers;
+    c.kill();
+    sees(&mut conn, &[&a, &b]);
+    wait_within("the proxy knows it", PATIENCE, || backends(&proxy) == 2);
+    // An agent that begins anew knows nobody: who is there stays, and registers again.
+    consul.wipe();
+    wait_within("it goes on", PATIENCE, || {
+        assert_eq!(backends(&proxy), 2);
+        let joined = join("d");
+        let is_there = || ring(&mut conn).is_some_and(|(_, seen)| seen.contains(&joined.port()));
+        wait_within("another comes", PATIENCE, is_there);
+        true
+    });
+    // One that takes requests and says nothing freezes the ring.
+    consul.silence(true);
+    wait_within("it is said", PATIENCE, || {
+        conn.stat("ketch_ring_frozen") == 1
+    });
+    consul.silence(false);
+    wait_within("it goes on", PATIENCE, || {
+        conn.stat("ketch_ring_frozen") == 0
+    });
+}
+
+/// Processes find the API server of Kubernetes by their environment.
+#[test]
+fn a_ring_of_pods() {
+    if !is_ketch() {
+        return;
+    }
+    let api = Kubernetes::start();
+    let nodes = [(); 3].map(|()| Server::start(&["-t", "1"]));
+    let pods = |count: usize| {
+        let names = ["cache-0", "cache-1", "cache-2"];
+        let pods: Vec<(&str, u16)> = names
+            .into_iter()
+            .zip(nodes.iter().map(Server::port))
+            .collect();
+        api.pods(&pods[..count]);
+    };
+    pods(2);
+    let path = file("[pools.main]\nsource = \"k8s://shop/cache:cache\"\n");
+    let option = format!("proxy_config={}", path.display());
+    let (name, value) = api.environment();
+    let proxy = Server::start_in(&[(name, &value)], &["-t", "1", "-o", &option]);
+    wait_within("the pods are there", PATIENCE, || backends(&proxy) == 2);
+    let mut conn = proxy.connect();
+    for at in 0..50 {
+        assert_eq!(conn.set(&format!("k{at}"), b"v"), "STORED");
+    }
+    let items = |node: &Server| node.stat("curr_items");
+    let (first, second) = (items(&nodes[0]), items(&nodes[1]));
+    assert!(
+        first > 0 && second > 0 && first + second >= 50,
+        "{first}, {second}"
+    );
+    // Placement goes by the pods' names, which ketch-client knows as well.
+    pods(3);
+    wait_within("a third pod comes", PATIENCE, || backends(&proxy) == 3);
+    for at in 0..50 {
+        assert!(
+            conn.get(&format!("k{at}")).is_some(),
+            "k{at} is found where it was"
+        );
+    }
+    // No pod at all is no list.
+    pods(0);
+    wait_within("it is said", PATIENCE, || {
+        proxy.stderr().contains("stay as they are")
+    });
+    assert_eq!(backends(&proxy), 3);
+    pods(2);
+    wait_within("one leaves", PATIENCE, || backends(&proxy) == 2);
+}
+
+/// A list that falls apart, in a file: a third of the nodes may leave, unless the pool says otherwise; an empty list is none.
+#[test]
+fn a_list_that_falls_apart() {
+    if !is_ketch() {
+        return;
+    }
+    let nodes = [(); 3].map(|()| Server::start(&["-t", "1"]));
+    let line = |node: &Server| format!("127.0.0.1:{}\n", node.port());
+    for (word, left) in [("", 2), ("leave_share = 1.0", 1)] {
+        let list = file(&nodes.iter().map(line).collect::<String>());
+        let source = format!(
+            "[pools.main]\nsource = \"file://{}\"\n{word}\n",
+            list.display()
+        );
+        let proxy = proxy(&source, &[]);
+        wait_within("all are there", PATIENCE, || backends(&proxy) == 3);
+        std::fs::write(&list, line(&nodes[0])).expect("the file is written");
+        wait_within("some have left", PATIENCE, || backends(&proxy) == left);
+        std::fs::write(&list, "").expect("the file is written");
+        wait_within("it is said", PATIENCE, || {
+            proxy.stderr().contains("stay as they are")
+        });
+        assert_eq!(backends(&proxy), left);
+        assert_eq!(proxy.connect().set("k", b"v"), "STORED");
+    }
 }

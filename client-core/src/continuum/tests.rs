@@ -274,3 +274,37 @@ fn twice_in_the_list_is_two_nodes() {
         assert_eq!(ring.locate(&key), merged.locate(&key));
     }
 }
+
+/// Many nodes: keys placed together are placed as one by one, a new node takes a fair share from all others, and the keys of one that
+/// fails are spread.
+#[test]
+fn a_large_ring() {
+    let nodes: Vec<Node> = (0..301)
+        .map(|at| Node::new(format!("10.0.{}.{}", at / 256, at % 256), 11211))
+        .collect();
+    let keys: Vec<String> = (0..20_000).map(|at| format!("key:{at}")).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+    for distribution in Distribution::ALL {
+        let ring = Continuum::new(distribution, &nodes[..7]);
+        let mut owners = Vec::new();
+        ring.locate_each(&keys[..1000], |owner| owners.push(owner));
+        let one_by_one = keys[..1000].iter().filter_map(|key| ring.locate(key));
+        assert_eq!(owners, one_by_one.collect::<Vec<_>>(), "{distribution}");
+    }
+    let before = Continuum::new(Distribution::KetamaWeighted, &nodes[..300]);
+    let after = Continuum::new(Distribution::KetamaWeighted, &nodes);
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    before.locate_each(&keys, |owner| old.push(owner));
+    after.locate_each(&keys, |owner| new.push(owner));
+    let moved: Vec<usize> = (0..keys.len()).filter(|&at| old[at] != new[at]).collect();
+    assert!(moved.iter().all(|&at| new[at] == 300));
+    // A 301st of them is 66.
+    assert!((30..130).contains(&moved.len()), "{}", moved.len());
+    let mut heirs: Vec<usize> = (0..keys.len())
+        .filter(|&at| old[at] == 0)
+        .filter_map(|at| before.walk(keys[at]).nth(1))
+        .collect();
+    heirs.sort_unstable();
+    heirs.dedup();
+    assert!(heirs.len() > 20, "{}", heirs.len());
+}

@@ -29,6 +29,8 @@ mod named;
 mod registry;
 #[cfg(feature = "srv")]
 mod srv;
+#[cfg(feature = "registry")]
+mod steady;
 
 use std::fmt;
 use std::io;
@@ -63,6 +65,11 @@ pub trait Source: Send {
         None
     }
 
+    /// Which share of the nodes may leave within half a minute, 0 to 1, where it bounds that.
+    fn leave_share(&mut self, share: f64) {
+        let _ = share;
+    }
+
     /// What the client that is to follow it speaks with: a source that asks nodes may do as the client does. Called once, first.
     fn adopt(&mut self, options: &ClientOptions) {
         let _ = options;
@@ -92,6 +99,10 @@ impl Source for Box<dyn Source> {
 
     fn wait(&mut self, at_most: Duration) -> Option<bool> {
         (**self).wait(at_most)
+    }
+
+    fn leave_share(&mut self, share: f64) {
+        (**self).leave_share(share);
     }
 
     fn adopt(&mut self, options: &ClientOptions) {

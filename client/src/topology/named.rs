@@ -11,7 +11,8 @@ use crate::Node;
 pub const SOURCE_FORMS: &str = "etcd://HOST:PORT/RING, consul://HOST:PORT/SERVICE, k8s://NAMESPACE/SERVICE[:PORT], dns://NAME:PORT, \
      srv://NAME, cluster://HOST:PORT (config get cluster) or file:///PATH";
 
-/// The source that a text names, in one of the forms of [`SOURCE_FORMS`]. The error says what is wrong with it.
+/// The source that a text names, in one of the forms of [`SOURCE_FORMS`]. The error says what is wrong with it. Of its nodes at most a third
+/// leaves within half a minute (one always may), unless [`Source::leave_share`] says another share: a list that falls apart is rarely true.
 ///
 /// ```
 /// use ketch_client::topology::source;
@@ -25,15 +26,25 @@ pub fn source(text: &str) -> Result<Box<dyn Source>, String> {
         || -> Result<Node, String> { rest.parse().map_err(|error| format!("{text}: {error}")) };
     match scheme {
         "etcd" | "consul" | "k8s" => registered(text),
-        "file" if !rest.is_empty() => Ok(Box::new(NodeFile::new(rest))),
+        "file" if !rest.is_empty() => Ok(steady(NodeFile::new(rest))),
         "dns" => {
             let Node { host, port, .. } = address()?;
-            Ok(Box::new(DnsAddresses::new(host, port)))
+            Ok(steady(DnsAddresses::new(host, port)))
         }
         "srv" if !rest.is_empty() => services(rest),
-        "cluster" | "config" => Ok(Box::new(ClusterEndpoint::new(vec![address()?]))),
+        "cluster" | "config" => Ok(steady(ClusterEndpoint::new(vec![address()?]))),
         _ => Err(format!("{text}: must be {SOURCE_FORMS}")),
     }
+}
+
+#[cfg(feature = "registry")]
+fn steady(source: impl Source + 'static) -> Box<dyn Source> {
+    Box::new(super::steady::SteadySource::new(source))
+}
+
+#[cfg(not(feature = "registry"))]
+fn steady(source: impl Source + 'static) -> Box<dyn Source> {
+    Box::new(source)
 }
 
 #[cfg(feature = "registry")]
@@ -51,7 +62,7 @@ fn registered(text: &str) -> Result<Box<dyn Source>, String> {
 
 #[cfg(feature = "srv")]
 fn services(name: &str) -> Result<Box<dyn Source>, String> {
-    Ok(Box::new(DnsServices::new(name)))
+    Ok(steady(DnsServices::new(name)))
 }
 
 #[cfg(not(feature = "srv"))]

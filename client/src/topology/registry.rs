@@ -76,6 +76,10 @@ impl Source for RegisteredNodes {
         Some(INTERVAL)
     }
 
+    fn leave_share(&mut self, share: f64) {
+        self.registry.leave_share(share);
+    }
+
     fn wait(&mut self, at_most: Duration) -> Option<bool> {
         match self.registry.changed_since(self.revision, at_most) {
             Ok(changed) => Some(changed),

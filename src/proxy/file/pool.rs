@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::words::{take, text, within};
 
 /// The words of a pool, beside those of the client.
-pub(super) const WORDS: &str = "nodes, source, connections, on_failure, dual_read_s, distribution, hash_tags, tls, tls_ca, tls_name, tls_cert, tls_key";
+pub(super) const WORDS: &str = "nodes, source, leave_share, connections, on_failure, dual_read_s, distribution, hash_tags, tls, tls_ca, tls_name, tls_cert, tls_key";
 
 /// The most connections of a worker to a node.
 const CONNECTIONS_MAX: usize = 64;
@@ -22,6 +22,8 @@ const CONNECTIONS_MAX: usize = 64;
 pub(in crate::proxy) struct PoolSpec {
     pub(in crate::proxy) name: String,
     pub(in crate::proxy) from: From,
+    /// Which share of the source's nodes may leave within half a minute, if it is said.
+    pub(in crate::proxy) leave_share: Option<f64>,
     /// Connections of each worker to each node.
     pub(in crate::proxy) connections: usize,
     /// A read whose nodes do not answer is a miss.
@@ -104,6 +106,15 @@ pub(super) fn read(name: String, value: Value, zone: Option<&str>) -> Result<Poo
             ));
         }
     };
+    let leave_share = take(&of, table, "leave_share", "a number from 0 to 1", |value| {
+        let share = value
+            .as_float()
+            .or(value.as_integer().map(|whole| whole as f64))?;
+        (0.0..=1.0).contains(&share).then_some(share)
+    })?;
+    if leave_share.is_some() && matches!(from, From::List(_)) {
+        return Err(format!("{of}leave_share: has no meaning without a source"));
+    }
     let connections = take(
         &of,
         table,
@@ -163,6 +174,7 @@ pub(super) fn read(name: String, value: Value, zone: Option<&str>) -> Result<Poo
     Ok(PoolSpec {
         name,
         from,
+        leave_share,
         connections: connections.unwrap_or(1) as usize,
         misses: misses.unwrap_or(false),
         dual_read: Duration::from_secs(dual_read_s.unwrap_or(300) as u64),
