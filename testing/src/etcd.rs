@@ -99,10 +99,11 @@ impl Etcd {
                 assert!(ip(&format!("link set {link} {state}")), "{link} {state}");
             }
             (Some(Apart::Stopped), Some(child)) => {
-                let signal = if up { libc::SIGCONT } else { libc::SIGSTOP };
-                // SAFETY: kill takes two numbers; the child is ours and has not been waited for, so its pid is not reused.
-                let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
-                assert_eq!(result, 0, "kill");
+                let signal = if up { "-CONT" } else { "-STOP" };
+                let kill = Command::new("kill")
+                    .args([signal, &child.id().to_string()])
+                    .status();
+                assert!(kill.is_ok_and(|status| status.success()), "kill {signal}");
             }
             _ => panic!("it was not started apart, or does not run"),
         }

@@ -297,9 +297,10 @@ fn a_large_ring() {
     before.locate_each(&keys, |owner| old.push(owner));
     after.locate_each(&keys, |owner| new.push(owner));
     let moved: Vec<usize> = (0..keys.len()).filter(|&at| old[at] != new[at]).collect();
-    assert!(moved.iter().all(|&at| new[at] == 300));
-    // A 301st of them is 66.
-    assert!((30..130).contains(&moved.len()), "{}", moved.len());
+    // A 301st of them is 66; where the number of points is rounded otherwise, one digest of 40 moves besides (Co3).
+    let to_new = moved.iter().filter(|&&at| new[at] == 300).count();
+    assert!((30..130).contains(&to_new), "{to_new}");
+    assert!(moved.len() - to_new < keys.len() / 30, "{}", moved.len());
     let mut heirs: Vec<usize> = (0..keys.len())
         .filter(|&at| old[at] == 0)
         .filter_map(|at| before.walk(keys[at]).nth(1))
