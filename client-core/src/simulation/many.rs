@@ -271,14 +271,20 @@ impl Tally {
             disputed,
             ref sum,
         } = *self;
-        let clients = kind.1;
+        let (trouble, clients, _) = kind;
         assert!(sum.reads > 50 * runs && sum.writes > 4 * runs, "{kind:?}");
         assert!(sum.moments * 200 < sum.reads, "{} moments", sum.moments);
         assert!(sum.missed_moving * 2_000 <= sum.reads, "{kind:?}: {sum:?}");
         // A run has two counters.
         assert!(sum.ahead * 10 <= runs, "{} of {runs} ahead", sum.ahead);
         // docs/client.md names what several clients may do to each other, and how rare it is.
-        let most = if clients > 1 { (runs / 50).max(1) } else { 0 };
+        let moves = matches!(trouble, Trouble::Lists | Trouble::LateLists);
+        let most = match clients {
+            1 if trouble == Trouble::LateLists => runs / 50,
+            1 => 0,
+            _ if moves => (runs / 12).max(1),
+            _ => (runs / 50).max(1),
+        };
         assert!(disputed <= most, "{kind:?}: {disputed} of {runs} disputed");
         // Which copy loses a value just while it is overwritten is rare chance.
         assert!(
