@@ -52,6 +52,7 @@ use slab_alloc::{CLASSES_MAX, ChunkHandle, ClassId, REACH_BYTES, SlabAllocator};
 
 pub use self::header::{HEADER_BYTES, Header, LAYOUT_WORDS};
 pub use self::new_item::NewItem;
+pub use self::pieces::LARGE_VALUE_MIN;
 pub use self::pinned::PinnedValue;
 pub use self::spare::Spare;
 pub use self::state::{Segment, State};
@@ -69,14 +70,6 @@ const _: () = assert!(
     "an item spends 32 bytes before its key"
 );
 const _: () = assert!(ITEM_HEAD_BYTES <= slab_alloc::HEADER_ZEROED);
-
-/// Values of at least so many bytes are large: they may lie in pieces ([`pieces`]), and count who holds them.
-pub const LARGE_VALUE_MIN: usize = 4096;
-/// The same where pages are smaller than [`SMALL_PAGE_BYTES_MAX`]: those hold few chunks of 2 to 4 KB, so that up to a tenth of
-/// them would be empty. A store in pieces takes half as long again, which is less than more hits are worth in so small a cache.
-const LARGE_VALUE_MIN_IN_SMALL_PAGES: usize = 2048;
-/// The largest of those pages.
-const SMALL_PAGE_BYTES_MAX: usize = 32 << 10;
 
 /// What an item is made from.
 #[derive(Debug, Clone, Copy)]
@@ -131,19 +124,10 @@ impl Items {
         for class in slabs.classes() {
             chunk_bytes[class.index()] = slabs.chunk_bytes(class) as u32;
         }
-        let in_pieces = |from| {
-            item_bytes_max > chunk_bytes_max
-                && chunk_bytes_max < slab_alloc::PAGE_BYTES_MAX
-                && pieces::are_there(&slabs, from)
-        };
-        let few_a_page = slabs.page_bytes() <= SMALL_PAGE_BYTES_MAX;
-        let large_value_min = match few_a_page && in_pieces(LARGE_VALUE_MIN_IN_SMALL_PAGES) {
-            true => LARGE_VALUE_MIN_IN_SMALL_PAGES,
-            false => LARGE_VALUE_MIN,
-        };
+        let pieces_from = pieces::value_min(&slabs, item_bytes_max);
         Items {
-            in_pieces: in_pieces(large_value_min),
-            large_value_min,
+            in_pieces: pieces_from.is_some(),
+            large_value_min: pieces_from.unwrap_or(LARGE_VALUE_MIN),
             chunk_bytes,
             slabs,
             use_cas,
@@ -191,10 +175,13 @@ impl Items {
     /// The CAS unique, 0 with `-C`.
     #[inline]
     pub fn cas(&self, handle: ChunkHandle) -> u64 {
-        if !self.header(handle).state().has(State::HAS_CAS) {
-            return 0;
-        }
-        self.cas_word(handle).load(Relaxed)
+        self.cas_with(handle, self.header(handle).state())
+    }
+
+    #[inline(always)]
+    fn cas_with(&self, handle: ChunkHandle, bits: State) -> u64 {
+        let word = bits.has(State::HAS_CAS).then(|| self.cas_word(handle));
+        word.map_or(0, |word| word.load(Relaxed))
     }
 
     /// Gives the item a CAS unique; nothing happens with `-C`. Under the stripe lock.
@@ -286,13 +273,7 @@ impl Items {
         let bits = header.state();
         let start = key_offset(bits);
         let key = self.part(handle, header, start..start + header.key_len());
-        let has_cas = bits.has(State::HAS_CAS);
-        let cas = if has_cas {
-            self.cas_word(handle).load(Relaxed)
-        } else {
-            0
-        };
-        (key, cas)
+        (key, self.cas_with(handle, bits))
     }
 
     /// The value of an item with this header, unless it is LARGE. The caller keeps I3.

@@ -5,7 +5,7 @@
 //!  one chunk each, three a page of 64 KB: a quarter of it would be empty
 //! ```
 //!
-//! A large value ([`super::LARGE_VALUE_MIN`]) is read where it lies, so that it may as well lie in pieces. Their sizes are powers of
+//! A large value ([`LARGE_VALUE_MIN`]) is read where it lies, so that it may as well lie in pieces. Their sizes are powers of
 //! two, so that pages of them have no tail; and few classes serve all large items, so that few pages are half empty.
 //! Each piece is the largest that the rest fills, or the next larger where that leaves little of it empty: of each item
 //! less than [`WASTE_PART`], and three pieces below 32 KB on the mean.
@@ -17,15 +17,35 @@
 //! Where the powers of two are no classes (`-f`, `-o slab_sizes`), or the largest chunk holds the largest item
 //! (`-o no_chunked_items`), an item lies in one chunk if it fits one.
 
-use slab_alloc::{ClassId, SlabAllocator};
+use slab_alloc::{ClassId, PAGE_BYTES_MAX, SlabAllocator};
 
 use super::Items;
+
+/// Values of at least so many bytes are large: they may lie in pieces (this module), and count who holds them.
+pub const LARGE_VALUE_MIN: usize = 4096;
+/// The same where pages are smaller than [`SMALL_PAGE_BYTES_MAX`]: those hold few chunks of 2 to 4 KB, so that up to a tenth of
+/// them would be empty. A store in pieces takes half as long again, which is less than more hits are worth in so small a cache.
+const LARGE_VALUE_MIN_IN_SMALL_PAGES: usize = 2048;
+/// The largest of those pages.
+const SMALL_PAGE_BYTES_MAX: usize = 32 << 10;
 
 /// The pieces of an item may leave this part of it empty: less would cost more pieces.
 const WASTE_PART: usize = 32;
 
+/// From how many bytes of value on items lie in pieces; none if they do not.
+pub(super) fn value_min(slabs: &SlabAllocator, item_bytes_max: usize) -> Option<usize> {
+    let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
+    if item_bytes_max <= chunk_bytes_max || chunk_bytes_max >= PAGE_BYTES_MAX {
+        return None;
+    }
+    let few_a_page = slabs.page_bytes() <= SMALL_PAGE_BYTES_MAX;
+    let least = few_a_page.then_some(LARGE_VALUE_MIN_IN_SMALL_PAGES);
+    let mut mins = least.into_iter().chain([LARGE_VALUE_MIN]);
+    mins.find(|&min| are_there(slabs, min))
+}
+
 /// True if all powers of two that an item with a value of at least `value_min` bytes may begin with are sizes of classes.
-pub(super) fn are_there(slabs: &SlabAllocator, value_min: usize) -> bool {
+fn are_there(slabs: &SlabAllocator, value_min: usize) -> bool {
     let chunk_bytes_max = slabs.chunk_bytes(slabs.largest());
     let mut sizes = std::iter::successors(Some(value_min), |&size| Some(size * 2))
         .take_while(|&size| size <= chunk_bytes_max);

@@ -123,11 +123,11 @@ fn memory_is_full_of_keys_and_values_whatever_their_size() {
         100, 200, 500, 1000, 1500, 2000, 2500, 3000, 3800, 4096, 5500, 7500, 10_000, 12_000,
         17_000, 23_000, 28_000, 33_000, 100_000,
     ];
-    let caches: [(&str, fn() -> Cache); 2] = [
-        ("8 MB in small pages", || cache_in_small_pages(8)),
-        ("16 MB", || small_cache(16)),
-    ];
-    for (name, cache) in caches {
+    for (name, megabytes) in [("8 MB in small pages", 8), ("16 MB", 16)] {
+        let cache = || match megabytes {
+            8 => cache_in_small_pages(megabytes),
+            _ => small_cache(megabytes),
+        };
         for len in one_size {
             let held = held(&cache(), |_| len);
             let bar = 0.96 * (16 + len) as f64 / (48 + len) as f64;
