@@ -43,7 +43,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut
     } else {
         Cause::Incr
     };
-    let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
+    let at = ctx.at_from(cause, sights::origin(ctx, &request.reply));
     let entry = ctx.cache.entry(sought, at);
     let wanted = sights::wanted(ctx);
     if wanted.has(Audience::FETCHERS) {

@@ -36,7 +36,7 @@ pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mu
         ReplyMode::Meta(_) => Cause::Md,
         _ => Cause::Delete,
     };
-    let at = ctx.at_from(cause, meta::origin(ctx, &request.reply));
+    let at = ctx.at_from(cause, sights::origin(ctx, &request.reply));
     let entry = ctx.cache.entry(sought, at);
     let wanted = sights::wanted(ctx);
     if wanted.has(Audience::FETCHERS) {

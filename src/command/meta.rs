@@ -17,9 +17,8 @@
 //!     one winner at a time. It is read and set under the key's stripe lock.
 
 use protocol::reply::{CRLF, MetaCode, MetaLine};
-use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, ReplyMode, base64, reply};
+use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
 
-use super::numbers::number;
 use super::output::Output;
 use super::retrieval;
 use super::sights;
@@ -187,24 +186,6 @@ fn seen<'k>(
         seen.outcome = Outcome::Created(segment);
     }
     seen
-}
-
-/// Where a change comes from, as the client says with `L` and a number: other servers ignore that flag. Of interest to
-/// readers of the feed alone.
-#[inline]
-pub(super) fn origin(ctx: Ctx<'_>, reply: &ReplyMode<'_>) -> u16 {
-    match reply {
-        ReplyMode::Meta(tokens) if ctx.cache.events().audience().has(Audience::FEED) => {
-            origin_in(tokens)
-        }
-        _ => 0,
-    }
-}
-
-#[cold]
-fn origin_in(tokens: &MetaTokens<'_>) -> u16 {
-    let token = tokens.iter().find(|&(flag, _)| flag == b'L');
-    token.and_then(|(_, token)| number(token)).unwrap_or(0)
 }
 
 /// A reply that has no item to tell of: only the opaque and the key are given back.

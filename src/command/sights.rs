@@ -3,9 +3,9 @@
 //!
 //! As there, whatever looks a key up is a fetch: a store or a delete as well.
 
-use protocol::{ErrorLine, Store, StoreMode};
+use protocol::{ErrorLine, MetaTokens, ReplyMode, Store, StoreMode};
 
-use super::meta;
+use super::numbers::number;
 use crate::cache::{At, ClassId, Entry, ItemHead, Lookup};
 use crate::clock::RelTime;
 use crate::events::{Audience, Cause, FetchEnd, Shown, StoreEnd};
@@ -18,8 +18,26 @@ pub(super) fn at_of(ctx: Ctx<'_>, store: &Store<'_>) -> At {
     if wanted(ctx).is_empty() {
         ctx.at(Cause::Set)
     } else {
-        ctx.at_from(cause_of(store), meta::origin(ctx, &store.reply))
+        ctx.at_from(cause_of(store), origin(ctx, &store.reply))
     }
+}
+
+/// Where a change comes from, as the client says with `L` and a number: other servers ignore that flag. Of interest to
+/// readers of the feed alone.
+#[inline]
+pub(super) fn origin(ctx: Ctx<'_>, reply: &ReplyMode<'_>) -> u16 {
+    match reply {
+        ReplyMode::Meta(tokens) if ctx.cache.events().audience().has(Audience::FEED) => {
+            origin_in(tokens)
+        }
+        _ => 0,
+    }
+}
+
+#[cold]
+fn origin_in(tokens: &MetaTokens<'_>) -> u16 {
+    let token = tokens.iter().find(|&(flag, _)| flag == b'L');
+    token.and_then(|(_, token)| number(token)).unwrap_or(0)
 }
 
 /// What a store is called.
