@@ -177,7 +177,7 @@ fn refusals_are_one_line_and_an_exit_code() {
         ("-o proxy_arg=x", "-o proxy_arg=x"),
         ("-o ssl_keyformat=DER", "-o ssl_keyformat=DER"),
         ("-o ssl_min_version=4", "-o ssl_min_version=4"),
-        ("-o ssl_ciphers=", "-o ssl_ciphers="),
+        ("-o ssl_ciphers", "-o ssl_ciphers"),
         ("-o eviction=mru", "-o eviction=mru"),
         ("-o foo", "-o foo"),
         ("-o slab_automove=3", "-o slab_automove=3"),
