@@ -16,6 +16,27 @@ pub enum Value {
     Number(u64),
 }
 
+/// A token as bytes: its number, and dots as far as its size among `sizes` goes, each 9 at least.
+pub fn token_bytes(token: u32, sizes: &[usize]) -> Vec<u8> {
+    let mut bytes = format!("{token:08}").into_bytes();
+    bytes.resize(sizes[token as usize % sizes.len()] - 1, b'.');
+    bytes.push(b';');
+    bytes
+}
+
+impl Value {
+    /// The value as it is stored, of tokens with these sizes.
+    pub fn bytes(&self, sizes: &[usize]) -> Vec<u8> {
+        match self {
+            Value::Tokens(tokens) => tokens
+                .iter()
+                .flat_map(|token| token_bytes(*token, sizes))
+                .collect(),
+            Value::Number(number) => number.to_string().into_bytes(),
+        }
+    }
+}
+
 /// What a client asked for.
 #[derive(Debug, Clone)]
 pub enum Ask {

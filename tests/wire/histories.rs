@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear};
+use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear, token_bytes};
 use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
 
 const CLIENTS: usize = 6;
@@ -25,24 +25,8 @@ fn histories() -> usize {
     })
 }
 
-/// The bytes of a token: its number, and dots as far as its size goes.
-fn token_bytes(token: u32) -> Vec<u8> {
-    const SIZES: [usize; 6] = [9, 30, 300, 2100, 9000, 40_000];
-    let mut bytes = format!("{token:08}").into_bytes();
-    bytes.resize(SIZES[token as usize % SIZES.len()] - 1, b'.');
-    bytes.push(b';');
-    bytes
-}
-
-fn bytes_of(value: &Value) -> Vec<u8> {
-    match value {
-        Value::Tokens(tokens) => tokens
-            .iter()
-            .flat_map(|token| token_bytes(*token))
-            .collect(),
-        Value::Number(number) => number.to_string().into_bytes(),
-    }
-}
+/// The sizes of tokens.
+const SIZES: [usize; 6] = [9, 30, 300, 2100, 9000, 40_000];
 
 /// What a value says; whatever nobody stored ends the test.
 fn value_of(bytes: &[u8]) -> Value {
@@ -59,7 +43,7 @@ fn value_of(bytes: &[u8]) -> Value {
             .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         let token: u32 = number
             .unwrap_or_else(|| panic!("no token at {}: {}", bytes.len() - rest.len(), shown()));
-        let whole = token_bytes(token);
+        let whole = token_bytes(token, &SIZES);
         assert!(rest.starts_with(&whole), "token {token} is cut or torn");
         rest = &rest[whole.len()..];
         tokens.push(token);
@@ -132,12 +116,12 @@ impl Client<'_> {
             request
         };
         match ask {
-            Ask::Set(value) => store("set", "S", &bytes_of(value), None),
-            Ask::Add(value) => store("add", "E", &bytes_of(value), None),
-            Ask::Replace(value) => store("replace", "R", &bytes_of(value), None),
-            Ask::Append(token) => store("append", "A", &token_bytes(*token), None),
-            Ask::Prepend(token) => store("prepend", "P", &token_bytes(*token), None),
-            Ask::Cas(value, unique) => store("cas", "S", &bytes_of(value), Some(*unique)),
+            Ask::Set(value) => store("set", "S", &value.bytes(&SIZES), None),
+            Ask::Add(value) => store("add", "E", &value.bytes(&SIZES), None),
+            Ask::Replace(value) => store("replace", "R", &value.bytes(&SIZES), None),
+            Ask::Append(token) => store("append", "A", &token_bytes(*token, &SIZES), None),
+            Ask::Prepend(token) => store("prepend", "P", &token_bytes(*token, &SIZES), None),
+            Ask::Cas(value, unique) => store("cas", "S", &value.bytes(&SIZES), Some(*unique)),
             Ask::Get if meta => format!("mg {key} v c\r\n").into(),
             Ask::Get if self.rng.one_in(4) => format!("gats 1000 {key}\r\n").into(),
             Ask::Get => format!("gets {key}\r\n").into(),

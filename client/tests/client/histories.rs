@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ketch_client::{Cas, CasUnique, Client, ClientOptions};
-use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear};
+use ketch_testing::linear::{Answer, Ask, OPS_MAX, Op, Value, is_linear, token_bytes};
 use ketch_testing::{Kind, Rng, Server};
 
 use crate::as_node::AsNode;
@@ -40,24 +40,8 @@ fn histories() -> usize {
     })
 }
 
-/// A token as bytes: its number, and dots as far as its size goes.
-fn token_bytes(token: u32) -> Vec<u8> {
-    const SIZES: [usize; 4] = [9, 60, 2100, 9000];
-    let mut bytes = format!("{token:08}").into_bytes();
-    bytes.resize(SIZES[token as usize % SIZES.len()] - 1, b'.');
-    bytes.push(b';');
-    bytes
-}
-
-fn bytes_of(value: &Value) -> Vec<u8> {
-    match value {
-        Value::Tokens(tokens) => tokens
-            .iter()
-            .flat_map(|token| token_bytes(*token))
-            .collect(),
-        Value::Number(number) => number.to_string().into_bytes(),
-    }
-}
+/// The sizes of tokens.
+const SIZES: [usize; 4] = [9, 60, 2100, 9000];
 
 /// What a value says; one that nobody stored ends the test.
 fn value_of(bytes: &[u8]) -> Value {
@@ -68,7 +52,7 @@ fn value_of(bytes: &[u8]) -> Value {
     let tokens = tokens.split(';').map(|token| {
         let number: u32 = token[..8].parse().expect("a token begins with its number");
         assert!(
-            token_bytes(number) == format!("{token};").into_bytes(),
+            token_bytes(number, &SIZES) == format!("{token};").into_bytes(),
             "token {number} is cut or torn"
         );
         number
@@ -128,12 +112,12 @@ impl Caller<'_> {
         let done = |done: bool| if done { Answer::Done } else { Answer::Missing };
         let answer = match &ask {
             Ask::Set(value) => client
-                .set(key, bytes_of(value), None)
+                .set(key, value.bytes(&SIZES), None)
                 .map(|()| stored(true)),
-            Ask::Add(value) => client.add(key, bytes_of(value), None).map(stored),
-            Ask::Replace(value) => client.replace(key, bytes_of(value), None).map(stored),
-            Ask::Append(token) => client.append(key, token_bytes(*token)).map(stored),
-            Ask::Prepend(token) => client.prepend(key, token_bytes(*token)).map(stored),
+            Ask::Add(value) => client.add(key, value.bytes(&SIZES), None).map(stored),
+            Ask::Replace(value) => client.replace(key, value.bytes(&SIZES), None).map(stored),
+            Ask::Append(token) => client.append(key, token_bytes(*token, &SIZES)).map(stored),
+            Ask::Prepend(token) => client.prepend(key, token_bytes(*token, &SIZES)).map(stored),
             Ask::Incr(by) => client.incr(key, *by).map(number),
             Ask::Decr(by) => client.decr(key, *by).map(number),
             Ask::Touch => client.touch(key, Duration::from_secs(1000)).map(done),
@@ -145,7 +129,7 @@ impl Caller<'_> {
             Ask::Cas(value, _) => {
                 let unique = self.seen[at].expect("it was seen");
                 client
-                    .cas(key, bytes_of(value), unique, None)
+                    .cas(key, value.bytes(&SIZES), unique, None)
                     .map(|cas| match cas {
                         Cas::Stored => Answer::Stored(None),
                         Cas::Conflict => Answer::Exists,
