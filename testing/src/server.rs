@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use crate::{Conn, Kind, PATIENCE, START_PATIENCE, Version, binary, tls};
+use crate::{Conn, Kind, PATIENCE, START_PATIENCE, Version, binary, tls, wait_until};
 
 /// A running server. Dropping it kills the process and removes its directory.
 pub struct Server {
@@ -32,6 +32,14 @@ struct Launch {
     environment: Vec<(String, String)>,
     /// The tests' TLS is put under its connections ([`tls_for_all`]).
     tls: bool,
+}
+
+/// Whether the thread with this directory in /proc is neither stopped nor gone.
+fn runs(thread: &Path) -> bool {
+    // Its name stands before its state, in brackets, and may hold brackets too.
+    let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+    !matches!(state, None | Some("T" | "Z"))
 }
 
 /// A directory that is removed with what is in it.
@@ -242,9 +250,19 @@ impl Server {
         Server::spawn_tcp(self.launch.clone())
     }
 
-    /// Stops the process (`true`), or lets it go on.
+    /// Stops the process (`true`), or lets it go on. When this returns, none of its threads runs: the signal alone leaves those
+    /// on other cores time for a reply.
+    #[track_caller]
     pub fn freeze(&self, stop: bool) {
-        self.signal(if stop { libc::SIGSTOP } else { libc::SIGCONT });
+        if !stop {
+            return self.signal(libc::SIGCONT);
+        }
+        self.signal(libc::SIGSTOP);
+        let threads = format!("/proc/{}/task", self.pid());
+        wait_until("no thread runs", || {
+            let mut threads = fs::read_dir(&threads).expect("the threads of a child");
+            !threads.any(|thread| runs(&thread.expect("a thread").path()))
+        });
     }
 
     /// What it answers to `request` on a connection of its own, up to and with the first `end`.

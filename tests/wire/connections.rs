@@ -527,7 +527,7 @@ fn clients_that_come_together_get_their_own() {
         let mut rest: Vec<Vec<u8>> = vec![Vec::new(); CLIENTS];
         let mut gone = [false; CLIENTS];
         // What all send while the server stands still, it finds in one poll.
-        server.signal(libc::SIGSTOP);
+        server.freeze(true);
         for (client, conn) in clients.iter_mut().enumerate() {
             let (version, len) = held[client];
             let get = format!("get key{client}\r\n").into_bytes();
@@ -581,7 +581,7 @@ fn clients_that_come_together_get_their_own() {
                 }
             }
         }
-        server.signal(libc::SIGCONT);
+        server.freeze(false);
         for (client, conn) in clients.iter_mut().enumerate() {
             if !rest[client].is_empty() {
                 conn.send(&rest[client]);

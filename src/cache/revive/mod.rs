@@ -108,8 +108,6 @@ impl Cache {
         file.set_len(0).map_err(told)?;
         check_space(&file, config, place)?;
         let cache = begin(config, place, file).map_err(told)?;
-        // Nobody waits for what is not there: why keys are gone is known from the first one on.
-        cache.departed.prepare();
         let opened = cache.memory_file.as_ref().map(MemoryFile::open);
         opened.transpose().map_err(told)?;
         let mut restart = Restart::cold(reason);
@@ -247,7 +245,10 @@ fn begin(config: &CacheConfig, place: Place<'_>, file: File) -> io::Result<Cache
         stores: Stores::default(),
         memory_file: Some(memory_file),
     };
-    Ok(Cache::of(parts, config))
+    let cache = Cache::of(parts, config);
+    // Nobody waits for what is not there: why keys are gone is known from the first one on.
+    cache.departed.prepare();
+    Ok(cache)
 }
 
 /// Whoever brings a found file back to life.
