@@ -788,7 +788,9 @@ fn memory_that_is_not_there_is_warned_of_with_numbers() {
 fn locked_memory_is_locked_or_warned_of() {
     let scratch = Scratch::new("locked");
     let server = start_by_shell("", "-k -m 64 -p -1 -l 127.0.0.1 -u root", &scratch);
-    tcp_port(&scratch.path("ports"));
+    // The port is told before there is a cache.
+    let (_conn, answer) = ask(tcp_port(&scratch.path("ports")));
+    assert_eq!(answer, "MN\r\n");
     let log = fs::read_to_string(scratch.path("stderr")).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap();
     let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
