@@ -41,19 +41,6 @@ fn ttl(server: &Server, key: &str) -> i64 {
     left.parse().expect("it is a number")
 }
 
-/// Stops a server, and waits until all its threads stand still.
-pub(crate) fn freeze(server: &Server) {
-    server.freeze(true);
-    let tasks = format!("/proc/{}/task", server.pid());
-    wait_within("the server stands still", PATIENCE, || {
-        let tasks = std::fs::read_dir(&tasks).expect("this is Linux");
-        let stats = tasks
-            .flatten()
-            .map(|task| std::fs::read_to_string(task.path().join("stat")));
-        stats.flatten().all(|stat| stat.contains(") T "))
-    });
-}
-
 const QUICK: &str = "attempt_timeout_ms = 150\nprobe_after_ms = 50\nsettle_ms = 200";
 
 #[test]
@@ -74,7 +61,7 @@ fn keys_of_a_node_that_is_away_are_in_the_gutter_for_a_while() {
     }
     assert!(keys.iter().all(|key| spare.holds(key).is_none()));
     // It keeps what it has, and says nothing.
-    freeze(&a);
+    a.freeze(true);
     let of_a = |key: &&String| b.holds(key).is_none();
     let (of_a, of_b): (Vec<&String>, Vec<&String>) = keys.iter().partition(of_a);
     assert!(of_a.len() > 5 && of_b.len() > 5, "{}", of_a.len());
@@ -158,7 +145,7 @@ fn a_read_that_was_under_way_is_asked_anew() {
         "set k 0 0 1\r\nx\r\nget k j\r\n",
         "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n",
     );
-    freeze(&node);
+    node.freeze(true);
     conn.send("get k\r\nget k j\r\nmg k v q\r\nmg k v\r\nset k 0 0 1\r\ny\r\n");
     binary.send(packet(op::GET, "k", "").bytes());
     wait_within("they are under way", PATIENCE, || {
@@ -443,7 +430,7 @@ fn deletes_are_told_to_other_pools() {
     assert_eq!(there("s:a"), [true, false, false]);
     assert!(figure(&proxy, "fan_out_deletes") >= 8);
     // A region that does not answer: who waits for it is told, who does not is not held up.
-    freeze(&west);
+    west.freeze(true);
     conn.round("delete s:a\r\n", "SERVER_ERROR backend\r\n");
     conn.round("delete s:a noreply\r\nmn\r\n", "MN\r\n");
     let begun = Instant::now();
