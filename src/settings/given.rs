@@ -63,15 +63,24 @@ impl Given {
     pub fn left_empty(&self) -> Option<String> {
         // `-o idle_timeout` without `=` has forgotten its value.
         let has_empty_value = self.value.is_empty() && (self.surplus || !is_extended(self.opt));
-        let label = self.label.trim();
+        let label = self.written().trim();
         (has_empty_value && self.opt.may_be_empty())
             .then(|| format!("{label}: an empty value, so it counts as not given"))
+    }
+
+    /// The option as it was written, without the comma that ended it in a list of `-o`: any other comma is of the value.
+    fn written(&self) -> &str {
+        if is_extended(self.opt) {
+            self.label.trim_end_matches(',')
+        } else {
+            &self.label
+        }
     }
 
     /// Says that a value has no effect, where one stands behind an option that takes none.
     fn note_surplus(&self, settings: &mut Settings) {
         if self.surplus {
-            let label = self.label.trim_end_matches(',');
+            let label = self.written();
             let notice = format!("{label}: takes no value, and is on whatever it says");
             settings.notices.push(notice);
         }
@@ -97,17 +106,15 @@ impl Given {
                         .ok_or_else(|| self.error(reason + self.likely_slip()))?;
                 }
                 if self.opt.shown_only && self.value != self.opt.hint_and_default().1 {
-                    let label = self.label.trim_end_matches(',');
-                    settings
-                        .notices
-                        .push(format!("{label}: {}", self.opt.told()));
+                    let notice = format!("{}: {}", self.written(), self.opt.told());
+                    settings.notices.push(notice);
                 }
                 Ok(())
             }
             Kind::Inert { why, .. } => {
                 // Zero asks for what happens anyway.
                 if self.value != "0" {
-                    let label = self.label.trim_end_matches(',');
+                    let label = self.written();
                     let notice = format!("{label}: accepted, no effect: {why}");
                     settings.notices.push(notice);
                 }
@@ -147,7 +154,7 @@ impl Given {
         }
         self.set(settings, number).ok()?;
         if self.value.trim_start_matches('+') != number {
-            let label = self.label.trim_end_matches(',');
+            let label = self.written();
             let notice = format!("{label}: read as {number}, as memcached reads it");
             settings.notices.push(notice);
         }

@@ -779,6 +779,38 @@ fn what_follows_a_number_is_read_over_with_a_notice() {
     }
 }
 
+/// A comma belongs to the value that was read over, but for the one that ends an option in a list.
+#[test]
+fn what_is_told_of_a_value_names_it_as_it_was_written() {
+    for (line, told) in [
+        ("-m|64,", "-m 64,: read as 64, as memcached reads it"),
+        ("-m64,", "-m64,: read as 64, as memcached reads it"),
+        (
+            "--conn-limit=1024,",
+            "--conn-limit=1024,: read as 1024, as memcached reads it",
+        ),
+        ("-f|1.25,", "-f 1.25,: read as 1.25, as memcached reads it"),
+        ("-N|2,", "-N 2,: accepted, no effect"),
+        (
+            "-o|idle_timeout=60x,",
+            "-o idle_timeout=60x: read as 60, as memcached reads it",
+        ),
+        (
+            "-o|track_sizes=1,,modern",
+            "-o track_sizes=1: takes no value",
+        ),
+        ("-o|ssl_key=,", "-o ssl_key=: an empty value"),
+    ] {
+        let notices = barred(line)
+            .unwrap_or_else(|err| panic!("{line}: {err}"))
+            .notices;
+        assert!(
+            notices.len() == 1 && notices[0].starts_with(told),
+            "{line}: {notices:?}"
+        );
+    }
+}
+
 /// Numbers as people write them.
 #[test]
 fn numbers_may_have_blanks_fractions_and_signs() {
