@@ -66,7 +66,10 @@ impl Membership {
         // A process has one place.
         let _ = cluster.ring.place.set(Place(Box::new(place)));
         let stop = Arc::new(AtomicBool::new(false));
-        let (registry, told) = (registry()?, stop.clone());
+        let (mut registry, told) = (registry()?, stop.clone());
+        if let Some(share) = register.leave_share {
+            registry.leave_share(share);
+        }
         let watcher = thread::Builder::new().name("ring".to_owned());
         watcher
             .spawn(move || follow(registry, &cluster, &told))

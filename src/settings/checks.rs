@@ -166,12 +166,13 @@ pub(super) fn snapshot(settings: &mut Settings, given: &[Given]) -> Result<(), S
 
 /// What goes with `register` has no effect without it; with it there must be something to register.
 pub(super) fn register(settings: &mut Settings, given: &[Given]) -> Result<(), SettingsError> {
-    const BESIDE: [&str; 5] = [
+    const BESIDE: [&str; 6] = [
         "node_name",
         "node_address",
         "node_zone",
         "node_weight",
         "node_lease",
+        "leave_share",
     ];
     let was_given = |name: &&str| given.iter().any(|one| one.is(name));
     if settings.register.url.is_empty() {

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::opt::{self, Opt, flag, inert, not_built, value};
-use super::values::{Unit, seconds, size, slab_sizes, text, whole};
+use super::values::{Unit, decimal, seconds, size, slab_sizes, text, whole};
 use super::{LogSync, PAGE_BYTES, Settings, register, tls};
 use crate::knobs::Knob;
 
@@ -300,6 +300,15 @@ static REST: &[Opt] = &[
         |s, v| whole("node_lease", v, 1..=3600, "seconds").map(|lease| s.register.lease_s = lease),
         "how long after a crash it still stands in the ring",
     ),
+    value(
+        "",
+        "leave_share",
+        ("SHARE", ""),
+        |s, v| decimal("leave_share", v, |share| (0.0..=1.0).contains(&share), "0 to 1").map(|share| s.register.leave_share = Some(share)),
+        "which share of the ring may leave within 30 seconds without a goodbye: a third unless given; one always may",
+    )
+    .more("1 follows the list at once.")
+    .example("1"),
     value(
         "",
         "proxy_config",

@@ -121,6 +121,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "node_zone",
             "node_weight",
             "node_lease",
+            "leave_share",
             "proxy_config",
             "disable-watch",
             "prefix-delimiter",

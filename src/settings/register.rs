@@ -17,6 +17,9 @@ pub struct Register {
     pub weight: u32,
     /// `-o node_lease`: seconds after a crash until the others know.
     pub lease_s: u32,
+    /// `-o leave_share`: which share of the ring may leave within [`WINDOW`](ketch_membership::WINDOW) without a goodbye, 0 to 1; a third
+    /// unless given.
+    pub leave_share: Option<f64>,
 }
 
 impl Default for Register {
@@ -28,6 +31,7 @@ impl Default for Register {
             zone: None,
             weight: 1,
             lease_s: 2,
+            leave_share: None,
         }
     }
 }

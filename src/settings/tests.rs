@@ -224,6 +224,7 @@ fn each_option_changes_its_setting() {
         ("-o temporary_ttl=61", |s| {
             s.knobs.set(Knob::TemporaryTtl, 61)
         }),
+        ("-o leave_share=0.5", |s| s.register.leave_share = Some(0.5)),
         ("-o idle_timeout=3", |s| s.idle_timeout_s = 3),
         ("-o body_timeout=5", |s| s.body_timeout_s = 5),
         ("-o body_timeout=0", |s| s.body_timeout_s = 0),

@@ -83,6 +83,28 @@ fn servers_join_and_leave_a_ring() {
     assert!(c.wait_exit(PATIENCE).success());
 }
 
+/// Two of three are killed at once: both leave the list of who was told that they may, and one that of who was not.
+#[test]
+fn servers_are_told_which_share_of_a_ring_may_leave() {
+    if !is_ketch() {
+        return;
+    }
+    let etcd = Etcd::start();
+    let steady = join(&etcd, "a", "");
+    let follows = join(&etcd, "b", ",leave_share=1");
+    let mut killed = ["c", "d"].map(|name| join(&etcd, name, ""));
+    let mut conns = [&steady, &follows].map(Server::connect);
+    let members = |conn: &mut Conn| conn.stat("ketch_ring_members");
+    for conn in &mut conns {
+        wait_within("all are there", PATIENCE, || members(conn) == 4);
+    }
+    killed.iter_mut().for_each(Server::kill);
+    let [steady, follows] = &mut conns;
+    wait_within("both are out", PATIENCE, || members(follows) == 2);
+    wait_within("one is out", PATIENCE, || members(steady) < 4);
+    assert_eq!(members(steady), 3);
+}
+
 /// An operator's order moves a server out of the ring and back, and outlives the engine.
 #[test]
 fn a_server_leaves_and_joins_when_it_is_told_to() {
