@@ -7,6 +7,8 @@
 //! Up1. A lane is written to once in a wakeup, when all that is ready has been put into it.
 //! Up2. Events come at edges: a read that filled its room, or a write that did not end, leaves its mark, and is continued at the
 //!      next occasion.
+//! Up3. Nobody is late whose reply has come: where more is ready than one poll tells of, nodes may stand behind many clients, and
+//!      every lane is looked at before the desk looks who is late.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
@@ -86,25 +88,58 @@ impl Upstream {
         };
         socket.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         if event.is_writable() {
-            let connecting = self
-                .desk
-                .lane(at)
-                .is_some_and(|lane| matches!(lane.stage, Stage::Connecting(_)));
-            if connecting {
-                if let Some(failure) = socket.stream.connect_failure() {
-                    log::debug!("proxy: cannot connect: {failure}");
-                    return self.desk.failed(at, Failure::Connect, conns);
-                }
-                self.desk.opened(at);
+            if !self.is_connected(at, conns) {
+                return;
             }
             self.write(ctx, at, conns);
         }
         self.read(ctx, at, conns);
     }
 
+    /// Looks at every lane without being told to (Up3).
+    pub(super) fn catch_up<'c>(&mut self, ctx: Ctx<'c>, conns: &mut Slots<Conn<'c>>) {
+        for at in 0..self.sockets.len() {
+            let (Some(Some(socket)), Some(lane)) = (self.sockets.get_mut(at), self.desk.lane(at))
+            else {
+                continue;
+            };
+            if matches!(lane.stage, Stage::Connecting(_)) {
+                // Without a peer it is not connected yet. Why one never is comes as its event.
+                let is_there =
+                    matches!(socket.stream, Stream::Unix(_)) || socket.stream.peer_ip().is_some();
+                if !is_there || !self.is_connected(at, conns) {
+                    continue;
+                }
+                self.write(ctx, at, conns);
+            }
+            if let Some(Some(socket)) = self.sockets.get_mut(at) {
+                socket.readable = true;
+            }
+            self.read(ctx, at, conns);
+        }
+    }
+
+    /// Whether a lane's socket, which takes bytes now, is connected; a lane whose socket is not fails.
+    fn is_connected<'c>(&mut self, at: usize, conns: &mut Slots<Conn<'c>>) -> bool {
+        let (Some(Some(socket)), Some(lane)) = (self.sockets.get(at), self.desk.lane(at)) else {
+            return false;
+        };
+        if matches!(lane.stage, Stage::Connecting(_)) {
+            if let Some(failure) = socket.stream.connect_failure() {
+                log::debug!("proxy: cannot connect: {failure}");
+                self.desk.failed(at, Failure::Connect, conns);
+                return false;
+            }
+            self.desk.opened(at);
+        }
+        true
+    }
+
     /// Reads what has come on a lane.
     fn read<'c>(&mut self, ctx: Ctx<'c>, at: usize, conns: &mut Slots<Conn<'c>>) {
         for _ in 0..READS_MAX {
+            // What the desk has closed meanwhile.
+            self.close();
             let Some(Some(socket)) = self.sockets.get_mut(at) else {
                 return;
             };
@@ -147,8 +182,6 @@ impl Upstream {
             if is_greeted {
                 self.write(ctx, at, conns);
             }
-            // What the desk has closed meanwhile.
-            self.close();
         }
         if !self.again.contains(&at) {
             self.again.push(at);
@@ -179,10 +212,10 @@ impl Upstream {
     ) {
         self.close();
         for at in self.desk.take_dirty() {
-            let Some(lane) = self.desk.lane(at) else {
+            if self.desk.lane(at).is_none() {
                 continue;
-            };
-            if lane.stage == Stage::Closed && !lane.out.is_empty() {
+            }
+            if self.desk.begins(at) {
                 self.connect(at, registry, conns);
             }
             self.write(ctx, at, conns);

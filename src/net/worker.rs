@@ -353,6 +353,9 @@ impl<'c> Serving<'c> {
         {
             upstream.event(ctx, event, &mut self.conns);
         }
+        if events.iter().nth(EVENTS_MAX - 1).is_some() {
+            upstream.catch_up(ctx, &mut self.conns);
+        }
         upstream.read_again(ctx, &mut self.conns);
         upstream.desk.tick(&mut self.conns);
         // What a write finds out may wake others.

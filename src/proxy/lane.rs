@@ -119,6 +119,8 @@ pub struct Lane {
     pub(super) is_probe: bool,
     /// Its node is gone: it ends with its last ticket.
     pub(super) is_retired: bool,
+    /// Its desk's, when it was made.
+    pub(super) era: u64,
     /// Requests not yet written.
     pub out: Output<'static>,
     /// Reads that wait for their replies, one after the other, and how many bytes of such were before them (Ln5).
@@ -140,7 +142,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(pool: Arc<Pool>, member: Arc<Member>, binary: bool) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, member: Arc<Member>, binary: bool, era: u64) -> Self {
         Lane {
             uniques: Uniques::of(&member),
             pool,
@@ -148,6 +150,7 @@ impl Lane {
             binary,
             is_probe: false,
             is_retired: false,
+            era,
             out: Output::new(),
             reads: Vec::new(),
             reads_gone: 0,

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -546,6 +546,54 @@ fn a_file_is_read_again_and_no_connection_is_dropped() {
             .contains("pools.main.nodes: the list is empty")
     });
     assert_eq!(conn.get("k").as_deref(), Some(&b"b"[..]));
+}
+
+/// What a client has asked before its pool's words change comes first at the node, though connections are made anew.
+#[test]
+fn requests_stay_in_order_when_the_file_is_read_again() {
+    if !is_ketch() {
+        return;
+    }
+    let ((asks, asked), (answer, answers)) = (mpsc::channel(), mpsc::channel());
+    let answers = Mutex::new(answers);
+    let port = false_node(move |mut stream| {
+        let mut buffer = [0; 4096];
+        let mut seen = Vec::new();
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..n]);
+            let (what, reply) = match &seen {
+                seen if seen.ends_with(b"\r\n1\r\n") => ("set", &b"END\r\nSTORED\r\n"[..]),
+                seen if seen.ends_with(b"get k\r\n") => ("get", &b"END\r\nEND\r\n"[..]),
+                _ => continue,
+            };
+            asks.send(what).expect("the test waits");
+            if what == "set" {
+                let answers = answers.lock().expect("nobody panics");
+                answers.recv().expect("the test says when");
+            }
+            let _ = stream.write_all(reply);
+        }
+    });
+    let words = |ms: u32| {
+        pool_of(
+            [port],
+            &format!("attempt_timeout_ms = {ms}\nrequest_timeout_ms = {ms}"),
+        )
+    };
+    let path = file(&words(20_000));
+    let proxy = proxy_of(&path);
+    let mut conn = proxy.connect();
+    conn.send("set k 0 0 1 noreply\r\n1\r\n");
+    assert_eq!(asked.recv_timeout(PATIENCE), Ok("set"));
+    std::fs::write(&path, words(30_000)).expect("the file is written");
+    proxy.connect().round("proxy reload\r\n", "OK\r\n");
+    conn.send("get k\r\n");
+    // Time to do it wrong.
+    let early = asked.recv_timeout(Duration::from_millis(300));
+    assert!(early.is_err(), "{early:?} comes before the answer to set");
+    answer.send(()).expect("the node waits");
+    assert_eq!(asked.recv_timeout(PATIENCE), Ok("get"));
+    conn.expect("END\r\n");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Many clients of a proxy at once, some of whom do not send, or do not read: nobody else pays for it, and memory has a bound.
 
+use std::io::{Read, Write};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ketch_testing::{Conn, PATIENCE, Server, is_ketch, wait_within};
 
-use crate::proxy::{pool, proxy};
+use crate::proxy::{false_node, pool, pool_of, proxy};
 
 /// A node that is slow, on a machine that is busy, is no failed one.
 const PATIENT: &str =
@@ -158,5 +160,53 @@ fn replies_that_nobody_takes_have_a_bound() {
     let mut reader = proxy.connect();
     for _ in 0..30 {
         assert_eq!(reader.get("large").map(|value| value.len()), Some(LARGE));
+    }
+}
+
+/// A reply that has come while the proxy was busy with other clients, more than one poll tells of, is not late.
+#[test]
+fn a_reply_that_stands_behind_many_clients_is_in_time() {
+    if !is_ketch() {
+        return;
+    }
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let ((asked, is_asked), (reply, to_reply)) = (mpsc::channel(), mpsc::channel());
+    let to_reply = Mutex::new(to_reply);
+    let port = false_node(move |mut stream| {
+        let mut buffer = [0; 4096];
+        let mut seen = Vec::new();
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..n]);
+            if seen.ends_with(b"get first\r\n") {
+                // To the trace of the proxy, and to the client.
+                let _ = stream.write_all(b"END\r\nEND\r\n");
+            } else if seen.ends_with(b"get slow\r\n") {
+                asked.send(()).expect("the test waits");
+                let to_reply = to_reply.lock().expect("nobody panics");
+                to_reply.recv().expect("the test says when");
+                let _ = stream.write_all(b"END\r\n");
+            }
+        }
+    });
+    let more = format!("attempt_timeout_ms = {}", TIMEOUT.as_millis());
+    let proxy = proxy(&pool_of([port], &more), &["-t", "1", "-c", "2048"]);
+    let mut others: Vec<Conn> = (0..600).map(|_| proxy.connect()).collect();
+    for conn in &mut others {
+        conn.round("mn\r\n", "MN\r\n");
+    }
+    let mut conn = proxy.connect();
+    conn.round("get first\r\n", "END\r\n");
+    conn.send("get slow\r\n");
+    is_asked.recv_timeout(PATIENCE).expect("the node is asked");
+    proxy.freeze(true);
+    for conn in &mut others {
+        conn.send("mn\r\n");
+    }
+    reply.send(()).expect("the node waits");
+    thread::sleep(TIMEOUT + Duration::from_millis(100));
+    proxy.freeze(false);
+    conn.expect("END\r\n");
+    for conn in &mut others {
+        conn.expect("MN\r\n");
     }
 }

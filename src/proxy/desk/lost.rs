@@ -13,7 +13,7 @@ use super::Desk;
 use super::parts::{Client, Clients, Read, ms, wake};
 use crate::proxy::carry::Event;
 use crate::proxy::frame::Shape;
-use crate::proxy::lane::{Hush, Owner, Ticket};
+use crate::proxy::lane::{Hush, Owner, Stage, Ticket};
 use crate::proxy::plan::Pool;
 use crate::proxy::replies::Piece;
 
@@ -78,7 +78,14 @@ impl Desk {
         let lane = &mut self.lanes[at];
         lane.reset();
         if lane.is_retired || lane.is_probe {
-            self.lanes.remove(at);
+            let was_retired = self.lanes.remove(at).is_retired;
+            // Who has waited for it.
+            for (other, lane) in self.lanes.iter_mut().filter(|_| was_retired) {
+                if lane.stage == Stage::Closed && !lane.out.is_empty() && !lane.is_dirty {
+                    lane.is_dirty = true;
+                    self.dirty.push(other);
+                }
+            }
         }
     }
 

@@ -6,7 +6,8 @@
 //!  clients' replies  <--deliver-- received(lane, bytes), tick
 //! ```
 //!
-//! De1. What a client sends to one node goes by one lane, so that its order stays.
+//! De1. What a client sends to one node goes by one lane, so that its order stays. A lane that takes the place of a retired one begins when
+//!     that has all its replies.
 //! De2. Every ticket ends once: with its reply, or with a failure that its owner is told.
 //! De3. The desk owns no socket: who has them asks what is to be written where, and tells what came.
 //!
@@ -71,6 +72,8 @@ pub struct Desk {
     plan: Arc<Plan>,
     views: Vec<View>,
     lanes: Slab<Lane>,
+    /// How often plan or rings have changed.
+    era: u64,
     dirty: Vec<usize>,
     /// Lanes whose sockets are to be closed.
     closed: Vec<usize>,
@@ -107,6 +110,7 @@ impl Desk {
             control,
             views: Vec::new(),
             lanes: Slab::new(),
+            era: 0,
             dirty: Vec::new(),
             closed: Vec::new(),
             ops: Slab::new(),
@@ -164,6 +168,7 @@ impl Desk {
     /// Takes over what has changed of plan and rings.
     #[cold]
     fn renew(&mut self) {
+        self.era += 1;
         self.version = self.control.version();
         self.plan = self.control.plan();
         let mut old = std::mem::take(&mut self.views);
@@ -310,7 +315,7 @@ impl Desk {
             None => {
                 let member = view.now.ring.members[node].clone();
                 let pool = view.pool.clone();
-                let lane = self.lanes.insert(Lane::new(pool, member, binary));
+                let lane = self.lanes.insert(Lane::new(pool, member, binary, self.era));
                 *slot = Some(lane);
                 lane
             }
@@ -469,6 +474,20 @@ impl Desk {
     /// A lane, if it is there.
     pub fn lane(&mut self, at: usize) -> Option<&mut Lane> {
         self.lanes.get_mut(at)
+    }
+
+    /// True if a lane is to be connected, and is not yet; one that waits for a retired one (De1) is dirty again when that ends.
+    pub fn begins(&self, at: usize) -> bool {
+        let lane = &self.lanes[at];
+        let is_before = |other: &Lane| {
+            other.is_retired
+                && other.era < lane.era
+                && !other.tickets.is_empty()
+                && other.member.name == lane.member.name
+        };
+        lane.stage == Stage::Closed
+            && !lane.out.is_empty()
+            && (lane.is_probe || !self.lanes.iter().any(|(_, other)| is_before(other)))
     }
 
     /// Where a lane is to be connected to.

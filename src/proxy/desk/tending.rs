@@ -137,7 +137,7 @@ impl Desk {
                 }
                 if let Some(request) = member.probe_due(self.now) {
                     let pool = self.views[pool].pool.clone();
-                    let mut lane = Lane::new(pool, member.clone(), false);
+                    let mut lane = Lane::new(pool, member.clone(), false, self.era);
                     lane.is_probe = true;
                     let at = self.lanes.insert(lane);
                     self.out(at).bytes(&request);
