@@ -13,6 +13,7 @@ use super::operation::{
 };
 use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
+use super::routing::Ring;
 use crate::error::{Error, Result};
 use crate::meta::{MetaOutcome, MetaReply, MetaRequest};
 use crate::ttl::Ttl;
@@ -35,6 +36,13 @@ type Versioned = (Item, CasUnique);
 
 /// One statistic: its name and value.
 pub type Stat = (String, String);
+
+/// What comes behind an operation that has [`replaced`](Operation::replaced) `keys` by the ring `old`, while the nodes changed: what a
+/// read carries to the new places of the keys meanwhile is older. `context` is of the ring as it is now, and has what is left of the
+/// operation's time.
+pub fn follow<'a>(context: Context, keys: &'a [Box<[u8]>], old: &Ring) -> Write<'a> {
+    Write::following(context, keys.iter().map(|key| &**key), old)
+}
 
 /// What a read of one key found.
 fn one<T>(mut results: impl Iterator<Item = Result<T>>) -> Result<T> {

@@ -162,6 +162,10 @@ pub trait Operation {
         let _ = now;
         Vec::new()
     }
+    /// The keys whose values it may have replaced, on the nodes of its ring alone: see [`follow`](crate::calls::follow).
+    fn replaced(&self) -> Vec<Box<[u8]>> {
+        Vec::new()
+    }
     /// What it is counted as.
     fn op(&self) -> Op;
     /// When it is over, done or not.

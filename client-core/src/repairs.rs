@@ -19,6 +19,11 @@ pub const MOMENT_S: i32 = 2;
 /// The same.
 pub const MOMENT: Duration = Duration::from_secs(MOMENT_S as u64);
 
+/// True if what has so many seconds left ([`Meta::ttl`](crate::reply::Meta::ttl)) may be what a repair has added and not confirmed.
+pub fn is_passing(ttl: Option<i64>) -> bool {
+    ttl.is_some_and(|left| (0..=i64::from(MOMENT_S)).contains(&left))
+}
+
 /// The bit that tells a mark from the CAS uniques that nodes give by themselves, which count up from 1.
 const MARK: u64 = 1 << 63;
 

@@ -33,6 +33,7 @@ use std::time::Instant;
 use super::{BLOCKED_PAUSE, Command, Context, Entry, Read, Write, was_not_done};
 use crate::error::{Error, Failure, Result};
 use crate::metrics::Op;
+use crate::repairs;
 use crate::reply::{Broken, Meta, Reply, number};
 use crate::request::{self, Count, Requests, StoreMode, Wanted};
 use crate::routing::Nodes;
@@ -378,7 +379,10 @@ impl<'a> ViaDecider<'a> {
             self.result = Some(Ok(verdict));
             return Ok(());
         }
-        let write = Write::beside(self.context.clone(), self.entry, command, self.decider);
+        let mut write = Write::beside(self.context.clone(), self.entry, command, self.decider);
+        if repairs::is_passing(meta.ttl) {
+            write = write.leaving_before();
+        }
         self.enter(Phase::Follow(Box::new(write), verdict, meta.cas));
         Ok(())
     }

@@ -157,6 +157,18 @@ impl Ring {
         others
     }
 
+    /// The nodes that a write of the key goes to, but for those that it goes to by the ring `old`.
+    pub fn takers_beside(&self, key: &[u8], old: &Ring, options: &ClientOptions) -> Nodes {
+        let had = old.takers(key, options);
+        let is_old = |node: &usize| {
+            let member = &self.members[*node];
+            had.iter()
+                .any(|old_node| Arc::ptr_eq(&old.members[old_node], member))
+        };
+        let takers = self.takers(key, options);
+        Nodes::of(takers.iter().filter(|node| !is_old(node)))
+    }
+
     /// The nodes that have keys now, and while a change is fresh those that had some before it.
     pub fn everywhere(&self, now: Instant) -> Vec<usize> {
         let before = self.before.as_ref().filter(|(_, until)| now < *until);

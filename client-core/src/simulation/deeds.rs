@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 use crate::Operation;
 use crate::calls::{self, Call};
 use crate::error::Error;
-use crate::operation::{Context, Entry};
+use crate::operation::{Context, Entry, Write};
 use crate::request::StoreMode;
+use crate::routing::Ring;
 use crate::value::{Cas, CasUnique, Item, Payload};
 
 /// Keys by number, of each kind.
@@ -158,6 +159,19 @@ where
     Box::new(Made(call.operation, move |operation| {
         outcome(finish(operation))
     }))
+}
+
+/// What comes behind an operation during which the nodes changed; then its outcome is told.
+pub fn follow(
+    context: Context,
+    replaced: &[Box<[u8]>],
+    old: &Ring,
+    outcome: Outcome,
+) -> Box<dyn Job> {
+    let known = names().keys.iter().map(|key| key.as_bytes());
+    let keys = known.filter(|&key| replaced.iter().any(|replaced| **replaced == *key));
+    let write = Write::following(context, keys, old);
+    Box::new(Made(write, move |_| outcome))
 }
 
 fn text(item: Item) -> String {

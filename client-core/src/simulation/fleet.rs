@@ -498,6 +498,10 @@ impl Fleet {
         self.note(format_args!("client {client}: {deed:?}"));
         let job = deeds::begin(context, client, &deed);
         let act = self.judge.begins(client, deed, self.now_us);
+        self.run_job(client, ring, act, job);
+    }
+
+    fn run_job(&mut self, client: usize, ring: Arc<Ring>, act: Act, job: Box<dyn Job>) {
         self.tasks.push(Some(Box::new(Task {
             client,
             ring,
@@ -579,7 +583,18 @@ impl Fleet {
                     flight.ended = true;
                 }
             }
-            let outcome = job.finish();
+            let (replaced, outcome) = (job.operation().replaced(), job.finish());
+            let ring = self.clients[task.client].ring.clone();
+            if !Arc::ptr_eq(&ring, &task.ring) && !replaced.is_empty() {
+                let act = task.act.clone();
+                let begun = self.at(act.begun);
+                let Client { options, .. } = &self.clients[task.client];
+                let mut context = Context::new(ring.clone(), options.clone(), now, self.now_s());
+                context.deadline = begun + options.request_timeout;
+                let job = deeds::follow(context, &replaced, &task.ring, outcome);
+                self.run_job(task.client, ring, act, job);
+                return self.keep(id, task);
+            }
             let took = self.now_us - task.act.begun;
             let limit = self.clients[task.client].options.request_timeout;
             assert!(took <= limit.as_micros() as u64, "took {took} us");

@@ -32,7 +32,7 @@ struct Step {
 }
 
 /// An operation, for the judge.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Act {
     pub client: usize,
     pub deed: Deed,

@@ -247,7 +247,10 @@ impl Tally {
             }
             _ => everybody(&verdict),
         };
-        if !is_kept {
+        let is_disputed = verdict.count(&DISPUTES) > 0;
+        // One client alone disputes with nobody; but on nodes that take no marks it does not know what its late repair has stored.
+        let is_old = trouble == Trouble::LateLists && seed.is_multiple_of(4);
+        if !is_kept || (is_disputed && clients == 1 && !is_old) {
             self.bad += 1;
             if self.bad <= 3 {
                 println!("{kind:?} seed {seed}: {verdict:#?}");
@@ -255,7 +258,7 @@ impl Tally {
                 println!("{kind:?} seed {seed}: {:?}", verdict.broken);
             }
         }
-        if verdict.count(&DISPUTES) > 0 {
+        if is_disputed {
             self.disputed += 1;
             println!("{kind:?} seed {seed} is disputed: {:?}", verdict.broken);
         }
@@ -282,7 +285,7 @@ impl Tally {
         let most = match clients {
             1 if trouble == Trouble::LateLists => runs / 50,
             1 => 0,
-            _ if moves => (runs / 12).max(1),
+            _ if moves => (runs / 12).max(2),
             _ => (runs / 50).max(1),
         };
         assert!(disputed <= most, "{kind:?}: {disputed} of {runs} disputed");
@@ -445,6 +448,31 @@ fn requests_are_late() {
 fn what_reads_have_given_round_all_copies_is_deleted() {
     let (_, verdict) = run(Trouble::Late, 3, 3, 280, false);
     assert!(everybody(&verdict), "{verdict:#?}");
+}
+
+/// A `set`, or a `delete`, was under way when the nodes changed, and a read carried what was there before to the key's new place: there
+/// it stayed.
+#[test]
+fn what_is_written_while_the_nodes_change_is_what_is_read() {
+    for seed in [318, 381] {
+        let (_, verdict) = run(Trouble::LateLists, 3, 1, seed, false);
+        assert!(own(&verdict), "{verdict:#?}");
+    }
+}
+
+/// A client counted on copies that another's read had given and not confirmed yet: two seconds later the counter was gone.
+#[test]
+fn a_counter_that_is_repaired_while_another_counts_stays() {
+    let (_, verdict) = run(Trouble::Lists, 3, 2, 185, false);
+    assert_eq!(verdict.count(&["counter lost"]), 0, "{verdict:#?}");
+    assert!(own(&verdict), "{verdict:#?}");
+}
+
+/// A repair reached its node when its read had ended, and a piece that was put behind it ended with it.
+#[test]
+fn what_is_put_behind_a_late_repair_stays() {
+    let (_, verdict) = run(Trouble::LateLists, 1, 1, 95, false);
+    assert_eq!(verdict.broken, Default::default(), "{verdict:#?}");
 }
 
 #[test]

@@ -245,7 +245,7 @@ impl SimulatedNode {
             }
             Request::Arith(count) => {
                 let key = count.key.bytes(&mut room);
-                let number = match self.live(key, now_s) {
+                let (number, expires_at) = match self.live(key, now_s) {
                     Some(item) => {
                         let old = std::str::from_utf8(&item.value).expect("text");
                         let old: u64 = old.parse().expect("a number");
@@ -256,7 +256,7 @@ impl SimulatedNode {
                         };
                         item.value = new.to_string().into_bytes();
                         item.cas = cas;
-                        new
+                        (new, item.expires_at)
                     }
                     None => {
                         let Some(exptime) = count.vivify else {
@@ -270,12 +270,20 @@ impl SimulatedNode {
                             cas,
                             won: false,
                         };
+                        let expires_at = new.expires_at;
                         self.items.insert(key.to_vec(), new);
-                        count.initial
+                        (count.initial, expires_at)
                     }
                 };
+                let left = match expires_at {
+                    0 => -1,
+                    at => at as i64 - now_s as i64,
+                };
                 let number = number.to_string();
-                put(out, format_args!("VA {} t-1\r\n{number}\r\n", number.len()));
+                put(
+                    out,
+                    format_args!("VA {} t{left}\r\n{number}\r\n", number.len()),
+                );
             }
             Request::MetaNoop => out.extend(b"MN\r\n"),
             Request::Admin(_) if self.is_old => out.extend(b"VERSION 1.6.18\r\n"),

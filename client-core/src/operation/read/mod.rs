@@ -25,6 +25,8 @@
 //!     waits until it is, or deletes it first if its source has not answered by then.
 //! D6. What a repair stores is marked, or noted before (see [`repairs`](crate::repairs)): by that the second delete of D4 tells it from
 //!     what was stored since.
+//! D8. Another client may have counted or appended there before it was confirmed. Then the copy is looked at again, and if it still has
+//!     but a moment to live, what it is now is confirmed: the steps of others would end with it.
 //! D7. A value that is not confirmed yet is given to nobody: it may be undone, and what was made of it would stay.
 //!
 //! Costs: one buffer a node and wave, no allocation a key. Batches that want nothing but values go by classic `get`, on which
@@ -41,11 +43,11 @@ use crate::error::{Error, Failure, Result};
 use crate::health::Marks;
 use crate::metrics::Op;
 use crate::options::Reads;
-use crate::repairs::{self, MOMENT, MOMENT_S};
+use crate::repairs;
 use crate::reply::{Broken, Meta, Reply};
 use crate::request::Wanted;
 use crate::routing::Nodes;
-use crate::unawaited::{Does, Unawaited};
+use crate::unawaited::Unawaited;
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
 
@@ -95,6 +97,9 @@ pub struct Read<'a> {
     looks: Vec<Copied>,
     /// Copies whose sources were looked at, and whether they may stay.
     verdicts: Vec<(Copied, bool)>,
+    /// Copies that others have changed meanwhile; and those that have only a moment to live, with what is there now (D8).
+    changed: Vec<Copied>,
+    passing: Vec<(Copied, Item)>,
     /// Exchanges with witnesses that are waited for, and until when (see [`notices`](crate::notices)).
     asking: usize,
     asked_until: Option<Instant>,
@@ -163,8 +168,10 @@ enum Part {
     Add(Vec<Copied>),
     /// Its second: their sources are looked at.
     Look(Vec<Copied>),
-    /// Its last: these keys are confirmed, others undone.
-    Confirm(Vec<u32>),
+    /// Its last: these are confirmed, or undone.
+    Confirm(Vec<(Copied, bool)>),
+    /// To look at copies that others have changed before they were confirmed (D8).
+    Again(Vec<Copied>),
     /// Something that nobody waits for.
     End,
 }
@@ -192,6 +199,8 @@ impl<'a> Read<'a> {
             await_repairs: false,
             looks: Vec::new(),
             verdicts: Vec::new(),
+            changed: Vec::new(),
+            passing: Vec::new(),
             asking: 0,
             asked_until: None,
             begun: false,
@@ -343,12 +352,9 @@ impl<'a> Read<'a> {
 
     /// True if what `node` has may be a repair that is not confirmed (D7). A value that ends within that time is not worth one.
     fn is_unconfirmed(&self, node: usize, found: &Meta) -> bool {
-        let ends = found
-            .ttl
-            .is_some_and(|ttl| (0..=i64::from(MOMENT_S)).contains(&ttl));
         let unmarked =
             self.context.ring.members[node].marks() == Marks::Taken && !repairs::is_mark(found.cas);
-        ends && !unmarked
+        repairs::is_passing(found.ttl) && !unmarked
     }
 
     fn miss(&mut self, key: u32, node: usize) {
@@ -589,34 +595,7 @@ impl Operation for Read<'_> {
     }
 
     fn abandon(&mut self, now: Instant) -> Vec<(u32, Unawaited)> {
-        let Context { ring, options, .. } = &self.context;
-        let mut watches = Vec::new();
-        let unconfirmed = |copied: &Copied| {
-            let key = self.keys[copied.key as usize];
-            let member = &ring.members[usize::from(copied.to)];
-            member.is_not_confirmed(key, copied.unique, (now, now + MOMENT), options);
-        };
-        let verdicts = self.verdicts.iter().map(|(copied, _)| copied);
-        self.looks.iter().chain(verdicts).for_each(unconfirmed);
-        for (id, sent) in self.sent.iter().enumerate() {
-            let (does, keys): (_, Vec<u32>) = match &sent.part {
-                Part::Add(copies) => {
-                    let copies = copies[sent.answered..].iter();
-                    (Does::Adds, copies.map(|copied| copied.key).collect())
-                }
-                Part::Confirm(keys) => (Does::Confirms, keys.clone()),
-                Part::Look(copies) => {
-                    copies[sent.answered..].iter().for_each(unconfirmed);
-                    continue;
-                }
-                _ => continue,
-            };
-            let member = ring.members[sent.node].clone();
-            let keys = keys.iter().map(|&key| self.keys[key as usize]);
-            let watch = Unawaited::new(member, options.clone(), does, keys);
-            watches.push((id as u32, watch));
-        }
-        watches
+        self.leave_repairs(now)
     }
 
     fn op(&self) -> Op {

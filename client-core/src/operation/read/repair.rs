@@ -6,11 +6,12 @@ use super::{Copied, Hit, Part, Read, Sent, State};
 use crate::Todo;
 use crate::health::Marks;
 use crate::operation::Context;
-use crate::repairs::{self, MOMENT_S};
+use crate::repairs::{self, MOMENT, MOMENT_S};
 use crate::reply::{Refusal, Reply};
-use crate::request::{self, Requests, StoreMode};
+use crate::request::{self, Requests, StoreMode, Wanted};
 use crate::routing::{Nodes, Ring};
-use crate::value::exptime_s;
+use crate::unawaited::{Does, Unawaited};
+use crate::value::{Item, exptime_s};
 
 /// What marks a value that is given to `node` (D6).
 fn mark(ring: &Ring, node: u16) -> Option<u64> {
@@ -24,6 +25,8 @@ impl Read<'_> {
         self.add_copies(now, todo);
         self.look_at_sources(now, todo);
         self.end_repairs(now, todo);
+        self.look_at_changed(now, todo);
+        self.confirm_changed(now, todo);
     }
 
     /// An exchange of a repair.
@@ -53,7 +56,12 @@ impl Read<'_> {
         self.await_repairs
             || matches!(
                 part,
-                Part::VersionFirst | Part::Note(_) | Part::Add(_) | Part::Look(_)
+                Part::VersionFirst
+                    | Part::Note(_)
+                    | Part::Add(_)
+                    | Part::Look(_)
+                    | Part::Confirm(_)
+                    | Part::Again(_)
             )
     }
 
@@ -141,9 +149,10 @@ impl Read<'_> {
                 let value = (&hit.item.value[..], hit.item.flags);
                 let mode = StoreMode::Add;
                 let Context { ring, options, .. } = &self.context;
-                let unique = (None, mark(ring, to));
-                request::store_as(&mut adds, bytes, value, exptime, mode, unique, true);
-                copies.push(Copied { key, to, unique: 0 });
+                let mark = mark(ring, to);
+                request::store_as(&mut adds, bytes, value, exptime, mode, (None, mark), true);
+                let unique = mark.unwrap_or_default();
+                copies.push(Copied { key, to, unique });
                 ring.given(usize::from(to), bytes, options);
             }
             self.send_part(todo, now, (to, Part::Note(noted)), notes);
@@ -194,8 +203,9 @@ impl Read<'_> {
         for batch in verdicts.chunk_by(|a, b| a.0.to == b.0.to) {
             let origin = self.context.options.origin;
             let mut requests = Requests::new(batch.len(), 0).marked(origin);
-            let mut confirmed = Vec::new();
-            for &(Copied { key, unique, .. }, stays) in batch {
+            let mut all = Vec::new();
+            for &(copied, stays) in batch {
+                let Copied { key, unique, .. } = copied;
                 let bytes = self.keys[key as usize];
                 let hit = self.found(key).filter(|_| stays);
                 let unique = Some(unique);
@@ -205,13 +215,65 @@ impl Read<'_> {
                         let (mode, out) = (StoreMode::Set, &mut requests);
                         let unique = (unique, mark(&self.context.ring, batch[0].0.to));
                         request::store_as(out, bytes, value, exptime, mode, unique, false);
-                        confirmed.push(key);
+                        all.push((copied, true));
                     }
-                    None => request::delete(&mut requests, bytes, unique),
+                    None => {
+                        request::delete(&mut requests, bytes, unique);
+                        all.push((copied, false));
+                    }
                 }
             }
-            let part = Part::Confirm(confirmed);
+            let part = Part::Confirm(all);
             self.send_part(todo, now, (batch[0].0.to, part), requests);
+        }
+    }
+
+    fn look_at_changed(&mut self, now: Instant, todo: &mut Todo) {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable_by_key(|copied| (copied.to, copied.key));
+        for batch in changed.chunk_by(|a, b| a.to == b.to) {
+            let mut request = Requests::new(batch.len(), 0);
+            for copied in batch {
+                let wanted = Wanted {
+                    cas: true,
+                    ttl: true,
+                    ..Wanted::default()
+                };
+                request::get(&mut request, self.keys[copied.key as usize], wanted, false);
+            }
+            self.send_part(
+                todo,
+                now,
+                (batch[0].to, Part::Again(batch.to_vec())),
+                request,
+            );
+        }
+    }
+
+    /// What others have made of copies that were not confirmed yet is.
+    fn confirm_changed(&mut self, now: Instant, todo: &mut Todo) {
+        for (copied, item) in std::mem::take(&mut self.passing) {
+            let hit = self.found(copied.key);
+            let Some(exptime) = hit.and_then(|hit| self.exptime(hit)) else {
+                continue;
+            };
+            let mut request = Requests::new(1, 0).marked(self.context.options.origin);
+            let (key, value) = (
+                self.keys[copied.key as usize],
+                (&item.value[..], item.flags),
+            );
+            let unique = (Some(copied.unique), mark(&self.context.ring, copied.to));
+            request::store_as(
+                &mut request,
+                key,
+                value,
+                exptime,
+                StoreMode::Set,
+                unique,
+                false,
+            );
+            let part = Part::Confirm(vec![(copied, true)]);
+            self.send_part(todo, now, (copied.to, part), request);
         }
     }
 
@@ -243,6 +305,18 @@ impl Read<'_> {
                     && self.context.ring.vouches(node, key, now);
                 self.verdicts.push((copied, stays));
             }
+            (Part::Confirm(all), Reply::Exists) => {
+                let (copied, stays) = all[at];
+                self.changed.extend(stays.then_some(copied));
+            }
+            (Part::Again(copies), Reply::Ok(meta)) => {
+                let (copied, unique) = (copies[at], meta.cas);
+                if repairs::is_passing(meta.ttl) && unique != 0 {
+                    let (value, flags) = (meta.value, meta.flags);
+                    let item = Item { value, flags };
+                    self.passing.push((Copied { unique, ..copied }, item));
+                }
+            }
             _ => {}
         }
         if last {
@@ -255,5 +329,51 @@ impl Read<'_> {
     pub(super) fn end_part(&mut self, id: usize) {
         let part = std::mem::replace(&mut self.sent[id].part, Part::End);
         self.repairing -= usize::from(self.is_awaited(&part));
+    }
+
+    /// Notes what is not confirmed yet, and gives what watches over what is under way.
+    pub(super) fn leave_repairs(&self, now: Instant) -> Vec<(u32, Unawaited)> {
+        let Context { ring, options, .. } = &self.context;
+        let mut watches = Vec::new();
+        let unconfirmed_until = |until: Instant, copied: &Copied| {
+            let key = self.keys[copied.key as usize];
+            let member = &ring.members[usize::from(copied.to)];
+            member.is_not_confirmed(key, copied.unique, (now, until), options);
+        };
+        let unconfirmed = |copied: &Copied| unconfirmed_until(now + MOMENT, copied);
+        let verdicts = self.verdicts.iter().map(|(copied, _)| copied);
+        let passing = self.passing.iter().map(|(copied, _)| copied);
+        let there = self.looks.iter().chain(verdicts);
+        there
+            .chain(&self.changed)
+            .chain(passing)
+            .for_each(unconfirmed);
+        for (id, sent) in self.sent.iter().enumerate() {
+            let (does, keys): (_, Vec<u32>) = match &sent.part {
+                Part::Add(copies) => {
+                    let copies = copies[sent.answered..].iter();
+                    // It may be stored until the time is over, and then lives for its moment.
+                    let until = self.context.deadline + MOMENT;
+                    let marked = copies.clone().filter(|copied| copied.unique != 0);
+                    marked.for_each(|copied| unconfirmed_until(until, copied));
+                    (Does::Adds, copies.map(|copied| copied.key).collect())
+                }
+                Part::Confirm(all) => {
+                    let confirmed = all.iter().filter(|(_, stays)| *stays);
+                    let keys = confirmed.map(|(copied, _)| copied.key).collect();
+                    (Does::Confirms, keys)
+                }
+                Part::Look(copies) | Part::Again(copies) => {
+                    copies[sent.answered..].iter().for_each(unconfirmed);
+                    continue;
+                }
+                _ => continue,
+            };
+            let member = ring.members[sent.node].clone();
+            let keys = keys.iter().map(|&key| self.keys[key as usize]);
+            let watch = Unawaited::new(member, options.clone(), does, keys);
+            watches.push((id as u32, watch));
+        }
+        watches
     }
 }

@@ -22,6 +22,8 @@
 //!     told to that node's member: what is old is not found there later. A `delete` waits for that, and is an error if such
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it. Where earlier
 //!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too.
+//! W8. A write that was under way when the nodes changed went where the key was. A read may have carried what was there before to the
+//!     key's new place meanwhile: that is deleted there before the write is told done (see [`follow`](crate::calls::follow)).
 //! W7. The next change may bring the key back to such a place. So the write waits for these deletes, for a while; those that are
 //!     under way longer are watched, and what is written there waits until they are answered, lest it be deleted in their place.
 
@@ -40,7 +42,7 @@ use crate::metrics::Op;
 use crate::options::Ack;
 use crate::reply::{Broken, Reply};
 use crate::request::StoreMode;
-use crate::routing::Nodes;
+use crate::routing::{Nodes, Ring};
 use crate::unawaited::{Does, Unawaited};
 use crate::value::Item;
 use crate::{FEW, Operation, Todo};
@@ -73,6 +75,8 @@ pub struct Write<'a> {
     decider: Option<usize>,
     /// Only this copy is to be written.
     only: Option<usize>,
+    /// The keys stay where they were before a change of the ring.
+    leaves_before: bool,
     /// Nothing is written: the entries are deleted where these copies took them, under which CAS uniques, and where repairs have given
     /// them (W6).
     takes_back: Option<Vec<(usize, u64)>>,
@@ -187,6 +191,7 @@ impl<'a> Write<'a> {
             sent: Vec::with_capacity(FEW),
             decider: None,
             only: None,
+            leaves_before: false,
             takes_back: None,
             begun: false,
             held_until: None,
@@ -229,10 +234,37 @@ impl<'a> Write<'a> {
         write
     }
 
+    /// The same, but the key stays where it was before a change of the ring: a repair looks there before it confirms what has decided.
+    pub fn leaving_before(mut self) -> Self {
+        self.leaves_before = true;
+        self
+    }
+
     /// Writes nothing, but tells other clients of the key's nodes that are ejected, and waits until they know (W5).
     pub fn telling(context: Context, entry: Entry<'a>) -> Self {
         let mut write = Write::new(context, vec![entry], DELETE);
         write.resolve(0, Ok(Written::default()));
+        write
+    }
+
+    /// Writes nothing, but deletes `keys` where they are at home by now and were not by the ring `old` (W8).
+    pub fn following(context: Context, keys: impl Iterator<Item = &'a [u8]>, old: &Ring) -> Self {
+        let mut write = Write::new(context, keys.map(Entry::key).collect(), DELETE);
+        let Context { ring, options, .. } = write.context.clone();
+        for at in 0..write.entries.len() {
+            for node in ring
+                .takers_beside(write.entries[at].key, old, &options)
+                .iter()
+            {
+                write.left += 1;
+                write.due.push(Target {
+                    entry: at as u32,
+                    node: node as u16,
+                    part: Part::Former,
+                });
+            }
+            write.resolve(at, Ok(Written::default()));
+        }
         write
     }
 
@@ -318,7 +350,7 @@ impl<'a> Write<'a> {
                 state.acknowledged = 1;
             }
             let mut told = state.targets;
-            if self.only.is_none() && ring.has_before() {
+            if self.only.is_none() && !self.leaves_before && ring.has_before() {
                 for node in ring.before_only(key, &state.targets, now, options).iter() {
                     if !ring.members[node].is_in() {
                         ring.members[node].missed(key, now, options);
@@ -558,6 +590,12 @@ impl Operation for Write<'_> {
 
     fn deadline(&self) -> Instant {
         self.context.deadline
+    }
+
+    fn replaced(&self) -> Vec<Box<[u8]>> {
+        let replaces = self.command.replaces() && self.only.is_none();
+        let keys = self.entries.iter().filter(|_| replaces);
+        keys.map(|entry| entry.key.into()).collect()
     }
 
     fn op(&self) -> Op {
