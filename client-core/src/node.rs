@@ -52,7 +52,7 @@ pub struct Node {
 pub enum NodeError {
     /// No host.
     Host,
-    /// A byte that no host name and no address has: white space, a control character, one of `/ , | @ [ ]`.
+    /// A byte that no host name and no address has: white space, a control character, one of `/ , | @ [ ] =`.
     HostByte,
     /// `[` without `]`, or something other than `:port` behind it.
     Brackets,
@@ -103,6 +103,19 @@ impl Node {
             weight: 1,
             zone: None,
             name: None,
+        }
+    }
+
+    /// A node by a host that somebody else has named: a name server, or whoever keeps a list. The host is no more than a host, so that
+    /// nobody names a socket of this machine, or a weight, with it.
+    #[doc(hidden)]
+    pub fn of_host(host: &str, port: u16) -> Result<Self, NodeError> {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || "/,|@[]=".contains(c);
+        match host {
+            "" => Err(NodeError::Host),
+            _ if host.contains(bad) => Err(NodeError::HostByte),
+            _ if port == 0 => Err(NodeError::Port),
+            _ => Ok(Node::new(host, port)),
         }
     }
 
@@ -315,18 +328,9 @@ impl FromStr for Node {
         } else {
             address.split_at(address.find(':').unwrap_or(address.len()))
         };
-        if host.is_empty() {
-            return Err(NodeError::Host);
-        }
-        if host
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || "/,|@[]".contains(c))
-        {
-            return Err(NodeError::HostByte);
-        }
         let mut node = Node {
             zone,
-            ..Node::new(host, DEFAULT_PORT)
+            ..Node::of_host(host, DEFAULT_PORT)?
         };
         let mut fields = numbers.split(':').skip(1);
         let (port, weight) = (fields.next(), fields.next());

@@ -38,6 +38,12 @@ impl Consul {
     }
 }
 
+/// The members in an answer about a service's health.
+pub(crate) fn listed(answer: &Value) -> Vec<Member> {
+    let entries = answer.as_array().map_or(&[][..], Vec::as_slice);
+    entries.iter().filter_map(member).collect()
+}
+
 /// One instance of a service.
 fn member(entry: &Value) -> Option<Member> {
     let service = &entry["Service"];
@@ -61,9 +67,7 @@ fn member(entry: &Value) -> Option<Member> {
 impl Engine for Consul {
     fn list(&mut self) -> Result<(Vec<Member>, u64), Error> {
         let (entries, revision) = self.health(0, Duration::ZERO)?;
-        let entries = entries.as_array().map_or(&[][..], Vec::as_slice);
-        let members = entries.iter().filter_map(member).collect();
-        Ok((members, revision))
+        Ok((listed(&entries), revision))
     }
 
     fn changed_since(&mut self, revision: u64, at_most: Duration) -> Result<bool, Error> {

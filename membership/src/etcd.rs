@@ -56,6 +56,25 @@ fn malformed(what: &str) -> Error {
     Error::Malformed(format!("etcd's answer has no {what}"))
 }
 
+/// The members in the answer to a question for a range, and the moment.
+pub(crate) fn listed(answer: &Value, prefix: &str) -> Result<(Vec<Member>, u64), Error> {
+    let revision = number(&answer["header"]["revision"]).ok_or_else(|| malformed("revision"))?;
+    let pairs = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut members = Vec::with_capacity(pairs.len());
+    for pair in pairs {
+        let key = decoded(&pair["key"]).unwrap_or_default();
+        let Some(name) = key.strip_prefix(prefix) else {
+            continue;
+        };
+        match decoded(&pair["value"]).and_then(|value| Member::read(name, &value)) {
+            Some(member) => members.push(member),
+            // One bad key is no reason to lose the others.
+            None => log::warn!("etcd: {key:?} is no member and is left out"),
+        }
+    }
+    Ok((members, revision))
+}
+
 impl Engine for Etcd {
     fn list(&mut self) -> Result<(Vec<Member>, u64), Error> {
         let (key, range_end) = self.range();
@@ -63,22 +82,7 @@ impl Engine for Etcd {
             "/v3/kv/range",
             &json!({ "key": key, "range_end": range_end }),
         )?;
-        let revision =
-            number(&answer["header"]["revision"]).ok_or_else(|| malformed("revision"))?;
-        let pairs = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
-        let mut members = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            let key = decoded(&pair["key"]).unwrap_or_default();
-            let Some(name) = key.strip_prefix(&self.prefix) else {
-                continue;
-            };
-            match decoded(&pair["value"]).and_then(|value| Member::read(name, &value)) {
-                Some(member) => members.push(member),
-                // One bad key is no reason to lose the others.
-                None => log::warn!("etcd: {key:?} is no member and is left out"),
-            }
-        }
-        Ok((members, revision))
+        listed(&answer, &self.prefix)
     }
 
     fn changed_since(&mut self, revision: u64, at_most: Duration) -> Result<bool, Error> {

@@ -140,68 +140,74 @@ impl Kubernetes {
             lists: 0,
         })
     }
+}
 
-    /// One endpoint of a slice.
-    fn member(&self, endpoint: &Value, port: u16) -> Option<Member> {
-        let conditions = &endpoint["conditions"];
-        // What nobody says is so: a missing condition is true, but for that of the end.
-        let is_ready = conditions["ready"].as_bool().unwrap_or(true);
-        let is_ending = conditions["terminating"].as_bool().unwrap_or(false);
-        if !is_ready && !is_ending {
-            return None;
+/// The members in a list of EndpointSlices, and its version.
+pub(crate) fn listed(answer: &Value, wanted: &Port) -> Result<(Vec<Member>, String), Error> {
+    let malformed =
+        |what: &str| Error::Malformed(format!("the list of EndpointSlices has no {what}"));
+    let version = answer["metadata"]["resourceVersion"].as_str();
+    let version = version.ok_or_else(|| malformed("resourceVersion"))?;
+    // An empty list is written as null by some.
+    let slices = match &answer["items"] {
+        Value::Array(slices) => &slices[..],
+        Value::Null => &[],
+        _ => return Err(malformed("items")),
+    };
+    let mut members = Vec::new();
+    // A pod with two families of addresses is in two slices: the first family counts.
+    for family in ["IPv4", "IPv6", "FQDN"] {
+        for slice in slices
+            .iter()
+            .filter(|slice| slice["addressType"] == *family)
+        {
+            let Some(port) = wanted.of(&slice["ports"]) else {
+                continue;
+            };
+            let endpoints = slice["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+            members.extend(
+                endpoints
+                    .iter()
+                    .filter_map(|endpoint| member(endpoint, port)),
+            );
         }
-        let host = endpoint["addresses"][0].as_str()?;
-        let target = &endpoint["targetRef"];
-        let pod = target["name"]
-            .as_str()
-            .filter(|_| target["kind"].as_str() == Some("Pod"));
-        let name = pod.or_else(|| endpoint["hostname"].as_str());
-        let mut member = Member::new("", host, port);
-        member.name = name.map_or_else(|| member.address(), str::to_owned);
-        member.zone = endpoint["zone"].as_str().map(str::to_owned);
-        member.leaving = !is_ready;
-        // It goes through the gate that all others go through.
-        Member::read(&member.name, &member.to_json().to_string())
     }
+    // While it is moved, an endpoint may be in two slices: what is ready is believed.
+    members.sort_by_key(|member| !member.holds_keys());
+    let mut seen = HashSet::new();
+    members.retain(|member| seen.insert(member.name.clone()));
+    Ok((members, version.to_owned()))
+}
+
+/// One endpoint of a slice.
+fn member(endpoint: &Value, port: u16) -> Option<Member> {
+    let conditions = &endpoint["conditions"];
+    // What nobody says is so: a missing condition is true, but for that of the end.
+    let is_ready = conditions["ready"].as_bool().unwrap_or(true);
+    let is_ending = conditions["terminating"].as_bool().unwrap_or(false);
+    if !is_ready && !is_ending {
+        return None;
+    }
+    let host = endpoint["addresses"][0].as_str()?;
+    let target = &endpoint["targetRef"];
+    let pod = target["name"]
+        .as_str()
+        .filter(|_| target["kind"].as_str() == Some("Pod"));
+    let name = pod.or_else(|| endpoint["hostname"].as_str());
+    let mut member = Member::new("", host, port);
+    member.name = name.map_or_else(|| member.address(), str::to_owned);
+    member.zone = endpoint["zone"].as_str().map(str::to_owned);
+    member.leaving = !is_ready;
+    // It goes through the gate that all others go through.
+    Member::read(&member.name, &member.to_json().to_string())
 }
 
 impl Engine for Kubernetes {
     fn list(&mut self) -> Result<(Vec<Member>, u64), Error> {
         let path = self.path.clone();
         let answer = self.http.get(&path, Duration::ZERO, "")?.json;
-        let malformed =
-            |what: &str| Error::Malformed(format!("the list of EndpointSlices has no {what}"));
-        let version = answer["metadata"]["resourceVersion"].as_str();
-        let version = version.ok_or_else(|| malformed("resourceVersion"))?;
-        // An empty list is written as null by some.
-        let slices = match &answer["items"] {
-            Value::Array(slices) => &slices[..],
-            Value::Null => &[],
-            _ => return Err(malformed("items")),
-        };
-        let mut members = Vec::new();
-        // A pod with two families of addresses is in two slices: the first family counts.
-        for family in ["IPv4", "IPv6", "FQDN"] {
-            for slice in slices
-                .iter()
-                .filter(|slice| slice["addressType"] == *family)
-            {
-                let Some(port) = self.port.of(&slice["ports"]) else {
-                    continue;
-                };
-                let endpoints = slice["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
-                members.extend(
-                    endpoints
-                        .iter()
-                        .filter_map(|endpoint| self.member(endpoint, port)),
-                );
-            }
-        }
-        // While it is moved, an endpoint may be in two slices: what is ready is believed.
-        members.sort_by_key(|member| !member.holds_keys());
-        let mut seen = HashSet::new();
-        members.retain(|member| seen.insert(member.name.clone()));
-        self.version = version.to_owned();
+        let (members, version) = listed(&answer, &self.port)?;
+        self.version = version;
         self.lists += 1;
         Ok((members, self.lists))
     }

@@ -83,6 +83,19 @@ pub struct Listing {
     pub revision: u64,
 }
 
+/// The members in an engine's answer, as those who ask it over HTTP read it: `engine` is the scheme of a registry, `ring` what stands
+/// behind the slash. For the fuzzer.
+#[doc(hidden)]
+pub fn listed(engine: &str, ring: &str, answer: &str) -> Result<Vec<Member>, Error> {
+    let answer =
+        serde_json::from_str(answer).map_err(|error| Error::Malformed(error.to_string()))?;
+    match engine {
+        "etcd" => Ok(etcd::listed(&answer, &format!("{ring}/"))?.0),
+        "consul" => Ok(consul::listed(&answer)),
+        _ => Ok(kubernetes::listed(&answer, &Port::Any)?.0),
+    }
+}
+
 /// What an engine does.
 trait Engine: fmt::Debug + Send {
     /// All that are written down, in any order, and the moment.

@@ -109,7 +109,9 @@ impl Member {
             Value::Null => 1,
             weight => u32::try_from(weight.as_u64()?).ok()?,
         };
-        is_word(name).then(|| Member {
+        // Written before its address, such a name would be read as the path of a socket.
+        let is_path = name.starts_with('/') || name.starts_with("unix:/");
+        (is_word(name) && !is_path).then(|| Member {
             weight,
             zone: text("zone").map(str::to_owned),
             version: text("version").map(str::to_owned),
@@ -165,6 +167,8 @@ mod tests {
         ] {
             assert_eq!(Member::read("a", value), None, "{value}");
         }
-        assert_eq!(Member::read("a,b", "a:1"), None);
+        for name in ["a,b", "/tmp/a", "unix:/tmp/a"] {
+            assert_eq!(Member::read(name, "a:1"), None, "{name}");
+        }
     }
 }

@@ -24,6 +24,8 @@ use client_core::request;
 
 /// The longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// The longest first line of an answer, in bytes, its end included.
+const LINE_BYTES_MAX: usize = 256;
 /// How long one server may take to connect and answer, unless the user says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is asked: as often as the clients of hosted memcached do.
@@ -69,9 +71,10 @@ impl ClusterAnswer {
 /// # Ok::<(), ketch_client::topology::SourceError>(())
 /// ```
 pub fn parse_cluster(answer: &[u8]) -> Result<Option<ClusterAnswer>, SourceError> {
-    let Some(end) = answer.iter().position(|&byte| byte == b'\n') else {
+    let begin = &answer[..answer.len().min(LINE_BYTES_MAX)];
+    let Some(end) = begin.iter().position(|&byte| byte == b'\n') else {
         return match answer.len() {
-            ..256 => Ok(None),
+            ..LINE_BYTES_MAX => Ok(None),
             _ => Err(SourceError::Malformed),
         };
     };
@@ -121,11 +124,8 @@ fn parse_value(value: &str) -> Result<ClusterAnswer, SourceError> {
         if host.is_empty() && address.is_empty() {
             return Err(told(NodeError::Host));
         }
-        for name in [host, address] {
-            let bad = |c: char| c.is_control() || "/,@[]".contains(c);
-            if name.contains(bad) {
-                return Err(told(NodeError::HostByte));
-            }
+        for name in [host, address].into_iter().filter(|name| !name.is_empty()) {
+            Node::of_host(name, port).map_err(told)?;
         }
         Ok((host.to_owned(), address.to_owned(), port))
     });

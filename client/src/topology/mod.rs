@@ -45,7 +45,7 @@ pub use self::named::{SOURCE_FORMS, source};
 #[cfg(feature = "registry")]
 pub use self::registry::RegisteredNodes;
 #[cfg(feature = "srv")]
-pub use self::srv::DnsServices;
+pub use self::srv::{DnsServices, parse_services};
 
 use self::jitter::Jitter;
 use crate::{ClientOptions, Node, NodeError};

@@ -74,12 +74,12 @@ impl Source for DnsServices {
             let id = self.ids.next() as u16;
             let question = question(&self.name, id)?;
             let deadline = Instant::now() + self.timeout;
-            match ask(*server, &question, deadline).and_then(|answer| read(&answer, id)) {
+            match ask(*server, &question, deadline).and_then(|answer| parse_services(&answer, id)) {
                 Ok(Some(nodes)) => return Ok(nodes),
                 // An answer that is whole only over TCP.
                 Ok(None) => {
                     let answer = ask_by_stream(*server, &question, deadline)?;
-                    return read(&answer, id)?.ok_or(SourceError::Malformed);
+                    return parse_services(&answer, id)?.ok_or(SourceError::Malformed);
                 }
                 // It knows, and nobody else knows better.
                 Err(error @ SourceError::Dns(NO_SUCH_NAME)) => return Err(error),
@@ -122,8 +122,9 @@ fn question(name: &str, id: u16) -> Result<Vec<u8>, SourceError> {
     packet.build_bytes_vec().map_err(no_name)
 }
 
-/// The nodes of an answer; `None` if it was cut short.
-fn read(answer: &[u8], id: u16) -> Result<Option<Vec<Node>>, SourceError> {
+/// The nodes of a name server's answer to the question `id`; `None` if it was cut short and is to be had whole over TCP.
+#[doc(hidden)]
+pub fn parse_services(answer: &[u8], id: u16) -> Result<Option<Vec<Node>>, SourceError> {
     let packet = Packet::parse(answer).map_err(|_| SourceError::Malformed)?;
     if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) {
         return Err(SourceError::Malformed);
@@ -155,7 +156,7 @@ fn read(answer: &[u8], id: u16) -> Result<Option<Vec<Node>>, SourceError> {
             continue;
         }
         let at = nodes.len() + 1;
-        let node = format!("{host}:{}", srv.port).parse::<Node>();
+        let node = Node::of_host(host, srv.port);
         let node = node.map_err(|error| SourceError::Node { at, error })?;
         nodes.push(node.with_weight(srv.weight.max(1).into()));
     }
@@ -231,6 +232,7 @@ fn read_until(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NodeError;
     use simple_dns::ResourceRecord;
     use simple_dns::rdata::{A, SRV};
     use std::net::TcpListener;
@@ -271,7 +273,9 @@ mod tests {
 
     fn nodes_of(records: &[(u16, u16, u16, &str)]) -> Vec<String> {
         let question = question(NAME, 7).unwrap();
-        let nodes = read(&answer(&question, records), 7).unwrap().unwrap();
+        let nodes = parse_services(&answer(&question, records), 7)
+            .unwrap()
+            .unwrap();
         nodes.iter().map(Node::to_string).collect()
     }
 
@@ -309,20 +313,35 @@ mod tests {
     #[test]
     fn what_is_no_answer() {
         let question = question(NAME, 7).unwrap();
-        assert!(matches!(read(&question, 7), Err(SourceError::Malformed)));
         assert!(matches!(
-            read(&answer(&question, &[]), 8),
+            parse_services(&question, 7),
             Err(SourceError::Malformed)
         ));
-        assert!(matches!(read(b"x", 7), Err(SourceError::Malformed)));
+        assert!(matches!(
+            parse_services(&answer(&question, &[]), 8),
+            Err(SourceError::Malformed)
+        ));
+        assert!(matches!(
+            parse_services(b"x", 7),
+            Err(SourceError::Malformed)
+        ));
         let port_0 = answer(&question, &[(0, 0, 0, "a")]);
         assert!(matches!(
-            read(&port_0, 7),
+            parse_services(&port_0, 7),
             Err(SourceError::Node { at: 1, .. })
         ));
+        // What a name server says is a host and no more: no socket of this machine, no weight, no name.
+        for target in ["/run/m", "a=b", "a@z"] {
+            let error = parse_services(&answer(&question, &[(1, 1, 1, target)]), 7).unwrap_err();
+            let told = NodeError::HostByte;
+            assert!(
+                matches!(error, SourceError::Node { at: 1, error } if error == told),
+                "{target}: {error}"
+            );
+        }
         let whole = answer(&question, &[(1, 1, 1, "a.example")]);
         for end in 0..whole.len() {
-            assert!(read(&whole[..end], 7).is_err(), "{end} bytes");
+            assert!(parse_services(&whole[..end], 7).is_err(), "{end} bytes");
         }
         assert!(super::question(&"x".repeat(64), 7).is_err());
     }

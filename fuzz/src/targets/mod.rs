@@ -7,6 +7,7 @@ pub mod feed;
 pub mod frames;
 pub mod http;
 pub mod memory_file;
+pub mod nodes;
 pub mod options;
 pub mod routes;
 pub mod session;
@@ -17,7 +18,7 @@ pub mod text;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 12] = [
+pub const ALL: [Target; 13] = [
     ("text", text::run),
     ("binary", binary::run),
     ("options", options::run),
@@ -30,4 +31,5 @@ pub const ALL: [Target; 12] = [
     ("snapshot", snapshot::run),
     ("frames", frames::run),
     ("routes", routes::run),
+    ("nodes", nodes::run),
 ];
