@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::Operation;
 use super::metrics::Op;
 use super::operation::{
-    Ask, Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Read, Together, Verdict,
-    ViaDecider, Write,
+    Ask, Command, Context, Decision, Entry, ForEachNode, Hit, Lease, Read, Replaced, Together,
+    Verdict, ViaDecider, Write,
 };
 use super::reply::{Meta, Reply};
 use super::request::{Count, StoreMode, Wanted, check_key};
@@ -37,11 +37,11 @@ type Versioned = (Item, CasUnique);
 /// One statistic: its name and value.
 pub type Stat = (String, String);
 
-/// What comes behind an operation that has [`replaced`](Operation::replaced) `keys` by the ring `old`, while the nodes changed: what a
+/// What comes behind an operation that has [`replaced`](Operation::replaced) something by the ring `old`, while the nodes changed: what a
 /// read carries to the new places of the keys meanwhile is older. `context` is of the ring as it is now, and has what is left of the
 /// operation's time.
-pub fn follow<'a>(context: Context, keys: &'a [Box<[u8]>], old: &Ring) -> Write<'a> {
-    Write::following(context, keys.iter().map(|key| &**key), old)
+pub fn follow(context: Context, replaced: &Replaced, old: Arc<Ring>) -> Write<'_> {
+    Write::following(context, replaced, old)
 }
 
 /// What a read of one key found.

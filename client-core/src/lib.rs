@@ -61,6 +61,7 @@ use bytes::Bytes;
 use error::Failure;
 use expect::Expect;
 use metrics::Op;
+use operation::Replaced;
 use reply::{Broken, Reply};
 use unawaited::Unawaited;
 
@@ -162,9 +163,9 @@ pub trait Operation {
         let _ = now;
         Vec::new()
     }
-    /// The keys whose values it may have replaced, on the nodes of its ring alone: see [`follow`](crate::calls::follow).
-    fn replaced(&self) -> Vec<Box<[u8]>> {
-        Vec::new()
+    /// What it may have put in the place of other values, on the nodes of its ring alone: see [`follow`](crate::calls::follow).
+    fn replaced(&self) -> Option<Replaced> {
+        None
     }
     /// What it is counted as.
     fn op(&self) -> Op;

@@ -23,7 +23,7 @@ use crate::values::Values;
 use client_core::Operation;
 use client_core::calls::{self, Call};
 use client_core::error::Result;
-use client_core::operation::Context;
+use client_core::operation::{Context, Replaced};
 use client_core::options::ClientOptions;
 use client_core::routing::Ring;
 
@@ -105,29 +105,30 @@ pub(crate) async fn call<F: Front, O: Operation + Send, D: FnOnce(O) -> R, R>(
     #[cfg(feature = "tracing")]
     let driven = crate::span::spanned(op, driven);
     driven.await;
-    if !Arc::ptr_eq(&snapshot.ring, &front.ring()) {
-        let keys = operation.replaced();
-        follow(front, &keys, snapshot, (operation.deadline(), unix_s)).await;
+    if !Arc::ptr_eq(&snapshot.ring, &front.ring())
+        && let Some(replaced) = operation.replaced()
+    {
+        follow(front, &replaced, snapshot, (operation.deadline(), unix_s)).await;
     }
     finish(operation)
 }
 
-/// The nodes changed while `keys` were replaced on those of `old`.
+/// The nodes changed while something was replaced on those of `old`.
 async fn follow<F: Front>(
     front: &F,
-    keys: &[Box<[u8]>],
+    replaced: &Replaced,
     mut old: Arc<Snapshot<F::Pool>>,
     (deadline, unix_s): (Instant, u64),
 ) {
     loop {
         let snapshot = front.shared().snapshot();
-        if keys.is_empty() || Arc::ptr_eq(&snapshot.ring, &old.ring) {
+        if Arc::ptr_eq(&snapshot.ring, &old.ring) {
             return;
         }
         let (ring, options) = (snapshot.ring.clone(), front.options().clone());
         let mut context = Context::new(ring, options, front.now(), unix_s);
         context.deadline = deadline;
-        let mut operation = calls::follow(context, keys, &old.ring);
+        let mut operation = calls::follow(context, replaced, old.ring.clone());
         front.drive(&mut operation, &snapshot).await;
         old = snapshot;
     }

@@ -25,7 +25,7 @@ pub use for_each_node::ForEachNode;
 pub use read::{Hit, Read, Recache};
 pub use together::Together;
 pub use via_decider::{Decision, Verdict, ViaDecider};
-pub use write::{Command, Entry, Write};
+pub use write::{Command, Entry, Replaced, Write};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,12 +9,12 @@
 //! ```
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::Operation;
 use crate::calls::{self, Call};
 use crate::error::Error;
-use crate::operation::{Context, Entry, Write};
+use crate::operation::{Context, Entry, Replaced};
 use crate::request::StoreMode;
 use crate::routing::Ring;
 use crate::value::{Cas, CasUnique, Item, Payload};
@@ -164,13 +164,13 @@ where
 /// What comes behind an operation during which the nodes changed; then its outcome is told.
 pub fn follow(
     context: Context,
-    replaced: &[Box<[u8]>],
-    old: &Ring,
+    replaced: Replaced,
+    old: Arc<Ring>,
     outcome: Outcome,
 ) -> Box<dyn Job> {
-    let known = names().keys.iter().map(|key| key.as_bytes());
-    let keys = known.filter(|&key| replaced.iter().any(|replaced| **replaced == *key));
-    let write = Write::following(context, keys, old);
+    // As all that operations borrow here.
+    let replaced = Box::leak(Box::new(replaced));
+    let write = calls::follow(context, replaced, old);
     Box::new(Made(write, move |_| outcome))
 }
 

@@ -585,13 +585,15 @@ impl Fleet {
             }
             let (replaced, outcome) = (job.operation().replaced(), job.finish());
             let ring = self.clients[task.client].ring.clone();
-            if !Arc::ptr_eq(&ring, &task.ring) && !replaced.is_empty() {
+            if !Arc::ptr_eq(&ring, &task.ring)
+                && let Some(replaced) = replaced
+            {
                 let act = task.act.clone();
                 let begun = self.at(act.begun);
                 let Client { options, .. } = &self.clients[task.client];
                 let mut context = Context::new(ring.clone(), options.clone(), now, self.now_s());
                 context.deadline = begun + options.request_timeout;
-                let job = deeds::follow(context, &replaced, &task.ring, outcome);
+                let job = deeds::follow(context, replaced, task.ring.clone(), outcome);
                 self.run_job(task.client, ring, act, job);
                 return self.keep(id, task);
             }

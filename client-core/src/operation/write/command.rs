@@ -55,6 +55,17 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// A key, its value and the client flags.
+pub(super) type Kept = (Box<[u8]>, Box<[u8]>, u32);
+
+/// What a write has put in the place of other values, kept beyond it.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    pub(super) command: Command,
+    pub(super) entries: Vec<Kept>,
+    pub(super) exptimes: Vec<i32>,
+}
+
 impl Command {
     /// True if doing it twice does no harm.
     pub(super) fn is_repeatable(self) -> bool {

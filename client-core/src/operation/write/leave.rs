@@ -105,14 +105,12 @@ impl Write<'_> {
     pub(super) fn do_without(&mut self, at: usize, node: usize, now: Instant) {
         let Context { ring, options, .. } = &self.context;
         let key = self.entries[at].key;
+        let is_whole = self.is_whole();
         let state = &mut self.states[at];
         ring.members[node].unsure(key, now, options);
         state.hoped -= 1;
         state.unheard = true;
-        if self.only.is_none()
-            && !ring.members[node].is_in()
-            && options.on_ejection == OnEjection::Rehash
-        {
+        if is_whole && !ring.members[node].is_in() && options.on_ejection == OnEjection::Rehash {
             let writers = ring.writers(key, now, options);
             if let Some(stand_in) = writers.first_beside(&state.targets)
                 && writers.len() > usize::from(state.hoped) + usize::from(state.acknowledged)

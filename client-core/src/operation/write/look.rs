@@ -19,7 +19,7 @@ impl Write<'_> {
             Command::Delete { .. } => Nodes::default(),
             _ => state.opposing,
         };
-        if state.hoped == 0 && state.looks == 0 && self.only.is_none() && !nodes.is_empty() {
+        if state.hoped == 0 && state.looks == 0 && self.is_whole() && !nodes.is_empty() {
             // When others know of the nodes that the write goes around.
             let until = self.held_until;
             let until = until.filter(|&until| until < self.context.deadline);

@@ -23,7 +23,7 @@
 //!     a node cannot be reached but may still be asked; for others the new owners' answers are enough, which hide it. Where earlier
 //!     placements had it (T5 of [`routing`](crate::routing)), it is deleted too.
 //! W8. A write that was under way when the nodes changed went where the key was. A read may have carried what was there before to the
-//!     key's new place meanwhile: that is deleted there before the write is told done (see [`follow`](crate::calls::follow)).
+//!     key's new place meanwhile: so it is done there too before it is told done (see [`follow`](crate::calls::follow)).
 //! W7. The next change may bring the key back to such a place. So the write waits for these deletes, for a while; those that are
 //!     under way longer are watched, and what is written there waits until they are answered, lest it be deleted in their place.
 
@@ -32,8 +32,9 @@ mod leave;
 mod look;
 mod send;
 
-pub use command::{Command, Entry};
+pub use command::{Command, Entry, Replaced};
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Context, Later};
@@ -44,9 +45,9 @@ use crate::reply::{Broken, Reply};
 use crate::request::StoreMode;
 use crate::routing::{Nodes, Ring};
 use crate::unawaited::{Does, Unawaited};
-use crate::value::Item;
+use crate::value::{Item, Payload};
 use crate::{FEW, Operation, Todo};
-use command::DELETE;
+use command::{DELETE, Kept};
 
 /// What the copies said, together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +76,8 @@ pub struct Write<'a> {
     decider: Option<usize>,
     /// Only this copy is to be written.
     only: Option<usize>,
+    /// Only those copies are that have none by this ring.
+    beside: Option<Arc<Ring>>,
     /// The keys stay where they were before a change of the ring.
     leaves_before: bool,
     /// Nothing is written: the entries are deleted where these copies took them, under which CAS uniques, and where repairs have given
@@ -191,6 +194,7 @@ impl<'a> Write<'a> {
             sent: Vec::with_capacity(FEW),
             decider: None,
             only: None,
+            beside: None,
             leaves_before: false,
             takes_back: None,
             begun: false,
@@ -247,24 +251,17 @@ impl<'a> Write<'a> {
         write
     }
 
-    /// Writes nothing, but deletes `keys` where they are at home by now and were not by the ring `old` (W8).
-    pub fn following(context: Context, keys: impl Iterator<Item = &'a [u8]>, old: &Ring) -> Self {
-        let mut write = Write::new(context, keys.map(Entry::key).collect(), DELETE);
-        let Context { ring, options, .. } = write.context.clone();
-        for at in 0..write.entries.len() {
-            for node in ring
-                .takers_beside(write.entries[at].key, old, &options)
-                .iter()
-            {
-                write.left += 1;
-                write.due.push(Target {
-                    entry: at as u32,
-                    node: node as u16,
-                    part: Part::Former,
-                });
-            }
-            write.resolve(at, Ok(Written::default()));
-        }
+    /// Does what was done by the ring `old` on the nodes where the keys are at home by now and were not then (W8).
+    pub fn following(context: Context, replaced: &'a Replaced, old: Arc<Ring>) -> Self {
+        let entry = |(key, bytes, flags): &'a Kept| {
+            let (bytes, flags) = (&**bytes, *flags);
+            let value = Payload { bytes, flags };
+            Entry { key, value }
+        };
+        let entries = replaced.entries.iter().map(entry).collect();
+        let mut write = Write::new(context, entries, replaced.command);
+        write.exptimes = replaced.exptimes.clone();
+        write.beside = Some(old);
         write
     }
 
@@ -292,6 +289,11 @@ impl<'a> Write<'a> {
         self.resolve(entry, Err(error));
     }
 
+    /// True if all copies are to be written, wherever they are.
+    fn is_whole(&self) -> bool {
+        self.only.is_none() && self.beside.is_none()
+    }
+
     /// The results, in the order of the entries.
     pub fn finish(self) -> impl Iterator<Item = Result<Written>> {
         self.states.into_iter().map(|State { result, error, .. }| {
@@ -312,6 +314,7 @@ impl<'a> Write<'a> {
         let (ring, options) = (self.context.ring.clone(), self.context.options.clone());
         let (ring, options) = (&*ring, &*options);
         let copies = ring.copies(options);
+        let is_whole = self.is_whole();
         for at in 0..self.entries.len() {
             let state = &mut self.states[at];
             if state.result.is_some() {
@@ -325,6 +328,9 @@ impl<'a> Write<'a> {
             if let Some(node) = self.only {
                 state.targets.push(node);
                 state.wanted = 1;
+            } else if let Some(old) = &self.beside {
+                state.targets = ring.takers_beside(key, old, options);
+                state.wanted = state.targets.len() as u8;
             } else {
                 state.targets = ring.writers(key, now, options);
                 state.wanted = options.ack.wanted(copies) as u8;
@@ -349,8 +355,12 @@ impl<'a> Write<'a> {
                 // The decider was ejected meanwhile; it has taken the write all the same.
                 state.acknowledged = 1;
             }
+            if self.beside.is_some() && state.targets.is_empty() {
+                self.resolve(at, Ok(Written::default()));
+                continue;
+            }
             let mut told = state.targets;
-            if self.only.is_none() && !self.leaves_before && ring.has_before() {
+            if is_whole && !self.leaves_before && ring.has_before() {
                 for node in ring.before_only(key, &state.targets, now, options).iter() {
                     if !ring.members[node].is_in() {
                         ring.members[node].missed(key, now, options);
@@ -366,7 +376,7 @@ impl<'a> Write<'a> {
                     });
                 }
             }
-            if self.only.is_none() {
+            if is_whole {
                 for node in ring.former_only(key, &told, now, options).iter() {
                     let part = Part::Former;
                     let (entry, node) = (at as u32, node as u16);
@@ -381,7 +391,7 @@ impl<'a> Write<'a> {
     /// Resolves a key if it can be.
     fn settle(&mut self, at: usize) {
         let state = &self.states[at];
-        let own = self.only.is_none() && self.decider.is_none();
+        let own = self.is_whole() && self.decider.is_none();
         if own && self.context.options.ack == Ack::None && !state.targets.is_empty() {
             // It will be sent.
             let written = Written {
@@ -455,7 +465,7 @@ impl Operation for Write<'_> {
         }
         self.later.take(now, &mut self.due);
         self.send_due(now, todo);
-        if self.only.is_none() {
+        if self.is_whole() {
             self.post_notices(now, todo);
         }
         todo.wake(self.later.next().unwrap_or(self.context.deadline));
@@ -592,10 +602,16 @@ impl Operation for Write<'_> {
         self.context.deadline
     }
 
-    fn replaced(&self) -> Vec<Box<[u8]>> {
-        let replaces = self.command.replaces() && self.only.is_none();
-        let keys = self.entries.iter().filter(|_| replaces);
-        keys.map(|entry| entry.key.into()).collect()
+    fn replaced(&self) -> Option<Replaced> {
+        let entries = self.entries.iter().map(|entry| {
+            let Payload { bytes, flags } = entry.value;
+            (entry.key.into(), bytes.into(), flags)
+        });
+        (self.command.replaces() && self.only.is_none()).then(|| Replaced {
+            command: self.command,
+            entries: entries.collect(),
+            exptimes: self.exptimes.clone(),
+        })
     }
 
     fn op(&self) -> Op {
