@@ -203,6 +203,8 @@ impl Shift<'_> {
             if outcome.is_ok() && is_whole() {
                 // From here on clients may write there before we know.
                 moved.store(true, Relaxed);
+                // What was begun before that would overwrite what they write.
+                work.wait();
                 outcome = change(&stop).and_then(|changed| {
                     has_changed = true;
                     if let Changed::NotSeen(advice) = changed {
