@@ -368,6 +368,12 @@ impl SlabAllocator {
         }
     }
 
+    /// Asks the processor to fetch a chunk's header. Any handle will do.
+    #[inline]
+    pub fn prefetch_header(&self, chunk: ChunkHandle) {
+        self.arena.prefetch(chunk, HEADER_BYTES);
+    }
+
     /// Asks the processor to fetch the chunk that a header word of `chunk`, at `offset`, names. Any handle inside the arena
     /// will do.
     #[inline]

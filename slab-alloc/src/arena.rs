@@ -48,6 +48,8 @@ pub(crate) struct Arena {
     granule_shift: u32,
     /// A byte offset shifted right by this is a page's number.
     page_shift: u32,
+    /// How many pages there are, page 0 not counted.
+    pages_max: usize,
     /// Handles below this have a header in the last page at the latest, and [`REACH_BYTES`] in the mapping (A3).
     handle_end: u64,
     /// Whether the memory has been locked; a locked page must be unlocked before it is released.
@@ -93,9 +95,10 @@ impl Arena {
         let granule_shift = granule.trailing_zeros();
         let handle_end = ((pages * page_bytes - HEADER_BYTES) >> granule_shift) as u64 + 1;
         Self {
-            mapping,
             granule_shift,
             page_shift: page_bytes.trailing_zeros(),
+            pages_max: mapping.len() / page_bytes - 1,
+            mapping,
             handle_end,
             locked: AtomicBool::new(false),
         }
@@ -113,8 +116,9 @@ impl Arena {
     }
 
     /// How many pages fit in the reservation, page 0 not counted.
+    #[inline]
     pub(crate) fn pages_max(&self) -> usize {
-        self.mapping.len() / self.page_bytes() - 1
+        self.pages_max
     }
 
     /// The chunk that begins `offset` bytes into `page`.
@@ -173,17 +177,14 @@ impl Arena {
     /// Asks for the cache lines of a chunk's first `bytes` bytes. Any handle will do.
     #[inline]
     pub(crate) fn prefetch(&self, chunk: ChunkHandle, bytes: usize) {
-        let start = self
-            .mapping
-            .start()
-            .as_ptr()
-            .wrapping_add(self.offset(chunk));
-        prefetch(start);
+        let arena = self.mapping.start().as_ptr();
+        let start = arena.wrapping_add(self.offset(chunk));
+        let end = start.wrapping_add(bytes);
         // Chunks need not begin where a line does.
-        let mut next_line = LINE_BYTES - start.addr() % LINE_BYTES;
-        while next_line < bytes {
-            prefetch(start.wrapping_add(next_line));
-            next_line += LINE_BYTES;
+        let mut line = start.wrapping_sub(start.addr() % LINE_BYTES);
+        while line < end {
+            prefetch(line);
+            line = line.wrapping_add(LINE_BYTES);
         }
     }
 

@@ -716,7 +716,9 @@ fn a_word_behind_the_header_is_not_reached_by_atomics() {
 fn any_handle_can_be_prefetched() {
     let slabs = allocator(1, &[96]);
     for raw in [1, 1 << 20, u32::MAX] {
-        slabs.prefetch(ChunkHandle::from_raw(raw).unwrap(), usize::MAX);
+        let handle = ChunkHandle::from_raw(raw).unwrap();
+        slabs.prefetch(handle, usize::MAX);
+        slabs.prefetch_header(handle);
     }
     // Nor does it matter what a link says.
     let chunk = slabs.alloc(class(1)).unwrap();

@@ -289,12 +289,17 @@ impl<'c> Entry<'c> {
         }
     }
 
+    #[inline]
     fn slot(&self, found: Found<'c>) -> Slot {
-        let find = || self.guard.find(self.hash, |at| at == found.handle);
-        found
-            .slot
-            .or_else(|| find().map(|(slot, _)| slot))
-            .expect("an entry's item is in the table")
+        found.slot.unwrap_or_else(|| self.find_slot(found.handle))
+    }
+
+    /// Where an item is by now that was inserted here.
+    #[cold]
+    fn find_slot(&self, handle: ChunkHandle) -> Slot {
+        let found = self.guard.find(self.hash, |at| at == handle);
+        let (slot, _) = found.expect("an entry's item is in the table");
+        slot
     }
 }
 

@@ -221,7 +221,7 @@ impl ClassLru {
         }
     }
 
-    /// One such step; false if there is nothing to do.
+    /// One such step; false if nothing is left to do.
     pub fn tidy_step(&mut self, items: &Items, keep: Balance<'_>) -> bool {
         self.eviction.tidy(&mut self.segments, items, keep)
     }

@@ -116,21 +116,22 @@ impl Segments {
     }
 
     pub(super) fn push(&mut self, items: &Items, handle: ChunkHandle, segment: Segment) {
-        let list = &mut self.lists[segment as usize];
-        items.header(handle).set_prev(None);
-        items.header(handle).set_next(list.head);
-        match list.head {
-            Some(head) => items.header(head).set_prev(Some(handle)),
+        let (list, header) = (&mut self.lists[segment as usize], items.header(handle));
+        let next = list.head.replace(handle);
+        header.set_prev(None);
+        header.set_next(next);
+        match next {
+            Some(next) => items.header(next).set_prev(Some(handle)),
             None => list.tail = Some(handle),
         }
-        list.head = Some(handle);
         list.count += 1;
-        items.header(handle).set_segment(segment);
+        header.set_segment(segment);
     }
 
     pub(super) fn take(&mut self, items: &Items, handle: ChunkHandle) {
-        let list = &mut self.lists[items.header(handle).state().segment() as usize];
-        let (prev, next) = (items.header(handle).prev(), items.header(handle).next());
+        let header = items.header(handle);
+        let list = &mut self.lists[header.state().segment() as usize];
+        let (prev, next) = (header.prev(), header.next());
         match prev {
             Some(prev) => items.header(prev).set_next(next),
             None => list.head = next,

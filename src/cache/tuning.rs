@@ -68,7 +68,8 @@ impl Tuning {
     /// The eviction policy in force.
     #[inline]
     pub fn policy(&self) -> Policy {
-        let policy = Policy::ALL[self.get(Knob::Eviction) as usize % Policy::ALL.len()];
+        let policy = Policy::ALL.get(self.get(Knob::Eviction) as usize);
+        let policy = policy.copied().unwrap_or_default();
         if policy.is_segmented() && !self.is_on(Knob::LruSegmented) {
             return Policy::Lru;
         }

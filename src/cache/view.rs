@@ -95,7 +95,7 @@ impl<'e> ItemHead<'e> {
     /// The client flags.
     #[inline]
     pub fn client_flags(&self) -> u32 {
-        self.items.client_flags(self.handle)
+        self.items.client_flags(self.handle, self.header)
     }
 
     /// The CAS unique, 0 with `-C`.

@@ -140,7 +140,7 @@ pub(super) trait Eviction: Debug + Send {
     fn evicted(&mut self, _hash: KeyHash, _from: Segment, _room: usize) {}
 
     /// A little work towards the shares of the segments, when an item was linked or the maintainer comes by; false if
-    /// there is none to do.
+    /// none is left to do.
     fn tidy(&mut self, _segments: &mut Segments, _items: &Items, _keep: Balance) -> bool {
         false
     }

@@ -46,8 +46,6 @@ const STEP: u32 = 2;
 const STEP_MAX: u32 = WHOLE / 32;
 /// Hashes in a bucket of those that were turned away: the first has come within a sixteenth of the class's items.
 const SLOTS: usize = 16;
-/// Bytes of a tail that will be moved next.
-const PREFETCH_BYTES: usize = 32;
 
 const MAIN: Segment = Segment::Cold;
 
@@ -189,9 +187,10 @@ impl Eviction for S3Fifo {
 
     /// Moves one from the first half of the small queue to the second.
     fn tidy(&mut self, segments: &mut Segments, items: &Items, _: Balance) -> bool {
-        let hot = segments.list(Segment::Hot).count;
         let (_, all) = counts(segments);
-        if hot * 2 <= self.small_target(all) {
+        let half = self.small_target(all) / 2;
+        let hot = segments.list(Segment::Hot).count;
+        if hot <= half {
             return false;
         }
         let Some(tail) = segments.tail(Segment::Hot) else {
@@ -200,9 +199,9 @@ impl Eviction for S3Fifo {
         items.header(tail).set_uses(0);
         segments.shift(items, tail, Segment::Warm);
         if let Some(next) = segments.tail(Segment::Hot) {
-            items.slabs().prefetch(next, PREFETCH_BYTES);
+            items.slabs().prefetch_header(next);
         }
-        true
+        hot - 1 > half
     }
 }
 

@@ -192,10 +192,10 @@ impl Items {
         }
     }
 
-    /// The client flags.
+    /// The client flags of an item with this header.
     #[inline]
-    pub fn client_flags(&self, handle: ChunkHandle) -> u32 {
-        let bits = self.header(handle).state();
+    pub fn client_flags(&self, handle: ChunkHandle, header: &Header) -> u32 {
+        let bits = header.state();
         if !bits.has(State::HAS_CLIENT_FLAGS) {
             return 0;
         }
@@ -343,14 +343,19 @@ impl Items {
     }
 
     /// Bytes the item asked for: header, fields, key and value (`bytes`, `mem_requested`).
+    #[inline]
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
         let header = self.header(handle);
         let bytes = bytes_unchained(header);
-        if !header.state().has(State::LARGE) {
-            return bytes;
+        if header.state().has(State::LARGE) {
+            return bytes + self.bytes_of_chain(handle);
         }
-        let chained = self.value_pieces_chunks(handle).count() - 1;
-        bytes + chained * HEADER_BYTES
+        bytes
+    }
+
+    /// Bytes of the headers of the chunks behind the first.
+    fn bytes_of_chain(&self, handle: ChunkHandle) -> usize {
+        (self.value_pieces_chunks(handle).count() - 1) * HEADER_BYTES
     }
 
     /// The bytes it takes to keep all of the item in one chunk, of one that is not laid in pieces.
@@ -502,7 +507,7 @@ impl Items {
         self.refs(handle).fetch_add(1, Relaxed);
         if let Some(next) = self.chain_start(handle) {
             // It is looked at when all that is asked for together is written.
-            self.slabs.prefetch(next, HEADER_BYTES);
+            self.slabs.prefetch_header(next);
         }
         PinnedValue::of(self, handle)
     }

@@ -147,7 +147,12 @@ impl State {
     /// The segment the item is in; of one that is not linked, that it was in last.
     #[inline]
     pub fn segment(self) -> Segment {
-        Segment::ALL[usize::from((self.0 & State::SEGMENT.0) >> SEGMENT_SHIFT)]
+        match (self.0 & State::SEGMENT.0) >> SEGMENT_SHIFT {
+            0 => Segment::Hot,
+            1 => Segment::Warm,
+            2 => Segment::Cold,
+            _ => Segment::Temp,
+        }
     }
 
     /// Reads since the policy last looked: 0 to 3.

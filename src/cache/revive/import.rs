@@ -69,7 +69,7 @@ impl Walk<'_> {
         let spec = ItemSpec {
             key: self.source.key(chunk),
             key_binary: self.source.is_key_binary(chunk),
-            client_flags: self.source.client_flags(chunk),
+            client_flags: self.source.client_flags(chunk, header),
             expires_at: header.expires_at(),
             value_len: header.value_len() as u32,
         };

@@ -374,7 +374,7 @@ impl Walk<'_> {
     fn link_item(&self, all: &[Aged], at: usize) -> u64 {
         let items = &self.cache.items;
         if let Some(&(_, later)) = all.get(at + AHEAD) {
-            items.slabs().prefetch(later, 1);
+            items.slabs().prefetch_header(later);
         }
         let neighbour = |at: usize| all.get(at).map(|&(_, handle)| handle);
         let handle = all[at].1;

@@ -64,8 +64,14 @@ impl<'t> Block<'t> {
     /// Writes a slot, under the stripe's lock (T1).
     #[inline]
     pub fn set(self, slot: usize, tag: u16, handle: Option<ChunkHandle>) {
-        let raw = handle.map_or(0, ChunkHandle::to_raw);
         self.write(slot / 4, slot % 4 * 16, 0xffff, u64::from(tag));
+        self.set_handle(slot, handle);
+    }
+
+    /// Writes the handle of a slot, under the stripe's lock (T1).
+    #[inline]
+    pub fn set_handle(self, slot: usize, handle: Option<ChunkHandle>) {
+        let raw = handle.map_or(0, ChunkHandle::to_raw);
         self.write(
             self.handles_at() + slot / 2,
             slot % 2 * 32,

@@ -233,7 +233,8 @@ impl Table {
 
     #[inline]
     fn stripe_index(&self, hash: KeyHash) -> usize {
-        (hash.0 & ((1 << self.stripe_bits) - 1)) as usize
+        // Their number is a power of two.
+        hash.0 as usize & (self.stripes.len() - 1)
     }
 
     #[inline]

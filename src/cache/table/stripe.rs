@@ -227,7 +227,7 @@ impl<'t> StripeGuard<'t> {
     #[inline]
     pub fn replace(&mut self, slot: Slot, handle: ChunkHandle) {
         let Position { block, slot } = self.position(slot);
-        block.set(slot, block.tag(slot), Some(handle));
+        block.set_handle(slot, Some(handle));
     }
 
     /// Takes a slot out, that of an item of `hash`: the last one of its chain fills the hole (T2).
