@@ -3,7 +3,7 @@
 //! Stricter than memcached in two points, where its decoder takes many texts for one key: a byte outside the alphabet
 //! and text behind the padding are refused, not skipped. Bits left over in the last letter are ignored, as there.
 
-use crate::limits::{KEY_LEN_MAX, KeyBuf};
+use crate::limits::KEY_LEN_MAX;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// Stands in [`VALUES`] for a byte outside the alphabet.
@@ -31,7 +31,7 @@ pub fn decoded_len(text: &[u8]) -> usize {
 }
 
 /// Decodes a key into `out` and tells its length; `None` if `text` is no base64 or the key is not 1-250 bytes long.
-pub fn decode(text: &[u8], out: &mut KeyBuf) -> Option<usize> {
+pub fn decode(text: &[u8], out: &mut [u8; KEY_LEN_MAX]) -> Option<usize> {
     let len = decoded_len(text);
     if !text.len().is_multiple_of(4) || len == 0 || len > KEY_LEN_MAX {
         return None;

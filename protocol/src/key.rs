@@ -1,7 +1,7 @@
 //! A key as a request has it.
 
 use crate::base64;
-use crate::limits::KeyBuf;
+use crate::limits::KEY_LEN_MAX;
 
 /// A key as it stands in the read buffer: plain, or base64 (meta flag `b`) and checked to decode to 1-250 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +30,28 @@ impl<'b> Key<'b> {
     }
 
     /// The key's real bytes; a base64 key is decoded into `room`.
+    #[inline]
     pub fn bytes<'s>(&self, room: &'s mut KeyBuf) -> &'s [u8]
     where
         'b: 's,
     {
         if self.base64 {
-            let len = base64::decode(self.text, room)
-                .expect("the parser has checked that the key decodes");
-            &room[..len]
+            room.decode(self.text)
         } else {
             self.text
         }
+    }
+}
+
+/// Room for a decoded key. It costs nothing as long as no key is decoded.
+#[derive(Debug, Default)]
+pub struct KeyBuf(Option<[u8; KEY_LEN_MAX]>);
+
+impl KeyBuf {
+    #[cold]
+    fn decode(&mut self, text: &[u8]) -> &[u8] {
+        let room = self.0.insert([0; KEY_LEN_MAX]);
+        let len = base64::decode(text, room).expect("the parser has checked that the key decodes");
+        &room[..len]
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! ```text
 //!  text.rs, meta.rs, binary.rs    parsers: bytes -> Parsed          words.rs    the grammar of lines
+//!  plain.rs                       text of most requests in one go   scan.rs     where words and lines end
 //!  request.rs, key.rs             what they make: Request           refusal.rs  what they say of a line that is none
 //!  reply.rs, binary/reply.rs      replies -> bytes                  error.rs    every line of refusal
 //! ```
@@ -29,9 +30,11 @@ mod exptime;
 mod key;
 mod limits;
 mod meta;
+mod plain;
 mod refusal;
 pub mod reply;
 mod request;
+mod scan;
 pub mod text;
 pub mod udp;
 mod words;
@@ -39,9 +42,9 @@ mod words;
 pub use binary::{BinaryHead, Status};
 pub use error::ErrorLine;
 pub use exptime::{Expiry, Exptime};
-pub use key::Key;
+pub use key::{Key, KeyBuf};
 pub use limits::{
-    ITEM_LEN_MAX, KEY_LEN_MAX, KeyBuf, LINE_LEN_MAX, META_TOKENS_MAX, OPAQUE_LEN_MAX, VALUE_LEN_MAX,
+    ITEM_LEN_MAX, KEY_LEN_MAX, LINE_LEN_MAX, META_TOKENS_MAX, OPAQUE_LEN_MAX, VALUE_LEN_MAX,
 };
 pub use reply::uri_encode;
 pub use request::{

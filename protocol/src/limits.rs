@@ -13,6 +13,3 @@ pub const ITEM_LEN_MAX: u32 = 1 << 30;
 pub const OPAQUE_LEN_MAX: usize = 31;
 /// The most tokens of a meta command, its name, key and length counted.
 pub const META_TOKENS_MAX: usize = 20;
-
-/// Room for a decoded key.
-pub type KeyBuf = [u8; KEY_LEN_MAX];

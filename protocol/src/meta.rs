@@ -50,23 +50,9 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
     let key = words.next_key().ok_or(ErrorLine::BadFormat)?;
     let text = words::skip_spaces(words.rest());
     if key.len() <= KEY_LEN_MAX
-        && let Some(letters) = bare_letters(text)
+        && let Some(request) = get_bare(key, text)
     {
-        return Ok(Request::MetaGet(MetaGet {
-            key: Key::plain(key),
-            want_value: letters & bit(b'v') != 0,
-            no_bump: letters & bit(b'u') != 0,
-            touch: None,
-            vivify: None,
-            recache: None,
-            new_cas: None,
-            known_cas: None,
-            tokens: MetaTokens {
-                text,
-                quiet: letters & bit(b'q') != 0,
-                bare: true,
-            },
-        }));
+        return Ok(request);
     }
     let (key, flags) = preparse(key, 2, text)?;
     flags.check_opaque()?;
@@ -83,6 +69,27 @@ pub(crate) fn get(rest: &[u8]) -> Result<Request<'_>, Refusal> {
             text,
             quiet: flags.quiet,
             bare: false,
+        },
+    }))
+}
+
+/// `mg K f*` of a key that fits, with flags that are letters alone.
+#[inline(always)]
+pub(crate) fn get_bare<'b>(key: &'b [u8], text: &'b [u8]) -> Option<Request<'b>> {
+    let letters = bare_letters(text)?;
+    Some(Request::MetaGet(MetaGet {
+        key: Key::plain(key),
+        want_value: letters & bit(b'v') != 0,
+        no_bump: letters & bit(b'u') != 0,
+        touch: None,
+        vivify: None,
+        recache: None,
+        new_cas: None,
+        known_cas: None,
+        tokens: MetaTokens {
+            text,
+            quiet: letters & bit(b'q') != 0,
+            bare: true,
         },
     }))
 }

@@ -5,6 +5,7 @@ use crate::error::ErrorLine;
 use crate::exptime::Exptime;
 use crate::key::Key;
 use crate::reply;
+use crate::scan;
 use crate::words::{self, Words};
 
 /// What a parser makes of the start of a read buffer.
@@ -190,6 +191,19 @@ pub struct GetVerb {
     pub touch: Option<Exptime>,
 }
 
+impl GetVerb {
+    /// `get`.
+    pub const GET: GetVerb = GetVerb {
+        with_cas: false,
+        touch: None,
+    };
+    /// `gets`.
+    pub const GETS: GetVerb = GetVerb {
+        with_cas: true,
+        touch: None,
+    };
+}
+
 /// `get`, `gets`, `gat` or `gats`, or a piece of one: a key list may be longer than any buffer.
 ///
 /// Where `last` is false the rest of the list follows in the stream and is parsed by [`text::parse_keys`](crate::text::parse_keys) with the same
@@ -214,7 +228,7 @@ impl<'b> Keys<'b> {
     /// True if there is exactly one key, and nothing around it.
     #[inline]
     pub(crate) fn is_single(&self) -> bool {
-        !self.0.is_empty() && memchr::memchr(b' ', self.0).is_none()
+        !self.0.is_empty() && scan::find(b' ', self.0).is_none()
     }
 
     /// The key that begins at or behind `at`, and where it ends.

@@ -6,8 +6,8 @@
 //!  name             rest               \r only counts as line end right before \n
 //! ```
 //!
-//! The line is found with one memchr and cut into words as they are needed; nothing is collected. The commands with two
-//! letters are parsed in `meta`.
+//! The line's end is found first, and then the line is cut into words as they are needed; nothing is collected. The commands
+//! with two letters are parsed in `meta`, what most requests are in `plain`.
 //!
 //! T1. A line is judged when its `\n` is there, or when more than [`LINE_LEN_MAX`] bytes stand before it; so a request
 //!     or an error never depends on how the bytes were cut into reads.
@@ -25,22 +25,14 @@
 //! in any case, but how many values come before it depends on the cuts: none, if the whole line was in the buffer. The
 //! read buffer must hold more than [`LINE_LEN_MAX`] bytes, or a piece is never seen.
 
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::refusal::{Refusal, block, value_length};
 use crate::words::{self, Words, parse_exptime, parse_u32, parse_u64};
 use crate::{
     Admin, AdminVerb, Args, Arith, ConfigSet, Delete, ErrorLine, Fault, Get, GetVerb, KEY_LEN_MAX,
     Key, Keys, LINE_LEN_MAX, Parsed, ReplyMode, Request, Skip, Store, StoreMode, Touch, meta,
-};
-
-const GET: GetVerb = GetVerb {
-    with_cas: false,
-    touch: None,
-};
-const GETS: GetVerb = GetVerb {
-    with_cas: true,
-    touch: None,
+    plain, scan,
 };
 
 /// Bytes of the line at the start of `buf`, with its line end, if that is there.
@@ -59,18 +51,23 @@ pub fn write_delete(out: &mut Vec<u8>, key: &[u8], noreply: bool) {
 /// Parses the command at the start of `buf`.
 #[inline]
 pub fn parse(buf: &[u8]) -> Parsed<'_> {
-    if let Some((key, consumed)) = plain_get(buf) {
-        return Parsed::Complete {
-            request: Request::Get(Get {
-                verb: GET,
-                keys: Keys(key),
-                single: true,
-                last: true,
-            }),
-            consumed,
-        };
+    let mut parsed = Parsed::Incomplete;
+    parse_into(buf, &mut parsed);
+    parsed
+}
+
+/// The same straight to where the answer is kept: it is large.
+#[inline(never)]
+pub fn parse_into<'b>(buf: &'b [u8], parsed: &mut Parsed<'b>) {
+    if plain::parse_into(buf, parsed).is_none() {
+        *parsed = parse_line(buf);
     }
-    let Some(end) = memchr(b'\n', buf) else {
+}
+
+/// Parses a command that may be anything. By itself, so that plain ones do without its room.
+#[inline(never)]
+pub(crate) fn parse_line(buf: &[u8]) -> Parsed<'_> {
+    let Some(end) = scan::find(b'\n', buf) else {
         return unfinished(buf);
     };
     if end > LINE_LEN_MAX && long_get(buf).is_none() {
@@ -87,19 +84,6 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
         },
         Err(Refusal::HangUp) => Parsed::HangUp,
     }
-}
-
-/// What most requests are, read in one go: `get` and one key, with one space between; the key, and the length of the line.
-/// `None` if it is anything else, or wrong.
-#[inline]
-fn plain_get(buf: &[u8]) -> Option<(&[u8], usize)> {
-    const NAME: &[u8] = b"get ";
-    let rest = buf.strip_prefix(NAME)?;
-    let end = memchr2(b' ', b'\n', rest)?;
-    let (key, behind) = rest.split_at(end);
-    let key = without_cr(key);
-    let plain = behind[0] == b'\n' && (1..=KEY_LEN_MAX).contains(&key.len());
-    plain.then_some((key, NAME.len() + end + 1))
 }
 
 /// Parses on in a key list whose earlier piece came with `last == false`; `any` tells whether a piece had a key so far.
@@ -153,8 +137,8 @@ fn long_get(buf: &[u8]) -> Option<(GetVerb, usize)> {
     let seen = &buf[..=LINE_LEN_MAX];
     let mut words = Words::new(seen);
     let verb = match words.next()? {
-        b"get" => GET,
-        b"gets" => GETS,
+        b"get" => GetVerb::GET,
+        b"gets" => GetVerb::GETS,
         name @ (b"gat" | b"gats") => GetVerb {
             with_cas: name == b"gats",
             touch: Some(parse_exptime(words.next()?)?),
@@ -236,11 +220,11 @@ fn command(line: &[u8]) -> Result<Request<'_>, Refusal> {
     let name_len = line.iter().position(|&b| b == b' ').unwrap_or(line.len());
     let (name, rest) = line.split_at(name_len);
     let verb = match name {
-        b"get" => return get(GET, rest),
+        b"get" => return get(GetVerb::GET, rest),
         b"mg" => return meta::get(rest),
         b"set" => return store(StoreMode::Set, false, rest),
         b"ms" => return meta::set(rest),
-        b"gets" => return get(GETS, rest),
+        b"gets" => return get(GetVerb::GETS, rest),
         b"delete" => return delete(rest),
         b"incr" => return arith(false, rest),
         b"decr" => return arith(true, rest),

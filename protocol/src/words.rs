@@ -2,9 +2,8 @@
 //!
 //! Only the space parts words; any other byte, control characters too, belongs to the word it stands in.
 
-use memchr::memchr;
-
 use crate::exptime::Exptime;
+use crate::scan;
 
 /// A cursor over the words of a text.
 #[derive(Debug, Clone)]
@@ -22,11 +21,11 @@ impl<'b> Words<'b> {
         self.rest
     }
 
-    /// The next word, if it is likely a key: long enough for memchr to be worth its call.
+    /// The next word, if it is likely a key: long enough to be looked at by eight bytes at a time.
     #[inline]
     pub(crate) fn next_key(&mut self) -> Option<&'b [u8]> {
         let text = skip_spaces(self.rest);
-        self.take(text, memchr(b' ', text))
+        self.take(text, scan::find(b' ', text))
     }
 
     #[inline]

@@ -9,9 +9,7 @@
 //! A2. A number has no bits beyond 64: counting up wraps, counting down stops at 0.
 
 use protocol::reply::{self, CRLF, MetaCode, MetaLine};
-use protocol::{
-    Arith, ErrorLine, Exptime, KEY_LEN_MAX, KeyBuf, MetaTokens, ReplyMode, Status, binary,
-};
+use protocol::{Arith, ErrorLine, Exptime, KeyBuf, MetaTokens, ReplyMode, Status, binary};
 
 use super::meta;
 use super::output::Output;
@@ -35,7 +33,7 @@ enum Outcome {
 
 /// Counts, and answers.
 pub(super) fn execute(ctx: Ctx<'_>, request: &Arith<'_>, probe: Probe, out: &mut Output<'_>) {
-    let mut room: KeyBuf = [0; KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     let key = request.key.bytes(&mut room);
     let sought = probe.of(key);
     let cause = if request.decrement {

@@ -8,7 +8,7 @@
 //! ```
 
 use protocol::reply::{self, MetaCode};
-use protocol::{Delete, ErrorLine, KEY_LEN_MAX, KeyBuf, ReplyMode, Status, binary};
+use protocol::{Delete, ErrorLine, KeyBuf, ReplyMode, Status, binary};
 
 use super::meta;
 use super::output::Output;
@@ -29,7 +29,7 @@ enum Outcome {
 
 /// Deletes, and answers.
 pub(super) fn execute(ctx: Ctx<'_>, request: &Delete<'_>, probe: Probe, out: &mut Output<'_>) {
-    let mut room: KeyBuf = [0; KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     let key = request.key.bytes(&mut room);
     let sought = probe.of(key);
     let cause = match request.reply {

@@ -17,7 +17,7 @@
 //!     one winner at a time. It is read and set under the key's stripe lock.
 
 use protocol::reply::{CRLF, MetaCode, MetaLine};
-use protocol::{Exptime, KEY_LEN_MAX, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
+use protocol::{Exptime, Key, KeyBuf, MetaGet, MetaTokens, base64, reply};
 
 use super::output::Output;
 use super::retrieval;
@@ -30,14 +30,28 @@ use crate::state::{Ctx, Outcome, Seen};
 /// `mg`.
 #[inline]
 pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &mut Output<'c>) {
-    let mut room: KeyBuf;
-    let key = if request.key.base64 {
-        room = [0; KEY_LEN_MAX];
-        request.key.bytes(&mut room)
-    } else {
-        request.key.text
-    };
-    let sought = probe.of(key);
+    let mut room = KeyBuf::default();
+    let sought = probe.of(request.key.bytes(&mut room));
+    match found(ctx, request, sought, out) {
+        Ok(hit) => ctx.note(&hit),
+        Err(miss) => {
+            ctx.note(&miss);
+            if !request.tokens.quiet {
+                bare(ctx, MetaCode::EN, request.tokens, request.key, out);
+            }
+        }
+    }
+}
+
+/// Tells of the key's item, if there is one, and lets its stripe go; gives what is to be told of it, as an error of a miss.
+#[inline(always)]
+fn found<'k, 'c>(
+    ctx: Ctx<'c>,
+    request: &MetaGet<'_>,
+    sought: Sought<'k>,
+    out: &mut Output<'c>,
+) -> Result<Seen<'k>, Seen<'k>> {
+    let key = sought.key;
     let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Mg));
     if sights::wanted(ctx).has(Audience::FETCHERS) {
         sights::looked_up(ctx, key, &entry);
@@ -48,12 +62,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     }
     let seen = seen(request, &entry, sought, created);
     let Some(hit) = entry.found() else {
-        drop(entry);
-        ctx.note(&seen);
-        if !request.tokens.quiet {
-            bare(ctx, MetaCode::EN, request.tokens, request.key, out);
-        }
-        return;
+        return Err(seen);
     };
     // Who knows the unique has the value.
     let want_value = request.want_value && request.known_cas != Some(hit.cas());
@@ -92,8 +101,7 @@ pub(super) fn get<'c>(ctx: Ctx<'c>, request: &MetaGet<'_>, probe: Probe, out: &m
     if !request.no_bump {
         hit.bump();
     }
-    drop(entry);
-    ctx.note(&seen);
+    Ok(seen)
 }
 
 /// Goes through the tokens: each acts on the item, or shows it. True if one of them wins the lease.
@@ -251,7 +259,7 @@ fn seconds_left(ctx: Ctx<'_>, item: &ItemHead<'_>) -> i64 {
 /// `me`: what the server knows of an item, without touching it.
 pub(super) fn debug(ctx: Ctx<'_>, key: Key<'_>, probe: Probe, out: &mut Output<'_>) {
     ctx.stats.general.cmd_meta.inc();
-    let mut room: KeyBuf = [0; KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     let sought = probe.of(key.bytes(&mut room));
     let entry = ctx.cache.entry(sought, ctx.at(Cause::Get));
     if sights::wanted(ctx).has(Audience::FETCHERS) {

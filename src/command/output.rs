@@ -156,6 +156,7 @@ impl<'c> Output<'c> {
     }
 
     /// True if nothing is left to write.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.written == self.buf.len() && self.pins.is_empty()
     }
@@ -204,8 +205,26 @@ impl<'c> Output<'c> {
         self.pins.is_empty().then(|| &self.buf[self.written..])
     }
 
-    /// Notes that `n` bytes were written.
-    pub fn advance(&mut self, mut n: usize) {
+    /// Notes that `n` bytes were written; true if these were the last.
+    #[inline]
+    pub fn advance(&mut self, n: usize) -> bool {
+        let behind_pins = if self.pins.is_empty() {
+            n
+        } else {
+            self.advance_pins(n)
+        };
+        self.written += behind_pins;
+        let is_done = self.is_empty();
+        if is_done {
+            // Of pins there is none left to count.
+            self.buf.clear();
+            self.written = 0;
+        }
+        is_done
+    }
+
+    /// The same as far as there are pins; gives the bytes that were written behind the last.
+    fn advance_pins(&mut self, mut n: usize) -> usize {
         while n > 0 {
             let Some((offset, pin)) = self.pins.front_mut() else {
                 break;
@@ -227,10 +246,7 @@ impl<'c> Output<'c> {
             }
             self.pins.pop_front();
         }
-        self.written += n;
-        if self.is_empty() {
-            self.clear();
-        }
+        n
     }
 
     /// Writes down what is not written yet, for another process, which has the values' memory.

@@ -1,6 +1,6 @@
 //! `get`, `gets`, `gat`, `gats` and `touch`, and what answers to them in binary.
 
-use protocol::reply::{self, CRLF, CRLF_END, END};
+use protocol::reply::{self, CRLF_END, END};
 use protocol::{BinaryGet, GetVerb, Key, KeyBuf, Keys, Status, Touch, binary};
 
 use super::config;
@@ -80,6 +80,30 @@ pub(super) fn get_one<'c>(
     last: bool,
     out: &mut Output<'c>,
 ) {
+    match found(ctx, verb, sought, last, out) {
+        Ok(hit) => ctx.note(&hit),
+        Err(miss) => {
+            ctx.note(&miss);
+            // Behind the miss, so that no other key pays for it.
+            if sought.key == config::OLD_KEY {
+                config::show_as_item(ctx, verb.with_cas, out);
+            }
+            if last {
+                out.bytes(END);
+            }
+        }
+    }
+}
+
+/// Adds the item of a key, if there is one, and lets its stripe go; gives what is to be told of it, as an error of a miss.
+#[inline(always)]
+fn found<'k, 'c>(
+    ctx: Ctx<'c>,
+    verb: GetVerb,
+    sought: Sought<'k>,
+    last: bool,
+    out: &mut Output<'c>,
+) -> Result<Seen<'k>, Seen<'k>> {
     let key = sought.key;
     let cause = verb.touch.map_or(Cause::Get, |_| Cause::Gat);
     let mut entry = ctx.cache.entry(sought, ctx.at(cause));
@@ -88,16 +112,7 @@ pub(super) fn get_one<'c>(
     }
     let seen = seen_read(&entry, sought, verb.touch.is_some());
     let Some(hit) = entry.found() else {
-        drop(entry);
-        ctx.note(&seen);
-        // Behind the miss, so that no other key pays for it.
-        if key == config::OLD_KEY {
-            config::show_as_item(ctx, verb.with_cas, out);
-        }
-        if last {
-            out.bytes(END);
-        }
-        return;
+        return Err(seen);
     };
     if let Some(exptime) = verb.touch {
         hit.touch(ctx.expires_at(exptime));
@@ -110,10 +125,13 @@ pub(super) fn get_one<'c>(
         verb.with_cas.then(|| hit.cas()),
     );
     write_value(&hit, out);
-    out.bytes(if last { CRLF_END } else { CRLF });
+    // Bytes of a fixed length, as those of either would be copied by a call.
+    out.bytes(CRLF_END);
+    if !last {
+        out.buf.truncate(out.buf.len() - END.len());
+    }
     hit.bump();
-    drop(entry);
-    ctx.note(&seen);
+    Ok(seen)
 }
 
 /// What is told of a read, which with an expiry is a touch; from the entry as it was found.
@@ -209,7 +227,7 @@ pub(super) fn get_binary<'c>(
 
 /// `touch`.
 pub(super) fn touch(ctx: Ctx<'_>, request: &Touch<'_>, probe: Probe, out: &mut Output<'_>) {
-    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     let sought = probe.of(request.key.bytes(&mut room));
     let mut entry = ctx.cache.entry(sought, ctx.at(Cause::Touch));
     if sights::wanted(ctx).has(Audience::FETCHERS) {
@@ -258,6 +276,6 @@ pub(super) fn look_ahead(ctx: Ctx<'_>, key: Key<'_>, unlinks: bool) -> Ahead {
 /// Gives `act` the bytes of a key that came in base64. By itself, so that it stands in nobody's way who asks for others.
 #[cold]
 fn in_base64<R>(key: Key<'_>, act: impl FnOnce(&[u8]) -> R) -> R {
-    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     act(key.bytes(&mut room))
 }

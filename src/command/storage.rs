@@ -8,7 +8,7 @@ use super::meta;
 use super::output::Output;
 use super::sights;
 use crate::cache::{
-    AllocError, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
+    AllocError, At, ClassId, Entry, ItemHead, ItemSpec, ItemView, NewItem, Probe, Room, Shortage,
     Sought,
 };
 use crate::events::{Audience, StoreEnd};
@@ -63,10 +63,9 @@ pub(super) fn execute<'c>(
     data: Data<'c, '_>,
     out: &mut Output<'c>,
 ) {
-    let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     let key = store.key.bytes(&mut room);
     let sought = probe.of(key);
-    let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
     let at = sights::at_of(ctx, store);
     // What replaces is made before the key is locked; what extends has to see the old value first.
     let new = match data {
@@ -87,6 +86,22 @@ pub(super) fn execute<'c>(
         }
     };
     let class = Some(new.class());
+    let outcome = put(ctx, store, sought, at, new, out);
+    ctx.note(&seen(sought, store, class, outcome));
+}
+
+/// Stores a new item, if the one that is there allows it, and answers; then the stripe is let go.
+#[inline(always)]
+fn put<'c>(
+    ctx: Ctx<'c>,
+    store: &Store<'_>,
+    sought: Sought<'_>,
+    at: At,
+    new: NewItem<'c>,
+    out: &mut Output<'c>,
+) -> state::Outcome {
+    let (key, class) = (sought.key, Some(new.class()));
+    let extends = matches!(store.mode, StoreMode::Append | StoreMode::Prepend);
     let mut entry = ctx.cache.entry(sought, at);
     let wanted = sights::wanted(ctx);
     if wanted.has(Audience::FETCHERS) {
@@ -103,12 +118,10 @@ pub(super) fn execute<'c>(
     if wanted.has(Audience::MUTATIONS) {
         sights::stored(ctx, store, key, outcome.as_shown(), class, &entry);
     }
-    drop(entry);
-    let outcome = match outcome {
+    match outcome {
         Outcome::Stored => state::Outcome::Done,
         Outcome::NotStored | Outcome::NotFound | Outcome::Exists => state::Outcome::Not,
-    };
-    ctx.note(&seen(sought, store, class, outcome));
+    }
 }
 
 /// What is told of a store; `class` is that of the item that was to be stored.

@@ -103,6 +103,7 @@ impl<'c> Conversation<'c> {
     }
 
     /// True while replies of nodes are to come, or a request that is for them.
+    #[inline]
     pub(super) fn is_owed(&self) -> bool {
         matches!(self, Conversation::Proxy(session) if session.is_owed())
     }
@@ -112,6 +113,7 @@ impl<'c> Conversation<'c> {
         matches!(self, Conversation::Proxy(session) if session.must_stay())
     }
 
+    #[inline]
     pub(super) fn drive(
         &mut self,
         ctx: Ctx<'c>,
@@ -129,6 +131,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
+    #[inline]
     pub(super) fn spare(&mut self) -> Option<&mut [u8]> {
         match self {
             Conversation::Serve(session) => session.spare(),
@@ -136,6 +139,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
+    #[inline]
     pub(super) fn advance(&mut self, n: usize) {
         match self {
             Conversation::Serve(session) => session.advance(n),
@@ -150,6 +154,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
+    #[inline]
     pub(super) fn is_waiting_for_body(&self) -> bool {
         match self {
             Conversation::Serve(session) => session.is_waiting_for_body(),
@@ -157,6 +162,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
+    #[inline]
     pub(super) fn has_own_work(&self) -> bool {
         match self {
             Conversation::Serve(session) => session.has_own_work(),
@@ -169,6 +175,7 @@ impl<'c> Conversation<'c> {
         self.local_mut().take_watch()
     }
 
+    #[inline]
     pub(super) fn is_dumping(&self) -> bool {
         self.local().is_dumping()
     }
@@ -178,6 +185,7 @@ impl<'c> Conversation<'c> {
     }
 
     /// True if the next input is likely to be one request for this server's own items.
+    #[inline]
     pub(super) fn expects_one(&self) -> bool {
         matches!(self, Conversation::Serve(session) if session.expects_one())
     }

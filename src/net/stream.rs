@@ -74,6 +74,7 @@ impl Stream {
         self.peer_ip().map_or(Peer::Unknown, Peer::from)
     }
 
+    #[inline]
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             // Straight to the kernel, here and in `write`: libc makes either a point where a thread can be cancelled, which
@@ -92,6 +93,7 @@ impl Stream {
         }
     }
 
+    #[inline]
     pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => Ok(send(stream, buf, SendFlags::NOSIGNAL)?),

@@ -337,6 +337,9 @@ impl<'c> Serving<'c> {
                     self.turn_with(ctx, id, place, read);
                 }
             }
+            if count < GROUP {
+                return;
+            }
         }
     }
 

@@ -118,7 +118,7 @@ impl SimulatedNode {
             Expiry::In(seconds) => now_s + u64::from(seconds),
             Expiry::At(unix_s) => unix_s.into(),
         };
-        let mut room = [0; protocol::KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         self.cas += 1;
         let cas = self.cas;
         match request {

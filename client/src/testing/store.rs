@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use protocol::reply::{self, MetaCode, MetaLine};
 use protocol::{
-    AdminVerb, Arith, Delete, ErrorLine, Expiry, Exptime, Get, KEY_LEN_MAX, Key, MetaGet,
-    MetaTokens, ReplyMode, Request, StoreMode,
+    AdminVerb, Arith, Delete, ErrorLine, Expiry, Exptime, Get, Key, MetaGet, MetaTokens, ReplyMode,
+    Request, StoreMode,
 };
 
 /// The longest value, in bytes: memcached's item size limit, the item's head and key taken off.
@@ -135,7 +135,7 @@ impl Store {
             Request::Arith(arith) => self.arith(arith, out),
             Request::Touch(touch) => {
                 let expires_ms = self.expires_ms(touch.exptime);
-                let mut room = [0; KEY_LEN_MAX];
+                let mut room = protocol::KeyBuf::default();
                 let found = self.find(touch.key.bytes(&mut room));
                 let line = match found {
                     Some(item) => {
@@ -150,7 +150,7 @@ impl Store {
             }
             Request::MetaGet(get) => self.meta_get(get, out),
             Request::MetaDebug(key) => {
-                let mut room = [0; KEY_LEN_MAX];
+                let mut room = protocol::KeyBuf::default();
                 match self.find(key.bytes(&mut room)) {
                     Some(item) => {
                         let (cas, len) = (item.cas, item.value.len());
@@ -215,7 +215,7 @@ impl Store {
 
     /// A store of more than [`VALUE_LEN_MAX`]: what was there is gone.
     pub(super) fn refuse(&mut self, store: &protocol::Store<'_>, out: &mut Vec<u8>) {
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = store.key.bytes(&mut room).to_vec();
         if store.mode == StoreMode::Set {
             self.items.remove(&key);
@@ -226,7 +226,7 @@ impl Store {
     }
 
     fn store(&mut self, store: &protocol::Store<'_>, block: &[u8], out: &mut Vec<u8>) {
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = store.key.bytes(&mut room).to_vec();
         let cas = match store.new_cas {
             Some(cas) => cas,
@@ -288,7 +288,7 @@ impl Store {
     }
 
     fn delete(&mut self, delete: &Delete<'_>, out: &mut Vec<u8>) {
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = delete.key.bytes(&mut room).to_vec();
         let touched = delete.touch.map(|exptime| self.expires_ms(exptime));
         let cas = match delete.new_cas {
@@ -327,7 +327,7 @@ impl Store {
     }
 
     fn arith(&mut self, arith: &Arith<'_>, out: &mut Vec<u8>) {
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = arith.key.bytes(&mut room).to_vec();
         let touched = arith.touch.map(|exptime| self.expires_ms(exptime));
         let vivified = arith.vivify.map(|exptime| self.expires_ms(exptime));
@@ -401,7 +401,7 @@ impl Store {
     }
 
     fn meta_get(&mut self, get: &MetaGet<'_>, out: &mut Vec<u8>) {
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = get.key.bytes(&mut room).to_vec();
         let now_ms = self.now_ms();
         let mut won = false;

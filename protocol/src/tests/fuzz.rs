@@ -1,7 +1,7 @@
 //! Random bytes and mutated commands from a printed seed: the promises P1 and P2 on input nobody thought of.
 
 use super::{consumed, show};
-use crate::text::{parse, parse_keys};
+use crate::text::{parse, parse_keys, parse_line};
 use crate::{GetVerb, LINE_LEN_MAX, Parsed, Request};
 
 /// Marsaglia's xorshift64.
@@ -44,6 +44,8 @@ const LINES: &[&str] = &[
     "gets a bb ccc",
     "gat 30 k",
     "gats -1 a b",
+    "set k 1 2 3",
+    "set k 4294967295 123456789 1234567890",
     "set k 1 2 3 noreply",
     "add k 1 2 3",
     "replace k 1 2 3",
@@ -54,6 +56,8 @@ const LINES: &[&str] = &[
     "incr k 18446744073709551615",
     "decr k 1",
     "touch k 30",
+    "mg k",
+    "mg k v t f",
     "mg Zm9v b c f h k l N30 Oabc q R30 s t T30 u v E5",
     "ms k 10 b c C1 E2 F3 I k MA N4 Oabc q s T5",
     "md k b C1 E2 I k Oabc q T30 x",
@@ -68,6 +72,7 @@ const LINES: &[&str] = &[
 /// What the promises say about one buffer.
 fn check_promises(buf: &[u8]) {
     let whole = parse(buf);
+    assert_eq!(whole, parse_line(buf), "Pl1: {}", buf.escape_ascii());
     match whole {
         Parsed::Complete { .. } | Parsed::Invalid { .. } => {
             assert!(
@@ -100,16 +105,7 @@ fn check_promises(buf: &[u8]) {
             );
         }
     }
-    for verb in [
-        GetVerb {
-            with_cas: false,
-            touch: None,
-        },
-        GetVerb {
-            with_cas: true,
-            touch: None,
-        },
-    ] {
+    for verb in [GetVerb::GET, GetVerb::GETS] {
         let parsed = parse_keys(verb, buf.contains(&b'a'), buf);
         match parsed {
             Parsed::Incomplete => assert!(buf.len() <= LINE_LEN_MAX && !buf.contains(&b'\n')),

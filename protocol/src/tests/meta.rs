@@ -333,7 +333,7 @@ fn a_base64_key_counts_by_its_decoded_bytes() {
     else {
         panic!("{}", show(parse(wire.as_bytes())));
     };
-    let mut room: KeyBuf = [0; KEY_LEN_MAX];
+    let mut room = KeyBuf::default();
     assert_eq!(get.key.bytes(&mut room), [7; KEY_LEN_MAX]);
 }
 

@@ -67,7 +67,7 @@ impl<'c> Body<'c> {
         store: &Store<'_>,
         probe: Probe,
     ) -> Result<Box<Self>, Option<Fault>> {
-        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+        let mut room = KeyBuf::default();
         let key = store.key.bytes(&mut room);
         let spec = storage::spec(ctx, store, key);
         if ctx.cache.item_bytes(&spec) > ctx.cache.item_bytes_max() {
@@ -249,7 +249,7 @@ impl<'c> Body<'c> {
             }
             let staged = std::mem::take(staged);
             let item = self.store.with(|store| {
-                let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+                let mut room = KeyBuf::default();
                 let spec = storage::spec(ctx, store, store.key.bytes(&mut room));
                 ctx.cache.begin(&spec, ctx.at(Cause::Set))
             });
@@ -285,7 +285,7 @@ impl<'c> Body<'c> {
                 Err(_) => {
                     // Another client may be faster with the memory: then there is no item to give up any more.
                     let makes_way = self.store.with(|store| {
-                        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+                        let mut room = KeyBuf::default();
                         let sought = self.probe.of(store.key.bytes(&mut room));
                         storage::make_way(ctx, store, sought, missing)
                     });
@@ -322,7 +322,7 @@ impl<'c> Body<'c> {
 
     fn refuse(&self, ctx: Ctx<'c>, error: ErrorLine) -> Option<Fault> {
         self.store.with(|store| {
-            let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+            let mut room = KeyBuf::default();
             let key = store.key.bytes(&mut room);
             storage::give_up(ctx, store, key, error)
         })

@@ -207,6 +207,7 @@ impl<'c> Session<'c> {
     }
 
     /// The password that is being checked, while the session waits for it.
+    #[inline]
     pub fn verification(&self) -> Option<&Ticket> {
         match &self.state {
             State::SignIn(sign_in) => sign_in.verification(),
@@ -215,6 +216,7 @@ impl<'c> Session<'c> {
     }
 
     /// Where the next bytes from the socket should go directly, if the connection is in the middle of a value.
+    #[inline]
     pub fn spare(&mut self) -> Option<&mut [u8]> {
         match &mut self.state {
             State::Body(body) => body.spare(),
@@ -223,6 +225,7 @@ impl<'c> Session<'c> {
     }
 
     /// Notes that `n` bytes came into [`Session::spare`].
+    #[inline]
     pub fn advance(&mut self, n: usize) {
         if let State::Body(body) = &mut self.state {
             body.advance(n);
@@ -243,6 +246,7 @@ impl<'c> Session<'c> {
     }
 
     /// True if a command is in progress that waits for input or output.
+    #[inline]
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {
             State::Body(_) | State::Config(_) | State::Swallow(..) => true,
@@ -252,6 +256,7 @@ impl<'c> Session<'c> {
     }
 
     /// True if there is work to do without any input.
+    #[inline]
     pub fn has_own_work(&self) -> bool {
         matches!(
             self.state,
@@ -268,6 +273,7 @@ impl<'c> Session<'c> {
     }
 
     /// True while a dump is in progress: [`Session::see_to_dump`] is to be called once a second.
+    #[inline]
     pub fn is_dumping(&self) -> bool {
         matches!(self.state, State::Dump(_))
     }
@@ -286,6 +292,7 @@ impl<'c> Session<'c> {
 
     /// True if the next input is likely to be one request about one key, as the last was. Where there are more, they find
     /// what they need by themselves.
+    #[inline]
     pub fn expects_one(&self) -> bool {
         self.lone && matches!(self.state, State::Command)
     }

@@ -12,13 +12,13 @@ pub(super) enum Wire {
 }
 
 impl Wire {
-    /// Parses straight to where the answer is kept: it is large. Not inlined into its callers, whom it made slower.
-    #[inline(never)]
+    /// Parses straight to where the answer is kept: it is large.
+    #[inline]
     pub(super) fn parse<'b>(self, input: &'b [u8], parsed: &mut Parsed<'b>) {
-        *parsed = match self {
-            Wire::Text => text::parse(input),
-            Wire::Binary => binary::parse(input),
-        };
+        match self {
+            Wire::Text => text::parse_into(input, parsed),
+            Wire::Binary => *parsed = binary::parse(input),
+        }
     }
 }
 

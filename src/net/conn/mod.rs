@@ -396,11 +396,14 @@ impl<'c> Conn<'c> {
     }
 
     /// Tells the budget what the replies that wait keep in memory; false if that is too much.
+    #[inline]
     fn note_unread(&mut self, ctx: Ctx<'c>) -> bool {
+        (self.output.is_none() && self.unread.is_none()) || self.note_kept(ctx)
+    }
+
+    #[cold]
+    fn note_kept(&mut self, ctx: Ctx<'c>) -> bool {
         let next = self.output.as_deref();
-        if next.is_none() && self.unread.is_none() {
-            return true;
-        }
         let unread = self
             .unread
             .get_or_insert_with(|| Box::new(Hold::of_reader(ctx)));
@@ -502,10 +505,11 @@ impl<'c> Conn<'c> {
 
 /// Writes until all is written (true) or the socket takes no more (false).
 fn flush<'c>(stream: &mut Stream, out: &mut Output<'c>, ctx: Ctx<'c>) -> io::Result<bool> {
-    if !out.is_empty() {
-        ctx.settle();
+    if out.is_empty() {
+        return stream.flush();
     }
-    while !out.is_empty() {
+    ctx.settle();
+    loop {
         let written = match out.plain() {
             Some(bytes) => stream.write(bytes),
             None => {
@@ -518,12 +522,13 @@ fn flush<'c>(stream: &mut Stream, out: &mut Output<'c>, ctx: Ctx<'c>) -> io::Res
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 ctx.stats.general.bytes_written.add(n as u64);
-                out.advance(n);
+                if out.advance(n) {
+                    return stream.flush();
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    stream.flush()
 }

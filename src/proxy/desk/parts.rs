@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{KEY_LEN_MAX, Parsed, Request, binary, text};
+use protocol::{Parsed, Request, binary, text};
 
 use crate::command::Output;
 use crate::proxy::carry::Seat;
@@ -124,7 +124,7 @@ impl Read {
                 },
             }),
             request => {
-                let mut room = [0; KEY_LEN_MAX];
+                let mut room = protocol::KeyBuf::default();
                 let key = request.key()?.bytes(&mut room).to_vec();
                 let job = match is_packet {
                     true => Job::Packet(bytes),

@@ -1,8 +1,8 @@
 //! Requests that are not passed on: of a user or a prefix that asks too much, of what is read only, and values that are too large.
 
 use protocol::{
-    AdminVerb, BinaryAdmin, BinaryVerb, Delete, ErrorLine, KEY_LEN_MAX, ReplyMode, Request, Store,
-    StoreMode, binary, text,
+    AdminVerb, BinaryAdmin, BinaryVerb, Delete, ErrorLine, ReplyMode, Request, Store, StoreMode,
+    binary, text,
 };
 
 use super::ProxySession;
@@ -39,7 +39,7 @@ impl<'c> ProxySession<'c> {
             };
             return flushes.then(|| desk.judge_flush(user)).flatten();
         };
-        let mut room = [0; KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let key = key.bytes(&mut room);
         let (changes, deletes) = match request {
             Request::Get(get) => (get.verb.touch.is_some(), false),

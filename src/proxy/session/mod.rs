@@ -459,7 +459,7 @@ impl<'c> ProxySession<'c> {
         let Some(key) = request.key() else {
             return true;
         };
-        let mut room = [0; protocol::KEY_LEN_MAX];
+        let mut room = protocol::KeyBuf::default();
         let bytes = key.bytes(&mut room);
         let reads = matches!(
             request,

@@ -151,7 +151,7 @@ impl Serving<'_> {
             return out.error(ErrorLine::Backend);
         };
         let block = bytes.slice(consumed..);
-        let mut room: KeyBuf = [0; protocol::KEY_LEN_MAX];
+        let mut room = KeyBuf::default();
         match request {
             Request::Get(get) => self.get(get.verb, get.keys, get.last, out).await,
             Request::BinaryGet(get) => self.binary_get(&get, out).await,
