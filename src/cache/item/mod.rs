@@ -346,16 +346,9 @@ impl Items {
     #[inline]
     pub fn requested_bytes(&self, handle: ChunkHandle) -> usize {
         let header = self.header(handle);
-        let bytes = bytes_unchained(header);
-        if header.state().has(State::LARGE) {
-            return bytes + self.bytes_of_chain(handle);
-        }
-        bytes
-    }
-
-    /// Bytes of the headers of the chunks behind the first.
-    fn bytes_of_chain(&self, handle: ChunkHandle) -> usize {
-        (self.value_pieces_chunks(handle).count() - 1) * HEADER_BYTES
+        let is_large = header.state().has(State::LARGE);
+        let chained = is_large.then(|| self.chain_headers_bytes(handle));
+        bytes_unchained(header) + chained.unwrap_or(0)
     }
 
     /// The bytes it takes to keep all of the item in one chunk, of one that is not laid in pieces.

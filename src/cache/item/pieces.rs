@@ -17,9 +17,9 @@
 //! Where the powers of two are no classes (`-f`, `-o slab_sizes`), or the largest chunk holds the largest item
 //! (`-o no_chunked_items`), an item lies in one chunk if it fits one.
 
-use slab_alloc::{ClassId, PAGE_BYTES_MAX, SlabAllocator};
+use slab_alloc::{ChunkHandle, ClassId, PAGE_BYTES_MAX, SlabAllocator};
 
-use super::Items;
+use super::{HEADER_BYTES, Items};
 
 /// Values of at least so many bytes are large: they may lie in pieces (this module), and count who holds them.
 pub const LARGE_VALUE_MIN: usize = 4096;
@@ -57,6 +57,11 @@ fn are_there(slabs: &SlabAllocator, value_min: usize) -> bool {
 }
 
 impl Items {
+    /// Bytes of the headers of a large item's chunks, but for the first.
+    pub(super) fn chain_headers_bytes(&self, handle: ChunkHandle) -> usize {
+        (self.value_pieces_chunks(handle).count() - 1) * HEADER_BYTES
+    }
+
     /// The classes that chained items begin in.
     pub fn head_classes(&self) -> impl Iterator<Item = ClassId> + '_ {
         let is_head = |&class: &ClassId| {
