@@ -108,8 +108,7 @@ impl Admin {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut accept_again: Option<Instant> = None;
         while !stop.load(Relaxed) {
-            let again = std::mem::take(&mut serving.again);
-            let wait = if again.is_empty() {
+            let wait = if serving.again.is_empty() {
                 TICK
             } else {
                 Duration::ZERO
@@ -118,6 +117,7 @@ impl Admin {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            let again = std::mem::take(&mut serving.again);
             let now_ms = serving.now_ms();
             let mut accept = accept_again.is_some_and(|at| at <= Instant::now());
             for event in &events {

@@ -98,10 +98,12 @@ impl Listener {
         let mut events = Events::with_capacity(64);
         let mut pause = None;
         while !stop.load(Relaxed) {
-            match poll.poll(&mut events, pause.take()) {
+            match poll.poll(&mut events, pause) {
+                // A stopped process that goes on comes by here: who waits for descriptors still waits.
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            pause = None;
             // All of them at each event: a waker's event means that any may have clients waiting.
             let mut disabled = false;
             for door in &bound.doors {

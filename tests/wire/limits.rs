@@ -271,6 +271,9 @@ fn clients_wait_for_a_descriptor() {
     });
     assert!(conn.stat("listen_disabled_num") >= 1);
     assert_eq!(conn.stat("rejected_connections"), 0);
+    // A stop interrupts every wait of the server, which must not forget whom it has to look after.
+    server.freeze(true);
+    server.freeze(false);
     drop(clients);
     wait_within("clients are accepted", PATIENCE, || {
         conn.stat("accepting_conns") == 1
