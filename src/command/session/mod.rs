@@ -328,119 +328,144 @@ impl<'c> Session<'c> {
                 break Next::Flush;
             }
             let rest = &input[at..];
-            match &mut self.state {
-                State::Closing => break Next::Close,
-                State::Lost => break Next::HangUp,
-                State::Watch(..) => break Next::Watch,
-                State::SignIn(sign_in) => {
-                    let visitor = self.visitor.get_or_insert_default();
-                    let (taken, step) = sign_in.step(ctx, visitor, rest, budget, out);
-                    at += taken;
-                    match step {
-                        Step::On => {}
-                        Step::Stop(next) => break next,
-                        Step::SignedIn => self.state = State::Command,
-                    }
+            if !matches!(self.state, State::Command) {
+                let (taken, stopped) = self.go_on(ctx, rest, budget, out);
+                at += taken;
+                match stopped {
+                    Some(next) => break next,
+                    None => continue,
                 }
-                State::Dump(dump) => {
-                    if *budget == 0 {
-                        break Next::Yield;
-                    }
-                    match dump.step(ctx, out) {
-                        Stepped::More => {}
-                        Stepped::Done => self.state = State::Command,
-                        Stepped::NoPlace => break Next::Place,
-                    }
-                    // Others' requests come between two steps.
-                    *budget = 0;
-                    continue;
-                }
-                State::Report(report) => {
-                    if *budget == 0 {
-                        break Next::Yield;
-                    }
-                    *budget -= 1;
-                    if report.step(ctx, out) {
-                        self.state = State::Command;
-                    }
-                    continue;
-                }
-                // Even without input: what was read straight into the chunk may have filled it.
-                State::Body(body) => {
-                    let (taken, fed) = body.feed(ctx, rest, out);
-                    at += taken;
-                    match fed {
-                        Fed::More => break Next::Read,
-                        Fed::Done => self.state = State::Command,
-                        Fed::Refused(left, answer) => self.state = State::Swallow(left, answer),
-                    }
-                }
-                State::Swallow(left, answer) => {
-                    let n = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    at += n;
-                    *left -= n as u64;
-                    if *left > 0 {
-                        break Next::Read;
-                    }
-                    out.answer(*answer);
-                    self.state = State::Command;
-                }
-                _ if rest.is_empty() => break Next::Read,
-                State::Config(body) => {
-                    let (taken, fed) = body.feed(ctx, rest, out);
-                    at += taken;
-                    match fed {
-                        Fed::More => break Next::Read,
-                        Fed::Done => self.state = State::Command,
-                        Fed::Refused(left, answer) => self.state = State::Swallow(left, answer),
-                    }
-                }
-                State::Start(protocol) => {
-                    self.wire = match protocol {
-                        WireProtocol::Auto if rest[0] == binary::MAGIC_REQUEST => Wire::Binary,
-                        WireProtocol::Auto | WireProtocol::Ascii => Wire::Text,
-                        WireProtocol::Binary => Wire::Binary,
-                    };
-                    self.state = match &ctx.shared.auth {
-                        Some(_) => State::SignIn(Box::new(SignIn::new(self.wire))),
-                        None => State::Command,
-                    };
-                }
-                State::Command if self.hands_over => break Next::Command,
-                State::Command | State::Keys(..) if *budget == 0 => break Next::Yield,
-                State::Command => {
-                    let consumed = self.commands(ctx, rest, budget, out);
-                    if consumed == 0 && matches!(self.state, State::Command) && !out.is_full() {
-                        break Next::Read;
-                    }
-                    self.lone &= at == 0 && consumed == input.len();
-                    at += consumed;
-                }
-                State::Keys(verb, any) => {
-                    let any = *any;
-                    match text::parse_keys(*verb, any, rest) {
-                        Parsed::Incomplete => break Next::Read,
-                        parsed => {
-                            self.state = State::Command;
-                            let consumed = self.parsed(ctx, parsed, rest, out);
-                            at += consumed;
-                            *budget = budget.saturating_sub(1 + (consumed / COMMAND_BYTES) as u32);
-                            if let State::Keys(_, any_now) = &mut self.state {
-                                *any_now |= any;
-                            }
-                        }
-                    }
-                }
-                State::SwallowLine => match rest.iter().position(|&byte| byte == b'\n') {
-                    Some(end) => {
-                        at += end + 1;
-                        self.state = State::Command;
-                    }
-                    None => at += rest.len(),
-                },
             }
+            if rest.is_empty() {
+                break Next::Read;
+            }
+            if self.hands_over {
+                break Next::Command;
+            }
+            if *budget == 0 {
+                break Next::Yield;
+            }
+            let consumed = self.commands(ctx, rest, budget, out);
+            if consumed == 0 && matches!(self.state, State::Command) && !out.is_full() {
+                break Next::Read;
+            }
+            self.lone &= at == 0 && consumed == input.len();
+            at += consumed;
         };
         Drive { consumed: at, next }
+    }
+
+    /// A step of what is not between two commands; gives the bytes of `input` done with, and why a drive ends here, if it
+    /// does. By itself, so that commands pass none of it.
+    #[inline(never)]
+    fn go_on(
+        &mut self,
+        ctx: Ctx<'c>,
+        input: &[u8],
+        budget: &mut u32,
+        out: &mut Output<'c>,
+    ) -> (usize, Option<Next>) {
+        let stop = |next| (0, Some(next));
+        match &mut self.state {
+            State::Closing => stop(Next::Close),
+            State::Lost => stop(Next::HangUp),
+            State::Watch(..) => stop(Next::Watch),
+            State::SignIn(sign_in) => {
+                let visitor = self.visitor.get_or_insert_default();
+                let (taken, step) = sign_in.step(ctx, visitor, input, budget, out);
+                match step {
+                    Step::On => {}
+                    Step::Stop(next) => return (taken, Some(next)),
+                    Step::SignedIn => self.state = State::Command,
+                }
+                (taken, None)
+            }
+            State::Dump(_) | State::Report(_) if *budget == 0 => stop(Next::Yield),
+            State::Dump(dump) => {
+                match dump.step(ctx, out) {
+                    Stepped::More => {}
+                    Stepped::Done => self.state = State::Command,
+                    Stepped::NoPlace => return stop(Next::Place),
+                }
+                // Others' requests come between two steps.
+                *budget = 0;
+                (0, None)
+            }
+            State::Report(report) => {
+                *budget -= 1;
+                if report.step(ctx, out) {
+                    self.state = State::Command;
+                }
+                (0, None)
+            }
+            // Even without input: what was read straight into the chunk may have filled it.
+            State::Body(body) => {
+                let (taken, fed) = body.feed(ctx, input, out);
+                (taken, self.fed(fed))
+            }
+            State::Swallow(left, answer) => {
+                let taken = input
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                if *left > 0 {
+                    return (taken, Some(Next::Read));
+                }
+                out.answer(*answer);
+                self.state = State::Command;
+                (taken, None)
+            }
+            _ if input.is_empty() => stop(Next::Read),
+            State::Config(body) => {
+                let (taken, fed) = body.feed(ctx, input, out);
+                (taken, self.fed(fed))
+            }
+            State::Start(protocol) => {
+                self.wire = match protocol {
+                    WireProtocol::Auto if input[0] == binary::MAGIC_REQUEST => Wire::Binary,
+                    WireProtocol::Auto | WireProtocol::Ascii => Wire::Text,
+                    WireProtocol::Binary => Wire::Binary,
+                };
+                self.state = match &ctx.shared.auth {
+                    Some(_) => State::SignIn(Box::new(SignIn::new(self.wire))),
+                    None => State::Command,
+                };
+                (0, None)
+            }
+            State::Keys(..) if *budget == 0 => stop(Next::Yield),
+            State::Keys(verb, any) => {
+                let any = *any;
+                let parsed = text::parse_keys(*verb, any, input);
+                if matches!(parsed, Parsed::Incomplete) {
+                    return stop(Next::Read);
+                }
+                self.state = State::Command;
+                let taken = self.parsed(ctx, parsed, input, out);
+                *budget = budget.saturating_sub(1 + (taken / COMMAND_BYTES) as u32);
+                if let State::Keys(_, any_now) = &mut self.state {
+                    *any_now |= any;
+                }
+                (taken, None)
+            }
+            State::SwallowLine => match input.iter().position(|&byte| byte == b'\n') {
+                Some(end) => {
+                    self.state = State::Command;
+                    (end + 1, None)
+                }
+                None => (input.len(), None),
+            },
+            State::Command => (0, None),
+        }
+    }
+
+    /// What comes behind a piece of a data block; why a drive ends here, if it does.
+    fn fed(&mut self, fed: Fed) -> Option<Next> {
+        match fed {
+            Fed::More => return Some(Next::Read),
+            Fed::Done => self.state = State::Command,
+            Fed::Refused(left, answer) => self.state = State::Swallow(left, answer),
+        }
+        None
     }
 
     /// Executes one request, or a batch if there are more; gives the bytes done with, 0 if the first is incomplete.
