@@ -103,7 +103,7 @@ impl<'c> Conversation<'c> {
     }
 
     /// True while replies of nodes are to come, or a request that is for them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_owed(&self) -> bool {
         matches!(self, Conversation::Proxy(session) if session.is_owed())
     }
@@ -113,7 +113,7 @@ impl<'c> Conversation<'c> {
         matches!(self, Conversation::Proxy(session) if session.must_stay())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn drive(
         &mut self,
         ctx: Ctx<'c>,
@@ -131,7 +131,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn spare(&mut self) -> Option<&mut [u8]> {
         match self {
             Conversation::Serve(session) => session.spare(),
@@ -154,7 +154,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_waiting_for_body(&self) -> bool {
         match self {
             Conversation::Serve(session) => session.is_waiting_for_body(),
@@ -162,7 +162,7 @@ impl<'c> Conversation<'c> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_own_work(&self) -> bool {
         match self {
             Conversation::Serve(session) => session.has_own_work(),
@@ -175,7 +175,7 @@ impl<'c> Conversation<'c> {
         self.local_mut().take_watch()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_dumping(&self) -> bool {
         self.local().is_dumping()
     }

@@ -93,7 +93,7 @@ impl Stream {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => Ok(send(stream, buf, SendFlags::NOSIGNAL)?),

@@ -246,9 +246,10 @@ impl<'c> Session<'c> {
     }
 
     /// True if a command is in progress that waits for input or output.
-    #[inline]
+    #[inline(always)]
     pub fn is_waiting_for_body(&self) -> bool {
         match &self.state {
+            State::Command => false,
             State::Body(_) | State::Config(_) | State::Swallow(..) => true,
             State::SignIn(sign_in) => sign_in.is_waiting_for_body(),
             _ => false,
@@ -256,12 +257,13 @@ impl<'c> Session<'c> {
     }
 
     /// True if there is work to do without any input.
-    #[inline]
+    #[inline(always)]
     pub fn has_own_work(&self) -> bool {
-        matches!(
-            self.state,
-            State::Dump(_) | State::Report(_) | State::Watch(..)
-        ) || self.verification().is_some()
+        match &self.state {
+            State::Command => false,
+            State::Dump(_) | State::Report(_) | State::Watch(..) => true,
+            _ => self.verification().is_some(),
+        }
     }
 
     /// What is to be watched, when a drive has ended with [`Next::Watch`]; the conversation is over.
