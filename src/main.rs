@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use ketch::handover::{self, Predecessor, Successor};
@@ -134,8 +134,11 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
     begun.and_then(|()| match doorbell {
         Some((doorbell, estate)) => spawn("doorbell", move || {
             doorbell.answer(&estate, |successor| {
+                let (serves_on, told) = mpsc::sync_channel(0);
                 // Who is there no more needs nobody to follow.
-                let _ = knocked.send(Task::HandOver(successor));
+                if knocked.send(Task::HandOver(successor, serves_on)).is_ok() {
+                    let _ = told.recv();
+                }
             });
         }),
         None => Ok(()),
@@ -154,7 +157,8 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
                 Some(address) => launch(&program, address),
                 None => log::warn!("SIGUSR2: no other process can take over"),
             },
-            Task::HandOver(successor) => {
+            // The second is dropped when this process serves on: then the next may try.
+            Task::HandOver(successor, _serves_on) => {
                 let pid = successor.pid();
                 match running.hand_over(successor)? {
                     Handed::Over => {
@@ -180,7 +184,7 @@ fn serve(mut settings: Settings) -> Result<ExitCode, String> {
 /// What the main thread is to do.
 enum Task {
     Event(Event),
-    HandOver(Successor),
+    HandOver(Successor, SyncSender<()>),
 }
 
 /// The program and the directory as they were at the start.

@@ -201,6 +201,11 @@ impl Server {
         let keeper = keeper.map(Arc::new);
         let addrs = bound.addrs.clone();
         let address = bound.address();
+        // Whoever knows that it serves may knock. Until this process has followed another, that one's bell is that one's.
+        let mut doorbell = match predecessor {
+            Some(_) => None,
+            None => bell(&address, None),
+        };
         let mut estate = self::estate(&shared, &bound, admin.as_ref(), keeper.as_deref())
             .map_err(|error| format!("cannot start: {error}"))?;
         let is_whole = rest.is_some();
@@ -240,17 +245,10 @@ impl Server {
             // Where it is asked for already, so much the better.
             let _ = shared.saving.ask();
         }
-        let before = predecessor.as_mut().map(|before| &mut before.estate);
-        let doorbell = match Doorbell::at(&address, before) {
-            Ok(doorbell) => {
-                estate.doorbell = doorbell.try_clone().ok();
-                Some(Arc::new(doorbell))
-            }
-            Err(error) => {
-                log::info!("no other process can take over: {error}");
-                None
-            }
-        };
+        if let Some(predecessor) = &mut predecessor {
+            doorbell = doorbell.or_else(|| bell(&address, Some(&mut predecessor.estate)));
+        }
+        estate.doorbell = doorbell.as_ref().and_then(|bell| bell.try_clone().ok());
         // When it serves: whoever learns of it may come at once.
         let register = &shared.settings.register;
         let membership = (!register.url.is_empty())
@@ -264,10 +262,17 @@ impl Server {
             membership,
             tls,
             estate: Arc::new(estate),
-            doorbell,
+            doorbell: doorbell.map(Arc::new),
             proxy,
         })
     }
+}
+
+/// Where others knock; none where the system has nothing of the kind.
+fn bell(address: &str, before: Option<&mut Estate>) -> Option<Doorbell> {
+    Doorbell::at(address, before)
+        .inspect_err(|error| log::info!("no other process can take over: {error}"))
+        .ok()
 }
 
 /// What another process gets that takes over from this one, but for the doorbell.

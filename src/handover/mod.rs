@@ -25,6 +25,8 @@
 //! Ho5. Only processes of the same user, or of root, are spoken with, as the kernel tells who they are.
 //! Ho6. What stands in a message is written by [`crate::packing`]; [`FORMAT`] changes with it, and who does not know the other's
 //!      leaves everything as it is.
+//! Ho7. Of several who knock one has the estate at a time. Where it takes over, the others are sent away by it, and knock again: at it.
+//!     Nobody else may take the end of the one before for a crash.
 
 mod channel;
 mod estate;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Kind, Message};
 use super::estate::{Estate, Rest};
@@ -9,6 +10,18 @@ use super::{ENDS_WITHIN, FORMAT, FROM_VARIABLE, PREPARE_WITHIN, doorbell_name};
 use crate::packing::{Packer, Unpacker};
 use crate::settings::Settings;
 use crate::sys::{self, Process};
+
+/// What comes of a knock.
+enum Visit {
+    Met(Box<Predecessor>),
+    NobodyThere,
+    /// It has ended, or another has followed it, without an answer.
+    Gone,
+}
+
+/// How long to knock where somebody is about to serve, and the pause between.
+const KNOCK_WITHIN: Duration = Duration::from_secs(20);
+const KNOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The server that was there before, and still serves.
 #[derive(Debug)]
@@ -25,34 +38,46 @@ impl Predecessor {
     pub fn find(settings: &Settings) -> Result<Option<Self>, String> {
         for address in addresses(settings) {
             let failed = |reason: String| format!("--takeover from {address}: {reason}");
-            let told = |error: io::Error| failed(error.to_string());
-            let Some(socket) = knock(&address).map_err(told)? else {
-                continue;
-            };
-            let channel = Channel::new(socket).map_err(told)?;
-            let (uid, pid) = channel.peer().map_err(told)?;
-            if !sys::is_own_user(uid, settings.user.as_deref()) {
-                return Err(failed(format!(
-                    "user {uid} answers there, not the server's"
-                )));
-            }
-            let Ok(process) = Process::of(pid) else {
-                // It has ended meanwhile.
-                continue;
-            };
-            match ask(&channel) {
-                Ok(estate) => {
-                    return Ok(Some(Predecessor {
-                        channel,
-                        process,
-                        estate,
-                    }));
+            let until = Instant::now() + KNOCK_WITHIN;
+            loop {
+                match Self::visit(&address, settings).map_err(failed)? {
+                    Visit::Met(predecessor) => return Ok(Some(*predecessor)),
+                    Visit::NobodyThere => break,
+                    // Whoever has followed it answers next, once it serves.
+                    Visit::Gone if Instant::now() < until => std::thread::sleep(KNOCK_PAUSE),
+                    Visit::Gone => {
+                        return Err(failed("whoever serves there does not answer".into()));
+                    }
                 }
-                Err(_) if process.ends_within(ENDS_WITHIN) => {}
-                Err(reason) => return Err(failed(reason)),
             }
         }
         Ok(None)
+    }
+
+    /// Knocks once.
+    fn visit(address: &str, settings: &Settings) -> Result<Visit, String> {
+        let told = |error: io::Error| error.to_string();
+        let Some(socket) = knock(address).map_err(told)? else {
+            return Ok(Visit::NobodyThere);
+        };
+        let channel = Channel::new(socket).map_err(told)?;
+        let (uid, pid) = channel.peer().map_err(told)?;
+        if !sys::is_own_user(uid, settings.user.as_deref()) {
+            return Err(format!("user {uid} answers there, not the server's"));
+        }
+        let Ok(process) = Process::of(pid) else {
+            return Ok(Visit::Gone);
+        };
+        match ask(&channel) {
+            Ok(Some(estate)) => Ok(Visit::Met(Box::new(Predecessor {
+                channel,
+                process,
+                estate,
+            }))),
+            Ok(None) => Ok(Visit::Gone),
+            Err(_) if process.ends_within(ENDS_WITHIN) => Ok(Visit::Gone),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Says that all is ready, and waits for what is left when that server serves no more; none if it has crashed. From here on a
@@ -132,19 +157,27 @@ fn knock(_address: &str) -> io::Result<Option<UnixStream>> {
     Err(io::Error::other("this system hands no memory over"))
 }
 
-fn ask(channel: &Channel) -> Result<Estate, String> {
+/// Asks for the estate; none if the other hangs up.
+fn ask(channel: &Channel) -> Result<Option<Estate>, String> {
     let told = |error: io::Error| error.to_string();
     channel.patience(PREPARE_WITHIN).map_err(told)?;
     let mut hello = Packer::default();
     hello
         .number(FORMAT)
         .bytes(env!("CARGO_PKG_VERSION").as_bytes());
-    channel
-        .send(Kind::Hello, &hello.into_bytes(), &[])
-        .map_err(told)?;
-    let message = expect(channel.receive().map_err(told)?, Kind::Estate)?;
+    let sent = channel.send(Kind::Hello, &hello.into_bytes(), &[]);
+    let message = match sent.and_then(|()| channel.receive()) {
+        Err(error) if hung_up(&error) => return Ok(None),
+        message => expect(message.map_err(told)?, Kind::Estate)?,
+    };
     Estate::unpack(&message.bytes, message.fds)
+        .map(Some)
         .ok_or_else(|| "what it hands over cannot be read".to_owned())
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn expect(message: Message, kind: Kind) -> Result<Message, String> {

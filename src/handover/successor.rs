@@ -34,7 +34,9 @@ impl Doorbell {
             Some((_, socket)) => {
                 // Again, so that those who knock are told that it is this process which listens.
                 rustix::net::listen(&socket, BACKLOG)?;
-                socket.into()
+                let listener = UnixListener::from(socket);
+                send_away(&listener)?;
+                listener
             }
             None => {
                 let name = doorbell_name(address);
@@ -63,8 +65,9 @@ impl Doorbell {
         Ok((self.address.clone(), socket.into()))
     }
 
-    /// Answers all who knock, and gives those to `ready` who are ready to take over. A thread's whole life.
-    pub fn answer(&self, estate: &Estate, ready: impl Fn(Successor)) {
+    /// Answers all who knock, one by one, and gives those to `follow` who are ready to take over: it comes back when one has not
+    /// (Ho7). A thread's whole life.
+    pub fn answer(&self, estate: &Estate, follow: impl Fn(Successor)) {
         loop {
             let knocked = self.listener.accept();
             let met = match knocked {
@@ -76,11 +79,18 @@ impl Doorbell {
                 }
             };
             match met.and_then(|channel| Successor::meet(channel, estate)) {
-                Ok(successor) => ready(successor),
+                Ok(successor) => follow(successor),
                 Err(error) => log::warn!("takeover: another process did not take over: {error}"),
             }
         }
     }
+}
+
+/// Hangs up on those who knocked at the process before: they know it as the one that answers, and are to knock again.
+fn send_away(listener: &UnixListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    while listener.accept().is_ok() {}
+    listener.set_nonblocking(false)
 }
 
 /// A process that is ready to take over.
@@ -118,13 +128,22 @@ impl Successor {
             channel.send(Kind::Refused, &told.into_bytes(), &[])?;
             return Err(io::Error::other(reason));
         }
-        let (bytes, fds) = estate.pack();
-        channel.send(Kind::Estate, &bytes, &fds)?;
-        let ready = channel.receive()?;
-        if ready.kind != Kind::Ready as u32 {
-            return Err(io::ErrorKind::InvalidData.into());
+        let successor = Successor { channel, process };
+        match successor.prepare(estate) {
+            Ok(()) => Ok(successor),
+            Err(error) => {
+                // It has the estate: were this process to crash, it would go on beside the next one.
+                successor.end();
+                Err(error)
+            }
         }
-        Ok(Successor { channel, process })
+    }
+
+    /// Hands the estate over, and waits until the other has made of it what it can.
+    fn prepare(&self, estate: &Estate) -> io::Result<()> {
+        let (bytes, fds) = estate.pack();
+        self.channel.send(Kind::Estate, &bytes, &fds)?;
+        self.expect(Kind::Ready)
     }
 
     /// Its process id.

@@ -17,6 +17,7 @@ mod differential_binary;
 mod discovery;
 mod errors;
 mod faults;
+mod heirs;
 mod histories;
 mod http;
 mod limits;

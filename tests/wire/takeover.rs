@@ -723,6 +723,103 @@ fn a_successor_that_hangs_at_any_step_is_killed_and_the_server_serves_on() {
     survivor.finish(sent);
 }
 
+/// Whoever comes second waits its turn or is told so: one server is left, and its clients notice nothing.
+#[test]
+fn of_several_successors_at_once_one_serves() {
+    for round in 0..6u64 {
+        let server = Server::start(&["-m", "64", "-t", "2"]);
+        let mut client = Client {
+            conn: server.connect(),
+            nth: 0,
+            rounds: 0,
+        };
+        client.round();
+        let mut all: Vec<Child> = Vec::new();
+        for nth in 0..3 {
+            all.push(server.successor(&[]));
+            if nth < 2 {
+                std::thread::sleep(Duration::from_millis(round * 7));
+            }
+        }
+        if round % 2 == 1 {
+            server.signal(libc::SIGUSR2);
+            server.signal(libc::SIGUSR2);
+        }
+        // Half-way through a value when they come.
+        let mut half = server.connect();
+        half.send("set half 0 0 6\r\nabc");
+        let until = Instant::now() + Duration::from_millis(700);
+        while Instant::now() < until {
+            client.round();
+            server.connect().round("mn\r\n", "MN\r\n");
+        }
+        half.round("def\r\n", "STORED\r\n");
+        client
+            .conn
+            .round("get half\r\n", "VALUE half 0 6\r\nabcdef\r\nEND\r\n");
+        let pid = client.conn.stat("pid");
+        for _ in 0..20 {
+            assert_eq!(
+                server.connect().stat("pid"),
+                pid,
+                "round {round}: two serve"
+            );
+        }
+        assert!(
+            !server.log().contains("has crashed"),
+            "round {round}: {}",
+            server.log()
+        );
+        // Whoever did not take over has ended, and so has whoever was followed.
+        wait_within("one is left", PATIENCE, || {
+            let pid = client.conn.stat("pid");
+            all.iter_mut().all(|successor| {
+                u64::from(successor.id()) == pid
+                    || successor.try_wait().expect("the child is ours").is_some()
+            })
+        });
+        Server::signal_whoever_serves(&mut client.conn, libc::SIGTERM);
+        client.conn.closed();
+        for successor in all {
+            end_of(successor);
+        }
+        wait_within("nobody serves any more", PATIENCE, || {
+            server.try_connect().is_none()
+        });
+    }
+}
+
+/// Those who watch cannot be handed over. They see that they have missed something, and their server is followed all the same.
+#[test]
+fn whoever_watches_knows_that_another_serves() {
+    let mut server = Server::start(&["-m", "64"]);
+    let mut conn = server.connect();
+    let (mut sights, mut feed) = (server.connect(), server.connect());
+    sights.round("watch mutations\r\n", "OK\r\n");
+    feed.round("watch feed\r\n", "OK\r\n");
+    let place = String::from_utf8(feed.read_until(b"\n")).expect("text");
+    let words: Vec<&str> = place.trim_end().split(' ').collect();
+    let (epoch, seq) = (words[1].to_owned(), words[2].to_owned());
+    conn.round("set a 0 0 1\r\n1\r\n", "STORED\r\n");
+    server.take_over(&[]);
+    conn.round("set a 0 0 1\r\n2\r\n", "STORED\r\n");
+    // The rest of what was sent, and then the end.
+    sights.read_to_end();
+    feed.read_to_end();
+    let mut again = server.connect();
+    again.round(format!("watch feed from={epoch}:{seq}\r\n"), "OK\r\n");
+    let place = String::from_utf8(again.read_until(b"\n")).expect("text");
+    assert!(!place.contains(&epoch), "{place}");
+    let gap = String::from_utf8(again.read_until(b"\n")).expect("text");
+    assert!(gap.starts_with("GAP "), "{gap}");
+    let mut sights = server.connect();
+    sights.round("watch mutations\r\n", "OK\r\n");
+    conn.round("set b 0 0 1\r\n3\r\n", "STORED\r\n");
+    let line = String::from_utf8(sights.read_until(b"\n")).expect("text");
+    assert!(line.contains("key=b"), "{line}");
+    assert_eq!(conn.get("a"), Some(b"2".to_vec()));
+}
+
 /// Whoever is killed whenever it is: somebody serves in the end, and nothing that is there is wrong.
 #[test]
 fn a_server_that_is_killed_at_any_moment_of_it_is_followed_all_the_same() {
