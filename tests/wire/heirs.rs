@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ketch_testing::{Conn, Server, is_ketch, wait_within};
+use ketch_testing::{Conn, Rng, Server, is_ketch, wait_within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A memory file begins with so many bytes that say what it is.
+const MAGIC_BYTES: u64 = 8;
 
 /// How one server follows another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,4 +237,100 @@ fn ttl(conn: &mut Conn, key: &str) -> i64 {
     let left = line.split(' ').find_map(|word| word.strip_prefix('t'));
     left.and_then(|left| left.parse().ok())
         .unwrap_or_else(|| panic!("{key}: {line}"))
+}
+
+/// A memory file that was cut anywhere, or has become longer, is refused with a reason or gives right values: it never ends the server.
+#[test]
+fn a_memory_file_that_was_cut_is_refused_or_right() {
+    if !is_ketch() {
+        return;
+    }
+    let mut line = Line::start(Way::EndedWithFile);
+    let value = |n: usize| format!("{n}:").repeat(1 + n * 7 % 3000).into_bytes();
+    let mut conn = line.server.connect();
+    for n in 0..2000 {
+        assert_eq!(conn.set(&format!("k{n}"), &value(n)), "STORED");
+    }
+    for is_clean in [true, false] {
+        match is_clean {
+            true => {
+                line.server.signal(libc::SIGTERM);
+                line.server.wait_exit(PATIENCE);
+            }
+            false => line.server.kill(),
+        }
+        let file = line.folder.join("memory");
+        let whole = fs::metadata(&file).expect("it is there").len();
+        let kept = line.folder.join("kept");
+        fs::rename(&file, &kept).expect("renamed");
+        let mut rng = Rng::from_env("KETCH_CUT_SEED");
+        let mut cuts = vec![
+            0,
+            1,
+            511,
+            4095,
+            4096,
+            4097,
+            whole - 4096,
+            whole - 1,
+            whole + 1,
+            whole + 4096,
+        ];
+        cuts.extend(
+            (0..ketch_testing::rounds(6, 1000)).map(|nth| match nth % 3 {
+                0 => rng.below(whole),
+                1 => rng.below(whole / 4096) * 4096,
+                _ => rng.below(1 << 20),
+            }),
+        );
+        let mut warm = 0;
+        for cut in cuts {
+            fs::copy(&kept, &file).expect("copied");
+            let cut_file = fs::OpenOptions::new().write(true).open(&file);
+            cut_file.and_then(|file| file.set_len(cut)).expect("cut");
+            // What does not say what it is may be another program's.
+            if cut > 0 && cut < MAGIC_BYTES {
+                let args = [
+                    "-p",
+                    "-1",
+                    "-u",
+                    "root",
+                    "-e",
+                    file.to_str().expect("UTF-8"),
+                ];
+                let tried = Command::new(ketch_testing::binary()).args(args).output();
+                let tried = tried.expect("the server's program");
+                let told = String::from_utf8_lossy(&tried.stderr).into_owned();
+                assert!(!tried.status.success(), "cut at {cut}: {told}");
+                assert!(told.contains("name another file"), "cut at {cut}: {told}");
+                continue;
+            }
+            line.server.restart();
+            let told = line.server.stats("restart");
+            let mut conn = line.server.connect();
+            for n in (0..2000).step_by(7) {
+                if let Some(found) = conn.get(&format!("k{n}")) {
+                    assert_eq!(found, value(n), "cut at {cut}: k{n}");
+                    warm += 1;
+                }
+            }
+            if told["memory_file"] == "cold" {
+                let log = line.server.log();
+                assert!(
+                    log.contains("starting without items"),
+                    "cut at {cut}: {log}"
+                );
+            }
+            // It serves all the same.
+            for n in 0..500 {
+                assert_eq!(conn.set(&format!("n{n}"), &value(n)), "STORED");
+            }
+            assert_eq!(conn.get("n499"), Some(value(499)));
+            line.server.kill();
+        }
+        println!("clean {is_clean}: {warm} values found in cut files");
+        fs::rename(&kept, &file).expect("renamed");
+        line.server.restart();
+        assert_eq!(line.server.connect().get("k1"), Some(value(1)));
+    }
 }
