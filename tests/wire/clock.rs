@@ -1,12 +1,51 @@
 //! The machine's clock is set, by hours and at once, while the server runs (libfaketime stands between it and the clock).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ketch_testing::{Conn, PATIENCE, Server, is_ketch, wait_within};
 
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// A clock for servers, which is set by hours.
+pub struct FakeClock(PathBuf);
+
+impl FakeClock {
+    #[track_caller]
+    pub fn new(name: &str) -> Self {
+        assert!(
+            Path::new(LIBRARY).exists(),
+            "scripts/test installs libfaketime"
+        );
+        let name = format!("ketch-test-{}-{name}", std::process::id());
+        let clock = FakeClock(std::env::temp_dir().join(name));
+        clock.set(0);
+        clock
+    }
+
+    /// Sets it so many hours from the machine's.
+    pub fn set(&self, hours: i64) {
+        fs::write(&self.0, format!("{hours:+}h\n")).expect("a file for the time");
+    }
+
+    /// The environment of a server that goes by it.
+    pub fn environment(&self) -> [(&str, &str); 5] {
+        [
+            ("LD_PRELOAD", LIBRARY),
+            ("FAKETIME_TIMESTAMP_FILE", self.0.to_str().expect("UTF-8")),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]
+    }
+}
+
+impl Drop for FakeClock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
 
 fn unix_s() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -36,22 +75,8 @@ fn a_clock_that_is_set_expires_nothing_and_later_dates_mean_what_they_say() {
         // memcached takes the time of its start for granted: dates are off by the step from then on.
         return;
     }
-    assert!(
-        Path::new(LIBRARY).exists(),
-        "scripts/test installs libfaketime"
-    );
-    let file = std::env::temp_dir().join(format!("ketch-test-{}-clock", std::process::id()));
-    let set = |hours: i64| fs::write(&file, format!("{hours:+}h\n")).expect("a file for the time");
-    set(0);
-    let path = file.display().to_string();
-    let fake = [
-        ("LD_PRELOAD", LIBRARY),
-        ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let server = Server::start_in(&fake, &["-t", "1"]);
+    let clock = FakeClock::new("clock");
+    let server = Server::start_in(&clock.environment(), &["-t", "1"]);
     let mut conn = server.connect();
     let mut store = |key: &str, exptime: i64| {
         conn.round(format!("set {key} 0 {exptime} 1\r\n1\r\n"), "STORED\r\n")
@@ -60,7 +85,7 @@ fn a_clock_that_is_set_expires_nothing_and_later_dates_mean_what_they_say() {
     store("never", 0);
     store("date", unix_s() + 5000);
     for (round, hours) in [3, -5, 0].into_iter().enumerate() {
-        set(hours);
+        clock.set(hours);
         let set_to = unix_s() + hours * 3600;
         // The clock is read twenty times a second.
         wait_within(
@@ -88,5 +113,4 @@ fn a_clock_that_is_set_expires_nothing_and_later_dates_mean_what_they_say() {
             "a clock that is set is no time that has passed"
         );
     }
-    let _ = fs::remove_file(&file);
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::clock::FakeClock;
 use ketch_testing::{Conn, Rng, Server, is_ketch, wait_within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,6 +47,10 @@ struct Line {
 
 impl Line {
     fn start(way: Way) -> Line {
+        Line::start_in(way, &[])
+    }
+
+    fn start_in(way: Way, environment: &[(&str, &str)]) -> Line {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let nth = COUNT.fetch_add(1, Relaxed);
         let shm = Path::new("/dev/shm");
@@ -69,7 +74,8 @@ impl Line {
             Way::TakenOver => Vec::new(),
         };
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let server = Server::start(&[&["-m", "64", "-t", "2"], &*args].concat());
+        let args = [&["-m", "64", "-t", "2"], &*args].concat();
+        let server = Server::start_in(environment, &args);
         Line {
             way,
             server,
@@ -332,5 +338,49 @@ fn a_memory_file_that_was_cut_is_refused_or_right() {
         fs::rename(&kept, &file).expect("renamed");
         line.server.restart();
         assert_eq!(line.server.connect().get("k1"), Some(value(1)));
+    }
+}
+
+/// The clock is set between two servers: memory that outlives the process counts what has passed, files count by dates.
+#[test]
+fn a_clock_that_is_set_meanwhile_means_what_docs_say() {
+    if !is_ketch() {
+        return;
+    }
+    let clock = FakeClock::new("heirs");
+    for way in [
+        Way::KilledWithFile,
+        Way::EndedWithFile,
+        Way::KilledWithLog,
+        Way::KilledBehindSnapshot,
+        Way::EndedWithSnapshot,
+    ] {
+        clock.set(0);
+        let mut line = Line::start_in(way, &clock.environment());
+        let mut conn = line.server.connect();
+        for (key, exptime) in [("short", 1000), ("long", 100_000), ("never", 0)] {
+            conn.round(format!("set {key} 0 {exptime} 1\r\n1\r\n"), "STORED\r\n");
+        }
+        line.midway();
+        // Memory of this boot goes by the boot's clock: nobody served for no time that is worth a word. Files go by dates.
+        let by_boot = matches!(way, Way::KilledWithFile | Way::EndedWithFile);
+        for hours in [1, -1] {
+            clock.set(hours);
+            line.follow();
+            let mut conn = line.server.connect();
+            assert_eq!(conn.get("never"), Some(b"1".to_vec()), "{way:?}");
+            let late_s = if by_boot { 0 } else { hours * 3600 };
+            // What was over once may be written down no more.
+            if by_boot || hours > 0 {
+                let is_over = late_s > 1000;
+                assert_eq!(conn.get("short").is_none(), is_over, "{way:?}");
+            }
+            let left = ttl(&mut conn, "long");
+            let wanted = 100_000 - late_s;
+            assert!(
+                (wanted - 100..=wanted).contains(&left),
+                "{way:?} {hours:+} h: {left}"
+            );
+        }
     }
 }
