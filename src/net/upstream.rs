@@ -231,7 +231,7 @@ impl Upstream {
             return self.desk.failed(at, Failure::SignIn, conns);
         }
         let Some(target) = self.desk.target(at) else {
-            // Its name is being looked up: that fails when it takes too long.
+            // Its name is being looked up: the desk has it asked for again, or fails it when that takes too long.
             return;
         };
         let tls = self.desk.lane(at).and_then(|lane| lane.tls());

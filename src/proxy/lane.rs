@@ -101,6 +101,8 @@ pub(super) struct Ticket {
 pub enum Stage {
     /// No socket.
     Closed,
+    /// Nobody knows yet where its node is: a name is being looked up, until then.
+    LookingUp(u64),
     /// It is being connected, until then.
     Connecting(u64),
     /// It takes and gives bytes.

@@ -525,3 +525,61 @@ fn rand() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::desk::{Clients, Desk};
+    use crate::proxy::relay;
+    use crate::proxy::replies::Owed;
+    use crate::state::ConnId;
+
+    struct Nobody;
+
+    impl<'c> Clients<'c> for Nobody {
+        fn owed(&mut self, _conn: ConnId) -> Option<&mut Owed<'c>> {
+            None
+        }
+    }
+
+    /// A request may come before the name of its node is known: it goes out when that is.
+    #[test]
+    fn a_lane_waits_for_a_name_no_longer_than_that_is_looked_up() {
+        let name = format!("ketch-plan-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = "[pools.main]\nnodes = [\"node.invalid:11211\"]\nconnect_timeout_ms = 60000\n";
+        std::fs::write(&path, file).expect("the file is written");
+        let control = Control::open(path.clone(), |_, options| Ok(options));
+        let control = control.expect("the file is right");
+        std::fs::remove_file(path).expect("it was written");
+        let mut desk = Desk::new(control.clone(), 1);
+        let conn = ConnId {
+            slot: 0,
+            generation: 0,
+        };
+        let lane = desk.lane_to(0, 0, conn, false);
+        let from = desk.out(lane).buf.len();
+        let get = protocol::GetVerb {
+            with_cas: false,
+            touch: None,
+        };
+        let passed = relay::get(desk.out(lane), get, [&b"k"[..]].into_iter());
+        desk.passed(lane, passed, (conn, 0), None, from);
+        assert_eq!(desk.take_dirty(), [lane]);
+        assert!(desk.begins(lane) && desk.target(lane).is_none());
+        let addr: SocketAddr = "10.0.0.7:11211".parse().expect("an address");
+        let pool = control.plan().pools[0].clone();
+        let found = pool.now().addresses[0].clone();
+        found.lock().found("node.invalid", Ok(vec![addr]));
+        let end = Instant::now() + Duration::from_secs(20);
+        while desk.take_dirty().is_empty() {
+            assert!(Instant::now() < end, "the lane is not asked for again");
+            thread::sleep(Duration::from_millis(5));
+            desk.wake();
+            desk.tick(&mut Nobody);
+        }
+        assert!(desk.begins(lane));
+        assert!(matches!(desk.target(lane), Some(Target::Tcp(to)) if to == addr));
+        assert!(!desk.begins(lane), "it is being connected");
+    }
+}

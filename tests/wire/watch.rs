@@ -1,8 +1,9 @@
 //! `watch`: memcached's lines for people, and the feed for readers who must know when they have missed something.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use ketch_testing::udp::UdpClient;
 use ketch_testing::{Conn, PATIENCE, Rng, Server, is_ketch, wait_within};
@@ -462,6 +463,72 @@ fn replies_come_before_the_lines() {
         line(&mut conn).contains("key=b "),
         "what follows is not executed"
     );
+}
+
+/// Lines of one thread come in the order of their numbers, those of several have to be sorted by them: each is there once, and is the same
+/// for whoever watches. Each says when it was.
+#[test]
+fn lines_of_many_threads_have_their_numbers() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 150;
+    let server = Server::start(&["-t", "4"]);
+    let mut watchers = [(); 2].map(|()| watch(&server, "fetchers mutations"));
+    let now_us = || {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        unix.expect("it is past 1970").as_micros() as u64
+    };
+    let begun = now_us();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let mut conn = server.connect();
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    conn.round(format!("set k{client} 0 0 1\r\nx\r\n"), "STORED\r\n");
+                    let found = format!("VALUE k{client} 0 1\r\nx\r\nEND\r\n");
+                    conn.round(format!("get k{client}\r\n"), &found);
+                }
+            });
+        }
+    });
+    let ended = now_us();
+    let [one, other] = watchers.each_mut().map(|watcher| {
+        let lines = (0..3 * CLIENTS * ROUNDS).map(|_| line(watcher));
+        lines.collect::<Vec<String>>()
+    });
+    let mut numbers = BTreeSet::new();
+    let mut clients = vec![(0, Vec::new()); CLIENTS];
+    for line in &one {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ts = words[0]
+            .strip_prefix("ts=")
+            .and_then(|ts| ts.split_once('.'));
+        let (seconds, us) = ts.unwrap_or_else(|| panic!("{line}"));
+        let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
+        let at = number(seconds) * 1_000_000 + number(us);
+        // The server makes it of the processor's counter.
+        let slack_us = 10_000;
+        let within = begun - slack_us..=ended + slack_us;
+        assert!(within.contains(&at), "{within:?} {line}");
+        let gid = words[1].strip_prefix("gid=").map(number);
+        let gid = gid.unwrap_or_else(|| panic!("{line}"));
+        assert!(numbers.insert(gid), "twice: {line}");
+        let client = words[3].strip_prefix("key=k").map(number);
+        let client = client.unwrap_or_else(|| panic!("{line}"));
+        let (last, kinds) = &mut clients[client as usize];
+        assert!(gid > *last, "after {last}: {line}");
+        *last = gid;
+        kinds.push(words[2].to_owned());
+    }
+    for (_, kinds) in clients {
+        // A store looks for the old item.
+        let round = ["type=item_get", "type=item_store", "type=item_get"];
+        assert!(kinds.chunks(3).all(|kinds| kinds == round), "{kinds:?}");
+    }
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    assert!(sorted(one) == sorted(other), "both see the same");
 }
 
 /// A watcher that reads nothing holds nobody up, and is told how much it has missed.

@@ -106,48 +106,60 @@ pub(super) fn md5(messages: [&[u8]; LANES]) -> [[u32; 4]; LANES] {
 
 fn compress(words: &[Lanes; BLOCK / 4]) -> [Lanes; 4] {
     const BEGIN: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
-    let [mut a, mut b, mut c, mut d] = BEGIN.map(|part| [part; LANES]);
-    // Four steps bring each of the four parts back to its name.
+    let mut digest = BEGIN.map(|part| [part; LANES]);
+    // Four steps bring each of the four parts back to its name. One loop goes over the lanes, from memory to memory, as the compiler
+    // turns it into vectors: it does not where each step makes new lanes, which costs three times as much.
     macro_rules! round {
         ($from:literal, $mix:expr, $word:expr, $turns:expr) => {
             for at in (0..16).step_by(4) {
-                let word = |step: usize| (&words[$word(at + step) % 16], SINES[$from + at + step]);
-                a = step(a, [b, c, d], $mix, word(0), $turns[0]);
-                d = step(d, [a, b, c], $mix, word(1), $turns[1]);
-                c = step(c, [d, a, b], $mix, word(2), $turns[2]);
-                b = step(b, [c, d, a], $mix, word(3), $turns[3]);
+                let words = [0, 1, 2, 3].map(|step| &words[$word(at + step) % 16]);
+                let sines = [0, 1, 2, 3].map(|step| SINES[$from + at + step]);
+                let [of_a, of_b, of_c, of_d] = &mut digest;
+                for lane in 0..LANES {
+                    let [one, two, three, four] = words.map(|word| word[lane]);
+                    let (a, b, c, d) = (of_a[lane], of_b[lane], of_c[lane], of_d[lane]);
+                    let a = step(a, b, $mix(b, c, d), (one, sines[0]), $turns[0]);
+                    let d = step(d, a, $mix(a, b, c), (two, sines[1]), $turns[1]);
+                    let c = step(c, d, $mix(d, a, b), (three, sines[2]), $turns[2]);
+                    let b = step(b, c, $mix(c, d, a), (four, sines[3]), $turns[3]);
+                    (of_a[lane], of_b[lane], of_c[lane], of_d[lane]) = (a, b, c, d);
+                }
             }
         };
     }
-    round!(0, |x, y, z| z ^ (x & (y ^ z)), |i| i, [7, 12, 17, 22]);
+    round!(
+        0,
+        |x: u32, y: u32, z: u32| z ^ (x & (y ^ z)),
+        |i| i,
+        [7, 12, 17, 22]
+    );
     round!(
         16,
-        |x, y, z| y ^ (z & (x ^ y)),
+        |x: u32, y: u32, z: u32| y ^ (z & (x ^ y)),
         |i| 5 * i + 1,
         [5, 9, 14, 20]
     );
-    round!(32, |x, y, z| x ^ y ^ z, |i| 3 * i + 5, [4, 11, 16, 23]);
-    round!(48, |x, y, z| y ^ (x | !z), |i| 7 * i, [6, 10, 15, 21]);
-    let mut digest = [a, b, c, d];
+    round!(
+        32,
+        |x: u32, y: u32, z: u32| x ^ y ^ z,
+        |i| 3 * i + 5,
+        [4, 11, 16, 23]
+    );
+    round!(
+        48,
+        |x: u32, y: u32, z: u32| y ^ (x | !z),
+        |i| 7 * i,
+        [6, 10, 15, 21]
+    );
     for (part, begin) in digest.iter_mut().zip(BEGIN) {
         *part = part.map(|lane| lane.wrapping_add(begin));
     }
     digest
 }
 
-/// `first` of the four parts, as one step changes it.
+/// `first` of the four parts, as one step changes it: `next` is the part after it, `mixed` what the other three make.
 #[inline(always)]
-fn step(
-    first: Lanes,
-    [x, y, z]: [Lanes; 3],
-    mix: impl Fn(u32, u32, u32) -> u32,
-    (word, sine): (&Lanes, u32),
-    turns: u32,
-) -> Lanes {
-    std::array::from_fn(|lane| {
-        let mixed = mix(x[lane], y[lane], z[lane]);
-        let sum = first[lane].wrapping_add(mixed).wrapping_add(word[lane]);
-        let turned = sum.wrapping_add(sine).rotate_left(turns);
-        turned.wrapping_add(x[lane])
-    })
+fn step(first: u32, next: u32, mixed: u32, (word, sine): (u32, u32), turns: u32) -> u32 {
+    let sum = first.wrapping_add(mixed).wrapping_add(word);
+    sum.wrapping_add(sine).rotate_left(turns).wrapping_add(next)
 }

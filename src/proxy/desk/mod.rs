@@ -485,20 +485,25 @@ impl Desk {
                 && !other.tickets.is_empty()
                 && other.member.name == lane.member.name
         };
-        lane.stage == Stage::Closed
+        matches!(lane.stage, Stage::Closed | Stage::LookingUp(_))
             && !lane.out.is_empty()
             && (lane.is_probe || !self.lanes.iter().any(|(_, other)| is_before(other)))
     }
 
-    /// Where a lane is to be connected to.
+    /// Where a lane is to be connected to; if that is not known yet, it is dirty again with the next look.
     pub fn target(&mut self, at: usize) -> Option<Target> {
         let lane = &mut self.lanes[at];
-        let timeout = lane.pool.options.connect_timeout;
-        lane.stage = Stage::Connecting(self.now_ms + ms(timeout).max(1));
         let now = lane.pool.now();
         let mut members = now.ring.members.iter();
-        let node = members.position(|member| Arc::ptr_eq(member, &lane.member))?;
-        now.target(node)
+        let node = members.position(|member| Arc::ptr_eq(member, &lane.member));
+        let target = node.and_then(|node| now.target(node));
+        let until = self.now_ms + ms(lane.pool.options.connect_timeout).max(1);
+        lane.stage = match (&target, lane.stage) {
+            (Some(_), _) => Stage::Connecting(until),
+            (None, Stage::LookingUp(until)) => Stage::LookingUp(until),
+            (None, _) => Stage::LookingUp(until),
+        };
+        target
     }
 
     /// A lane's socket takes bytes.

@@ -78,10 +78,15 @@ impl Desk {
         if lane.is_broken {
             return self.failed(at, Failure::Garbage, clients);
         }
-        if let Stage::Connecting(until) = lane.stage
-            && self.now_ms >= until
-        {
-            return self.failed(at, Failure::Connect, clients);
+        match lane.stage {
+            Stage::Connecting(until) | Stage::LookingUp(until) if self.now_ms >= until => {
+                return self.failed(at, Failure::Connect, clients);
+            }
+            Stage::LookingUp(_) if !lane.is_dirty => {
+                lane.is_dirty = true;
+                self.dirty.push(at);
+            }
+            _ => {}
         }
         let (pool, member) = (lane.pool.clone(), lane.member.clone());
         let options = &pool.options;
