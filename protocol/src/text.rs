@@ -41,15 +41,6 @@ pub fn line_len(buf: &[u8]) -> Option<usize> {
     memchr(b'\n', buf).map(|at| at + 1)
 }
 
-/// The word at the start of `text`, up to a space or the end, and what stands behind that space.
-#[inline]
-pub fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
-    match scan::find(b' ', text) {
-        Some(space) => (&text[..space], &text[space + 1..]),
-        None => (text, b""),
-    }
-}
-
 /// Writes `delete KEY`, with `noreply` if no answer is wanted. The key is one that was parsed.
 pub fn write_delete(out: &mut Vec<u8>, key: &[u8], noreply: bool) {
     out.extend_from_slice(b"delete ");

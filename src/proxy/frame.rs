@@ -5,7 +5,6 @@
 
 use protocol::ITEM_LEN_MAX;
 use protocol::binary::{HEADER_LEN, MAGIC_REPLY};
-use protocol::text::split_word as word;
 
 /// The longest line of a reply, in bytes: meta replies give opaque and key back, statistics are the longest.
 const LINE_LEN_MAX: usize = 8 << 10;
@@ -216,6 +215,14 @@ fn line(buf: &[u8], at: usize) -> Result<Option<&[u8]>, Garbage> {
     match line.first() {
         Some(b'A'..=b'Z' | b'0'..=b'9') => Ok(Some(line)),
         _ => Err(Garbage),
+    }
+}
+
+#[inline]
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|&byte| byte == b' ') {
+        Some(space) => (&text[..space], &text[space + 1..]),
+        None => (text, b""),
     }
 }
 
