@@ -132,12 +132,14 @@ impl Seat {
         self.0.borrow().now
     }
 
-    /// Waits for an event, or for this time.
-    async fn wait(&self, until: Option<Instant>, events: &mut Vec<(u32, Event)>) {
+    /// Waits for an event, or for this time. A time that is over by `now` comes with the worker's next turn: in this one nothing
+    /// would be otherwise, and the worker has others to serve.
+    async fn wait(&self, until: Option<Instant>, now: Instant, events: &mut Vec<(u32, Event)>) {
         poll_fn(|_| {
             let mut table = self.0.borrow_mut();
             events.append(&mut table.events);
-            if !events.is_empty() || until.is_some_and(|at| table.now >= at) {
+            let has_come = |at: Instant| table.now >= at && table.now > now;
+            if !events.is_empty() || until.is_some_and(has_come) {
                 table.wake_at = None;
                 return Poll::Ready(());
             }
@@ -179,7 +181,7 @@ pub(super) async fn carry<O: Operation>(seat: &Seat, over: &Over, operation: &mu
                 return;
             }
         }
-        seat.wait(todo.wake_at, &mut events).await;
+        seat.wait(todo.wake_at, now, &mut events).await;
         let now = seat.now();
         for (flight, event) in events.drain(..) {
             let Some(at) = flights.iter().position(|(other, _)| *other == flight) else {

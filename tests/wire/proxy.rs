@@ -433,6 +433,40 @@ fn a_slow_node_holds_up_only_who_asks_it() {
     slow.expect("SERVER_ERROR backend\r\nEND\r\n");
 }
 
+/// A node sends the reply to another client, and goes on and on. What it says of itself would stand behind that: it counts as late, and
+/// the worker serves the others.
+#[test]
+fn a_node_that_never_comes_to_its_figures_stops_nobody() {
+    if !is_ketch() {
+        return;
+    }
+    let port = false_node(|mut stream| {
+        let mut buffer = [0; 4096];
+        let mut seen = Vec::new();
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..n]);
+            if seen.ends_with(b"get slow\r\n") {
+                // To the trace of the proxy, and to the client.
+                let _ = stream.write_all(b"END\r\nVALUE slow 0 900000\r\n");
+                while stream.write_all(b"x").is_ok() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    });
+    let more = "attempt_timeout_ms = 300\nrequest_timeout_ms = 600\n";
+    let proxy = proxy(&pool_of([port], more), &["-t", "1"]);
+    let (mut slow, mut asks) = (proxy.connect(), proxy.connect());
+    slow.send("get slow\r\n");
+    slow.expect("SERVER_ERROR backend\r\n");
+    for _ in 0..3 {
+        asks.send("stats\r\nflush_all\r\n");
+        asks.read_until(b"END\r\n");
+        assert!(asks.expect_line().starts_with("SERVER_ERROR"));
+        slow.round("version\r\n", "VERSION 1.6.45\r\n");
+    }
+}
+
 #[test]
 fn who_does_not_take_replies_is_not_read_from() {
     if !is_ketch() {

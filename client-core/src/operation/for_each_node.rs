@@ -1,4 +1,5 @@
-//! Questions to every node: stats, version, flush_all. Each is asked once, ejected or not.
+//! Questions to every node: stats, version, flush_all. Each is asked once, ejected or not. Who has not answered at the deadline is not
+//! waited for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Context;
-use crate::error::{Error, Failure, Result};
+use crate::error::{Failure, Result};
 use crate::expect::Expect;
 use crate::metrics::Op;
 use crate::reply::{Broken, Reply};
@@ -22,7 +23,8 @@ pub struct ForEachNode {
     nodes: Vec<usize>,
     /// By node, as they come.
     answers: Vec<Result<Vec<Bytes>>>,
-    open: usize,
+    /// Places of those that have not answered to the end.
+    open: Vec<usize>,
     begun: bool,
 }
 
@@ -34,7 +36,7 @@ impl ForEachNode {
             everywhere,
             nodes: Vec::new(),
             answers: Vec::new(),
-            open: 0,
+            open: Vec::new(),
             begun: false,
             context,
         }
@@ -48,7 +50,7 @@ impl ForEachNode {
             ring.current().collect()
         };
         self.answers = self.nodes.iter().map(|_| Ok(Vec::new())).collect();
-        self.open = self.nodes.len();
+        self.open = (0..self.nodes.len()).collect();
         for (id, &node) in self.nodes.iter().enumerate() {
             todo.send.push(Exchange {
                 id: id as u32,
@@ -75,9 +77,9 @@ impl ForEachNode {
         names.zip(answers).collect()
     }
 
-    fn fail(&mut self, at: usize, error: Error) {
-        self.answers[at] = Err(error);
-        self.open -= 1;
+    fn fail(&mut self, at: usize, failure: Failure) {
+        self.answers[at] = Err(self.context.node_error(self.nodes[at], failure));
+        self.open.retain(|&other| other != at);
     }
 }
 
@@ -87,7 +89,13 @@ impl Operation for ForEachNode {
         if !std::mem::replace(&mut self.begun, true) {
             self.begin(now, todo);
         }
-        todo.done = self.open == 0;
+        if now >= self.context.deadline {
+            // A node that is busy with what others asked for may still answer, too late.
+            for at in self.open.clone() {
+                self.on_failure(at as u32, Failure::Timeout, now);
+            }
+        }
+        todo.done = self.open.is_empty();
     }
 
     fn on_reply(
@@ -111,7 +119,7 @@ impl Operation for ForEachNode {
             _ => return Err(Broken),
         }
         if last {
-            self.open -= 1;
+            self.open.retain(|&other| other != at);
             self.context.worked(self.nodes[at]);
         }
         Ok(())
@@ -120,8 +128,7 @@ impl Operation for ForEachNode {
     fn on_failure(&mut self, id: u32, failure: Failure, now: Instant) {
         let node = self.nodes[id as usize];
         self.context.failed(node, failure, now);
-        let error = self.context.node_error(node, failure);
-        self.fail(id as usize, error);
+        self.fail(id as usize, failure);
     }
 
     fn deadline(&self) -> Instant {
@@ -130,5 +137,43 @@ impl Operation for ForEachNode {
 
     fn op(&self) -> Op {
         Op::Ask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::options::ClientOptions;
+    use crate::routing::Ring;
+
+    /// Nodes that have not answered at the deadline have timed out, and nothing is to be waited for: who carries the operation out
+    /// would wake it for a time that is over, without an end.
+    #[test]
+    fn an_end_in_any_case() {
+        let mut now = Instant::now();
+        let nodes = crate::node::Node::list("a,b,c").expect("these are nodes");
+        let options = ClientOptions::default();
+        let ring = Arc::new(Ring::new(&nodes, &options, 1));
+        let context = Context::new(ring, Arc::new(options), now, 0);
+        let deadline = context.deadline;
+        let mut each = ForEachNode::new(context, Bytes::from_static(b"stats\r\n"), false);
+        let mut todo = Todo::default();
+        each.step(now, &mut todo);
+        assert_eq!((todo.send.len(), todo.done), (3, false));
+        assert_eq!(each.on_reply(0, Reply::Noop, true, now), Ok(()));
+        each.on_failure(1, Failure::Closed, now);
+        now = deadline - Duration::from_millis(1);
+        each.step(now, &mut todo);
+        assert!(!todo.done && todo.wake_at == Some(deadline));
+        each.step(deadline, &mut todo);
+        assert!(todo.done);
+        let told = each.finish().into_iter().map(|(_, answer)| match answer {
+            Err(crate::error::Error::Node { failure, .. }) => Some(failure),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, [None, Some(Failure::Closed), Some(Failure::Timeout)]);
     }
 }
