@@ -18,7 +18,7 @@ use crate::clock::{Clock, RelTime};
 
 /// CAS uniques passed over, so that none is given out twice that was given out after the snapshot: as many as some minutes of
 /// stores take.
-const CAS_GAP: u64 = 1 << 32;
+pub(super) const CAS_GAP: u64 = 1 << 32;
 /// Of the memory limit so much is filled with what a file has, in percent: chunks are larger than their items.
 const FILLED_PERCENT: u64 = 90;
 /// Records whose buckets are fetched before the first of them is put in.

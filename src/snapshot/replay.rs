@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use snapshot_file::{Block, BlockKind, FileKind, Reader, Stamp, Writer};
 
 use super::files::Shared as SharedFile;
-use super::load::Loader;
+use super::load::{CAS_GAP, Loader};
 use super::ring_file;
 use super::segments::Segments;
 use crate::cache::Cache;
@@ -75,6 +75,14 @@ pub(super) fn replay(
             .segment(&path, Some(number) == first, Some(number) == last)
             .map_err(|error| told(&path, error))?;
     }
+    if last.is_none()
+        && let Some(first) = first
+    {
+        // The segment that the snapshot begins is gone. The next one has another number, so that whoever starts behind this server
+        // finds the gap too.
+        replay.gap();
+        replay.done.next = first.saturating_add(1);
+    }
     replay.done.time = began.elapsed();
     Ok(replay.done)
 }
@@ -93,6 +101,9 @@ impl Replay<'_> {
         self.done.gaps += 1;
         self.done.dropped += self.cache.table_shape().items as u64;
         self.cache.unlink_all();
+        // Nor do uniques come again that were in them.
+        let passed = self.cache.last_cas().saturating_add(CAS_GAP);
+        self.cache.pass_cas(passed.min(u64::MAX / 2));
     }
 
     /// `is_base`: it begins where the snapshot does, which has all that happened before.

@@ -10,6 +10,8 @@
 //! Rf2. An event leaves its ring when it is in a segment's file. So what a process leaves is in the one, or the other, or both;
 //!     the numbers tell.
 //! Rf3. After a power cut the rings' pages may be of any time: what goes on without a gap behind the segment is taken, no more.
+//! Rf4. A head of zeros, or a file without one, is what a disk has of a file that it never got, so it is as if there were none. Any
+//!     other head that does not hold has been changed since: what its rings held is missing.
 
 use std::fs::{self, File};
 use std::io;
@@ -148,7 +150,7 @@ struct Left {
 }
 
 impl Left {
-    fn read(segments: &Segments) -> io::Result<Option<Self>> {
+    fn read(segments: &Segments, shared: &Shared) -> io::Result<Option<Self>> {
         let file = match sys::open_plain(&segments.ring_name()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
@@ -159,11 +161,25 @@ impl Left {
             return Ok(None);
         }
         file.read_exact_at(&mut head, 0)?;
-        let head =
-            RingHead::parse(&head, len).filter(|head| head.ring_bytes as usize <= RING_BYTES);
-        let Some(head) = head else {
-            log::warn!("-o log: {} is damaged", segments.ring_name().display());
+        if head == [0; HEAD_BYTES] {
             return Ok(None);
+        }
+        let parsed =
+            RingHead::parse(&head, len).filter(|head| head.ring_bytes as usize <= RING_BYTES);
+        let Some(head) = parsed else {
+            log::warn!("-o log: {} is damaged", segments.ring_name().display());
+            let head = RingHead {
+                rings: 0,
+                ring_bytes: 0,
+                boot_id: shared.boot_id,
+                moved: 0,
+                epoch_unix_s: segments::stamp(shared).epoch_unix_s,
+            };
+            return Ok(Some(Left {
+                head,
+                events: Vec::new(),
+                is_whole: false,
+            }));
         };
         let mut left = Left {
             head,
@@ -225,8 +241,8 @@ struct End {
 }
 
 impl End {
-    /// None if it is no segment. Where the page cache may have gone with the machine, its blocks are looked at.
-    fn of(segments: &Segments, number: u64, is_same_boot: bool) -> io::Result<Option<Self>> {
+    /// None if it is no segment. Its last block that holds is its end: one that a disk or somebody has changed is as good as torn.
+    fn of(segments: &Segments, number: u64) -> io::Result<Option<Self>> {
         let file = SharedFile::of(sys::open_plain(&segments.name(number))?);
         let Ok(mut reader) = Reader::open(file, FileKind::Log)? else {
             return Ok(None);
@@ -244,7 +260,7 @@ impl End {
             if found.head.kind == BlockKind::Records {
                 events += u64::from(found.head.count);
             }
-            if is_same_boot || reader.read(&found, &mut block)? {
+            if reader.read(&found, &mut block)? {
                 (end.bytes, end.blocks) = (found.end(), found.head.nth + 1);
                 (end.events, end.cas_last) = (events, found.head.cas_last);
             }
@@ -258,7 +274,8 @@ impl End {
 /// Moves what the rings of an earlier process hold behind its last segment, so that it is replayed with the rest. Gives the bytes
 /// of that segment which were torn off, and are nowhere.
 pub(super) fn move_left(segments: &Segments, shared: &Shared) -> io::Result<u64> {
-    let (Some(last), Some(left)) = (segments.numbers()?.pop(), Left::read(segments)?) else {
+    let (Some(last), Some(left)) = (segments.numbers()?.pop(), Left::read(segments, shared)?)
+    else {
         return Ok(0);
     };
     let Left {
@@ -267,7 +284,7 @@ pub(super) fn move_left(segments: &Segments, shared: &Shared) -> io::Result<u64>
         is_whole,
     } = left;
     let is_same_boot = head.boot_id == shared.boot_id;
-    let end = End::of(segments, last, is_same_boot)?;
+    let end = End::of(segments, last)?;
     let known = number(last, end.as_ref().map_or(0, |end| end.events));
     // Rf1: what is neither there nor here was acknowledged.
     let is_missing = is_same_boot && (!is_whole || known < head.moved);

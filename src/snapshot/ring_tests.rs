@@ -185,6 +185,28 @@ fn damage_after_a_crash_is_a_gap() {
         let (items, replayed) = logged.found(&flipped, 7);
         assert_eq!((items.len(), replayed.gaps), (0, 1), "{at}");
     }
+    // Rf4.
+    for at in (0..snapshot_file::HEAD_BYTES).step_by(5) {
+        let mut flipped = files.clone();
+        flipped.get_mut(&logged.path("ring")).unwrap()[at] ^= 1;
+        let (items, replayed) = logged.found(&flipped, 7);
+        assert_eq!((items.len(), replayed.gaps), (0, 1), "{at}");
+    }
+    let mut never_written = files.clone();
+    never_written.get_mut(&logged.path("ring")).unwrap()[..snapshot_file::HEAD_BYTES].fill(0);
+    let (items, replayed) = logged.found(&never_written, 7);
+    assert_eq!((counts(&items), replayed.gaps), ([("old", 10)].into(), 0));
+    // All of it is in the segment, whose last block does not hold: that is no torn end.
+    logged.move_on();
+    let mut flipped = logged.files();
+    let segment = flipped.get_mut(&logged.path("1")).unwrap();
+    let at = segment.windows(3).rposition(|bytes| bytes == b"new");
+    segment[at.unwrap()] ^= 1;
+    let (items, replayed) = logged.found(&flipped, 7);
+    assert_eq!((items.len(), replayed.gaps), (0, 1));
+    // No segment is left of those that a snapshot tells of.
+    let (items, replayed) = logged.found(&Files::new(), 7);
+    assert_eq!((items.len(), replayed.gaps, replayed.next), (0, 1, 2));
 }
 
 /// Rf3: the ring's pages may be newer than the segment, or older, or of several moments.

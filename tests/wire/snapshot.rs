@@ -780,3 +780,129 @@ fn what_was_not_logged_leaves_no_outdated_value_behind() {
     conn.round("get a b\r\n", "VALUE b 0 1\r\nx\r\nEND\r\n");
     assert!(restart_figure(&server, "log_gaps") > 0);
 }
+
+/// What is done to the files of a log while no server runs.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Removed(usize),
+    /// A byte, at so many thousandths of its length.
+    Flipped(usize, usize),
+    /// To so many thousandths of its length.
+    Cut(usize, usize),
+    AllRemoved,
+    RingHead(usize),
+}
+
+/// A log of several segments that lost events anywhere: each key has its last value or none, in the server that finds it and in the
+/// one behind that.
+#[test]
+fn events_that_any_of_several_segments_lost_leave_no_outdated_value() {
+    const KEYS: u64 = 60;
+    const SEGMENTS: u64 = 4;
+    for with_snapshot in [true, false] {
+        let folder = Folder::new();
+        let option = logging(&folder, "second");
+        let mut server = Server::start(&["-m", "64", "-o", &option]);
+        let mut last = vec![None; KEYS as usize];
+        for round in 0..SEGMENTS {
+            let mut conn = server.connect();
+            let mut bytes = segment_bytes(&folder);
+            for step in 0..KEYS {
+                // Each round leaves out some keys, and deletes others.
+                let key = (step * 7) % KEYS;
+                if (key + round) % 4 == 3 {
+                    continue;
+                }
+                if (key + round) % 5 == 4 {
+                    conn.ask(format!("delete k{key}\r\n"));
+                    last[key as usize] = None;
+                } else {
+                    let value = format!("{round}:{key}");
+                    assert_eq!(conn.set(&format!("k{key}"), value.as_bytes()), "STORED");
+                    last[key as usize] = Some(value.into_bytes());
+                }
+                // Several blocks a segment.
+                if step % 20 == 19 {
+                    wait_within("it is in a segment", END_PATIENCE, || {
+                        segment_bytes(&folder) > bytes
+                    });
+                    bytes = segment_bytes(&folder);
+                }
+            }
+            if with_snapshot && round == 0 {
+                snapshot(&server);
+            }
+            match round + 1 < SEGMENTS {
+                true => crash(&mut server),
+                false => server.kill(),
+            }
+        }
+        let whole: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(&folder.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect();
+        let paths = segments(&folder);
+        assert!(paths.len() as u64 >= SEGMENTS - 1, "{paths:?}");
+        let mut harms = vec![Harm::AllRemoved];
+        for nth in 0..paths.len() {
+            harms.push(Harm::Removed(nth));
+            harms.extend([100, 500, 900, 985].map(|at| Harm::Flipped(nth, at)));
+            harms.extend([10, 500, 900].map(|at| Harm::Cut(nth, at)));
+        }
+        harms.extend([0, 9, 13, 33, 41].map(Harm::RingHead));
+        let mut outdated = Vec::new();
+        for harm in harms {
+            for path in fs::read_dir(&folder.0).unwrap() {
+                fs::remove_file(path.unwrap().path()).unwrap();
+            }
+            for (path, bytes) in &whole {
+                fs::write(path, bytes).unwrap();
+            }
+            let change = |path: &Path, change: &dyn Fn(&mut Vec<u8>)| {
+                let mut bytes = fs::read(path).unwrap();
+                change(&mut bytes);
+                fs::write(path, bytes).unwrap();
+            };
+            match harm {
+                Harm::Removed(nth) => fs::remove_file(&paths[nth]).unwrap(),
+                Harm::AllRemoved => paths.iter().for_each(|path| fs::remove_file(path).unwrap()),
+                Harm::Flipped(nth, at) => change(&paths[nth], &|bytes| {
+                    let at = bytes.len() * at / 1000;
+                    bytes[at] ^= 4;
+                }),
+                Harm::Cut(nth, at) => change(&paths[nth], &|bytes| {
+                    bytes.truncate(bytes.len() * at / 1000);
+                }),
+                Harm::RingHead(at) => change(&folder.0.join("log.ring"), &|bytes| bytes[at] ^= 4),
+            }
+            for start in ["the first", "the second"] {
+                server.restart();
+                let mut conn = server.connect();
+                for (key, wanted) in last.iter().enumerate() {
+                    let found = conn.get(&format!("k{key}"));
+                    if found.is_some() && found != *wanted {
+                        outdated.push(format!("{harm:?}, {start} start, k{key}"));
+                        break;
+                    }
+                }
+                if start == "the first" {
+                    conn.round("set new 0 0 1\r\nx\r\n", "STORED\r\n");
+                } else {
+                    assert_eq!(conn.get("new"), Some(b"x".to_vec()), "{harm:?}");
+                }
+                server.kill();
+            }
+        }
+        assert!(
+            outdated.is_empty(),
+            "snapshot {with_snapshot}: {outdated:#?}"
+        );
+    }
+}
+
+/// Bytes of all segments.
+fn segment_bytes(folder: &Folder) -> u64 {
+    let bytes = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+    segments(folder).into_iter().map(bytes).sum()
+}
