@@ -17,7 +17,9 @@
 //! - Numbers of 2^63 and more: 1.6.18 takes them for negative ones if a `-` is found behind the value in its memory.
 
 use ketch_testing::packet::{Packet, count, op::*, packet, store};
-use ketch_testing::{Conn, Rng, Server, escape, memcached, rounds};
+use ketch_testing::{Conn, Rng, Server, escape, is_ketch, memcached, rounds};
+
+use crate::proxy::{pool, proxy};
 
 /// Which unique a packet carries.
 #[derive(Clone, Copy, PartialEq)]
@@ -137,17 +139,30 @@ impl Generator {
     }
 }
 
-/// One of the two servers, with a connection to it.
+/// One of the two servers, or a proxy with its nodes, with a connection to it.
 struct Side {
     conn: Conn,
-    _server: Server,
+    _servers: Vec<Server>,
 }
 
 impl Side {
     fn new(server: Server) -> Side {
         Side {
             conn: server.connect(),
-            _server: server,
+            _servers: vec![server],
+        }
+    }
+
+    fn proxy(count: usize) -> Side {
+        let mut servers: Vec<Server> = (0..count)
+            .map(|_| Server::start(&["-m", "256", "-t", "1"]))
+            .collect();
+        let proxy = proxy(&pool(&servers, ""), &[]);
+        let conn = proxy.connect();
+        servers.push(proxy);
+        Side {
+            conn,
+            _servers: servers,
         }
     }
 
@@ -218,7 +233,7 @@ fn compare(
         };
         let from = history.len().saturating_sub(12.max(steps.len() + 2));
         panic!(
-            "reply {at} differs\n  under test: {:?}\n  memcached:  {:?}\nlast packets:\n  {}",
+            "reply {at} differs\n  under test: {:?}\n  reference:  {:?}\nlast packets:\n  {}",
             show(&got),
             show(&want),
             history[from..].join("\n  ")
@@ -244,20 +259,37 @@ fn one_packet_after_the_other() {
     }
 }
 
-#[test]
-fn pipelines_cut_anywhere() {
-    let mut sides = sides();
-    let rng = Rng::from_env("pipelines_cut_anywhere");
+fn compare_pipelines(sides: &mut (Side, Side), rng: Rng, count: u32) {
     let mut generator = Generator { rng };
     let mut history = Vec::new();
-    for _ in 0..rounds(600, 1500) {
+    for _ in 0..count {
         let count = 1 + generator.rng.below(30);
         let steps: Vec<Step> = (0..count).map(|_| generator.step()).collect();
         let len: usize = steps.iter().map(|step| step.packet.bytes().len()).sum();
         let pieces: Vec<usize> = (0..generator.rng.below(4))
             .map(|_| 1 + generator.rng.below(len as u64) as usize)
             .collect();
-        compare(&mut sides, &steps, &pieces, &mut history);
+        compare(sides, &steps, &pieces, &mut history);
+    }
+}
+
+#[test]
+fn pipelines_cut_anywhere() {
+    let rng = Rng::from_env("pipelines_cut_anywhere");
+    compare_pipelines(&mut sides(), rng, rounds(600, 1500));
+}
+
+/// What a proxy answers is what its nodes would.
+#[test]
+fn a_proxy_is_like_its_nodes() {
+    if !is_ketch() {
+        return;
+    }
+    for nodes in [1, 3] {
+        let reference = Side::new(Server::start(&["-m", "256", "-t", "1"]));
+        let rng = Rng::from_env("a_proxy_is_like_its_nodes");
+        let mut sides = (Side::proxy(nodes), reference);
+        compare_pipelines(&mut sides, rng, rounds(150, 600));
     }
 }
 

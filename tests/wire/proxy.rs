@@ -433,6 +433,33 @@ fn a_slow_node_holds_up_only_who_asks_it() {
     slow.expect("SERVER_ERROR backend\r\nEND\r\n");
 }
 
+/// What a client stores before a flush is gone, and what it stores behind it is there, though nobody waits for an answer.
+#[test]
+fn a_flush_has_its_place_among_what_its_client_asks() {
+    if !is_ketch() {
+        return;
+    }
+    let nodes = [(); 2].map(|()| Server::start(&["-t", "1"]));
+    let proxy = proxy(&pool(&nodes, "connections = 4"), &["-t", "1"]);
+    // Their requests go by different lanes.
+    let mut conns: Vec<Conn> = (0..8).map(|_| proxy.connect()).collect();
+    for round in 0..40 {
+        for conn in &mut conns {
+            let keys = |prefix: &str| (0..10).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+            let sets = |prefix: &str| -> String {
+                let set = |key: String| format!("set {key} 0 0 1 noreply\r\n1\r\n");
+                keys(prefix).into_iter().map(set).collect()
+            };
+            conn.note = format!("round {round}");
+            conn.send(sets("before") + "flush_all noreply\r\n" + &sets("behind"));
+            let value = |key: String| format!("VALUE {key} 0 1\r\n1\r\n");
+            let found: String = keys("behind").into_iter().map(value).collect();
+            let all = [keys("before"), keys("behind")].concat().join(" ");
+            conn.round(format!("get {all}\r\n"), found + "END\r\n");
+        }
+    }
+}
+
 /// A node sends the reply to another client, and goes on and on. What it says of itself would stand behind that: it counts as late, and
 /// the worker serves the others.
 #[test]

@@ -53,14 +53,15 @@ impl<'c> ProxySession<'c> {
             return;
         }
         let first = desk.course_over(others.remove(0));
-        let job = Job::Flush { line, others, head };
-        match replies {
-            true => {
-                self.begin(desk, first, job, out);
-                self.is_serial = true;
-            }
-            false => desk.begin_unawaited(first, job),
-        }
+        let job = Job::Flush {
+            line,
+            others,
+            head,
+            replies,
+        };
+        // Also where no reply is wanted: what the client stores next comes behind it.
+        self.begin(desk, first, job, out);
+        self.is_serial = true;
     }
 
     /// `stats`: what the server says of itself, and of items what the nodes say together. Of a group that is about items, what each

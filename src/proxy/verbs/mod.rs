@@ -49,6 +49,7 @@ pub(super) enum Job {
         line: Bytes,
         others: Vec<Over>,
         head: Option<BinaryHead>,
+        replies: bool,
     },
     /// What all nodes of these pools count together, in the place of what `own` says of that; as packets, if one asked.
     Stats {
@@ -89,12 +90,18 @@ pub(super) async fn serve(seat: Rc<Seat>, course: Course, job: Job) -> Output<'s
             keys,
             is_last,
         } => serving.get(verb, Keys(&keys), is_last, &mut out).await,
-        Job::Flush { line, others, head } => {
+        Job::Flush {
+            line,
+            others,
+            head,
+            replies,
+        } => {
             let mut result = serving.flush(line.clone()).await;
             for over in &others {
                 result = result.and(serving.at(over).flush(line.clone()).await);
             }
             match (result, head) {
+                _ if !replies => {}
                 (Ok(()), None) => out.bytes(reply::OK),
                 (Ok(()), Some(head)) if head.quiet => {}
                 (Ok(()), Some(head)) => binary::ok(&mut out.buf, head, 0),
