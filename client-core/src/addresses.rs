@@ -26,8 +26,10 @@ pub struct Addresses {
     /// When the last look-up began.
     asked: Option<Instant>,
     running: bool,
-    /// They are not to be relied on.
+    /// They are not to be relied on, by what was seen since the last look-up began.
     doubtful: bool,
+    /// The last look-up began for that.
+    began_in_doubt: bool,
 }
 
 impl Addresses {
@@ -42,6 +44,7 @@ impl Addresses {
             asked: None,
             running: false,
             doubtful: false,
+            began_in_doubt: false,
         }
     }
 
@@ -56,6 +59,7 @@ impl Addresses {
         let begins = self.is_name && !self.running && self.asked.is_none_or(due);
         if begins {
             (self.asked, self.running) = (Some(now), true);
+            self.began_in_doubt = std::mem::take(&mut self.doubtful);
         }
         begins
     }
@@ -65,18 +69,21 @@ impl Addresses {
         self.running = false;
         match answer {
             Ok(addrs) if !addrs.is_empty() => {
-                self.doubtful = false;
                 let others = addrs.iter().any(|addr| !self.known.contains(addr));
                 let moved = others && !self.known.is_empty();
                 self.known = addrs;
+                // A connection that failed meanwhile went to an address that the answer, which may be older, still has.
+                self.doubtful &= !others;
                 moved
             }
             Ok(_) => {
                 log::warn!("{host}: no address");
+                self.forget_look_up();
                 false
             }
             Err(error) => {
                 log::warn!("{host}: {error}");
+                self.forget_look_up();
                 false
             }
         }
@@ -85,6 +92,7 @@ impl Addresses {
     /// A look-up ended without an answer.
     pub fn forget_look_up(&mut self) {
         self.running = false;
+        self.doubtful |= self.began_in_doubt;
     }
 
     /// A connection could not be made.
@@ -159,6 +167,33 @@ mod tests {
         assert_eq!(addresses.next_address(), Some(addr(3)));
         assert!(!addresses.begin_look_up(now + AGAIN, FRESH));
         assert!(addresses.begin_look_up(now + FRESH, FRESH));
+    }
+
+    #[test]
+    fn a_connection_that_fails_during_a_look_up_is_not_forgotten() {
+        let mut now = Instant::now();
+        let mut addresses = Addresses::new("cache", 11211);
+        assert!(addresses.begin_look_up(now, FRESH));
+        addresses.found("cache", Ok(vec![addr(1)]));
+        now += FRESH;
+        assert!(addresses.begin_look_up(now, FRESH));
+        addresses.doubt();
+        // The name server has not heard of it yet.
+        assert!(!addresses.found("cache", Ok(vec![addr(1)])));
+        now += AGAIN;
+        assert!(addresses.begin_look_up(now, FRESH));
+        // Nor do errors end the doubt that it was asked in.
+        addresses.doubt();
+        addresses.found("cache", Err(io::Error::other("late")));
+        now += AGAIN;
+        assert!(addresses.begin_look_up(now, FRESH));
+        addresses.forget_look_up();
+        now += AGAIN;
+        assert!(addresses.begin_look_up(now, FRESH));
+        // Where it has moved, the doubt was of the address before.
+        addresses.doubt();
+        assert!(addresses.found("cache", Ok(vec![addr(2)])));
+        assert!(!addresses.begin_look_up(now + AGAIN, FRESH));
     }
 
     #[test]
