@@ -177,6 +177,8 @@ impl Server {
             .is_some_and(|restart| restart.how != How::Cold);
         let mut shared = Shared::new(settings, begun.cache, stop_by_client).with_auth(auth);
         (shared.clock, shared.restart, shared.boot_id) = (begun.clock, begun.restart, boot_id);
+        // Now, not a moment later: one that is killed before says in which boot it was.
+        shared.note_time();
         let mut log = None;
         if let Some(keeper) = &keeper {
             // Before the first worker runs: who connects meanwhile waits for the first answer.

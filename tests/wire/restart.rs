@@ -107,6 +107,20 @@ fn every_signal_that_ends_a_server_leaves_its_items() {
     }
 }
 
+/// Killed as soon as it has acknowledged something.
+#[test]
+fn a_server_that_is_killed_at_once_has_kept_what_it_acknowledged() {
+    for _ in 0..20 {
+        let place = Place::new();
+        let mut server = place.server(&[]);
+        server.connect().round("set a 0 0 1\r\n1\r\n", "STORED\r\n");
+        server.kill();
+        server.restart();
+        assert_eq!(server.stats("restart")["memory_file"], "walked");
+        assert_eq!(server.connect().get("a"), Some(b"1".to_vec()));
+    }
+}
+
 #[test]
 fn other_options_find_the_items() {
     let place = Place::new();

@@ -196,6 +196,10 @@ impl<'c> ProxySession<'c> {
                 continue;
             }
             if !self.local.awaits_command() {
+                // What a refused store leaves is deleted before the refusal is told.
+                if !self.owed.is_empty() {
+                    break Next::Answers;
+                }
                 let drive = self.local.drive(ctx, rest, budget, out);
                 at += drive.consumed;
                 match drive.next {
